@@ -1,0 +1,43 @@
+"""Evolve, answer, score, select and publish instruction-tuning sets with small language models.
+
+The names below load on first use, so that importing the package stays quick: it imports neither torch nor
+datasets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "EvolInstruct": "hf_evol.evolve.evol_instruct",
+    "Eliminate": "hf_evol.evolve.eliminate",
+    "Respond": "hf_evol.evolve.respond",
+    "IcIfd": "hf_evol.scoring.ic_ifd",
+    "Method": "hf_evol.prompts.evol_instruct",
+    "ModelSpec": "hf_evol.generation.models",
+    "TransformersEngine": "hf_evol.generation.transformers_engine",
+    "Recipe": "hf_evol.pipeline",
+    "run": "hf_evol.pipeline",
+    "equal_size": "hf_evol.selection",
+    "load_seeds": "hf_evol.formats",
+    "map": "hf_evol.transform",
+    "publish": "hf_evol.hub.publish",
+    "select": "hf_evol.selection",
+    "to_instructions": "hf_evol.formats",
+    "to_training": "hf_evol.formats",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'hf_evol' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

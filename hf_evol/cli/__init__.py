@@ -1,0 +1,1 @@
+"""The ``hf-evol`` command: one file per subcommand, heavy imports inside each."""

@@ -1,0 +1,25 @@
+"""``hf-evol card``: write the card of a finished set anew."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    folder: Annotated[str, typer.Argument(help="A folder or URL that hf-evol run has written.")],
+    repo_id: Annotated[str | None, typer.Option(help="Where the set is on the Hub: user/name.")] = None,
+) -> None:
+    """Write the README.md of a finished set anew, from its provenance.json."""
+    import fsspec
+
+    from hf_evol.hub.card import build_card
+    from hf_evol.output import read_provenance
+    from hf_evol.recipe import public_name
+
+    card = build_card(read_provenance(folder), repo_id=repo_id, folder=public_name(folder))
+    path = f"{folder.rstrip('/')}/README.md"
+    with fsspec.open(path, "w", encoding="utf-8") as file:
+        file.write(str(card))
+    print(f"The card: {path}")

@@ -1,0 +1,28 @@
+"""``hf-evol evolve``: the first stage alone."""
+
+from __future__ import annotations
+
+from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(
+    *SEED_OPTIONS, "model", *MODEL_OPTIONS, "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens",
+    "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+)  # fmt: skip
+def command(recipe: Recipe, given: frozenset[str]) -> None:
+    """Evolve a seed set, and write all its rows with their status and the text of every round."""
+    quiet()
+    from collections import Counter
+    from dataclasses import replace
+
+    from hf_evol.columns import EVOL_STATUS, reason
+    from hf_evol.output import check_output
+    from hf_evol.pipeline import MAP_ROWS, Stages, read_seeds
+    from hf_evol.transform import map
+
+    evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
+    check_output(recipe.output, recipe.overwrite)
+    rows = map(read_seeds(recipe), evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
+    save(recipe, rows)
+    print_counts(f"Round {recipe.rounds}", Counter(reason(status) for status in rows[EVOL_STATUS]))

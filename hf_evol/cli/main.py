@@ -1,0 +1,62 @@
+"""The entry point: subcommands, exit codes, and errors as short messages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from hf_evol.cli import card, evolve, metric, push, respond, run, score, select
+from hf_evol.errors import ConfigError, FormatError, HfEvolError
+
+app = typer.Typer(
+    name="hf-evol",
+    help="Evolve, answer, score, select and publish instruction-tuning sets with small language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.command)
+app.command("evolve")(evolve.command)
+app.command("respond")(respond.command)
+app.command("score")(score.command)
+app.command("select")(select.command)
+app.command("card")(card.command)
+app.command("push")(push.command)
+app.add_typer(metric.app, name="metric")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from hf_evol import __version__
+
+        typer.echo(f"hf-evol {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when everything asked for was done, 2 for wrong usage or settings, 1 for failure."""
+    try:
+        app(args=None if argv is None else list(argv))
+    except SystemExit as exit_:  # typer ends so, after showing usage errors
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except HfEvolError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, (ConfigError, FormatError)) else 1
+    return 0
+
+
+def entry_point() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry_point()

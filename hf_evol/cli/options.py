@@ -1,0 +1,117 @@
+"""Command-line options made from the recipe's fields, so that every setting has one definition."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from hf_evol.recipe import Recipe, help_of
+
+SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
+MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
+OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
+
+
+def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of these recipe fields (all, without names) and ``--recipe``.
+
+    The command's function gets the `Recipe` as ``recipe``, the set of the names given on the command line or
+    in a recipe file as ``given``, and its own parameters as usual.
+    """
+    hints = typing.get_type_hints(Recipe)
+    chosen = names or tuple(Recipe.__dataclass_fields__)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = [
+            p
+            for p in inspect.signature(function, eval_str=True).parameters.values()
+            if p.name not in ("recipe", "given")
+        ]
+
+        def command(**values: Any) -> None:
+            source = values.pop("recipe")
+            settings = {name: _parsed(name, values.pop(name)) for name in chosen}
+            settings = {name: value for name, value in settings.items() if value is not None}
+            base = Recipe.load(source) if source else Recipe()
+            given = frozenset(settings) | ({"dataset"} if source else frozenset())
+            try:
+                function(recipe=base.with_settings(settings), given=given, **values)
+            except KeyboardInterrupt:
+                print("\nInterrupted. The same command goes on from the journal of finished requests.", file=sys.stderr)
+                raise typer.Exit(130) from None
+
+        recipe_file = typer.Option("--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, or a YAML file.")
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        made = [inspect.Parameter("recipe", keyword, default=None, annotation=Annotated[str | None, recipe_file])]
+        made += [
+            inspect.Parameter(name, keyword, default=None, annotation=_option(name, hints[name])) for name in chosen
+        ]
+        command.__signature__ = inspect.Signature([*(p.replace(kind=keyword) for p in own), *made])
+        command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
+        command.__doc__ = function.__doc__
+        return command
+
+    return decorate
+
+
+def _option(name: str, hint: Any) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    default = Recipe.__dataclass_fields__[name].default
+    shown = "" if default is None or default is False else f" [default: {default}]"
+    flag = "--" + name.replace("_", "-")
+    if kinds == (bool,):
+        option = typer.Option(flag, help=help_of(name), show_default=False)
+        return Annotated[bool | None, option]
+    kind = next((kind for kind in (int, float) if kind in kinds), str)
+    return Annotated[kind | None, typer.Option(flag, help=help_of(name) + shown, show_default=False)]
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Booleans and mappings in options that also take text: ``--journal false``, ``--model '{name: …}'``."""
+    if isinstance(value, str) and (value.startswith("{") or (name == "journal" and value.lower() in ("true", "false"))):
+        import yaml
+
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"{value!r} is not a mapping such as {{name: x, revision: y}}: {error}") from error
+    return value
+
+
+def quiet() -> None:
+    """Keep the libraries' own bars and notes out of the way of ours."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+
+
+def save(recipe: Recipe, rows: Any) -> None:
+    """Write one stage's rows to the recipe's output folder."""
+    from hf_evol.output import write_dataset, writing
+
+    with writing(recipe.output) as folder:
+        write_dataset(rows, folder, recipe.file_format)
+    print(f"{len(rows)} rows in {recipe.output}")
+
+
+def stage_rows(recipe: Recipe) -> Any:
+    """The rows that a stage command works on, with our columns; checks the output first."""
+    from hf_evol.formats import load_seeds
+    from hf_evol.output import check_output
+
+    check_output(recipe.output, recipe.overwrite)
+    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
+
+
+def print_counts(label: str, counts: Mapping[str, int]) -> None:
+    print(f"{label}: " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none"))

@@ -1,0 +1,26 @@
+"""``hf-evol respond``: answer the instructions of a set."""
+
+from __future__ import annotations
+
+from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(
+    *(name for name in SEED_OPTIONS if name != "format"), "model", *MODEL_OPTIONS, "max_new_tokens", "batch_size",
+    "num_proc", "journal", *OUTPUT_OPTIONS,
+)  # fmt: skip
+def command(recipe: Recipe, given: frozenset[str]) -> None:
+    """Answer each instruction of a set greedily. The model is the one that answers."""
+    quiet()
+    from collections import Counter
+
+    from hf_evol.cli.options import stage_rows
+    from hf_evol.columns import RESPONSE_STATUS, reason
+    from hf_evol.pipeline import MAP_ROWS, Stages
+    from hf_evol.transform import map
+
+    responder = Stages.of(recipe).respond
+    rows = map(stage_rows(recipe), responder, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
+    save(recipe, rows)
+    print_counts("Responses", Counter(reason(status) for status in rows[RESPONSE_STATUS]))

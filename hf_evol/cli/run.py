@@ -1,0 +1,94 @@
+"""``hf-evol run``: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_evol.cli.options import quiet, recipe_options
+from hf_evol.recipe import Recipe
+
+if TYPE_CHECKING:
+    from hf_evol.pipeline import Plan, RunResult
+
+# The bundled seed sets and the methods that the paper uses for their kind.
+DEMO = {"general": "alpaca", "gsm8k": "gsm8k", "code": "code"}
+
+
+@recipe_options()
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; load no model, write nothing.")] = False,
+) -> None:
+    """Evolve a seed set, answer it, score it, select, and write the result with its card.
+
+    Without a seed set it tries itself out: the bundled seeds, evolved by the small bundled model.
+    """
+    recipes = [recipe] if "dataset" in given else list(_demo_recipes(recipe, given))
+    quiet()
+    from hf_evol import pipeline
+
+    if dry_run:
+        for each in recipes:
+            _show_plan(each, pipeline.plan(each))
+        return
+    from hf_evol.output import check_output
+
+    for each in recipes:
+        check_output(each.output, each.overwrite)
+    for each in recipes:
+        _show_result(pipeline.run(each))
+
+
+def _demo_recipes(recipe: Recipe, given: frozenset[str]) -> Iterable[Recipe]:
+    if "push_to" in given:
+        raise typer.BadParameter("The bundled seeds are for trying the tool. Give --dataset or --recipe to push a set.")
+    for name, methods in DEMO.items():
+        settings: dict[str, Any] = {"dataset": f"demo/{name}", "output": f"{recipe.output}/{name}"}
+        yield recipe.with_settings(settings | ({} if "methods" in given else {"methods": methods}))
+
+
+def _show_plan(recipe: Recipe, plan: Plan) -> None:
+    print(f"{recipe.dataset}: {plan.n_seeds} rows, {plan.rounds} rounds, methods {', '.join(plan.methods)}")
+    for role, spec in plan.models.items():
+        print(f"  {role}: {spec.name}" + (f" at {spec.revision}" if spec.revision else ""))
+    requests = 2 * plan.n_seeds * plan.rounds
+    print(
+        f"  at most {requests:,} requests; round 1 has {plan.prompt_tokens:,} prompt tokens to evolve, and later rounds "
+        f"somewhat more each\n  output: {recipe.output} ({recipe.file_format})"
+        + (f", then the Hub dataset {recipe.push_to}" if recipe.push_to else "")
+    )
+
+
+def _show_result(result: RunResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rounds = result.provenance["rounds"]
+    table = Table(title=result.provenance["title"], title_justify="left", title_style="bold")
+    for name in ("Round", "Rows in", "Evolved", "Kept", "In the set", "Selected", "IFD", "IC-IFD"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in rounds:
+        means = [f"{score['mean']:.3f}" if score["mean"] is not None else "–" for score in entry["scores"]]
+        table.add_row(*(str(entry[name]) for name in ("round", "rows_in", "ok", "kept", "in_set", "selected")), *means)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    console.print(table)
+    for entry in rounds:
+        if entry["dropped"]:
+            console.print(f"Left out in round {entry['round']}: {_counts(entry['dropped'])}")
+        if entry["unscored"]:
+            console.print(f"Without a score in round {entry['round']}: {_counts(entry['unscored'])}")
+    console.print(f"The set:     {result.output}")
+    console.print(f"The card:    {result.output}/README.md")
+    for figure in result.provenance["figures"]:
+        console.print(f"The figures: {result.output}/{figure['path']}")
+    if result.url:
+        console.print(f"On the Hub:  {result.url}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

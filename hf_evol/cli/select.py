@@ -1,0 +1,28 @@
+"""``hf-evol select``: the best rows of a scored set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import OUTPUT_OPTIONS, SEED_OPTIONS, quiet, recipe_options, save
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(*(name for name in SEED_OPTIONS if name != "format"), "select", "select_by", *OUTPUT_OPTIONS)
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest scores are the best.")] = False,
+    threshold: Annotated[float | None, typer.Option(help="Keep scores from here on, in place of --select.")] = None,
+    per: Annotated[str | None, typer.Option(help="Select within each value of this column, such as round.")] = None,
+) -> None:
+    """Keep the rows with the best scores; rows without a score are never kept."""
+    quiet()
+    from hf_evol.cli.options import stage_rows
+    from hf_evol.selection import select
+
+    top = recipe.select if threshold is None or "select" in given else None
+    rows = stage_rows(recipe)
+    save(recipe, select(rows, recipe.select_by, top=top, threshold=threshold, lowest=lowest, per=per))

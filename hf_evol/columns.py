@@ -1,0 +1,39 @@
+"""The names of every column this package reads or writes, in one place."""
+
+from __future__ import annotations
+
+ID = "id"  # stable: seed set name, a dash, the row's position from 0; "alpaca-17"
+INSTRUCTION = "instruction"
+INPUT = "input"
+OUTPUT = "output"
+
+SEED_INSTRUCTION = "seed_instruction"
+SEED_OUTPUT = "seed_output"
+PARENT_INSTRUCTION = "parent_instruction"
+ROUND = "round"
+METHOD = "method"
+EVOL_STATUS = "evol_status"
+EVOLVER = "evolver"
+HISTORY = "history"
+
+ELIMINATION = "elimination"
+
+RESPONDER = "responder"
+RESPONSE_STATUS = "response_status"
+
+IC_IFD = "ic_ifd"
+IFD = "ifd"
+LOSS_Q = "loss_q"
+LOSS_A = "loss_a"
+LOSS_A_GIVEN_Q = "loss_a_given_q"
+N_TOKENS_Q = "n_tokens_q"
+N_TOKENS_A = "n_tokens_a"
+IC_IFD_STATUS = "ic_ifd_status"
+
+OK = "ok"  # the value of a status column where nothing went wrong
+KEPT = "kept"  # the value of the elimination column where no rule applied
+
+
+def reason(status: str) -> str:
+    """The countable part of a status: ``"engine_error: timed out"`` gives ``"engine_error"``."""
+    return status.split(":", 1)[0]

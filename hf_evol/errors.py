@@ -1,0 +1,57 @@
+"""Every exception of the package.
+
+Each one also is a built-in exception, so callers can catch either, and each survives pickling, so that it
+comes back whole from the worker processes of ``Dataset.map(num_proc=…)``.
+"""
+
+from __future__ import annotations
+
+
+class HfEvolError(Exception):
+    """Base of all errors raised on purpose by this package. The message says what to do."""
+
+
+class ConfigError(HfEvolError, ValueError):
+    """A wrong setting; raised before any model is loaded."""
+
+
+class ColumnError(HfEvolError, ValueError):
+    """A column is missing, has the wrong type, or holds values that can't be used."""
+
+
+class FormatError(HfEvolError, ValueError):
+    """A dataset's format is unknown or ambiguous."""
+
+
+class MissingExtraError(HfEvolError, ImportError):
+    """An optional dependency is not installed; the message holds the pip command."""
+
+
+class ModelError(HfEvolError, OSError):
+    """A model or tokenizer can't be found, read or used."""
+
+
+class SourceError(HfEvolError, OSError):
+    """A seed set can't be found or read."""
+
+
+class OutputError(HfEvolError, OSError):
+    """An output folder can't be written, or already exists."""
+
+
+class HubError(HfEvolError, OSError):
+    """The Hub refused or could not be reached."""
+
+
+def require_extra(module: str, extra: str, what: str) -> None:
+    """Raise `MissingExtraError` unless ``module`` can be imported.
+
+    Args:
+        module: the import name, for example ``"matplotlib"``.
+        extra: this package's extra that installs it, for example ``"plots"``.
+        what: who needs it, as the subject of the message.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{what} needs {module}, which is not installed: pip install 'hf_evol[{extra}]'")

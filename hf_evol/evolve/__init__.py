@@ -1,0 +1,1 @@
+"""From seeds to evolved, answered rows: evolve, eliminate, respond."""

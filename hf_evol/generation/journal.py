@@ -1,0 +1,107 @@
+"""A durable record of finished requests, so that nothing finished is generated twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
+
+
+def cache_folder() -> Path:
+    """Where journals lie unless told otherwise: ``$HF_EVOL_CACHE``, or ``hf_evol`` under ``$HF_HOME``."""
+    if folder := os.environ.get("HF_EVOL_CACHE"):
+        return Path(folder).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(home).expanduser() / "hf_evol"
+
+
+class Journal:
+    """One SQLite file in WAL mode, safe under several processes.
+
+    A request is known by the hash of its content: model identity, sampling parameters, chat and row key. A
+    journal that can't be read or written (a full disk, a damaged file) is switched off with a warning, and
+    the run goes on without it.
+
+    Args:
+        path: the file; made, with its folder, at the first write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._off = False
+
+    @staticmethod
+    def key(identity: Mapping[str, object], chat: object, row_key: str) -> str:
+        """The hash under which a request is kept."""
+        content = json.dumps([identity, chat, row_key], sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def get(self, hashes: Iterable[str]) -> dict[str, dict[str, object]]:
+        """The known requests among ``hashes``, by hash."""
+        wanted, found = list(dict.fromkeys(hashes)), {}
+        try:
+            connection = self._connect()
+            for start in range(0, len(wanted) if connection else 0, _CHUNK):
+                part = wanted[start : start + _CHUNK]
+                marks = ",".join("?" * len(part))
+                rows = connection.execute(f"SELECT hash, completion FROM requests WHERE hash IN ({marks})", part)
+                found.update({digest: json.loads(completion) for digest, completion in rows})
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._give_up(error)
+        return found
+
+    def put(self, completions: Mapping[str, Mapping[str, object]]) -> None:
+        """Make ``completions``, by hash, durable in one transaction."""
+        try:
+            if completions and (connection := self._connect()):
+                rows = [(digest, json.dumps(completion)) for digest, completion in completions.items()]
+                with connection:
+                    connection.executemany("INSERT OR REPLACE INTO requests (hash, completion) VALUES (?, ?)", rows)
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    def _connect(self) -> sqlite3.Connection | None:
+        if self._off:
+            return None
+        if self._connection is None or self._pid != os.getpid():  # a connection must not cross a fork
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=60)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS requests (hash TEXT PRIMARY KEY, completion TEXT NOT NULL, "
+                "created REAL NOT NULL DEFAULT (unixepoch('subsec'))) WITHOUT ROWID"
+            )
+            self._connection, self._pid = connection, os.getpid()
+        return self._connection
+
+    def _give_up(self, error: Exception) -> None:
+        self._off, self._connection = True, None
+        warnings.warn(
+            f"The journal {str(self.path)!r} can't be used and is off for this process: {error}. Finished requests "
+            "are no longer remembered. Free some space or delete the file, then start again.",
+            stacklevel=3,
+        )
+
+
+_journals: dict[Path, Journal] = {}
+
+
+def open_journal(setting: bool | str | Path) -> Journal | None:
+    """The journal that a transform's ``journal`` argument names, one per file and process.
+
+    Args:
+        setting: True for ``journal.sqlite`` in `cache_folder`, False for none, or a path.
+    """
+    if setting is False:
+        return None
+    path = cache_folder() / "journal.sqlite" if setting is True else Path(setting)
+    return _journals.setdefault(path, Journal(path))

@@ -1,0 +1,249 @@
+"""Causal language models and their tokenizers: named by a `ModelSpec`, loaded once per process and device."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_evol.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+EMBEDDED_PATH = Path(__file__).parent.parent / "demo" / "model"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how to load it.
+
+    Args:
+        name: a Hub id, a local folder, or ``"embedded"`` for the small bundled model.
+        revision: branch, tag or commit on the Hub.
+        dtype: ``"auto"`` (float32 on a CPU, the checkpoint's own type elsewhere), ``"float32"``,
+            ``"bfloat16"`` or ``"float16"``.
+        device: such as ``"cpu"`` or ``"cuda:1"``; by default a GPU where there is one, shared out among the
+            processes of ``Dataset.map(num_proc=…, with_rank=True)``.
+        chat_template: a Jinja chat template, or the path of a ``.jinja`` file, for models without one.
+        trust_remote_code: run code that comes with the model.
+        n_parameters: the number of parameters as stated by the user, for models whose weights can't be counted.
+    """
+
+    name: str = EMBEDDED
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str | None = None
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+    n_parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise ConfigError(f"A model is named by a Hub id, a folder or 'embedded'; got {self.name!r}.")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16; got {self.dtype!r}.")
+
+    @property
+    def path(self) -> str:
+        """What ``from_pretrained`` is given."""
+        return str(EMBEDDED_PATH) if self.name == EMBEDDED else str(Path(self.name).expanduser())
+
+    @property
+    def label(self) -> str:
+        """The name as recorded beside rows: of a local folder, only the last part."""
+        return Path(self.path).name if self.name != EMBEDDED and self.is_local else self.name
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+
+def as_spec(model: str | ModelSpec) -> ModelSpec:
+    """A `ModelSpec` from a name or from itself."""
+    return model if isinstance(model, ModelSpec) else ModelSpec(model)
+
+
+def load_config(spec: ModelSpec) -> Any:
+    """The model's configuration; a few kilobytes.
+
+    Raises:
+        ModelError: there is no such model, or it can't be reached.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _model_error(spec, "configuration", error) from error
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with the spec's chat template if it names one. Padding is left to the caller."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _model_error(spec, "tokenizer", error) from error
+    if spec.chat_template is not None:
+        tokenizer.chat_template = _read_template(spec.chat_template)
+    return tokenizer
+
+
+def _read_template(template: str) -> str:
+    if not template.endswith((".jinja", ".jinja2", ".j2")):
+        return template
+    try:
+        return Path(template).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the chat template {template!r}: {error}") from error
+
+
+def load_model(spec: ModelSpec) -> PreTrainedModel:
+    """The model in evaluation mode on its device; loaded at the first call in this process."""
+    _calm_worker(os.getpid())
+    return _load_model(replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None))
+
+
+@lru_cache(maxsize=1)
+def _calm_worker(pid: int) -> None:
+    """One thread in a worker of ``num_proc``: workers share the cores, and OpenMP threads don't survive a fork."""
+    import multiprocess
+    import torch
+
+    if multiprocess.parent_process() is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def precision(spec: ModelSpec) -> str:
+    """The precision that the model is loaded in, such as ``"float32"``; "auto" where only the checkpoint knows."""
+    if spec.dtype != "auto" or choose_device(spec) == "cpu":
+        return "float32" if spec.dtype == "auto" else spec.dtype
+    return str(getattr(load_config(spec), "dtype", None) or "auto").removeprefix("torch.")
+
+
+@cache
+def _load_model(spec: ModelSpec) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = precision(spec)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _model_error(spec, "weights", error) from error
+    return model.to(spec.device).eval()
+
+
+def release() -> None:
+    """Forget every loaded model, so that the next stage has the memory."""
+    _load_model.cache_clear()
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+_rank: int | None = None
+
+
+def set_rank(rank: int | None) -> None:
+    """Tell this process which worker of a ``map`` it is; worker *r* takes GPU *r* modulo their number."""
+    global _rank
+    if rank is not None:
+        _rank = rank
+
+
+def choose_device(spec: ModelSpec) -> str:
+    """The device for this process."""
+    import torch
+
+    if spec.device is not None:
+        return spec.device
+    if torch.cuda.is_available():
+        return f"cuda:{(_rank or 0) % torch.cuda.device_count()}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def context_length(config: Any) -> int:
+    """The most tokens, prompt and completion together, that the model takes; very large if it has no limit."""
+    text = config.get_text_config()
+    return next(
+        (
+            n
+            for name in ("max_position_embeddings", "n_positions")
+            if isinstance(n := getattr(text, name, None), int) and n > 0
+        ),
+        2**31,
+    )
+
+
+def weights_identity(spec: ModelSpec) -> dict[str, object]:
+    """What tells these weights from others: the commit on the Hub, or the files of a local folder."""
+    if not spec.is_local:
+        return {"model": spec.name, "revision": getattr(load_config(spec), "_commit_hash", None) or spec.revision}
+    files = sorted(
+        path for path in Path(spec.path).iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".jinja")
+    )
+    listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return {"model": spec.name, "files": listed}
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special_tokens: bool = True
+) -> list[list[int]]:
+    """Token ids of plain texts; special tokens written inside a text count as ordinary characters."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
+    return encoded["input_ids"]
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]) -> list[int]:
+    """Token ids of a chat with the generation prompt, by the tokenizer's chat template.
+
+    Where a turn's text holds a special token of the tokenizer, the template is rendered around a stand-in,
+    and the text is encoded apart, as ordinary characters: text from data can't end its turn or begin another.
+    """
+    special = {str(token) for token in tokenizer.all_special_tokens}
+    if not any(token in turn["content"] for token in special for turn in chat):
+        return tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
+    marks = [f"\ue000{number}\ue001" for number in range(len(chat))]
+    stand_ins = [turn | {"content": mark} for turn, mark in zip(chat, marks, strict=True)]
+    rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = []
+    for mark, turn in zip(marks, chat, strict=True):
+        before, found, rendered = rendered.partition(mark)
+        if not found:
+            raise ModelError(
+                "The chat template leaves out or changes a turn's text; special tokens in it can't be made safe."
+            )
+        ids += tokenizer(before, add_special_tokens=False)["input_ids"]
+        ids += encode_text(tokenizer, [turn["content"]], special_tokens=False)[0]
+    return ids + tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+
+def _model_error(spec: ModelSpec, part: str, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines()
+    return ModelError(
+        f"Cannot load the {part} of the model {spec.name!r}"
+        + (f" at revision {spec.revision!r}" if spec.revision else "")
+        + f". {lines[0] if lines else type(error).__name__} "
+        "Check the name, sign in with `hf auth login` if the model is gated or private, or give a local folder; "
+        "'embedded' is the small bundled model."
+    )

@@ -1,0 +1,52 @@
+"""Sampling whose noise belongs to the row: the same key gives the same text in any batch, order or process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from hf_evol.generation.base import SamplingParams
+
+
+def row_key(seed: int, row_id: str, round: int, stage: str) -> str:
+    """The key of a request's sampling noise."""
+    return f"{seed}|{round}|{stage}|{row_id}"
+
+
+def uniforms(keys: Sequence[str], n: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) of shape (rows, n); row *i* depends on ``keys[i]`` alone, and a larger ``n``
+    only appends. Position *t* is the noise of the *t*-th generated token."""
+    rows = []
+    for key in keys:
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        rows.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(n))
+    return np.stack(rows)
+
+
+def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) -> torch.Tensor:
+    """Choose one token a row by inverting the cumulative distribution at ``noise``.
+
+    Args:
+        logits: next-token logits, shape (rows, vocabulary).
+        params: temperature (0: the most probable token) and top-p.
+        noise: uniform numbers in [0, 1), shape (rows,).
+
+    Returns:
+        Token ids, shape (rows,). Each token of the nucleus is drawn with its renormalised probability.
+    """
+    if params.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits.float() / params.temperature).softmax(-1)
+    probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    cumulative = probabilities.cumsum(-1)
+    # A token is in the nucleus if the tokens before it do not reach top_p; the first one always is.
+    size = (cumulative - probabilities < params.top_p).sum(-1, keepdim=True)
+    mass = cumulative.gather(-1, size - 1)
+    place = (cumulative <= noise.to(cumulative)[:, None] * mass).sum(-1, keepdim=True)
+    return tokens.gather(-1, place.minimum(size - 1)).squeeze(-1)

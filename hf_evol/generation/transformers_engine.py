@@ -1,0 +1,196 @@
+"""The default engine: a `transformers` causal language model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hf_evol.errors import ConfigError, ModelError
+from hf_evol.generation import models
+from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams
+from hf_evol.generation.sampling import sample, uniforms
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TransformersEngine:
+    """Completes chats in length-sorted, left-padded batches, from which finished rows are dropped.
+
+    Args:
+        model: name, folder or `ModelSpec`.
+        batch_size: rows decoded together; halved, for this process, when memory runs out.
+    """
+
+    model: models.ModelSpec = field(default_factory=models.ModelSpec)
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
+
+    @property
+    def name(self) -> str:
+        return self.model.label
+
+    def check(self) -> None:
+        """Raise if the model can't be found or has no chat template; reads no weights."""
+        models.load_config(self.model)
+        if not models.load_tokenizer(self.model).chat_template:
+            raise ConfigError(
+                f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
+                "hf_evol.ModelSpec, or --chat-template FILE.jinja on the command line."
+            )
+
+    def identity(self) -> dict[str, object]:
+        template = models.load_tokenizer(self.model).chat_template
+        return models.weights_identity(self.model) | {"dtype": self.model.dtype, "chat_template": template}
+
+    def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
+        tokenizer = models.load_tokenizer(self.model)
+        return sum(len(models.render_chat(tokenizer, chat)) for chat in chats)
+
+    def stream(
+        self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        self.check()
+        model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
+        context = models.context_length(model.config)
+        prompts = [models.render_chat(tokenizer, chat) for chat in chats]
+        too_long = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
+        yield [(place, _too_long(len(prompts[place]), context)) for place in too_long]
+        waiting = sorted(set(range(len(chats))) - set(too_long), key=lambda place: (len(prompts[place]), place))
+        while waiting:
+            size = _sizes.get(self, self.batch_size)
+            batch = waiting[:size]
+            decoder = _Decoder(model, tokenizer, [prompts[i] for i in batch], [keys[i] for i in batch], params, context)
+            out_of_memory = False
+            try:
+                for finished in decoder.run():
+                    yield [(batch[row], completion) for row, completion in finished]
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not _is_out_of_memory(error):
+                    raise
+                out_of_memory = True
+            if out_of_memory:
+                if size == 1:
+                    raise ModelError(
+                        f"Not enough memory to complete one prompt with {self.model.name!r}. Use a smaller model, "
+                        "dtype='bfloat16', or a smaller max_new_tokens."
+                    )
+                _sizes[self] = size // 2
+                batch = [i for row, i in enumerate(batch) if row in decoder.done]
+            waiting = [i for i in waiting if i not in set(batch)]
+
+
+def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
+    """The engine for a transform's ``model`` argument; a name or a spec means `TransformersEngine`."""
+    if isinstance(model, (str, models.ModelSpec)):
+        return TransformersEngine(models.as_spec(model))
+    if not hasattr(model, "stream"):
+        raise ConfigError(f"model must be a name, a folder, a ModelSpec or an engine, not {type(model).__name__}.")
+    return model
+
+
+_sizes: dict[TransformersEngine, int] = {}  # the batch size that worked, once memory has run out
+
+
+def _too_long(n_tokens: int, context: int) -> Completion:
+    message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
+    return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+
+
+class _Decoder:
+    """Decodes one batch; knows which of its rows are done."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: list[list[int]],
+        keys: list[str],
+        params: SamplingParams,
+        context: int,
+    ) -> None:
+        self.model, self.tokenizer, self.prompts, self.params = model, tokenizer, prompts, params
+        self.context = context
+        self.limits = [min(params.max_new_tokens, context - len(prompt)) for prompt in prompts]
+        self.noise = uniforms(keys, max(self.limits)) if params.temperature > 0 else None
+        self.generated: list[list[int]] = [[] for _ in prompts]
+        self.done: set[int] = set()
+
+    @cached_property
+    def stop_ids(self) -> set[int]:
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured, self.tokenizer.eos_token_id]
+        return {token for token in ids if token is not None}
+
+    def run(self) -> Iterator[list[tuple[int, Completion]]]:
+        """Yield (row, completion) pairs as rows finish."""
+        import torch
+        from transformers import DynamicCache
+
+        device = self.model.device
+        width = max(map(len, self.prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in self.prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in self.prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        rows = list(range(len(self.prompts)))  # the row of each line of the batch
+        cache = DynamicCache(config=self.model.config)
+        with torch.inference_mode():
+            while rows:
+                out = self.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                tokens = self._next_tokens(out.logits[:, -1], rows)
+                finished, keep = self._record(tokens.tolist(), rows)
+                if finished:
+                    self.done.update(row for row, _ in finished)
+                    yield finished
+                    lines = torch.tensor(keep, device=device, dtype=torch.long)
+                    cache.batch_select_indices(lines)
+                    tokens, mask, positions = tokens[lines], mask[lines], positions[lines]
+                    rows = [rows[line] for line in keep]
+                ids = tokens[:, None]
+                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                positions = positions[:, -1:] + 1
+
+    def _next_tokens(self, logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        import torch
+
+        noise = None
+        if self.noise is not None:
+            noise = torch.tensor([self.noise[row, len(self.generated[row])] for row in rows], device=logits.device)
+        return sample(logits, self.params, noise)
+
+    def _record(self, tokens: list[int], rows: list[int]) -> tuple[list[tuple[int, Completion]], list[int]]:
+        """Append one token a row; return the completions of rows that end here, and the lines that go on."""
+        finished, keep = [], []
+        for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if token in self.stop_ids:
+                finished.append((row, self._completion(row, "stop")))
+                continue
+            self.generated[row].append(token)
+            if len(self.generated[row]) >= self.limits[row]:
+                finished.append((row, self._completion(row, "length")))
+            else:
+                keep.append(line)
+        return finished, keep
+
+    def _completion(self, row: int, finish_reason: str) -> Completion:
+        text = self.tokenizer.decode(self.generated[row], skip_special_tokens=True)
+        return Completion(text, finish_reason, len(self.prompts[row]), len(self.generated[row]))

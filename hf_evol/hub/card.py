@@ -1,0 +1,113 @@
+"""The dataset card: provenance in, Markdown out, through `huggingface_hub` and a template."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from hf_evol.hub.provenance import UNKNOWN, human_number
+
+# The Hub's vocabulary for size_categories: upper bound, name.
+_SIZES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
+)  # fmt: skip
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
+
+
+def size_category(n: int) -> str:
+    """The Hub's size category for a number of rows."""
+    return next((name for bound, name in _SIZES if n < bound), "n>1T")
+
+
+def visible(text: Any) -> str:
+    """Text without control characters and direction overrides, which could hide or reorder what a reader sees."""
+    kept = (char for char in str(text) if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
+    return "".join(kept)
+
+
+def cell(text: Any) -> str:
+    """Text as a table cell or a running line: one line, with nothing in it that Markdown or HTML would read."""
+    line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], line)
+
+
+def fenced(text: Any, language: str = "text") -> str:
+    """Text as a fenced block whose fence is longer than any run of backticks in it."""
+    body = visible(text)
+    longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{body}\n{fence}"
+
+
+def number(value: float | None) -> str:
+    """Four significant figures, or a dash."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def template_path() -> Path:
+    """The card template: beside the package in a checkout, inside it in an installation."""
+    package = Path(__file__).parent.parent
+    inside = package / "dataset_cards" / "evolved.md"
+    return inside if inside.is_file() else package.parent / "dataset_cards" / "evolved.md"
+
+
+def build_card(
+    provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder"
+) -> DatasetCard:
+    """The card of an evolved set.
+
+    Args:
+        provenance: what `hf_evol.run` writes as ``provenance.json``.
+        repo_id: where the set is, or will be, on the Hub; shown in the loading example.
+        folder: shown instead, where there is no ``repo_id``.
+    """
+    context = {
+        "p": provenance,
+        "cell": cell,
+        "fenced": fenced,
+        "number": number,
+        "human": human_number,
+        "repo": repo_id or folder,
+        "recipe_yaml": yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip(),
+        "reasons": _reason_names(provenance["rounds"]),
+        "UNKNOWN": UNKNOWN,
+    }
+    template = template_path().read_text(encoding="utf-8")
+    return DatasetCard.from_template(card_data(provenance), template_str=template, **context)
+
+
+def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
+    """The card's YAML metadata. No licence is set: that is the publisher's decision, and the card says of what."""
+    source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
+    evolver = next(model for model in provenance["models"] if model["role"] == "evolver")
+    size = ["evolver-size-" + human_number(evolver["n_parameters"])] if evolver["n_parameters"] else []
+    return DatasetCardData(
+        pretty_name=provenance["title"],
+        size_categories=[size_category(n_rows)],
+        task_categories=["text-generation"],
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        source_datasets=[source["name"]] if source["on_hub"] else None,
+        tags=["synthetic", "instruction-tuning", "evol-instruct", "ic-ifd", "hf_evol", *size],
+        configs=[
+            {
+                "config_name": entry["name"],
+                "data_files": [{"split": "train", "path": f"{entry['name']}/*.{entry['extension']}"}],
+            }
+            | ({"default": True} if entry["name"] == "selected" else {})
+            for entry in provenance["configs"]
+        ],
+    )
+
+
+def _reason_names(rounds: list[Mapping[str, Any]]) -> list[str]:
+    """Every reason for which a row was left out, in the order of the stages, without repetition."""
+    return list(dict.fromkeys(name for table in rounds for name in table["dropped"]))

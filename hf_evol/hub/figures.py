@@ -1,0 +1,41 @@
+"""The card's figures, with matplotlib (extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hf_evol.errors import require_extra
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def check_plots() -> None:
+    """Raise `MissingExtraError` unless figures can be drawn."""
+    require_extra("matplotlib", "plots", "A card with figures")
+
+
+def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
+    """Draw the distribution of IC-IFD, one line a round, and write it as PNG.
+
+    Args:
+        scores: round to its rows' scores, without nulls.
+        path: the file to write.
+    """
+    check_plots()
+    import numpy as np
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    everything = np.concatenate([np.asarray(values, dtype=float) for values in scores.values()])
+    edges = np.histogram_bin_edges(everything, bins=min(40, max(8, int(len(everything) ** 0.5))))
+    for (round_number, values), colour in zip(scores.items(), COLOURS * len(scores), strict=False):
+        axes.hist(values, edges, histtype="step", linewidth=2, color=colour, label=f"round {round_number}")
+        axes.axvline(float(np.median(values)), color=colour, linewidth=1, linestyle=":")
+    axes.set_xlabel("IC-IFD (dotted: median)")
+    axes.set_ylabel("rows")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, facecolor="white", metadata={"Software": None})

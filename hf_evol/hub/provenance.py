@@ -1,0 +1,180 @@
+"""What is known about the models and the source set: sizes, revisions, licences. Unknown stays unknown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_evol.recipe import public_name
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+LIBRARIES = ("hf_evol", "datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model of a run.
+
+    Args:
+        role: ``evolver``, ``responder``, ``scorer`` or ``judge``.
+        name: as the user gave it.
+        revision: the commit on the Hub, or the one asked for.
+        n_parameters: None where unknown.
+        n_parameters_from: where that number comes from.
+        dtype: the precision it ran in.
+        license: the Hub's identifier, or ``"unknown"``.
+    """
+
+    role: str
+    name: str
+    revision: str
+    n_parameters: int | None
+    n_parameters_from: str
+    dtype: str
+    license: str
+
+    @property
+    def size(self) -> str:
+        """The number of parameters as people write it: ``"5.1M"``, ``"7.6B"`` or ``"unknown size"``."""
+        return "unknown size" if self.n_parameters is None else human_number(self.n_parameters)
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """The seed set of a run."""
+
+    name: str
+    config: str | None
+    split: str
+    revision: str
+    license: str
+    on_hub: bool
+
+
+def human_number(number: int) -> str:
+    """Three figures and a suffix: 5065472 gives ``"5.07M"``."""
+    for size, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return str(number)
+
+
+def describe_model(
+    role: str, name: str, path: str, *, revision: str | None = None, dtype: str = "auto", stated: int | None = None
+) -> ModelRecord:
+    """Find out about a model without loading it.
+
+    Args:
+        role: what it did in the run.
+        name: as the user gave it; ``path`` is what that stands for: a folder or a Hub id.
+        revision: the revision asked for.
+        dtype: the precision it ran in.
+        stated: the number of parameters that the user states; it is believed.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        counted, origin = _count_headers(folder), "counted from the headers of the weights' files"
+        found = {"revision": "local files", "license": _card_license(folder / "README.md")}
+    else:
+        found, counted, origin = _ask_hub(path, revision)
+    if stated is not None:
+        counted, origin = stated, "stated by the user"
+    return ModelRecord(
+        role, name, found["revision"], counted, origin if counted is not None else UNKNOWN, dtype, found["license"]
+    )
+
+
+def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str]:
+    """(revision and licence, parameters, where the number comes from) of a model on the Hub or in its cache."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
+
+    found, counted = {"revision": revision or UNKNOWN, "license": UNKNOWN}, None
+    try:
+        info = HfApi().model_info(repo_id, revision=revision)
+        found = {"revision": info.sha or found["revision"], "license": _license(info.card_data)}
+        metadata = HfApi().get_safetensors_metadata(repo_id, revision=info.sha)
+        return found, sum(metadata.parameter_count.values()), "safetensors metadata on the Hub"
+    except (OSError, HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
+        logger.info("The Hub gives no size for %s: %s", repo_id, error)
+    try:
+        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+        counted = _count_headers(folder)
+        if found["revision"] in (revision, UNKNOWN):
+            found["revision"] = folder.name
+        if found["license"] == UNKNOWN:
+            found["license"] = _card_license(folder / "README.md")
+    except (OSError, ValueError) as error:
+        logger.info("No cached copy of %s: %s", repo_id, error)
+    return found, counted, "counted from the headers of the weights' files"
+
+
+def _count_headers(folder: Path) -> int | None:
+    """Parameters in a folder's safetensors files, from their headers; None if there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    files, total = sorted(folder.glob("*.safetensors")), 0
+    try:
+        for file in files:
+            with safe_open(file, framework="numpy") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        logger.warning("Cannot count the parameters in %s: %s", folder, error)
+        return None
+    return total or None
+
+
+def _card_license(path: Path) -> str:
+    from huggingface_hub import ModelCard
+
+    try:
+        return _license(ModelCard.load(path).data) if path.is_file() else UNKNOWN
+    except (OSError, ValueError) as error:
+        logger.warning("Cannot read the card %s: %s", path, error)
+        return UNKNOWN
+
+
+def _license(card_data: Any) -> str:
+    value = getattr(card_data, "license", None)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or UNKNOWN
+    return str(value) if value else UNKNOWN
+
+
+def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
+    """Find out about the seed set: its commit and licence where it is on the Hub."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if name.startswith("demo/"):
+        return SourceRecord(
+            name, config, split, f"bundled with hf_evol {library_versions()['hf_evol']}", "apache-2.0", False
+        )
+    if "://" in name or Path(name).expanduser().exists() or "*" in name:
+        return SourceRecord(public_name(name), config, split, "local files", UNKNOWN, False)
+    try:
+        info = HfApi().dataset_info(name, revision=revision)
+        return SourceRecord(name, config, split, info.sha or UNKNOWN, _license(info.card_data), True)
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        logger.info("The Hub tells nothing about %s: %s", name, error)
+        return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the result."""
+    from hf_evol import __version__
+
+    versions = {"python": platform.python_version(), "hf_evol": __version__}
+    for name in LIBRARIES[1:]:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

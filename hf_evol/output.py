@@ -1,0 +1,157 @@
+"""Write a finished set, whole or not at all, to a folder or any fsspec URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from hf_evol.errors import OutputError
+from hf_evol.progress import without_datasets_bars
+from hf_evol.recipe import FILE_FORMATS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROVENANCE = "provenance.json"
+
+
+def is_remote(output: str) -> bool:
+    return "://" in output
+
+
+def check_output(output: str, overwrite: bool) -> None:
+    """Raise `OutputError` unless a result may be written there.
+
+    A place that holds something is refused; with ``overwrite``, unless what it holds is the result of an
+    earlier run.
+    """
+    try:
+        fs, root = fsspec.url_to_fs(output if is_remote(output) else str(Path(output).expanduser().absolute()))
+        if fs.exists(root) and (not fs.isdir(root) or fs.ls(root)):
+            if not overwrite:
+                raise OutputError(
+                    f"The output {output!r} exists. Choose another with --output, or replace it with --overwrite."
+                )
+            if not fs.exists(f"{root}/{PROVENANCE}"):
+                raise OutputError(
+                    f"The output {output!r} exists and is not the result of an earlier run: {PROVENANCE} is missing "
+                    "there. It is left alone; choose another with --output."
+                )
+        if not is_remote(output):
+            with _staging(Path(root)):
+                pass
+    except (ImportError, ValueError) as error:
+        raise OutputError(f"The output {output!r} can't be used: {error}") from error
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"The output {output!r} can't be written: {error}") from error
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """An empty folder beside the target, so that a rename puts the result in place; removed if left over."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def writing(output: str) -> Iterator[Path]:
+    """A local folder to write into, which becomes ``output`` when the block ends without an error.
+
+    Raises:
+        OutputError: the result could not be written; what was at ``output`` is still there.
+    """
+    target = Path(tempfile.gettempdir(), "hf_evol") if is_remote(output) else Path(output).expanduser().absolute()
+    try:
+        with _staging(target) as folder:
+            yield folder
+            if is_remote(output):
+                _upload(folder, output)
+            else:
+                _put_in_place(folder, target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The result could not be written to {output!r}: {error}. Finished requests are in the journal; make room "
+            "or choose another --output, and run the same command again."
+        ) from error
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    old = folder.with_name(folder.name + "-old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _upload(folder: Path, output: str) -> None:
+    fs, root = fsspec.url_to_fs(output)
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name == PROVENANCE)
+    old = set(fs.find(root)) if fs.exists(root) else set()
+    for file in files:  # the provenance last: it marks a finished set
+        path = f"{root}/{file.relative_to(folder).as_posix()}"
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        fs.put_file(str(file), path)
+        old.discard(fs._strip_protocol(path))
+    if old:
+        fs.rm(sorted(old))
+
+
+def write_dataset(dataset: Dataset, folder: Path, file_format: str) -> None:
+    """Write one config's rows as a file of the given format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with without_datasets_bars():
+        _write(dataset, folder, file_format)
+
+
+def _write(dataset: Dataset, folder: Path, file_format: str) -> None:
+    file = folder / f"train-00000-of-00001.{FILE_FORMATS[file_format]}"
+    if file_format == "parquet":
+        dataset.to_parquet(file)
+    elif file_format == "json":
+        dataset.to_json(file, force_ascii=False)
+    else:
+        import pyarrow as pa
+
+        table = dataset.with_format("arrow")[:]
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+
+
+def write_provenance(provenance: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / PROVENANCE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_provenance(folder: str) -> dict[str, Any]:
+    """What an earlier run wrote about itself.
+
+    Raises:
+        OutputError: there is no finished set, or it can't be read.
+    """
+    try:
+        with fsspec.open(f"{folder.rstrip('/')}/{PROVENANCE}", "r", encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder!r} holds no finished set: {PROVENANCE} can't be read there ({error}).") from error

@@ -1,0 +1,150 @@
+"""The recipe: every setting of a run, in one frozen dataclass that reads and writes YAML."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hf_evol.errors import ConfigError
+
+BUILT_IN = Path(__file__).parent / "recipes"
+FILE_FORMATS = {"parquet": "parquet", "json": "jsonl", "arrow": "arrow"}  # name: extension
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to evolve, with which models, and where to put the result. `help_of` says what each field means.
+
+    ``model``, ``responder``, ``scorer`` and ``judge`` are names, folders, or mappings with the fields of
+    `hf_evol.ModelSpec` (``name``, ``revision``, ``dtype``, ``device``, ``chat_template``,
+    ``trust_remote_code``, ``n_parameters``).
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range.
+    """
+
+    dataset: str = _setting(
+        "demo/general", "seed set: a Hub name, file, glob, URL or folder, or demo/general, demo/gsm8k, demo/code"
+    )
+    config: str | None = _setting(None, "configuration of the seed set")
+    split: str = _setting("train", "split of the seed set")
+    revision: str | None = _setting(None, "revision of the seed set on the Hub")
+    format: str = _setting("auto", "auto, alpaca, code_alpaca, gsm8k, messages, prompt-completion or sharegpt")
+    limit: int | None = _setting(None, "use only the first rows of the seed set")
+    model: str | dict = _setting("embedded", "the evolver: a Hub name or folder; 'embedded' is the small bundled model")
+    responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
+    scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
+    judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
+    dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
+    device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
+    chat_template: str | None = _setting(None, "Jinja chat template, or a .jinja file, for an evolver without one")
+    trust_remote_code: bool = _setting(False, "run code that comes with models given by name")
+    methods: str | list = _setting("alpaca", "alpaca, gsm8k, code, names with commas between them, or a YAML file")
+    rounds: int = _setting(3, "how many rounds of evolving")
+    seed: int = _setting(0, "seed of the sampling noise")
+    temperature: float = _setting(0.7, "sampling temperature of the evolver; 0 is greedy")
+    top_p: float = _setting(0.95, "nucleus sampling of the evolver")
+    max_new_tokens: int = _setting(2048, "longest evolved instruction and response, in tokens")
+    batch_size: int = _setting(64, "rows generated together")
+    num_proc: int | None = _setting(None, "processes; by default one for each GPU")
+    select: float = _setting(0.25, "share (below 1) or number of rows to select in each round")
+    select_by: str = _setting("ic_ifd", "score to select by, the highest first")
+    output: str = _setting("evolved", "folder or fsspec URL for the result")
+    file_format: str = _setting("parquet", "parquet, json or arrow")
+    overwrite: bool = _setting(False, "replace the result of an earlier run in the output folder")
+    push_to: str | None = _setting(None, "name of a Hub dataset (user/name) to upload the result to")
+    private: bool = _setting(False, "make the Hub dataset private when it is created")
+    journal: bool | str = _setting(True, "remember finished requests: true, false, or a file")
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _checked(entry.name, getattr(self, entry.name), hints[entry.name]))
+        if self.file_format not in FILE_FORMATS:
+            raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
+        for name in ("rounds", "batch_size", "limit", "num_proc"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+
+    @classmethod
+    def load(cls, source: str | Path) -> Recipe:
+        """A recipe from a YAML file, or a built-in one: ``alpaca``, ``gsm8k``, ``code_alpaca``.
+
+        Raises:
+            ConfigError: no such recipe, malformed YAML, unknown keys, wrong values.
+        """
+        import yaml
+
+        built_in = BUILT_IN / f"{source}.yaml"
+        path = built_in if built_in.is_file() else Path(source).expanduser()
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            names = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
+            raise ConfigError(f"Cannot read the recipe {str(source)!r}: {error}. Built-in recipes: {names}.") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"The recipe {str(source)!r} must be a mapping of settings.")
+        return cls().with_settings(settings)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
+        """This recipe with some settings replaced; unknown keys are errors."""
+        known = [entry.name for entry in fields(self)]
+        unknown = sorted(map(str, settings.keys() - set(known)))
+        if unknown:
+            raise ConfigError(f"Unknown recipe setting {', '.join(map(repr, unknown))}. Settings: {', '.join(known)}.")
+        return replace(self, **settings)
+
+    def for_card(self) -> dict[str, Any]:
+        """The settings that decide the result, fit for publishing: no settings of this machine, and of local
+        paths and URLs only what `public_name` leaves."""
+        of_this_machine = {"output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size"}
+        always = {"dataset", "model", "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens", "select"}
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        shown = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in of_this_machine and (name in always or value != defaults[name])
+        }
+        for name in ("dataset", "model", "responder", "scorer", "judge"):
+            if isinstance(value := shown.get(name), str):
+                shown[name] = public_name(value)
+            elif isinstance(value, dict):
+                shown[name] = value | {"name": public_name(str(value.get("name")))}
+        return shown
+
+
+def help_of(name: str) -> str:
+    """One line on a recipe setting."""
+    return next(entry.metadata["help"] for entry in fields(Recipe) if entry.name == name)
+
+
+def public_name(source: str) -> str:
+    """A source's name without what is private: the last part of an absolute path, a URL without credentials.
+
+    Example:
+        >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
+        ('rows.jsonl', 'https://host/rows.json')
+    """
+    if "://" in source:
+        scheme, _, rest = source.partition("://")
+        host, slash, path = rest.partition("?")[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return Path(source).name if Path(source).expanduser().is_absolute() else source
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
+        names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
+        raise ConfigError(f"The recipe setting {name!r} must be {names}; got {value!r}.")
+    return value

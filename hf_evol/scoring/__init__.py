@@ -1,0 +1,1 @@
+"""Scores of instruction rows under a language model."""

@@ -1,0 +1,111 @@
+"""Pick rows by a score, or at random to equal size. Memory is that of the columns looked at, as arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import ConfigError
+from hf_evol.transform import check_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+def select(
+    dataset: Dataset,
+    by: str = col.IC_IFD,
+    *,
+    top: float | int | None = None,
+    threshold: float | None = None,
+    lowest: bool = False,
+    per: str | None = None,
+) -> Dataset:
+    """Keep the rows with the best scores, in their order.
+
+    The paper keeps the rows with the highest IC-IFD: the top 5, 10, 15 or 25 %.
+
+    Args:
+        dataset: rows with an ``id`` and the score column.
+        by: any numeric column. Rows whose score is null or not a number are never selected.
+        top: a fraction below 1 (``0.25``: a quarter of the rows that have a score, rounded up), or a whole
+            number of rows.
+        threshold: the score must be at least this (at most, with ``lowest``).
+        lowest: the lowest scores are the best.
+        per: a column such as ``round`` or ``method``: ``top`` counts within each of its values.
+
+    Returns:
+        The selected rows, in their order. Ties at the edge break by ``id``, the smaller first.
+
+    Raises:
+        ConfigError: neither ``top`` nor ``threshold``, or values out of range.
+        ColumnError: a missing column.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if top is None and threshold is None:
+        raise ConfigError("select needs top= (a fraction such as 0.25, or a number of rows) or threshold=.")
+    if top is not None and not (0 < top < 1 or (top >= 1 and top == int(top))):
+        raise ConfigError(f"top must be a fraction between 0 and 1, or a whole number of rows; got {top!r}.")
+    check_columns([name for name in (by, col.ID, per) if name], dataset.column_names)
+    scores = _column(dataset, by).cast(pa.float64())
+    usable = pc.and_(pc.is_valid(scores), pc.fill_null(pc.is_finite(scores), False))
+    if threshold is not None:
+        passes = pc.less_equal(scores, threshold) if lowest else pc.greater_equal(scores, threshold)
+        usable = pc.and_(usable, pc.fill_null(passes, False))
+    places = pc.indices_nonzero(usable)
+    if top is not None:
+        places = _best(dataset, places, scores, top, lowest, per)
+    return dataset.select(places.to_numpy())
+
+
+def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: bool, per: str | None) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    group = _column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
+    keys = pa.table({"score": scores.take(places), "id": _column(dataset, col.ID).take(places)})
+    order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
+    del keys
+    codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order.to_numpy()]
+    chosen = []
+    for code in np.unique(codes):
+        members = np.flatnonzero(codes == code)  # best first
+        count = math.ceil(top * len(members) - 1e-9) if top < 1 else int(top)
+        chosen.append(order.to_numpy()[members[:count]])
+    picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+    return places.take(pa.array(picked))
+
+
+def _codes(group: Any) -> pa.Array:
+    import pyarrow as pa
+
+    combined = group.combine_chunks() if isinstance(group, pa.ChunkedArray) else group
+    return combined.dictionary_encode().indices
+
+
+def _column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """One column as Arrow data, after any selection or shuffle of the dataset."""
+    return dataset.select_columns([name]).with_format("arrow")[:][name]
+
+
+def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Cut the larger of two sets down to the size of the smaller, by a seeded random choice that keeps order.
+
+    The paper makes the sets of two evolvers equal in size this way before they are compared (Scenario 3).
+    """
+    import numpy as np
+
+    size = min(len(first), len(second))
+
+    def cut(dataset: Dataset) -> Dataset:
+        if len(dataset) == size:
+            return dataset
+        chosen = np.random.default_rng(seed).choice(len(dataset), size, replace=False)
+        return dataset.select(np.sort(chosen))
+
+    return cut(first), cut(second)

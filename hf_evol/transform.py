@@ -1,0 +1,162 @@
+"""What every transform shares, and `map`, which applies one the right way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from hf_evol import progress
+from hf_evol.errors import ColumnError, ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+
+    AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
+
+Batch = dict[str, list[Any]]
+
+
+class Transform:
+    """Base of the transforms: frozen dataclasses of settings, passed to ``Dataset.map(…, batched=True)``.
+
+    A transform takes and returns ``dict[str, list]`` and changes neither its argument nor the number of rows.
+    Its fields are plain values, so it pickles, and hashes the same in every process; loaded models are kept
+    by `hf_evol.generation.models`, once per process and device.
+    """
+
+    input_columns: ClassVar[tuple[str, ...]] = ()
+    output_columns: ClassVar[dict[str, Any]] = {}  # name: a `datasets` type name, or a nested feature
+    label: ClassVar[str] = "Map"
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]], rank: int | None = None) -> Batch:
+        """Transform one batch. ``rank`` is the worker's number under ``with_rank=True``.
+
+        Raises:
+            ColumnError: an input column is missing.
+        """
+        from hf_evol.generation.models import set_rank
+
+        check_columns(self.input_columns, list(batch))
+        set_rank(rank)
+        return self.apply({name: list(values) for name, values in batch.items()})
+
+    def apply(self, batch: Batch) -> Batch:
+        """The work on one batch whose input columns are all there."""
+        raise NotImplementedError
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether this takes long enough for its progress bar to stay."""
+        return True
+
+    def check(self) -> None:
+        """Raise what is wrong with the settings or models, before any weights are loaded."""
+
+    def features(self, features: Features) -> Features:
+        """The features of a dataset after this transform: pass them to ``Dataset.map(features=…)`` where a
+        column's first thousand values may all be null. `hf_evol.map` does."""
+        from datasets import Features, Value
+
+        def feature(spec: Any) -> Any:
+            if isinstance(spec, str):
+                return Value(spec)
+            if isinstance(spec, list):
+                return [feature(spec[0])]
+            return {name: feature(part) for name, part in spec.items()}
+
+        return Features(dict(features) | {name: feature(spec) for name, spec in self.output_columns.items()})
+
+
+def check_columns(needed: Sequence[str], present: Sequence[str]) -> None:
+    """Raise `ColumnError`, saying what to do, unless every needed column is there."""
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise ColumnError(
+            f"Column {', '.join(map(repr, missing))} not found. Columns present: {', '.join(map(repr, present))}. "
+            "Convert the dataset first: hf_evol.to_instructions(dataset)."
+        )
+
+
+def map(
+    dataset: AnyDataset,
+    transform: Transform,
+    *,
+    batch_size: int = 1000,
+    num_proc: int | None = None,
+    desc: str | None = None,
+    **kwargs: Any,
+) -> AnyDataset:
+    """``dataset.map(transform, batched=True)`` with devices, start method, column types and a progress bar.
+
+    Args:
+        dataset: a `Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
+        transform: what to apply.
+        batch_size: rows handed over at a time. Larger is faster, as rows are sorted by length within it; a
+            finished batch is written to the `datasets` cache file.
+        num_proc: processes; by default one per GPU where there are several, otherwise this process alone.
+            Workers are started with "spawn", and each takes its own GPU.
+        desc: label of the progress bar; by default the transform's.
+        kwargs: further arguments of ``Dataset.map``.
+
+    Raises:
+        ColumnError: an input column is missing.
+        ConfigError: the transform's settings, or its models, can't work. Nothing has been loaded then.
+    """
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+    if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        options = {"batch_size": batch_size, "num_proc": num_proc} | kwargs
+        mapped = {
+            name: map(split, transform, desc=f"{desc or transform.label} ({name})", **options)
+            for name, split in dataset.items()
+        }
+        return type(dataset)(mapped)
+    if dataset.column_names is not None:
+        check_columns(transform.input_columns, dataset.column_names)
+    transform.check()
+    if isinstance(dataset, IterableDataset):
+        known = {"features": transform.features(dataset.features)} if dataset.features else {}
+        return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
+    if not len(dataset):  # Dataset.map would leave the new columns out
+        features = transform.features(dataset.features)
+        return Dataset.from_dict({name: [] for name in features}, features=features)
+    options = {
+        "batched": True,
+        "batch_size": batch_size,
+        "features": transform.features(dataset.features),
+        "with_rank": True,
+    } | kwargs
+    processes = num_proc or _gpu_count()
+    if processes > 1 and len(dataset) > 1:
+        with _spawning(processes):
+            return dataset.map(transform, num_proc=processes, desc=desc or transform.label, **options)
+    with progress.without_datasets_bars() as shown, ExitStack() as stack:
+        if shown:  # our bar, which counts tokens too, in place of the one of datasets
+            stack.enter_context(progress.bar(desc or transform.label, len(dataset), leave=transform.uses_model))
+        return dataset.map(transform, **options)
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+@contextmanager
+def _spawning(processes: int) -> Iterator[None]:
+    """Start workers afresh: neither CUDA nor OpenMP survives a fork. Restores what it changes."""
+    import multiprocess
+
+    method, threads = multiprocess.get_start_method(allow_none=True), os.environ.get("OMP_NUM_THREADS")
+    multiprocess.set_start_method("spawn", force=True)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    try:
+        yield
+    finally:
+        multiprocess.set_start_method(method, force=True)
+        if threads is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
