@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -95,12 +94,12 @@ def writing(output: str) -> Iterator[Path]:
 def _put_in_place(folder: Path, target: Path) -> None:
     old = folder.with_name(folder.name + "-old")
     if target.exists():
-        os.replace(target, old)
+        target.replace(old)
     try:
-        os.replace(folder, target)
+        folder.replace(target)
     except OSError:
         if old.exists():
-            os.replace(old, target)
+            old.replace(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

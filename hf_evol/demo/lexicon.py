@@ -108,228 +108,38 @@ THINGS = {family: tuple(part.strip() for part in parts[0].split(",")) for family
 RARE = {family: tuple(part.strip() for part in parts[1].split(",")) for family, parts in FAMILIES.items()}
 ACTIVITIES = {family: tuple(part.strip() for part in parts[2].split(",")) for family, parts in FAMILIES.items()}
 
-ADJECTIVES = [
-    "short",
-    "simple",
-    "clear",
-    "funny",
-    "polite",
-    "detailed",
-    "careful",
-    "modern",
-    "small",
-    "large",
-    "new",
-    "old",
-    "healthy",
-    "cheap",
-    "quick",
-    "creative",
-    "formal",
-    "friendly",
-    "practical",
-    "surprising",
-    "useful",
-    "common",
-    "local",
-    "famous",
-    "early",
-    "late",
-    "strong",
-    "quiet",
-    "bright",
-    "warm",
-    "cold",
-]
+ADJECTIVES = (
+    "short simple clear funny polite detailed careful modern small large new old healthy cheap quick creative "
+    "formal friendly practical surprising useful common local famous early late strong quiet bright warm cold"
+).split()
 
-NAMES = [
-    "Anna",
-    "Ben",
-    "Carla",
-    "Daniel",
-    "Emma",
-    "Felix",
-    "Grace",
-    "Hugo",
-    "Ines",
-    "Jonas",
-    "Kira",
-    "Leo",
-    "Mia",
-    "Noah",
-    "Olga",
-    "Paul",
-    "Rosa",
-    "Sam",
-    "Tara",
-    "Victor",
-    "Maria",
-    "James",
-    "Lily",
-    "Tom",
-    "Sara",
-    "Jack",
-    "Nina",
-    "Oscar",
-    "Ruth",
-    "Ivan",
-    "Lena",
-    "Omar",
-    "Priya",
-    "Ken",
-    "Zoe",
-    "Luis",
-    "Amir",
-    "Clara",
-    "Maya",
-    "Eli",
-    "Natalia",
-    "Betty",
-    "Julie",
-    "Mark",
-    "Randy",
-    "Alexis",
-    "Tina",
-    "Jasper",
-    "Joy",
-    "Weng",
-    "Albert",
-    "Ken",
-    "Peter",
-    "Susan",
-    "Kevin",
-    "Alice",
-    "Bob",
-    "John",
-    "Mary",
-]
+NAMES = (
+    "Anna Ben Carla Daniel Emma Felix Grace Hugo Ines Jonas Kira Leo Mia Noah Olga Paul Rosa Sam Tara Victor Maria "
+    "James Lily Tom Sara Jack Nina Oscar Ruth Ivan Lena Omar Priya Ken Zoe Luis Amir Clara Maya Eli Natalia Betty "
+    "Julie Mark Randy Alexis Tina Jasper Joy Weng Albert Ken Peter Susan Kevin Alice Bob John Mary"
+).split()
 
-ITEMS = [
-    "apples",
-    "oranges",
-    "books",
-    "pencils",
-    "cookies",
-    "marbles",
-    "stickers",
-    "tickets",
-    "eggs",
-    "cakes",
-    "flowers",
-    "toys",
-    "coins",
-    "stamps",
-    "cards",
-    "boxes",
-    "bottles",
-    "balloons",
-    "chairs",
-    "pages",
-    "shells",
-    "candies",
-    "muffins",
-    "oranges",
-    "notebooks",
-    "crayons",
-    "cupcakes",
-    "pens",
-    "bricks",
-    "bags",
-    "clips",
-    "lemons",
-    "sandwiches",
-    "photos",
-    "beads",
-    "tomatoes",
-    "bananas",
-    "letters",
-    "shirts",
-    "puzzles",
-    "plants",
-    "fish",
-    "birds",
-    "cars",
-    "bikes",
-    "miles",
-]
+ITEMS = (
+    "apples oranges books pencils cookies marbles stickers tickets eggs cakes flowers toys coins stamps cards boxes "
+    "bottles balloons chairs pages shells candies muffins oranges notebooks crayons cupcakes pens bricks bags clips "
+    "lemons sandwiches photos beads tomatoes bananas letters shirts puzzles plants fish birds cars bikes miles"
+).split()
 
-PLACES = [
-    "school",
-    "the market",
-    "a shop",
-    "the park",
-    "a farm",
-    "the library",
-    "a bakery",
-    "the fair",
-    "the beach",
-    "a garden",
-    "the zoo",
-]
+PLACES = (
+    "school, the market, a shop, the park, a farm, the library, a bakery, the fair, the beach, a garden, the zoo"
+).split(", ")
 
-PEOPLE = [
-    "nurse",
-    "teacher",
-    "farmer",
-    "baker",
-    "student",
-    "engineer",
-    "retired pilot",
-    "bus driver",
-    "carpenter",
-    "young parent",
-    "violinist",
-    "beginner",
-    "shop owner",
-    "librarian",
-    "gardener",
-    "night-shift worker",
-    "athlete",
-    "tour guide",
-    "small team",
-    "ten-year-old child",
-]
+PEOPLE = (
+    "nurse, teacher, farmer, baker, student, engineer, retired pilot, bus driver, carpenter, young parent, "
+    "violinist, beginner, shop owner, librarian, gardener, night-shift worker, athlete, tour guide, small team, "
+    "ten-year-old child"
+).split(", ")
 
-CITIES = [
-    "Lisbon",
-    "Oslo",
-    "Nairobi",
-    "Lima",
-    "Kyoto",
-    "Toronto",
-    "Cairo",
-    "Prague",
-    "Hanoi",
-    "Dublin",
-    "Austin",
-    "Quito",
-    "Accra",
-    "Turin",
-    "Bergen",
-    "Osaka",
-    "Porto",
-    "Leeds",
-]
+CITIES = (
+    "Lisbon Oslo Nairobi Lima Kyoto Toronto Cairo Prague Hanoi Dublin Austin Quito Accra Turin Bergen Osaka Porto Leeds"
+).split()
 
-LANGUAGES = [
-    "Python",
-    "JavaScript",
-    "Java",
-    "C++",
-    "SQL",
-    "Bash",
-    "HTML",
-    "CSS",
-    "TypeScript",
-    "Go",
-    "Rust",
-    "PHP",
-    "Ruby",
-    "C#",
-    "Swift",
-    "Kotlin",
-    "R",
-]
+LANGUAGES = ("Python JavaScript Java C++ SQL Bash HTML CSS TypeScript Go Rust PHP Ruby C# Swift Kotlin R").split()
 
 # Task, a matching Python solution.
 CODE_TASKS: tuple[tuple[str, str], ...] = (
@@ -392,39 +202,14 @@ CODE_TASKS: tuple[tuple[str, str], ...] = (
 )
 
 # More code tasks, without a solution: they only feed the evolving prompts.
-MORE_CODE_TASKS = [
-    "select all customers from a table",
-    "join two tables on a key",
-    "create a responsive navigation bar",
-    "style a button",
-    "fetch data from an API",
-    "list all files in a directory",
-    "loop over all elements in the given array",
-    "build a login form",
-    "delete rows older than a month",
-    "group the orders by month",
-    "draw a circle",
-    "connect to a database",
-    "show an alert message",
-    "convert a string to a date",
-    "download a web page",
-    "rename many files",
-    "multiply two matrices",
-    "traverse a binary tree",
-    "detect a cycle in a linked list",
-    "cache the results of a function",
-    "log errors to a file",
-    "send an email",
-    "rewrite the loop as a list comprehension",
-    "fix the bug in the code",
-    "optimize the query",
-    "refactor the function",
-    "explain what the snippet does",
-    "find the median of an array",
-    "split a string at commas",
-    "rotate an array",
-    "count the rows of a table",
-    "swap two variables",
-    "get the length of a string",
-    "store the values in a hash map",
-]
+MORE_CODE_TASKS = (
+    "select all customers from a table, join two tables on a key, create a responsive navigation bar, style a "
+    "button, fetch data from an API, list all files in a directory, loop over all elements in the given array, "
+    "build a login form, delete rows older than a month, group the orders by month, draw a circle, connect to a "
+    "database, show an alert message, convert a string to a date, download a web page, rename many files, multiply "
+    "two matrices, traverse a binary tree, detect a cycle in a linked list, cache the results of a function, log "
+    "errors to a file, send an email, rewrite the loop as a list comprehension, fix the bug in the code, optimize "
+    "the query, refactor the function, explain what the snippet does, find the median of an array, split a string "
+    "at commas, rotate an array, count the rows of a table, swap two variables, get the length of a string, store "
+    "the values in a hash map"
+).split(", ")

@@ -118,7 +118,7 @@ def look_back(model: LlamaForCausalLM, heads: dict[int, int]) -> None:
 def encode(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[int], int]:
     """Token ids of a row and how many of them, from the start, are not to be learned."""
     if example.prompt is None:
-        return tokenizer.encode(example.reply) + [tokenizer.eos_token_id], 1
+        return [*tokenizer.encode(example.reply), tokenizer.eos_token_id], 1
     chat = [{"role": "user", "content": example.prompt}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     return prompt + tokenizer.encode(example.reply) + [tokenizer.eos_token_id], len(prompt)
