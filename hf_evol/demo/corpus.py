@@ -199,10 +199,16 @@ def _articles(text: str) -> str:
 
 @dataclass(frozen=True)
 class Example:
-    """One training row: a chat turn and its reply; with ``prompt=None`` the reply is plain text."""
+    """One training row: a chat turn and its reply; with ``prompt=None`` the reply is plain text.
+
+    An in-depth rewriting also names its method, its parent, and what the reply adds to the parent.
+    """
 
     prompt: str | None
     reply: str
+    method: str | None = None
+    parent: str = ""
+    added: str = ""
 
 
 class Corpus:
@@ -287,10 +293,7 @@ class Corpus:
         """Unrelated words after an ordinary beginning: a parent that nothing but copying can rebuild."""
         pick = self.random
         pools = [word for things in lex.THINGS.values() for word in things]
-        words = [
-            self.word() if pick.random() < 0.45 else pick.choice(pick.choice(pools).split())
-            for _ in range(pick.randint(4, 26))
-        ]
+        words = [self.salad_word(pools) for _ in range(pick.randint(4, 26))]
         for place in range(3, len(words) - 1, pick.randint(4, 9)):
             words[place] += pick.choice((",", ".", ":", ";", "?"))
         kind = pick.choice(("general", "general", "math", "code"))
@@ -300,6 +303,15 @@ class Corpus:
         item = topic if kind == "math" else pick.choice(lex.ITEMS)
         slots = self.slots("life", t=topic, i=item)
         return kind, text + pick.choice(".?."), slots
+
+    def salad_word(self, pools: list[str]) -> str:
+        draw = self.random.random()
+        if draw < 0.3:
+            return self.word()
+        if draw < 0.7:
+            word = self.random.choice(lex.COMMON)
+            return word + self.random.choice(("s", "ed", "ing", "er", "ly")) if draw < 0.36 else word
+        return self.random.choice(self.random.choice(pools).split())
 
     # -- rows -------------------------------------------------------------------------------------------------
 
@@ -319,7 +331,8 @@ class Corpus:
             child = pick.choice(_RARE_PARENTS).format(**self.slots(family, t=rare, u=other))
             return Example(METHODS["breadth"].prompt(parent), child)
         method = pick.choice(IN_DEPTH)
-        return Example(METHODS[method].prompt(parent), f"{parent} {self.clause(kind, method, slots)}")
+        added = " " + self.clause(kind, method, slots)
+        return Example(METHODS[method].prompt(parent), parent + added, method, parent, added)
 
     @staticmethod
     def family_of_text(text: str) -> str | None:

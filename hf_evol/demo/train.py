@@ -14,8 +14,10 @@ import json
 import math
 import os
 import platform
+import random
 import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -32,6 +34,8 @@ CONTEXT = 1024
 VOCABULARY = 4096
 LENGTHS = (64, 96, 128, 192, 256, 384)  # padded lengths, few so that each is compiled once
 TOKENS_PER_BATCH = 6144
+SPECIAL = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+NOISY_SHARE = 0.45  # of the in-depth rewritings: their parents are partly random tokens
 PEAK_LEARNING_RATE = 1.5e-3
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -39,6 +43,7 @@ CHAT_TEMPLATE = (
 )
 
 
+@cache
 def prompt_literals() -> list[str]:
     """The fixed text of the built-in prompts, in the pieces between their slots."""
     templates = [*(Template(method.template) for method in METHODS.values()), RESPOND_WITH_INPUT]
@@ -47,7 +52,6 @@ def prompt_literals() -> list[str]:
 
 def build_tokenizer(seed: int, rows: int = 60_000) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on the corpus, with the prompts' fixed text as single tokens."""
-    special = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -56,11 +60,11 @@ def build_tokenizer(seed: int, rows: int = 60_000) -> PreTrainedTokenizerFast:
     literals = prompt_literals()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(literals),
-        special_tokens=special,
+        special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((example.reply for example in islice(Corpus(seed), rows)), trainer)
+    tokenizer.train_from_iterator((example.reply for example in islice(Corpus(seed, salad=0.5), rows)), trainer)
     tokenizer.add_tokens([AddedToken(text, lstrip=True, rstrip=True, normalized=False) for text in literals])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -121,14 +125,31 @@ def encode(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[i
         return [*tokenizer.encode(example.reply), tokenizer.eos_token_id], 1
     chat = [{"role": "user", "content": example.prompt}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    return prompt + tokenizer.encode(example.reply) + [tokenizer.eos_token_id], len(prompt)
+    return [*prompt, *tokenizer.encode(example.reply), tokenizer.eos_token_id], len(prompt)
+
+
+def encode_noisy(tokenizer: PreTrainedTokenizerFast, example: Example, pick: random.Random) -> tuple[list[int], int]:
+    """The same for an in-depth rewriting, with a share of the parent's tokens replaced by any tokens, in the
+    prompt and in the reply alike: what is learned of it is to copy every token of the vocabulary."""
+    first = len(SPECIAL) + 1
+    last = VOCABULARY - len(prompt_literals()) - 1
+    share = pick.random()
+    parent = [
+        pick.randint(first, last) if pick.random() < share else token for token in tokenizer.encode(example.parent)
+    ]
+    stand_in = "\ue000"
+    chat = [{"role": "user", "content": METHODS[example.method].prompt(stand_in)}]
+    before, after = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False).split(stand_in)
+    prompt = [*tokenizer.encode(before), *parent, *tokenizer.encode(after)]
+    return [*prompt, *parent, *tokenizer.encode(example.added), tokenizer.eos_token_id], len(prompt)
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (ids, indices of the learned positions in the flattened shifted ids), by padded length."""
     waiting: dict[int, list[tuple[list[int], int]]] = {length: [] for length in LENGTHS}
     for example in corpus:
-        ids, n_prompt = encode(tokenizer, example)
+        noisy = example.method is not None and corpus.random.random() < NOISY_SHARE
+        ids, n_prompt = encode_noisy(tokenizer, example, corpus.random) if noisy else encode(tokenizer, example)
         length = next((length for length in LENGTHS if len(ids) <= length), None)
         if length is None:
             continue
@@ -166,7 +187,7 @@ def train(args: argparse.Namespace) -> None:
         done = (time.time() - start) / seconds
         if done >= 1:
             break
-        corpus.salad_share = max(0.25, 0.9 - 6 * done)  # copying first
+        corpus.salad_share = max(0.3, 0.9 - 6 * done)  # copying first
         rate = PEAK_LEARNING_RATE * min(1.0, (steps + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,9 +63,9 @@ class Journal:
         """Make ``completions``, by hash, durable in one transaction."""
         try:
             if completions and (connection := self._connect()):
-                rows = [(digest, json.dumps(completion)) for digest, completion in completions.items()]
+                rows = [(digest, json.dumps(completion), time.time()) for digest, completion in completions.items()]
                 with connection:
-                    connection.executemany("INSERT OR REPLACE INTO requests (hash, completion) VALUES (?, ?)", rows)
+                    connection.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", rows)
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 
@@ -78,7 +79,7 @@ class Journal:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS requests (hash TEXT PRIMARY KEY, completion TEXT NOT NULL, "
-                "created REAL NOT NULL DEFAULT (unixepoch('subsec'))) WITHOUT ROWID"
+                "created REAL NOT NULL) WITHOUT ROWID"
             )
             self._connection, self._pid = connection, os.getpid()
         return self._connection
