@@ -74,7 +74,7 @@ def check_columns(needed: Sequence[str], present: Sequence[str]) -> None:
     missing = [name for name in needed if name not in present]
     if missing:
         raise ColumnError(
-            f"Column {', '.join(map(repr, missing))} not found. Columns present: {', '.join(map(repr, present))}. "
+            f"Column {str(missing)[1:-1]} not found. Columns present: {str(list(present))[1:-1]}. "
             "Convert the dataset first: hf_evol.to_instructions(dataset)."
         )
 

@@ -13,7 +13,7 @@ def command(
     private: Annotated[bool, typer.Option("--private", help="Make the dataset private when it is created.")] = False,
     message: Annotated[str | None, typer.Option(help="The commit message.")] = None,
 ) -> None:
-    """Upload a finished set to the Hub, in one commit. A push that broke off goes on when repeated."""
+    """Upload a finished set to the Hub. A push that broke off goes on when repeated."""
     from hf_evol.hub.publish import publish
 
     print(f"On the Hub: {publish(folder, repo_id, private=private, message=message)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import math
 import platform
@@ -15,6 +16,8 @@ from hf_evol.recipe import public_name
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+# Types that quantized weights are packed in: their stored elements are not parameters, so the size stays unknown.
+PACKED = frozenset({"I8", "U8", "I32", "U32"})
 LIBRARIES = ("hf_evol", "datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
 
 
@@ -61,7 +64,7 @@ class SourceRecord:
 def human_number(number: int) -> str:
     """Three figures and a suffix: 5065472 gives ``"5.07M"``."""
     for size, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= size:
+        if number >= size * 0.9995:  # what rounds to the next suffix is written with it
             return f"{number / size:.3g}{suffix}"
     return str(number)
 
@@ -94,15 +97,17 @@ def describe_model(
 def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str]:
     """(revision and licence, parameters, where the number comes from) of a model on the Hub or in its cache."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
+    from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 
     found, counted = {"revision": revision or UNKNOWN, "license": UNKNOWN}, None
     try:
         info = HfApi().model_info(repo_id, revision=revision)
         found = {"revision": info.sha or found["revision"], "license": _license(info.card_data)}
         metadata = HfApi().get_safetensors_metadata(repo_id, revision=info.sha)
-        return found, sum(metadata.parameter_count.values()), "safetensors metadata on the Hub"
-    except (OSError, HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
+        if not PACKED & metadata.parameter_count.keys():
+            counted = sum(metadata.parameter_count.values())
+        return found, counted, "safetensors metadata on the Hub"
+    except (OSError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
         logger.info("The Hub gives no size for %s: %s", repo_id, error)
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
@@ -120,23 +125,37 @@ def _count_headers(folder: Path) -> int | None:
     """Parameters in a folder's safetensors files, from their headers; None if there are none."""
     from safetensors import SafetensorError, safe_open
 
-    files, total = sorted(folder.glob("*.safetensors")), 0
+    total = 0
     try:
-        for file in files:
+        for file in _weight_files(folder):
             with safe_open(file, framework="numpy") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    except SafetensorError as error:
+                slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118
+            if any(part.get_dtype() in PACKED for part in slices):
+                return None
+            total += sum(math.prod(part.get_shape()) for part in slices)
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         logger.warning("Cannot count the parameters in %s: %s", folder, error)
         return None
     return total or None
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that `transformers` loads: some folders hold the weights more than once."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        return sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    return sorted(folder.glob("*.safetensors"))
+
+
 def _card_license(path: Path) -> str:
+    import yaml
     from huggingface_hub import ModelCard
 
     try:
         return _license(ModelCard.load(path).data) if path.is_file() else UNKNOWN
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         logger.warning("Cannot read the card %s: %s", path, error)
         return UNKNOWN
 
@@ -151,18 +170,19 @@ def _license(card_data: Any) -> str:
 def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
     """Find out about the seed set: its commit and licence where it is on the Hub."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
 
     if name.startswith("demo/"):
         return SourceRecord(
             name, config, split, f"bundled with hf_evol {library_versions()['hf_evol']}", "apache-2.0", False
         )
     if "://" in name or Path(name).expanduser().exists() or "*" in name:
-        return SourceRecord(public_name(name), config, split, "local files", UNKNOWN, False)
+        kept = UNKNOWN if "://" in name else "local files"
+        return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False)
     try:
         info = HfApi().dataset_info(name, revision=revision)
         return SourceRecord(name, config, split, info.sha or UNKNOWN, _license(info.card_data), True)
-    except (OSError, HfHubHTTPError, ValueError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         logger.info("The Hub tells nothing about %s: %s", name, error)
         return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True)
 

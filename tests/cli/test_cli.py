@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from datasets import Dataset, load_dataset
+
+import hf_evol
+from hf_evol.cli.main import main
+from hf_evol.recipe import Recipe
+
+COMMANDS = ["run", "evolve", "respond", "score", "select", "card", "push", "metric", "metric install", "metric path"]
+SHORT = ["--max-new-tokens", "8"]
+
+
+def as_typed(value):
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Each test in a folder of its own, on a terminal wide enough for whole messages."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def seed_file(here):
+    rows = [{"instruction": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
+    (here / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "seeds.jsonl"
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command; gives its exit code and all it said."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(call, command):
+    code, said = call(*command.split(), "--help")
+    assert code == 0
+    assert "Usage:" in said
+    shown = set(re.findall(r"--[a-z-]+", said))
+    if command == "run":
+        assert {"--" + name.replace("_", "-") for name in Recipe.__dataclass_fields__} <= shown
+        assert {"--recipe", "--dry-run"} <= shown
+    if not command:
+        assert all(name in said for name in COMMANDS[:8])
+
+
+def test_the_short_help_flag_works(call):
+    assert call("-h")[0] == call("run", "-h")[0] == 0
+
+
+def test_the_version_is_shown(call):
+    assert call("--version") == (0, f"hf-evol {hf_evol.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run", "--typo"]])
+def test_help_is_quick(arguments):
+    code = (
+        "import sys; from hf_evol.cli.main import main; main(sys.argv[1:]);"
+        "print([name for name in ('torch', 'datasets', 'transformers', 'pandas') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "No such command 'nothing'"),
+        (["run", "--typo"], "No such option: --typo"),
+        (["run", "--dry-run", "extra"], "unexpected extra argument"),
+        (["score", "--rounds", "2"], "No such option: --rounds"),
+        (["run", "--rounds", "two"], "valid integer"),
+        (["run", "--temperature", "warm"], "valid number"),
+        (["run", "--rounds"], "--rounds"),
+        (["push", "folder"], "Missing argument"),
+        (["run", "--model", "{name: x"], "not a mapping"),
+        (["run", "--push-to", "me/set"], "--dataset"),
+    ],
+    ids=as_typed,
+)
+def test_wrong_usage_exits_with_2(call, arguments, said):
+    code, output = call(*arguments)
+    assert code == 2
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_no_command_shows_the_help(call):
+    code, said = call()
+    assert code == 2
+    assert "Usage:" in said
+
+
+WRONG_SETTINGS = [
+    (["--rounds", "0"], "rounds must be 1 or more; got 0"),
+    (["--temperature", "-1"], "temperature must be 0 (greedy) or more; got -1.0"),
+    (["--top-p", "0"], "top_p must be over 0"),
+    (["--max-new-tokens", "0"], "max_new_tokens must be 1 or more"),
+    (["--methods", "nothing"], "Unknown method 'nothing'"),
+    (["--dtype", "float8"], "dtype must be"),
+    (["--file-format", "xml"], "parquet, json, arrow; got 'xml'"),
+    (["--recipe", "nothing"], "Built-in recipes: alpaca, code_alpaca, gsm8k"),
+    (["--model", "{name: x, revison: 3}"], "unknown settings"),
+    (["--select", "1.5"], "1.5"),
+    (["--select", "0"], "select"),
+    (["--select-by", "nothing"], "nothing"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG_SETTINGS, ids=as_typed)
+def test_wrong_settings_exit_with_2_before_a_model_is_loaded(
+    call, here, tiny_model, seed_file, monkeypatch, arguments, said
+):
+    monkeypatch.setattr("hf_evol.generation.models.load_model", lambda spec: pytest.fail("a model was loaded"))
+    code, output = call("run", "--dataset", seed_file, "--model", tiny_model, "--output", "out", *arguments)
+    assert code == 2
+    assert said in output
+    assert "Traceback" not in output
+    assert [path.name for path in here.iterdir()] == [seed_file]
+
+
+def test_a_recipe_with_an_unknown_key_exits_with_2(call, here):
+    (here / "mine.yaml").write_text("modle: x\n")
+    code, said = call("run", "--recipe", "mine.yaml")
+    assert code == 2
+    assert "Unknown recipe setting 'modle'" in said
+
+
+def test_a_format_that_does_not_fit_exits_with_2(call, tiny_model, seed_file):
+    code, said = call("run", "--dataset", seed_file, "--format", "gsm8k", "--model", tiny_model, "--output", "out")
+    assert code == 2
+    assert "'question', 'answer'" in said
+
+
+@pytest.mark.parametrize("command", ["run", "evolve", "respond", "score", "select"])
+def test_missing_seeds_exit_with_1(call, here, tiny_model, command):
+    model = [] if command == "select" else ["--model", tiny_model]
+    code, said = call(command, "--dataset", "nothing.jsonl", "--output", "out", *model)
+    assert code == 1
+    assert "Error: Cannot load the seed set 'nothing.jsonl'" in said
+    assert list(here.iterdir()) == []
+
+
+def test_a_missing_model_exits_with_1(call, here, seed_file):
+    model = str(here / "no" / "such" / "model")
+    code, said = call("run", "--dataset", seed_file, "--model", model, "--output", "out")
+    assert code == 1
+    assert "no/such/model" in said
+    assert not (here / "out").exists()
+
+
+def test_a_model_without_chat_template_names_the_option(call, seed_file, bos_model):
+    arguments = ["run", "--dataset", seed_file, "--model", bos_model, "--output", "out", "--dry-run"]
+    code, said = call(*arguments)
+    assert code == 2
+    assert "--chat-template" in said
+    code, said = call(*arguments, "--chat-template", "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert (code, "3 rows" in said) == (0, True)
+
+
+@pytest.mark.parametrize("command", ["run", "evolve", "respond", "score"])
+def test_an_existing_output_exits_with_1_and_names_the_option(call, here, tiny_model, seed_file, command):
+    (here / "out").mkdir()
+    (here / "out" / "thesis.txt").write_text("mine")
+    code, said = call(command, "--dataset", seed_file, "--model", tiny_model, "--output", "out")
+    assert code == 1
+    assert "--overwrite" in said
+    assert [path.name for path in (here / "out").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", [["card", "nothing"], ["push", "nothing", "me/set"]], ids=" ".join)
+def test_a_missing_set_exits_with_1(call, command):
+    code, said = call(*command)
+    assert code == 1
+    assert "'nothing' holds no finished set" in said
+
+
+def test_rows_without_a_score_exit_with_1(call, seed_file):
+    code, said = call("select", "--dataset", seed_file, "--select", "1", "--output", "out")
+    assert code == 1
+    assert "'ic_ifd'" in said
+    assert "'instruction'" in said
+
+
+def test_a_score_that_is_no_number_exits_with_1(call, here):
+    (here / "rows.jsonl").write_text('{"id": "a-0", "instruction": "x"}\n')
+    code, said = call("select", "--dataset", "rows.jsonl", "--select-by", "instruction", "--output", "out")
+    assert code in (1, 2)
+    assert "'instruction'" in said
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(call, here, tiny_model, seed_file):
+    arguments = [
+        "--dataset",
+        seed_file,
+        "--model",
+        tiny_model,
+        "--rounds",
+        "2",
+        "--methods",
+        "gsm8k",
+        "--output",
+        "out",
+    ]
+    code, said = call("run", "--dry-run", *arguments)
+    assert code == 0
+    assert "seeds.jsonl: 3 rows, 2 rounds, methods constraint, deepen, concretize, reasoning\n" in said
+    assert "at most 12 requests" in said
+    tokens = int(re.search(r"([\d,]+) prompt tokens", said)[1].replace(",", ""))
+    assert tokens > 3 * 50
+    assert "output: out (parquet)" in said
+    assert [path.name for path in here.iterdir()] == [seed_file]
+
+
+def test_a_dry_run_without_seeds_covers_the_bundled_sets(call, here, tiny_model):
+    code, said = call("run", "--dry-run", "--model", tiny_model, "--limit", "2")
+    assert code == 0
+    assert [f"demo/{name}: 2 rows" in said for name in ("general", "gsm8k", "code")] == [True] * 3
+    assert list(here.iterdir()) == []
+
+
+def test_options_come_before_the_recipe_file(call, here, tiny_model, seed_file):
+    (here / "mine.yaml").write_text(f"dataset: {seed_file}\nmodel: {tiny_model}\nrounds: 2\nlimit: 2\n")
+    code, said = call("run", "--recipe", "mine.yaml", "--rounds", "1", "--dry-run")
+    assert code == 0
+    assert "seeds.jsonl: 2 rows, 1 rounds" in said
+
+
+def test_the_stages_chain(call, tiny_model, seed_file):
+    model = ["--model", tiny_model]
+    code, said = call("evolve", "--dataset", seed_file, *model, *SHORT, "--rounds", "2", "--output", "evolved")
+    assert (code, "3 rows in evolved" in said, "Round 2: " in said) == (0, True, True)
+    code, said = call(
+        "respond", "--dataset", "evolved", *model, *SHORT, "--output", "answered", "--file-format", "json"
+    )
+    assert (code, "3 rows in answered" in said, "Responses: " in said) == (0, True, True)
+    code, said = call("score", "--dataset", "answered", *model, "--output", "scored", "--file-format", "arrow")
+    assert (code, "3 rows in scored" in said, "Status: " in said) == (0, True, True)
+    code, said = call("select", "--dataset", "scored", "--select", "2", "--select-by", "n_tokens_q", "--output", "best")
+    assert (code, "2 rows in best" in said) == (0, True)
+
+    evolved, scored, best = (load_dataset(folder, split="train") for folder in ("evolved", "scored", "best"))
+    assert scored["id"][:] == evolved["id"][:] == ["alpaca-0", "alpaca-1", "alpaca-2"]
+    assert scored["round"][:] == [2, 2, 2]
+    assert all(isinstance(text, str) for text in scored["output"])
+    lengths = dict(zip(scored["id"], scored["n_tokens_q"], strict=True))
+    expected = sorted(lengths, key=lambda row_id: (-lengths[row_id], row_id))[:2]
+    assert best["id"][:] == sorted(expected)
+
+
+def test_a_selection_by_threshold_lowest_and_group(call, here):
+    rows = {"id": [f"a-{i}" for i in range(5)], "score": [0.1, 0.9, 0.5, 0.7, None], "round": [1, 1, 2, 2, 2]}
+    Dataset.from_dict(rows).to_parquet("rows.parquet")
+
+    def selected(output, *options):
+        code, _ = call("select", "--dataset", "rows.parquet", "--select-by", "score", "--output", output, *options)
+        assert code == 0
+        return load_dataset(output, split="train")["id"][:]
+
+    assert selected("a", "--threshold", "0.5") == ["a-1", "a-2", "a-3"]
+    assert selected("b", "--threshold", "0.5", "--lowest") == ["a-0", "a-2"]
+    assert selected("c", "--select", "1", "--per", "round") == ["a-1", "a-3"]
+    assert selected("d", "--select", "1", "--lowest") == ["a-0"]
+    assert selected("e", "--threshold", "0.5", "--select", "1") == ["a-1"]
+    assert selected("f") == ["a-1"]
+
+
+def test_a_stage_replaces_its_own_earlier_result_on_request(call, tiny_model, seed_file):
+    arguments = ["score", "--dataset", seed_file, "--model", tiny_model, "--output", "out"]
+    assert call(*arguments)[0] == 0
+    assert call(*arguments)[0] == 1
+    code, said = call(*arguments, "--overwrite", "--limit", "2")
+    assert (code, "2 rows in out" in said) == (0, True)
+
+
+def test_a_limit_beyond_the_rows_takes_all(call, tiny_model, seed_file):
+    code, said = call("score", "--dataset", seed_file, "--model", tiny_model, "--limit", "99", "--output", "out")
+    assert (code, "3 rows in out" in said) == (0, True)
+
+
+def test_a_set_without_instructions_exits_with_1_and_says_how_to_convert(call, here, tiny_model):
+    (here / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    code, said = call("respond", "--dataset", "rows.jsonl", "--model", tiny_model, "--output", "out")
+    assert code == 1
+    assert "'instruction' not found" in said
+    assert "to_instructions" in said
+    assert not (here / "out").exists()
+
+
+def test_an_empty_seed_file_exits_with_1(call, here, tiny_model):
+    (here / "empty.jsonl").write_text("")
+    code, said = call("run", "--dataset", "empty.jsonl", "--model", tiny_model, "--output", "out")
+    assert code == 1
+    assert "empty.jsonl" in said
+
+
+def test_an_interruption_names_the_journal(call, monkeypatch, tiny_model, seed_file):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_evol.pipeline.plan", interrupted)
+    code, said = call("run", "--dataset", seed_file, "--model", tiny_model, "--dry-run")
+    assert code == 130
+    assert "journal" in said
+
+
+def test_the_metrics_folder_is_printed(call):
+    from pathlib import Path
+
+    code, said = call("metric", "path")
+    assert code == 0
+    assert (Path(said.strip()) / "ic_ifd.py").is_file()

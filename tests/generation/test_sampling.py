@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_evol.errors import ConfigError
+from hf_evol.generation.base import SamplingParams
+from hf_evol.generation.sampling import row_key, sample, uniforms
+
+
+def test_noise_belongs_to_the_key_alone():
+    alone = uniforms(["b"], 5)
+    among = uniforms(["a", "b", "c"], 9)
+    assert np.array_equal(alone[0], among[1, :5])
+    assert not np.array_equal(among[0], among[1])
+    assert len({row_key(s, i, r, stage) for s in (0, 1) for i in ("a-1", "a-2") for r in (0, 1) for stage in "xy"}) == 16
+
+
+def test_sampled_distribution_is_the_nucleus():
+    """Against the distribution computed by hand: chi-squared over 40,000 draws."""
+    logits = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0, -6.0])
+    params = SamplingParams(temperature=0.7, top_p=0.9)
+    p = np.exp(logits.numpy() / 0.7)
+    p /= p.sum()
+    inside, total = [], 0.0
+    for token in np.argsort(-p):
+        if total < 0.9:
+            inside.append(token)
+        total += p[token]
+    expected = np.zeros(6)
+    expected[inside] = p[inside] / p[inside].sum()
+    n = 40_000
+    noise = torch.tensor(uniforms([f"key {i}" for i in range(n)], 1)[:, 0])
+    drawn = np.bincount(sample(logits.expand(n, -1), params, noise).numpy(), minlength=6)
+    assert drawn[expected == 0].sum() == 0
+    live = expected > 0
+    chi2 = ((drawn[live] - n * expected[live]) ** 2 / (n * expected[live])).sum()
+    assert chi2 < 20  # 3 degrees of freedom: 1 in 5,000 would be 19.7
+
+
+@pytest.mark.parametrize("top_p", [1.0, 1e-9])
+def test_edges_of_the_noise(top_p):
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    params = SamplingParams(temperature=1.0, top_p=top_p)
+    best = logits.argmax(-1)
+    assert torch.equal(sample(logits, params, torch.zeros(3)), best)
+    last = sample(logits, params, torch.full((3,), 1 - 1e-9))
+    assert torch.equal(last, best if top_p < 1 else logits.argmin(-1))
+
+
+def test_greedy_needs_no_noise():
+    logits = torch.tensor([[0.0, 3.0, 1.0]])
+    assert sample(logits, SamplingParams(temperature=0.0), None).tolist() == [1]
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0},
+                                   {"temperature": float("nan")}])  # fmt: skip
+def test_wrong_parameters(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        SamplingParams(**wrong)

@@ -1,0 +1,229 @@
+import json
+import re
+import shlex
+
+import pytest
+from hub_server import TOKEN
+
+from hf_evol.errors import ConfigError, HubError, OutputError
+from hf_evol.hub.publish import publish
+
+REPO = "user/evolved-set"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A folder as a run leaves it, in small; its name needs quoting in a shell."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "my evolved set"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Evolved, größer 🌊\n", encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps({"rows": 2}), encoding="utf-8")
+    pq.write_table(pa.table({"instruction": ["Why?", "How?"]}), folder / "data" / "train.parquet")
+    (folder / "histogram.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    return folder
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["in the commit", "over LFS"])
+def transfer(request, hub, monkeypatch):
+    """Both ways that `huggingface_hub` uploads a folder: its pipeline (with hf_xet) and a plain commit."""
+    if request.param == "in the commit":
+        hub.lfs_suffixes = ()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    return request.param
+
+
+def test_files_arrive_byte_for_byte_in_one_commit(hub, transfer, finished):
+    url = publish(finished, REPO)
+    repo = hub.repos["dataset", REPO]
+    assert url == f"{hub.url}/datasets/{REPO}"
+    assert repo.files == content(finished)
+    assert repo.lfs == (set() if transfer == "in the commit" else {"data/train.parquet", "histogram.png"})
+    assert [commit.message for commit in repo.commits] == ["initial commit", "Upload an evolved instruction set"]
+    assert TOKEN in hub.tokens
+
+
+def test_a_second_push_makes_no_commit(hub, transfer, finished):
+    publish(finished, REPO)
+    assert publish(finished, REPO) == f"{hub.url}/datasets/{REPO}"
+    assert len(hub.repos["dataset", REPO].commits) == 2
+
+
+def test_only_what_changed_is_committed(hub, transfer, finished):
+    publish(finished, REPO)
+    (finished / "histogram.png").write_bytes(b"another picture")
+    publish(str(finished), REPO, message="A new figure")
+    last = hub.repos["dataset", REPO].commits[-1]
+    assert (last.message, last.changed) == ("A new figure", ["histogram.png"])
+    assert hub.repos["dataset", REPO].files == content(finished)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_private_flag_reaches_the_hub(hub, finished, private):
+    publish(finished, REPO, private=private)
+    assert hub.repos["dataset", REPO].private is private
+
+
+def test_a_push_into_an_existing_set_keeps_its_other_files(hub, finished):
+    repo = hub.add_repo("dataset", REPO, {"notes.txt": b"mine"}, private=True)
+    publish(finished, REPO)
+    assert repo.files == content(finished) | {"notes.txt": b"mine"}
+    assert repo.private
+
+
+PLACES = ["/repos/create", "/validate-yaml", "/preupload/", "/objects/batch", "/lfs-objects/", "/commit/"]
+FAILURES = [(place, status) for place in PLACES for status in (401, 403, 500, "reset")]
+
+
+@pytest.mark.parametrize(
+    ("place", "status"), [*FAILURES, ("/preupload/", 404), ("/lfs-objects/", 404), ("/commit/", 429)]
+)
+def test_a_failed_push_goes_on_when_repeated(hub, finished, place, status):
+    before = content(finished)
+    hub.fail_next(place, status)
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+    assert content(finished) == before
+
+    hub.heal()
+    publish(finished, REPO)
+    assert hub.repos["dataset", REPO].files == before
+    assert [commit.message for commit in hub.repos["dataset", REPO].commits][1:] == [
+        "Upload an evolved instruction set"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "status"), [("/preupload/", 403), ("/preupload/", "reset"), ("/commit/", 500), ("/commit/", "reset")]
+)
+def test_a_failed_push_of_the_pipeline_goes_on_when_repeated(hub, monkeypatch, finished, place, status):
+    hub.lfs_suffixes = ()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    before = content(finished)
+    hub.fail_next(place, status)
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+    hub.heal()
+    publish(finished, REPO)
+    assert hub.repos["dataset", REPO].files == content(finished) == before
+
+
+def _check_message(error, folder):
+    message = str(error)
+    assert "hf-evol push" in message
+    assert str(folder) in message
+    assert REPO in message
+    assert TOKEN not in message
+    assert "\n" not in message
+
+
+def test_large_files_that_arrived_are_not_sent_again(hub, finished):
+    hub.fail_next("/commit/", 500)
+    with pytest.raises(HubError):
+        publish(finished, REPO)
+    sent = [request for request in hub.requests if request.startswith("PUT")]
+    hub.heal()
+    publish(finished, REPO)
+    assert len(sent) == 2
+    assert [request for request in hub.requests if request.startswith("PUT")] == sent
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refused_by_the_xet_storage(hub, monkeypatch, finished, status):
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    hub.fail_next("/xet-write-token/", status)
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+    assert any("/xet-write-token/" in request for request in hub.requests)
+    assert len(hub.repos["dataset", REPO].commits) == 1
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_command_in_the_message_finishes_the_same_push(hub, finished, capsys, private):
+    from hf_evol.cli.main import main
+
+    hub.fail_next("/repos/create", 403)
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO, private=private)
+    hub.heal()
+    program, *arguments = shlex.split(re.search(r"hf-evol push .*", str(caught.value))[0])
+    assert program == "hf-evol"
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert f"{hub.url}/datasets/{REPO}" in capsys.readouterr().out
+    assert hub.repos["dataset", REPO].files == content(finished)
+    assert hub.repos["dataset", REPO].private is private
+
+
+def test_no_token(hub, monkeypatch, finished):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="hf auth login"):
+        publish(finished, REPO)
+    assert hub.tokens == {None}
+    assert not hub.repos
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(hub, monkeypatch, finished):
+    monkeypatch.setenv("HF_TOKEN", TOKEN + "é")  # headers are ASCII
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    assert TOKEN not in str(caught.value)
+    assert hub.tokens <= {None}
+
+
+def test_nobody_listens(hub, finished):
+    hub.__exit__()
+    with pytest.raises(HubError, match="hf-evol push"):
+        publish(finished, REPO)
+
+
+def test_offline_mode(hub, monkeypatch, finished):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="offline mode is enabled"):
+        publish(finished, REPO)
+    assert hub.requests == []
+
+
+def test_a_card_that_the_hub_refuses(hub, finished):
+    (finished / "README.md").write_text("---\nlicense: [mit\n---\n", encoding="utf-8")
+    with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):
+        publish(finished, REPO)
+    assert len(hub.repos["dataset", REPO].commits) == 1
+
+
+MALFORMED = [
+    "", "name", "user/", "/name", "user/set/more", "datasets/user/name", "https://huggingface.co/datasets/user/name",
+    "user name/set", "user/my set", "user/set\n", "user/se--t", "user/se..t", "user/..", "user/.set", "user/set-",
+    "user/set.git", "üser/set", "user/" + "x" * 97,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("repo_id", MALFORMED)
+def test_malformed_names_are_refused_before_any_request(hub, finished, repo_id):
+    with pytest.raises(ConfigError, match="user/name") as caught:
+        publish(finished, repo_id)
+    assert repr(repo_id) in str(caught.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("missing", ["README.md", "provenance.json"])
+def test_an_unfinished_folder_is_refused_before_any_request(hub, finished, missing):
+    (finished / missing).unlink()
+    with pytest.raises(OutputError, match=missing):
+        publish(finished, REPO)
+    assert hub.requests == []
+
+
+def test_a_folder_that_is_not_there(hub, tmp_path):
+    with pytest.raises(OutputError, match="nowhere"):
+        publish(tmp_path / "nowhere", REPO)
+    assert hub.requests == []

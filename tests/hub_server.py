@@ -1,0 +1,344 @@
+"""A small Hub in memory, served on 127.0.0.1: the part of the HTTP protocol that pushing a set and describing
+repositories need. Large files go over plain LFS; with `lfs_suffixes = ()` every file is part of the commit."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import struct
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+TOKEN = "hf_TestTokenThatNobodyMaySee"
+FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
+ALWAYS = 10**9
+
+
+@dataclass
+class Commit:
+    message: str
+    changed: list[str]
+    files: dict[str, bytes]
+    sha: str
+
+
+@dataclass
+class Repo:
+    """One repository. Its first commit holds ``.gitattributes``, as on the Hub."""
+
+    private: bool = False
+    lfs: set[str] = field(default_factory=set)
+    commits: list[Commit] = field(default_factory=list)
+
+    def commit(self, message: str, changes: dict[str, bytes]) -> Commit:
+        before = self.commits[-1] if self.commits else Commit("", [], {}, "")
+        sha = hashlib.sha1(repr((before.sha, message, sorted(changes.items()))).encode()).hexdigest()
+        self.commits.append(Commit(message, sorted(changes), before.files | changes, sha))
+        return self.commits[-1]
+
+    def at(self, revision: str) -> Commit | None:
+        if revision == "main":
+            return self.commits[-1]
+        return next((commit for commit in self.commits if commit.sha == revision), None)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path to content at the head, without what the Hub itself puts there."""
+        return {path: data for path, data in self.commits[-1].files.items() if path != ".gitattributes"}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that break are part of the tests; anything else is shown."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class HubServer:
+    """Use as a context manager. ``requests`` lists what was asked as ``"METHOD /path"``, ``tokens`` with what token."""
+
+    def __init__(self) -> None:
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.objects: dict[str, bytes] = {}
+        self.lfs_suffixes: tuple[str, ...] = (".parquet", ".png", ".safetensors")
+        self.requests: list[str] = []
+        self.tokens: set[str | None] = set()
+        self.waits: list[float] = []
+        self.connections: set[socket.socket] = set()
+        self._failures: list[list[Any]] = []
+        self.lock = threading.Lock()
+        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> HubServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        for connection in list(self.connections):  # else a client that keeps them open goes on talking to this Hub
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def fail_next(self, path_fragment: str, status: int | str, times: int = ALWAYS) -> None:
+        """Answer the next requests whose path holds the fragment with a status, or with ``"reset"``."""
+        self._failures.append([path_fragment, status, times])
+
+    def heal(self) -> None:
+        self._failures.clear()
+
+    def failure_for(self, path: str) -> int | str | None:
+        for failure in self._failures:
+            if failure[0] in path and failure[2] > 0:
+                failure[2] -= 1
+                return failure[1]
+        return None
+
+    def add_repo(self, kind: str, repo_id: str, files: dict[str, bytes], *, private: bool = False) -> Repo:
+        """Create a repository (``kind``: model or dataset), with one more commit if there are files."""
+        repo = self.repos[kind, repo_id] = Repo(private)
+        repo.commit("initial commit", {".gitattributes": b"*.parquet filter=lfs\n"})
+        if files:
+            repo.commit("Add files", files)
+        return repo
+
+    def environment(self) -> dict[str, str]:
+        """For a subprocess that should use this Hub."""
+        return {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+
+    def connect(self, monkeypatch: Any, cache: Any) -> None:
+        """Point `huggingface_hub`, in this process, to this Hub; its waits between tries take no time."""
+        from huggingface_hub import constants
+
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for name, value in {
+            "ENDPOINT": self.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_URL_HOSTS": constants.HF_URL_HOSTS | {"127.0.0.1"},
+            "HF_HUB_CACHE": str(cache),
+            "HF_TOKEN_PATH": str(cache / "token"),
+            "HF_STORED_TOKENS_PATH": str(cache / "stored_tokens"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=self.waits.append))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the acknowledgement of its headers
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.hub.connections.discard(self.connection)
+        super().finish()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _handle(self) -> None:
+        body = self._body()
+        path = unquote(urlsplit(self.path).path)
+        with self.hub.lock:
+            self.hub.requests.append(f"{self.command} {path}")
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+            self.hub.tokens.add(token)
+            self.signed_in = token == TOKEN
+            failure = self.hub.failure_for(path)
+            if failure == "reset":
+                self._reset()
+            elif failure is not None:
+                self._error(int(failure), message="Told to fail")
+            else:
+                self._route(path, body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _route(self, path: str, body: bytes) -> None:
+        for method, pattern, answer in _ROUTES:
+            if self.command in method and (match := re.fullmatch(pattern, path)):
+                return answer(self, body, **match.groupdict())
+        return self._error(404, message="No such page")
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _reset(self) -> None:
+        """Drop the connection as a crashed server does: with linger 0, closing sends RST."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.rfile.close()
+        self.connection.close()
+
+    def _send(self, status: int, data: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), Content_Type="application/json")
+
+    def _error(self, status: int, code: str = "", message: str = "") -> None:
+        headers = {"X_Error_Code": code} if code else {}
+        data = json.dumps({"error": message or code}).encode()
+        self._send(status, data, Content_Type="application/json", X_Error_Message=message or code, **headers)
+
+    def _find(self, kind: str, repo_id: str, revision: str = "main") -> tuple[Repo, Commit] | None:
+        """The repository and the commit; None when an error has been sent."""
+        repo = self.hub.repos.get((kind, repo_id))
+        if repo is None or (repo.private and not self.signed_in):
+            return self._error(404 if self.signed_in else 401, "RepoNotFound", "Repository not found")
+        commit = repo.at(revision)
+        if commit is None:
+            return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return repo, commit
+
+    def _may_write(self) -> bool:
+        if not self.signed_in:
+            self._error(401, message="Invalid username or password.")
+        return self.signed_in
+
+    def whoami(self, body: bytes) -> None:
+        if self._may_write():
+            self._json({"type": "user", "name": "user", "orgs": []})
+
+    def validate_yaml(self, body: bytes) -> None:
+        match = FRONT_MATTER.match(json.loads(body)["content"])
+        try:
+            yaml.safe_load(match[1]) if match else None
+        except yaml.YAMLError as error:
+            return self._json({"errors": [{"message": str(error)}], "warnings": []}, 400)
+        return self._json({"errors": [], "warnings": []})
+
+    def create(self, body: bytes) -> None:
+        if not self._may_write():
+            return None
+        wanted = json.loads(body)
+        kind, repo_id = wanted.get("type", "model"), f"{wanted['organization'] or 'user'}/{wanted['name']}"
+        url = f"{self.hub.url}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+        if (kind, repo_id) in self.hub.repos:
+            return self._json({"error": "You already created this repo", "url": url}, 409)
+        self.hub.add_repo(kind, repo_id, {}, private=wanted.get("visibility") == "private")
+        return self._json({"url": url, "name": repo_id})
+
+    def info(self, body: bytes, kind: str, repo_id: str, revision: str | None) -> None:
+        if not (found := self._find(kind, repo_id, revision or "main")):
+            return
+        repo, commit = found
+        match = FRONT_MATTER.match(commit.files.get("README.md", b"").decode())
+        self._json(
+            {
+                "id": repo_id,
+                "sha": commit.sha,
+                "private": repo.private,
+                "tags": [],
+                "siblings": [{"rfilename": path} for path in commit.files],
+                **({"cardData": yaml.safe_load(match[1])} if match else {}),
+            }
+        )
+
+    def preupload(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        if not self._may_write() or not (found := self._find(kind, repo_id, revision)):
+            return
+        repo, commit = found
+        files = []
+        for asked in json.loads(body)["files"]:
+            path, large = asked["path"], asked["path"].endswith(self.hub.lfs_suffixes)
+            entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if (data := commit.files.get(path)) is not None:
+                git = hashlib.sha1(b"blob %d\0" % len(data) + data)
+                entry["oid"] = (hashlib.sha256(data) if path in repo.lfs else git).hexdigest()
+            files.append(entry)
+        self._json({"files": files})
+
+    def lfs_batch(self, body: bytes, repo_id: str, kind: str = "dataset") -> None:
+        if not self._may_write() or not self._find(kind, repo_id):
+            return
+        objects = json.loads(body)["objects"]
+        for entry in objects:
+            if entry["oid"] not in self.hub.objects:
+                entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-objects/{entry['oid']}"}}
+        self._json({"transfer": "basic", "objects": objects})
+
+    def lfs_put(self, body: bytes, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self._error(400, message="The content does not match its hash")
+        self.hub.objects[oid] = body
+        return self._send(200, b"")
+
+    def commit(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        if not self._may_write() or not (found := self._find(kind, repo_id, revision)):
+            return None
+        repo, message, changes, large = found[0], "", {}, set()
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                message = value["summary"]
+            elif line["key"] == "file":
+                changes[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile" and value["oid"] in self.hub.objects:
+                changes[value["path"]] = self.hub.objects[value["oid"]]
+                large.add(value["path"])
+            else:
+                return self._error(400, message=f"Cannot commit {line}")
+        sha = repo.commit(message, changes).sha
+        repo.lfs = repo.lfs - set(changes) | large
+        return self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{sha}"})
+
+    def resolve(self, body: bytes, repo_id: str, revision: str, path: str, datasets: str | None) -> None:
+        if not (found := self._find("dataset" if datasets else "model", repo_id, revision)):
+            return None
+        data = found[1].files.get(path)
+        headers = {"X_Repo_Commit": found[1].sha}
+        if data is None:
+            return self._error(404, "EntryNotFound", f"{path} does not exist on {revision}")
+        headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
+            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+            headers["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
+            return self._send(206, data[first : last + 1], **headers)
+        return self._send(200, data, **headers)
+
+
+_REPO = r"(?P<repo_id>[^/]+/[^/]+?)"
+_API = rf"/api/(?P<kind>model|dataset)s/{_REPO}"
+_ROUTES = [
+    ("GET", "/api/whoami-v2", _Handler.whoami),
+    ("POST", "/api/validate-yaml", _Handler.validate_yaml),
+    ("POST", "/api/repos/create", _Handler.create),
+    ("POST", rf"{_API}/preupload/(?P<revision>.+)", _Handler.preupload),
+    ("POST", rf"{_API}/commit/(?P<revision>.+)", _Handler.commit),
+    ("GET", rf"{_API}(/revision/(?P<revision>.+))?", _Handler.info),
+    ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", r"/lfs-objects/(?P<oid>[0-9a-f]{64})", _Handler.lfs_put),
+    ("GET HEAD", rf"/(?P<datasets>datasets/)?{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+]

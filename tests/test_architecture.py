@@ -1,0 +1,93 @@
+"""The house's own rules: what imports what, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hf_evol"
+ANYONE = {"columns", "errors", "progress"}
+# room: the rooms that it may import
+ARROWS = {
+    "prompts": set(),
+    "formats": {"transform"},
+    "recipe": set(),
+    "generation": set(),
+    "transform": {"generation"},
+    "evolve": {"prompts", "generation", "transform"},
+    "scoring": {"prompts", "generation", "transform"},
+    "selection": {"transform"},
+    "hub": {"recipe"},
+    "output": {"recipe"},
+    "metric": set(),
+    "demo": {"prompts"},
+}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "hf_evol" else [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("hf_evol.")}
+    return rooms - {"__version__"}
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_rooms_import_only_what_the_house_allows(room):
+    files = list((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+    for file in files:
+        extra = imported_rooms(file) - ARROWS[room] - ANYONE - {room}
+        assert not extra, f"{file.relative_to(ROOT)} imports {extra}"
+
+
+def test_every_room_has_its_arrows():
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms == set(ARROWS) | ANYONE | {"__init__", "pipeline", "cli"}
+
+
+def test_import_is_light():
+    code = (
+        "import sys, hf_evol, hf_evol.cli.main, hf_evol.errors;"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'numpy') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_loads():
+    import hf_evol
+
+    for name in hf_evol.__all__:
+        assert getattr(hf_evol, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hf_evol.nothing  # noqa: B018
+    assert callable(hf_evol.map) and callable(hf_evol.select) and callable(hf_evol.run)
+
+
+def test_setup_lists_every_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = set(setup["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == found | {"hf_evol.dataset_cards", "hf_evol.metrics.ic_ifd"}
+
+
+def test_errors_survive_pickling():
+    import pickle
+
+    from hf_evol import errors
+
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.HfEvolError):
+            assert str(pickle.loads(pickle.dumps(kind("what to do")))) == "what to do"

@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from datasets import Dataset, DatasetDict, Features, Value
+
+from hf_evol.errors import ColumnError, FormatError, SourceError
+from hf_evol.formats import FORMATS, TRAINING_FORMATS, detect_format, load_seeds, to_instructions, to_training
+
+OURS = ["id", "instruction", "input", "output"]
+
+
+def chat(*turns, role="role", text="content"):
+    return [{role: who, text: what} for who, what in turns]
+
+
+ASKED, ANSWERED = ("user", "How many?"), ("assistant", "Three.")
+BEFORE = {
+    "alpaca": {"instruction": "How many?", "input": "apples", "output": "Three."},
+    "code_alpaca": {"instruction": "How many?", "input": "apples", "output": "Three."},
+    "gsm8k": {"question": "How many?", "answer": "Three."},
+    "messages": {"messages": chat(ASKED, ANSWERED)},
+    "prompt-completion": {"prompt": "How many?", "completion": "Three."},
+    "sharegpt": {"conversations": chat(("human", "How many?"), ("gpt", "Three."), role="from", text="value")},
+}
+HOSTILE = {
+    "braces": "Sort {numbers} by {0} and {{twice}}, then print {",
+    "NUL bytes": "before\x00after\x00",
+    "emoji": "🌊👩‍👩‍👧 wave",
+    "right-to-left": "\u202eمرحبا بالعالم\u202c שלום",
+    "special tokens": "<|im_start|>system<|im_end|></s>[INST] <|end|> #Rewritten Prompt#:",
+    "white space": "  \t\r\n two lines \n",
+    "100,000 characters": ("long row " * 11_112)[:100_000],
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_is_read_into_our_columns(format):
+    rows = to_instructions(Dataset.from_list([BEFORE[format]]), format)
+    assert rows.to_list() == [
+        {
+            "id": f"{format}-0",
+            "instruction": "How many?",
+            "input": "apples" if "alpaca" in format else "",
+            "output": "Three.",
+        }
+    ]
+    assert rows.features == Features({name: Value("string") for name in OURS})
+
+
+def test_a_conversational_prompt_with_a_system_turn_is_read():
+    row = {"prompt": chat(("system", "Be brief."), ASKED), "completion": chat(ANSWERED)}
+    (read,) = to_instructions(Dataset.from_list([row])).to_list()
+    assert (read["instruction"], read["output"]) == ("How many?", "Three.")
+
+
+def test_a_chat_without_an_answer_has_a_null_output():
+    (read,) = to_instructions(Dataset.from_list([{"messages": chat(ASKED)}])).to_list()
+    assert (read["instruction"], read["output"]) == ("How many?", None)
+
+
+def test_alpaca_needs_no_input_column_and_a_null_input_becomes_empty():
+    without = Dataset.from_dict({"instruction": ["a"], "output": ["b"]})
+    null = Dataset.from_dict({"instruction": ["a"], "input": [None], "output": ["b"]})
+    assert to_instructions(without)["input"][:] == to_instructions(null)["input"][:] == [""]
+
+
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"code_alpaca"}))
+def test_auto_decides_by_the_columns_and_says_so(format, caplog):
+    rows = Dataset.from_list([BEFORE[format] | {"score": 1.0}])
+    with caplog.at_level(logging.INFO, logger="hf_evol.formats"):
+        assert to_instructions(rows)["id"][:] == [f"{format}-0"]
+    assert f"Seed format: {format}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        (["question", "answer", "messages"], r"fits several formats \(gsm8k, messages\)"),
+        (["text", "answer"], "fits no known format"),
+        ([], "fits no known format"),
+    ],
+)
+def test_an_undecidable_format_lists_columns_and_formats(columns, problem):
+    with pytest.raises(FormatError, match=problem) as caught:
+        detect_format(columns)
+    message = str(caught.value)
+    assert all(repr(name) in message for name in columns)
+    assert all(f"{name}: " in message for name in FORMATS)
+    assert "format=" in message
+
+
+def test_an_unknown_format_lists_the_formats():
+    with pytest.raises(FormatError, match=r"'alpacca'.*auto, alpaca, code_alpaca, gsm8k, messages"):
+        to_instructions(Dataset.from_list([BEFORE["alpaca"]]), "alpacca")
+
+
+def test_a_named_format_without_its_columns_lists_both():
+    with pytest.raises(FormatError, match=r"'question', 'answer'.*'instruction', 'input', 'output'"):
+        to_instructions(Dataset.from_list([BEFORE["alpaca"]]), "gsm8k")
+
+
+def alpaca(**columns):
+    n = len(next(iter(columns.values())))
+    return Dataset.from_dict({"instruction": ["a"] * n, "output": ["b"] * n} | columns)
+
+
+def test_our_own_ids_are_kept_in_any_order():
+    rows = alpaca(id=["alpaca-7", "alpaca-2", "my-set-0"])
+    assert to_instructions(rows)["id"][:] == ["alpaca-7", "alpaca-2", "my-set-0"]
+
+
+@pytest.mark.parametrize("ids", [[7, 9], ["x", "y"], ["x", "x"], ["alpaca-1", "seed_task_2"], [None, None]])
+def test_foreign_ids_are_numbered_anew(ids):
+    rows = to_instructions(alpaca(id=ids), keep_columns=["id"])
+    assert rows["id"][:] == ["alpaca-0", "alpaca-1"]
+    assert rows["source_id"][:] == ids
+
+
+def test_a_name_numbers_even_our_own_ids_anew():
+    assert to_instructions(alpaca(id=["a-7", "a-2"]), name="mine")["id"][:] == ["mine-0", "mine-1"]
+
+
+def test_ids_follow_the_position_after_a_selection():
+    rows = alpaca(instruction=["a", "b", "c"]).select([2, 0])
+    read = to_instructions(rows)
+    assert list(zip(read["id"], read["instruction"], strict=True)) == [("alpaca-0", "c"), ("alpaca-1", "a")]
+
+
+def test_repeated_ids_of_ours_are_refused_unless_numbered_anew():
+    rows = alpaca(id=["a-1", "a-2", "a-1"])
+    with pytest.raises(ColumnError, match=r"'a-1' stands in rows 0 and 2.*name="):
+        to_instructions(rows)
+    assert to_instructions(rows, name="n")["id"][:] == ["n-0", "n-1", "n-2"]
+
+
+def test_null_and_empty_instructions_keep_their_place():
+    rows = to_instructions(alpaca(instruction=[None, "", " ", "a"], output=["b", None, "", "b"]))
+    assert rows["instruction"][:] == [None, "", " ", "a"]
+    assert rows["output"][:] == ["b", None, "", "b"]
+    assert rows["id"][:] == [f"alpaca-{i}" for i in range(4)]
+
+
+@pytest.mark.parametrize("value", [5, 0.5, True, b"bytes", ["list"], {"key": "value"}], ids=repr)
+def test_a_column_of_another_type_than_text_is_refused(value):
+    with pytest.raises(ColumnError, match=r"'instruction'"):
+        to_instructions(alpaca(instruction=[value]))
+
+
+def test_a_row_that_is_not_text_becomes_null_and_leaves_the_others_alone(tmp_path):
+    texts = ["plain", 5, ["a", "list"], {"a": "dict"}, 'with "quotes" and é']
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps({"instruction": text, "output": "b"}) + "\n" for text in texts))
+    rows = to_instructions(load_seeds(str(file)))
+    assert rows["instruction"][:] == ["plain", None, None, None, 'with "quotes" and é']
+
+
+def test_chats_that_do_not_fit_become_null_and_keep_their_place():
+    rows = [
+        chat(ASKED, ANSWERED, ("user", "And now?"), ("assistant", "Four.")),
+        chat(ASKED, ANSWERED),
+        chat(ANSWERED),
+        chat(ASKED, ("tool", "3")),
+        chat(("system", "Be brief.")),
+        chat(("user", None)),
+        [],
+        None,
+        chat(("system", "Be brief."), ASKED, ANSWERED),
+    ]
+    read = to_instructions(Dataset.from_list([{"messages": row} for row in rows]))
+    assert read["instruction"][:] == [None, "How many?", None, None, None, None, None, None, "How many?"]
+    assert read["id"][:] == [f"messages-{i}" for i in range(len(rows))]
+
+
+def test_a_chat_whose_content_is_not_text_becomes_null():
+    parts = [{"type": "text", "text": "How many?"}]
+    rows = Dataset.from_list([{"messages": [{"role": "user", "content": parts}]}])
+    assert to_instructions(rows)["instruction"][:] == [None]
+
+
+def test_further_columns_are_kept_on_request_only():
+    rows = alpaca(instruction=["a"], difficulty=[3], output=["b"])
+    assert to_instructions(rows).column_names == OURS
+    kept = to_instructions(rows, keep_columns=["difficulty", "output"])
+    assert kept.column_names == [*OURS, "difficulty", "source_output"]
+    assert kept.features["difficulty"] == Value("int64")
+    assert (kept["difficulty"][:], kept["source_output"][:]) == ([3], ["b"])
+
+
+def test_a_column_to_keep_that_is_missing_is_named():
+    with pytest.raises(ColumnError, match=r"'difficulty' to keep not found.*'instruction', 'output'"):
+        to_instructions(alpaca(instruction=["a"]), keep_columns=["difficulty"])
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_texts_pass_unchanged(text):
+    rows = Dataset.from_dict({"instruction": [text], "input": [text], "output": [text]})
+    read = to_instructions(rows)
+    assert read.to_list() == [{"id": "alpaca-0", "instruction": text, "input": text, "output": text}]
+    (written,) = to_training(read, "messages").to_list()
+    assert written["messages"] == chat(("user", f"{text}\n{text}"), ("assistant", text))
+
+
+def test_one_row_and_an_empty_set_have_the_same_columns():
+    rows = Dataset.from_list([BEFORE["gsm8k"]])
+    empty = to_instructions(rows.select([]))
+    assert len(empty) == 0
+    assert empty.features == to_instructions(rows).features
+
+
+def test_the_argument_is_left_alone():
+    rows = Dataset.from_list([BEFORE["gsm8k"]])
+    to_instructions(rows)
+    assert rows.to_list() == [BEFORE["gsm8k"]]
+
+
+WITH_INPUT = {"id": "a-0", "instruction": "Add.", "input": "1 2", "output": "3"}
+WITHOUT_INPUT = {"id": "a-1", "instruction": "Why?", "input": "", "output": "Because."}
+AFTER = {
+    "alpaca": [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"instruction": "Why?", "input": "", "output": "Because."},
+    ],
+    "messages": [
+        {"messages": chat(("user", "Add.\n1 2"), ("assistant", "3"))},
+        {"messages": chat(("user", "Why?"), ("assistant", "Because."))},
+    ],
+    "prompt-completion": [
+        {"prompt": chat(("user", "Add.\n1 2")), "completion": chat(("assistant", "3"))},
+        {"prompt": chat(("user", "Why?")), "completion": chat(("assistant", "Because."))},
+    ],
+    "sharegpt": [
+        {"conversations": chat(("human", "Add.\n1 2"), ("gpt", "3"), role="from", text="value")},
+        {"conversations": chat(("human", "Why?"), ("gpt", "Because."), role="from", text="value")},
+    ],
+}
+
+
+@pytest.mark.parametrize("format", TRAINING_FORMATS)
+def test_each_training_format_is_written(format):
+    assert to_training(Dataset.from_list([WITH_INPUT, WITHOUT_INPUT]), format).to_list() == AFTER[format]
+
+
+@pytest.mark.parametrize("format", TRAINING_FORMATS)
+def test_what_is_written_reads_back(format):
+    rows = Dataset.from_list([WITHOUT_INPUT])
+    (read,) = to_instructions(to_training(rows, format)).to_list()
+    assert read == WITHOUT_INPUT | {"id": f"{format}-0"}
+
+
+def test_training_rows_need_no_input_column():
+    (written,) = to_training(Dataset.from_list([WITHOUT_INPUT]).remove_columns("input"), "alpaca").to_list()
+    assert written == {"instruction": "Why?", "input": "", "output": "Because."}
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_rows_without_a_response_are_no_training_rows(missing):
+    rows = alpaca(instruction=["a", "b", "c"], output=["x", missing, missing])
+    with pytest.raises(ColumnError, match=r"^2 of the texts.*filter"):
+        to_training(rows)
+
+
+def test_a_missing_response_column_is_named():
+    with pytest.raises(ColumnError, match=r"'output' not found.*'instruction'"):
+        to_training(Dataset.from_dict({"instruction": ["a"]}))
+
+
+def test_an_unknown_training_format_lists_the_formats():
+    with pytest.raises(FormatError, match=r"'gsm8k'.*alpaca, messages, prompt-completion, sharegpt"):
+        to_training(Dataset.from_list([WITH_INPUT]), "gsm8k")
+
+
+def test_no_rows_make_no_training_rows_with_the_formats_columns():
+    rows = Dataset.from_list([WITH_INPUT]).select([])
+    assert to_training(rows, "alpaca").column_names == ["instruction", "input", "output"]
+
+
+QA = [{"question": f"Question {i}?", "answer": f"Answer, {i}"} for i in range(3)]
+
+
+def write(path, rows=QA):
+    rows = Dataset.from_list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows.to_list()))
+    else:
+        {".jsonl": rows.to_json, ".csv": rows.to_csv, ".parquet": rows.to_parquet}[path.suffix](path)
+    return str(path)
+
+
+@pytest.mark.parametrize("extension", ["json", "jsonl", "csv", "parquet"])
+def test_a_local_file_is_loaded(tmp_path, extension):
+    assert load_seeds(write(tmp_path / f"rows.{extension}")).to_list() == QA
+
+
+def test_a_compressed_file_is_loaded(tmp_path):
+    import gzip
+
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in QA).encode()))
+    assert load_seeds(str(file)).to_list() == QA
+
+
+def test_a_glob_is_loaded_in_the_order_of_names(tmp_path):
+    write(tmp_path / "b.jsonl", QA[1:])
+    write(tmp_path / "a.jsonl", QA[:1])
+    write(tmp_path / "c.csv")
+    assert load_seeds(str(tmp_path / "*.jsonl")).to_list() == QA
+
+
+def test_arrow_files_are_loaded(tmp_path):
+    Dataset.from_list(QA).save_to_disk(tmp_path / "saved")
+    assert load_seeds(str(tmp_path / "saved" / "*.arrow")).to_list() == QA
+
+
+def test_a_saved_dataset_is_loaded(tmp_path):
+    Dataset.from_list(QA).save_to_disk(tmp_path / "saved")
+    assert load_seeds(str(tmp_path / "saved")).to_list() == QA
+
+
+def test_a_split_of_a_saved_dataset_is_loaded(tmp_path):
+    splits = {"train": Dataset.from_list(QA[:2]), "test": Dataset.from_list(QA[2:])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    assert load_seeds(str(tmp_path / "saved")).to_list() == QA[:2]
+    assert load_seeds(str(tmp_path / "saved"), split="test").to_list() == QA[2:]
+
+
+def test_a_folder_of_files_is_loaded_by_split(tmp_path):
+    write(tmp_path / "train.jsonl", QA[:2])
+    write(tmp_path / "test.jsonl", QA[2:])
+    assert load_seeds(str(tmp_path)).to_list() == QA[:2]
+    assert load_seeds(str(tmp_path), split="test").to_list() == QA[2:]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "*.jsonl"])
+def test_an_fsspec_url_is_loaded(name):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/seeds/rows.jsonl", "".join(json.dumps(row) + "\n" for row in QA).encode())
+    try:
+        assert load_seeds(f"memory://seeds/{name}").to_list() == QA
+    finally:
+        memory.rm("/seeds", recursive=True)
+
+
+def test_a_hub_name_is_loaded_with_config_split_and_revision(monkeypatch):
+    calls = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **options: calls.append((args, options)))
+    load_seeds("openai/gsm8k", config="main", split="test", revision="v1")
+    assert calls == [(("openai/gsm8k", "main"), {"split": "test", "revision": "v1"})]
+
+
+@pytest.mark.parametrize(("name", "format"), [("general", "alpaca"), ("gsm8k", "gsm8k"), ("code", "alpaca")])
+def test_the_bundled_sets_are_loaded(name, format):
+    rows = load_seeds(f"demo/{name}")
+    assert detect_format(rows.column_names) == format
+    read = to_instructions(rows)
+    assert len(read) >= 40
+    assert len(set(read["instruction"])) == len(read)
+    assert all(text.strip() for column in ("instruction", "output") for text in read[column])
+
+
+@pytest.mark.parametrize("name", ["nothing.jsonl", "nothing/*.csv", "nothing/*.parquet", "no/such/folder"])
+def test_a_missing_source_is_named(tmp_path, name):
+    with pytest.raises(SourceError, match=r"Cannot load the seed set .*(nothing|no/such)") as caught:
+        load_seeds(str(tmp_path / name))
+    assert "demo/general" in str(caught.value)
+    assert "pass `features`" not in str(caught.value)
+
+
+def test_a_missing_bundled_set_lists_those_there_are():
+    with pytest.raises(SourceError, match=r"'demo/nothing'.*demo/general, demo/gsm8k, demo/code"):
+        load_seeds("demo/nothing")
+
+
+def test_a_missing_set_on_the_hub_is_named(monkeypatch):
+    from datasets.exceptions import DatasetNotFoundError
+
+    def absent(*args, **options):
+        raise DatasetNotFoundError("Dataset 'me/absent' doesn't exist on the Hub")
+
+    monkeypatch.setattr("datasets.load_dataset", absent)
+    with pytest.raises(SourceError, match=r"'me/absent'.*doesn't exist on the Hub"):
+        load_seeds("me/absent")
+
+
+def test_a_missing_split_of_a_folder_lists_its_splits(tmp_path):
+    write(tmp_path / "train.jsonl")
+    with pytest.raises(SourceError, match=r"'validation'.*'train'"):
+        load_seeds(str(tmp_path), split="validation")
+
+
+def test_a_missing_split_of_a_saved_dataset_lists_its_splits(tmp_path):
+    splits = {"learn": Dataset.from_list(QA[:2]), "exam": Dataset.from_list(QA[2:])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(SourceError, match=r"'train'.*learn") as caught:
+        load_seeds(str(tmp_path / "saved"))
+    assert "exam" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", '{"question": \n', "\x00\x01"], ids=["empty", "broken", "binary"])
+def test_an_unreadable_file_is_named(tmp_path, content):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(content)
+    with pytest.raises(SourceError, match=r"Cannot load the seed set .*rows\.jsonl"):
+        load_seeds(str(file))
+
+
+def test_words_that_csv_readers_take_for_null_stay_text(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("question,answer\nIs there one?,None\nWhat is null?,NA\n")
+    assert load_seeds(str(file))["answer"][:] == ["None", "NA"]

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import os
+import uuid
+
+import fsspec
+import pytest
+from datasets import Dataset, Features, List, Value, load_dataset
+
+from hf_evol.errors import OutputError
+from hf_evol.output import PROVENANCE, check_output, read_provenance, write_dataset, write_provenance, writing
+from hf_evol.recipe import FILE_FORMATS
+
+OLD, NEW = {"run": "old"}, {"run": "new"}
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request, tmp_path):
+    """A place for a result that isn't there yet, on disk and in fsspec's memory."""
+    if request.param == "local":
+        yield str(tmp_path / "parent" / "out")
+        return
+    root = f"/{uuid.uuid4().hex}"
+    yield f"memory:/{root}/out"
+    memory = fsspec.filesystem("memory")
+    if memory.exists(root):
+        memory.rm(root, recursive=True)
+
+
+def put(output, run, files=()):
+    with writing(output) as folder:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(run["run"])
+        write_provenance(run, folder)
+
+
+def files_in(place):
+    """Every file under a place, with its path from there."""
+    fs, root = fsspec.url_to_fs(place)
+    return sorted(path.removeprefix(root).lstrip("/") for path in fs.find(root))
+
+
+def read(output, name):
+    with fsspec.open(f"{output}/{name}", "r") as file:
+        return file.read()
+
+
+def beside(output):
+    return files_in(output.rpartition("/")[0])
+
+
+def test_a_result_is_written_with_its_folders(output):
+    check_output(output, overwrite=False)
+    put(output, NEW, ["README.md", "round_1/rows.jsonl"])
+    assert files_in(output) == sorted(["README.md", PROVENANCE, "round_1/rows.jsonl"])
+    assert read_provenance(output) == NEW
+    assert beside(output) == sorted(["out/README.md", f"out/{PROVENANCE}", "out/round_1/rows.jsonl"])
+
+
+def test_an_existing_result_is_refused(output):
+    put(output, OLD)
+    with pytest.raises(OutputError, match=r"exists.*--output.*--overwrite"):
+        check_output(output, overwrite=False)
+
+
+def test_an_earlier_result_is_replaced_on_request_with_all_its_files(output):
+    put(output, OLD, ["README.md", "round_3/rows.jsonl"])
+    check_output(output, overwrite=True)
+    put(output, NEW, ["README.md", "round_1/rows.jsonl"])
+    assert files_in(output) == sorted(["README.md", PROVENANCE, "round_1/rows.jsonl"])
+    assert (read_provenance(output), read(output, "README.md")) == (NEW, "new")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_earlier_result_is_left_alone(output, overwrite):
+    with fsspec.open(f"{output}/thesis.txt", "w", auto_mkdir=True) as file:
+        file.write("mine")
+    with pytest.raises(OutputError, match=f"{PROVENANCE} is missing" if overwrite else "exists"):
+        check_output(output, overwrite)
+    assert read(output, "thesis.txt") == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, overwrite):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        check_output(str(tmp_path / "out"), overwrite)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    check_output(str(tmp_path / "out"), overwrite=False)
+    put(str(tmp_path / "out"), NEW)
+    assert read_provenance(str(tmp_path / "out")) == NEW
+
+
+def test_a_check_leaves_nothing_behind(tmp_path):
+    check_output(str(tmp_path / "parent" / "out"), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_folder_and_a_home_folder_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put("here", OLD)
+    put("~/there", NEW)
+    assert read_provenance(str(tmp_path / "here")) == OLD
+    assert read_provenance(str(tmp_path / "there")) == NEW
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()], ids=repr)
+def test_a_failure_leaves_the_old_result_whole_and_nothing_beside_it(output, error):
+    put(output, OLD, ["README.md", "round_1/rows.jsonl"])
+    before = beside(output)
+    with pytest.raises(type(error)):
+        with writing(output) as folder:
+            (folder / "README.md").write_text("half")
+            raise error
+    assert beside(output) == before
+    assert (read_provenance(output), read(output, "README.md")) == (OLD, "old")
+
+
+def test_a_full_disk_is_told_with_what_to_do_and_leaves_the_old_result_whole(output):
+    put(output, OLD)
+    with pytest.raises(OutputError, match=r"No space left.*journal.*--output"):
+        with writing(output):
+            raise OSError(28, "No space left on device")
+    assert read_provenance(output) == OLD
+
+
+def test_a_failure_without_an_old_result_leaves_nothing(output):
+    with pytest.raises(RuntimeError), writing(output) as folder:
+        (folder / "README.md").write_text("half")
+        raise RuntimeError
+    assert not fsspec.filesystem(fsspec.utils.get_protocol(output)).exists(output)
+
+
+def test_a_failed_rename_puts_the_old_result_back(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    output = tmp_path / "out"
+    put(str(output), OLD)
+    rename = Path.replace
+
+    def fails_for_the_new_one(self, target):
+        if (self / "new").exists():
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_for_the_new_one)
+    with pytest.raises(OutputError, match="Input/output error"):
+        put(str(output), NEW, ["new"])
+    assert read_provenance(str(output)) == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_upload_does_not_pass_for_a_finished_set(monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    output = f"memory://{uuid.uuid4().hex}/out"
+
+    def fails_for_rows(self, lpath, rpath, **options):
+        if rpath.endswith("rows.jsonl"):
+            raise OSError(104, "Connection reset by peer")
+        self.pipe_file(rpath, b"")
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", fails_for_rows)
+    with pytest.raises(OutputError, match="Connection reset"):
+        put(output, NEW, ["README.md", "rows.jsonl"])
+    assert PROVENANCE not in files_in(output)
+
+
+def test_a_linked_folder_is_written_through_its_link(tmp_path):
+    (tmp_path / "big-disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "big-disk", target_is_directory=True)
+    put(str(tmp_path / "out"), NEW)
+    assert read_provenance(str(tmp_path / "big-disk")) == NEW
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big-disk", "out"]
+
+
+@pytest.mark.parametrize("act", [lambda output: check_output(output, overwrite=True), lambda output: put(output, NEW)])
+def test_a_parent_that_is_a_file_is_told(tmp_path, act):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"written.*file/out|file/out.*written"):
+        act(str(tmp_path / "file" / "out"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_parent_is_told(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match="can't be written"):
+            check_output(str(tmp_path / "out"), overwrite=False)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("output", ["nothing://out", "a\0b", "x" * 300], ids=["protocol", "NUL", "long"])
+def test_an_impossible_place_is_told(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"can't be (used|written)"):
+        check_output(output, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+FEATURES = Features({"id": Value("string"), "text": Value("string"), "n": Value("int32"), "score": Value("float64")})
+ROWS = [
+    {"id": "a-0", "text": 'quotes " and , and {braces}\nand é 🌊 \x00', "n": 1, "score": 0.1},
+    {"id": "a-1", "text": None, "n": None, "score": None},
+    {"id": "a-2", "text": "", "n": 2**31 - 1, "score": 1e-20},
+]
+
+
+@pytest.mark.parametrize("file_format", FILE_FORMATS)
+def test_each_file_format_reads_back(tmp_path, file_format):
+    rows = Dataset.from_list(ROWS, features=FEATURES)
+    write_dataset(rows, tmp_path / "selected", file_format)
+    (file,) = (tmp_path / "selected").iterdir()
+    assert file.name == f"train-00000-of-00001.{FILE_FORMATS[file_format]}"
+    loaded = load_dataset(str(tmp_path / "selected"), split="train")
+    assert loaded.to_list() == ROWS
+    if file_format != "json":
+        assert loaded.features == FEATURES
+
+
+@pytest.mark.parametrize("file_format", FILE_FORMATS)
+def test_a_selected_and_shuffled_dataset_is_written_as_it_is_seen(tmp_path, file_format):
+    rows = Dataset.from_list(ROWS, features=FEATURES).select([2, 0])
+    write_dataset(rows, tmp_path, file_format)
+    assert load_dataset(str(tmp_path), split="train").to_list() == [ROWS[2], ROWS[0]]
+
+
+@pytest.mark.parametrize("file_format", FILE_FORMATS)
+def test_nested_columns_read_back(tmp_path, file_format):
+    rows = [{"turns": [{"role": "user", "content": "{x}"}]}, {"turns": []}]
+    features = Features({"turns": List({"role": Value("string"), "content": Value("string")})})
+    write_dataset(Dataset.from_list(rows, features=features), tmp_path, file_format)
+    assert load_dataset(str(tmp_path), split="train").to_list() == rows
+
+
+def test_a_finished_set_reads_back_beside_its_card_and_provenance(output):
+    with writing(output) as folder:
+        write_dataset(Dataset.from_list(ROWS, features=FEATURES), folder / "selected", "parquet")
+        write_provenance(NEW, folder)
+        (folder / "README.md").write_text("# A card")
+    loaded = load_dataset("parquet", data_files=f"{output}/selected/*.parquet", split="train")
+    assert loaded.to_list() == ROWS
+
+
+def test_provenance_is_json_without_nan(tmp_path):
+    write_provenance({"name": "wörter 🌊"}, tmp_path)
+    assert "wörter 🌊" in (tmp_path / PROVENANCE).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_provenance({"mean": float("nan")}, tmp_path)
+    assert json.loads((tmp_path / PROVENANCE).read_text(encoding="utf-8")) == {"name": "wörter 🌊"}
+
+
+@pytest.mark.parametrize("content", [None, "{half", "\x00"], ids=["missing", "broken", "binary"])
+def test_a_place_without_a_finished_set_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / PROVENANCE).write_text(content)
+    with pytest.raises(OutputError, match=f"holds no finished set: {PROVENANCE}"):
+        read_provenance(str(tmp_path))
