@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -176,6 +177,10 @@ def to_instructions(
 
     features = {column: Value("string") for column in (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT)}
     features |= {_kept_name(column): dataset.features[column] for column in kept}
+    if not len(dataset):
+        from datasets import Dataset
+
+        return Dataset.from_dict({name: [] for name in features}, features=Features(features))
     return dataset.map(
         _Converter(format, name, tuple(kept)),
         batched=True,
@@ -208,15 +213,27 @@ class _Converter:
 
     def _read(self, row: Row) -> tuple[Any, Any, Any]:
         try:
-            return FORMATS[self.format].read(row)
+            instruction, input, output = FORMATS[self.format].read(row)
+            if not all(part is None or isinstance(part, str) for part in (instruction, input, output)):
+                return None, "", None
+            return instruction, input, output
         except (ValueError, TypeError, KeyError):
             return None, "", None
 
 
 def _check_text(dataset: Dataset, format: str) -> None:
+    chats = format in ("messages", "sharegpt", "prompt-completion")
     for column in FORMATS[format].columns:
+        if not chats and type(dataset.features[column]).__name__ not in ("Value", "Json"):
+            raise ColumnError(f"Column {column!r} holds {dataset.features[column]}, not text.")
         kind = getattr(dataset.features[column], "dtype", None)
-        if kind is not None and kind not in ("string", "large_string", "null", "list", "dict", "json"):
+        if kind is not None and kind not in (
+            "string",
+            "large_string",
+            "null",
+            "json",
+            *(("list", "dict") if chats else ()),
+        ):
             raise ColumnError(
                 f"Column {column!r} holds {kind}, not text. Cast it first: dataset.cast_column({column!r}, Value('string'))."
             )
@@ -266,6 +283,10 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
             f"{empty} of the texts to train on are null or empty. Leave those rows out first: "
             "dataset.filter(lambda row: row['instruction'] and row['output'])."
         )
+    if not len(dataset):
+        from datasets import Dataset
+
+        return Dataset.from_dict({name: [] for name in FORMATS[format].write("", "", "")})
     return dataset.map(_Writer(format), batched=True, remove_columns=dataset.column_names, desc=f"Write {format}")
 
 
@@ -309,15 +330,22 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
             return datasets.load_dataset("json", data_files=str(path), split="train")
         if loader := _loader(source):
             files = source if "://" in source else str(path)
-            return datasets.load_dataset(loader, data_files=files, split="train")
+            if "://" not in source and not glob.glob(files, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
+                raise FileNotFoundError(f"no file matches {files!r}")
+            options = {"keep_default_na": False} if loader == "csv" else {}
+            return datasets.load_dataset(loader, data_files=files, split="train", **options)
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             loaded = datasets.load_from_disk(str(path))
-            return loaded if isinstance(loaded, datasets.Dataset) else loaded[split]
+            if isinstance(loaded, datasets.Dataset):
+                return loaded
+            if split not in loaded:
+                raise ValueError(f"Unknown split {split!r}. Should be one of {sorted(loaded)}.")
+            return loaded[split]
         return datasets.load_dataset(str(path) if path.exists() else source, config, split=split, revision=revision)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError) as error:
         lines = str(error.__cause__ or error).strip().splitlines()
         raise SourceError(
-            f"Cannot load the seed set {source!r} (config {config!r}, split {split!r}): {lines[0] if lines else type(error).__name__} "
+            f"Cannot load the seed set {source!r} (config {config!r}, split {split!r}): {(lines or [type(error).__name__])[0].rstrip('.')}. "
             "Give a Hub name, a .json, .jsonl, .csv, .parquet or .arrow file or glob, a folder, or demo/general, "
             "demo/gsm8k, demo/code."
         ) from error

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ def check_output(output: str, overwrite: bool) -> None:
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     """An empty folder beside the target, so that a rename puts the result in place; removed if left over."""
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -65,6 +66,9 @@ def _staging(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def writing(output: str) -> Iterator[Path]:
     Raises:
         OutputError: the result could not be written; what was at ``output`` is still there.
     """
-    target = Path(tempfile.gettempdir(), "hf_evol") if is_remote(output) else Path(output).expanduser().absolute()
+    target = Path(tempfile.gettempdir(), "hf_evol") if is_remote(output) else Path(output).expanduser().resolve()
     try:
         with _staging(target) as folder:
             yield folder

@@ -152,6 +152,8 @@ def run(recipe: Recipe) -> RunResult:
         HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
     """
     stages = Stages.of(recipe)
+    if recipe.select_by not in _SET_COLUMNS:
+        raise ConfigError(f"select_by must be a score; got {recipe.select_by!r}.")
     check_output(recipe.output, recipe.overwrite)
     if recipe.push_to:
         check_repo_id(recipe.push_to)

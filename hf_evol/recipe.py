@@ -73,6 +73,8 @@ class Recipe:
         for name in ("rounds", "batch_size", "limit", "num_proc"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        if not (0 < self.select < 1 or (self.select >= 1 and self.select.is_integer())):
+            raise ConfigError(f"select must be a share below 1 or a whole number of rows; got {self.select!r}.")
 
     @classmethod
     def load(cls, source: str | Path) -> Recipe:
@@ -113,11 +115,18 @@ class Recipe:
             for name, value in asdict(self).items()
             if name not in of_this_machine and (name in always or value != defaults[name])
         }
-        for name in ("dataset", "model", "responder", "scorer", "judge"):
+        for name in ("dataset", "methods", "chat_template"):
+            if isinstance(value := shown.get(name), str):
+                shown[name] = public_name(value)
+        for name in ("model", "responder", "scorer", "judge"):
             if isinstance(value := shown.get(name), str):
                 shown[name] = public_name(value)
             elif isinstance(value, dict):
-                shown[name] = value | {"name": public_name(str(value.get("name")))}
+                shown[name] = {
+                    key: public_name(part) if key in ("name", "chat_template") and isinstance(part, str) else part
+                    for key, part in value.items()
+                    if key != "device"
+                }
         return shown
 
 
@@ -133,9 +142,15 @@ def public_name(source: str) -> str:
         >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
         ('rows.jsonl', 'https://host/rows.json')
     """
+    if "{" in source:  # an inline template
+        return source
+    if "::" in source and "://" in source:
+        return "::".join(map(public_name, source.split("::")))
+    if source.startswith(("file://", "local://")):
+        return Path(source).name
     if "://" in source:
         scheme, _, rest = source.partition("://")
-        host, slash, path = rest.partition("?")[0].partition("/")
+        host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
     return Path(source).name if Path(source).expanduser().is_absolute() else source
 

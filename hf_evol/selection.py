@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.transform import check_columns
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def select(
 
     Args:
         dataset: rows with an ``id`` and the score column.
-        by: any numeric column. Rows whose score is null or not a number are never selected.
+        by: any numeric column. Rows whose score is null or not finite are never selected.
         top: a fraction below 1 (``0.25``: a quarter of the rows that have a score, rounded up), or a whole
             number of rows.
         threshold: the score must be at least this (at most, with ``lowest``).
@@ -48,10 +48,13 @@ def select(
 
     if top is None and threshold is None:
         raise ConfigError("select needs top= (a fraction such as 0.25, or a number of rows) or threshold=.")
-    if top is not None and not (0 < top < 1 or (top >= 1 and top == int(top))):
+    if top is not None and not (0 < top < 1 or (top >= 1 and float(top).is_integer())):
         raise ConfigError(f"top must be a fraction between 0 and 1, or a whole number of rows; got {top!r}.")
     check_columns([name for name in (by, col.ID, per) if name], dataset.column_names)
-    scores = _column(dataset, by).cast(pa.float64())
+    kind = getattr(dataset.features[by], "dtype", "none")
+    if not kind.startswith(("int", "uint", "float", "bool", "decimal", "null")):
+        raise ColumnError(f"Column {by!r} holds {kind}, not numbers. Select by a numeric column.")
+    scores = _column(dataset, by).cast(pa.float64(), safe=False)
     usable = pc.and_(pc.is_valid(scores), pc.fill_null(pc.is_finite(scores), False))
     if threshold is not None:
         passes = pc.less_equal(scores, threshold) if lowest else pc.greater_equal(scores, threshold)
@@ -59,7 +62,7 @@ def select(
     places = pc.indices_nonzero(usable)
     if top is not None:
         places = _best(dataset, places, scores, top, lowest, per)
-    return dataset.select(places.to_numpy())
+    return dataset.select(places.to_numpy().astype("int64"))
 
 
 def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: bool, per: str | None) -> pa.Array:
@@ -90,7 +93,8 @@ def _codes(group: Any) -> pa.Array:
 
 def _column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """One column as Arrow data, after any selection or shuffle of the dataset."""
-    return dataset.select_columns([name]).with_format("arrow")[:][name]
+    column = dataset.data[name]
+    return column if dataset._indices is None else column.take(dataset._indices.column(0))
 
 
 def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:

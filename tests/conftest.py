@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-WORDS = "write a short poem about the sea list three facts explain why rivers flow how many apples are left sort numbers"
+WORDS = (
+    "write a short poem about the sea list three facts explain why rivers flow how many apples are left sort numbers"
+)
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -14,11 +14,15 @@ def command(
     """Write the README.md of a finished set anew, from its provenance.json."""
     import fsspec
 
+    from hf_evol.errors import OutputError
     from hf_evol.hub.card import build_card
     from hf_evol.output import read_provenance
     from hf_evol.recipe import public_name
 
-    card = build_card(read_provenance(folder), repo_id=repo_id, folder=public_name(folder))
+    provenance = read_provenance(folder)
+    if "rounds" not in provenance:
+        raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
+    card = build_card(provenance, repo_id=repo_id, folder=public_name(folder))
     path = f"{folder.rstrip('/')}/README.md"
     with fsspec.open(path, "w", encoding="utf-8") as file:
         file.write(str(card))

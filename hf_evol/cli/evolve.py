@@ -24,5 +24,5 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
     check_output(recipe.output, recipe.overwrite)
     rows = map(read_seeds(recipe), evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save(recipe, rows)
+    save("evolve", recipe, rows)
     print_counts(f"Round {recipe.rounds}", Counter(reason(status) for status in rows[EVOL_STATUS]))

@@ -74,7 +74,8 @@ def _option(name: str, hint: Any) -> Any:
 
 def _parsed(name: str, value: Any) -> Any:
     """Booleans and mappings in options that also take text: ``--journal false``, ``--model '{name: …}'``."""
-    if isinstance(value, str) and (value.startswith("{") or (name == "journal" and value.lower() in ("true", "false"))):
+    mapping = name != "chat_template" and isinstance(value, str) and value.startswith("{")
+    if mapping or (name == "journal" and str(value).lower() in ("true", "false")):
         import yaml
 
         try:
@@ -94,12 +95,13 @@ def quiet() -> None:
     datasets.utils.logging.set_verbosity_error()
 
 
-def save(recipe: Recipe, rows: Any) -> None:
-    """Write one stage's rows to the recipe's output folder."""
-    from hf_evol.output import write_dataset, writing
+def save(stage: str, recipe: Recipe, rows: Any) -> None:
+    """Write one stage's rows, and what made them, to the recipe's output folder."""
+    from hf_evol.output import write_dataset, write_provenance, writing
 
     with writing(recipe.output) as folder:
         write_dataset(rows, folder, recipe.file_format)
+        write_provenance({"stage": stage, "recipe": recipe.for_card()}, folder)
     print(f"{len(rows)} rows in {recipe.output}")
 
 

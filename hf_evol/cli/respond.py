@@ -22,5 +22,5 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
 
     responder = Stages.of(recipe).respond
     rows = map(stage_rows(recipe), responder, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save(recipe, rows)
+    save("respond", recipe, rows)
     print_counts("Responses", Counter(reason(status) for status in rows[RESPONSE_STATUS]))

@@ -23,7 +23,7 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
 
     scorer = Stages.of(recipe).score
     rows = map(stage_rows(recipe), scorer, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save(recipe, rows)
+    save("score", recipe, rows)
     for name in (IFD, IC_IFD):
         summary = summarize(name, rows[name])
         if summary["n"]:

@@ -25,4 +25,5 @@ def command(
 
     top = recipe.select if threshold is None or "select" in given else None
     rows = stage_rows(recipe)
-    save(recipe, select(rows, recipe.select_by, top=top, threshold=threshold, lowest=lowest, per=per))
+    selected = select(rows, recipe.select_by, top=top, threshold=threshold, lowest=lowest, per=per)
+    save("select", recipe, selected)

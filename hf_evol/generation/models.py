@@ -60,6 +60,11 @@ class ModelSpec:
         return Path(self.path).name if self.name != EMBEDDED and self.is_local else self.name
 
     @property
+    def looks_local(self) -> bool:
+        """Whether the name can only be a path: it is no Hub id, which is ``name`` or ``user/name``."""
+        return self.name.startswith((".", "/", "~")) or self.path.count("/") > 1
+
+    @property
     def is_local(self) -> bool:
         return Path(self.path).is_dir()
 
@@ -77,6 +82,10 @@ def load_config(spec: ModelSpec) -> Any:
     """
     from transformers import AutoConfig
 
+    if spec.looks_local and not spec.is_local:
+        raise ModelError(
+            f"There is no model folder {spec.name!r}. Give an existing folder or a Hub id such as user/model."
+        )
     try:
         return AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:

@@ -67,7 +67,13 @@ class Judge:
     def stream(self, chats, params, keys):
         assert params.temperature == 0
         for place, turns in enumerate(chats):
-            say = "Equal." if "SAME" in turns[0]["content"] else "**Different**" if "OTHER" in turns[0]["content"] else "?"
+            say = (
+                "Equal."
+                if "SAME" in turns[0]["content"]
+                else "**Different**"
+                if "OTHER" in turns[0]["content"]
+                else "?"
+            )
             yield [(place, Completion(say, "stop"))]
 
 

@@ -158,7 +158,9 @@ def test_statuses_and_the_last_good_instruction(completion, status, kept):
     engine = Scripted(lambda prompt: completion)
     out = EvolInstruct(engine, methods="gsm8k", journal=False)({"id": ["a-1"], "instruction": ["Why?"]})
     assert out[col.EVOL_STATUS] == [status] and out[col.INSTRUCTION] == [kept]
-    assert out[col.PARENT_INSTRUCTION] == ["Why?"] and out[col.METHOD] == ["deepen"] and out[col.EVOLVER] == ["scripted"]
+    assert (
+        out[col.PARENT_INSTRUCTION] == ["Why?"] and out[col.METHOD] == ["deepen"] and out[col.EVOLVER] == ["scripted"]
+    )
     assert out[col.HISTORY][0][0]["status"] == status
 
 
@@ -199,7 +201,9 @@ def test_only_the_instruction_is_shown_and_the_batch_is_not_changed():
 
 @pytest.mark.parametrize("nothing", [None, "", "  \n", 7])
 def test_rows_without_an_instruction_keep_their_place(nothing):
-    out = EvolInstruct(Scripted(lambda p: said("new")), journal=False)({"id": ["a-0", "a-1"], "instruction": [nothing, "x"]})
+    out = EvolInstruct(Scripted(lambda p: said("new")), journal=False)(
+        {"id": ["a-0", "a-1"], "instruction": [nothing, "x"]}
+    )
     assert out[col.EVOL_STATUS] == ["invalid_input", "ok"] and out[col.INSTRUCTION] == [nothing, "new"]
 
 

@@ -16,7 +16,8 @@ def test_responses_are_greedy_and_cut_off_ones_are_marked(tiny_model, seeds):
     for row in out.select(range(4)):
         ids = models.render_chat(tokenizer, [{"role": "user", "content": respond_prompt(row["instruction"], "")}])
         text = tokenizer.decode(
-            model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0][len(ids) :], skip_special_tokens=True
+            model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0][len(ids) :],
+            skip_special_tokens=True,
         )
         assert (row[col.OUTPUT] or "") == text.strip()
     assert set(out[col.RESPONDER]) == {"tiny"} and "cut_off" in out[col.RESPONSE_STATUS]

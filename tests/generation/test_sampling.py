@@ -12,7 +12,9 @@ def test_noise_belongs_to_the_key_alone():
     among = uniforms(["a", "b", "c"], 9)
     assert np.array_equal(alone[0], among[1, :5])
     assert not np.array_equal(among[0], among[1])
-    assert len({row_key(s, i, r, stage) for s in (0, 1) for i in ("a-1", "a-2") for r in (0, 1) for stage in "xy"}) == 16
+    assert (
+        len({row_key(s, i, r, stage) for s in (0, 1) for i in ("a-1", "a-2") for r in (0, 1) for stage in "xy"}) == 16
+    )
 
 
 def test_sampled_distribution_is_the_nucleus():

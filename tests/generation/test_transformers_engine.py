@@ -64,7 +64,9 @@ def test_too_long_prompts_get_an_error_and_others_go_on(engine):
 
 def test_generation_ends_at_the_context(tiny_model, engine):
     prompt = chat("sea " * 100)
-    completion = generate(engine, [prompt], SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=10_000), ["k"], None)[0]
+    completion = generate(
+        engine, [prompt], SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=10_000), ["k"], None
+    )[0]
     assert completion.n_prompt_tokens + completion.n_tokens <= 512
 
 
@@ -106,9 +108,12 @@ def test_one_row_that_does_not_fit_is_an_error(engine, monkeypatch):
         texts_of(engine, ["why"])
 
 
-def test_unknown_model_and_missing_template(bos_model):
+def test_unknown_model_and_missing_template(bos_model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"Cannot load .*'no/such-model-here'.*hf auth login"):
         TransformersEngine(ModelSpec("no/such-model-here")).check()
+    with pytest.raises(ModelError, match=r"no model folder './no/such/folder'"):
+        TransformersEngine(ModelSpec("./no/such/folder")).check()
     with pytest.raises(ConfigError, match=r"no chat template.*--chat-template"):
         TransformersEngine(ModelSpec(bos_model)).check()
     TransformersEngine(ModelSpec(bos_model, chat_template="{{ messages[0]['content'] }}")).check()

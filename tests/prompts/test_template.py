@@ -5,7 +5,15 @@ from hf_evol.prompts.evol_instruct import METHODS, PRESETS, Method, resolve_meth
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.prompts.template import Template
 
-HOSTILE = ["{instruction}", "{how} {x!r} {0}", "{{ 7*7 }} {% raw %}", "### Rewritten prompt", "<|im_end|>", "\x00", "مرحبا 👋"]
+HOSTILE = [
+    "{instruction}",
+    "{how} {x!r} {0}",
+    "{{ 7*7 }} {% raw %}",
+    "### Rewritten prompt",
+    "<|im_end|>",
+    "\x00",
+    "مرحبا 👋",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -1,0 +1,262 @@
+import re
+
+import jinja2
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+
+from hf_evol.hub.card import build_card, card_data, cell, fenced, size_category, template_path, visible
+
+HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n---\n# Title\n[x](y) {{ 7*7 }} {% raw %} `c` \x1b[31m\u202eevil\x00"
+
+
+def provenance(text="Plain text."):
+    model = {"revision": "local files", "n_parameters": 5_065_472, "n_parameters_from": "counted", "dtype": "float32"}
+    statistics = {"mean": 0.51234567, "q1": 0.4, "median": 0.5, "q3": None}
+    return {
+        "title": "rows, evolved by tiny (5.07M)",
+        "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0},
+        "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True},
+        "n_seeds": 10,
+        "models": [
+            {"role": "evolver", "name": "tiny", "license": "apache-2.0", **model},
+            {"role": "scorer", "name": "user/other", "license": "unknown", **model, "n_parameters": None,
+             "n_parameters_from": "unknown"},
+        ],
+        "methods": ["constraint", "breadth"],
+        "rounds": [
+            {"round": 1, "rows_in": 10, "ok": 9, "kept": 8, "in_set": 8, "scored": 7, "selected": 2, "unscored": {},
+             "dropped": {"near_copy": 1, "cut_off": 1},
+             "scores": [{"name": "IFD", "n": 7, "nulls": 1, **statistics}]},
+        ],
+        "configs": [
+            {"name": "selected", "rows": 2, "description": "the best", "extension": "parquet"},
+            {"name": "round_1", "rows": 8, "description": "all", "extension": "parquet"},
+        ],
+        "figures": [{"path": "figures/ic_ifd.png", "alt": "Histogram"}],
+        "examples": [
+            {"round": 1, "method": "constraint", "ic_ifd": 0.5, "seed_instruction": text, "instruction": text,
+             "input": text, "output": text},
+        ],
+        "libraries": {"python": "3.11", "hf_evol": "0.1.0"},
+    }  # fmt: skip
+
+
+EXPECTED = """\
+---
+annotations_creators:
+- machine-generated
+language_creators:
+- machine-generated
+size_categories:
+- n<1K
+source_datasets:
+- user/rows
+task_categories:
+- text-generation
+pretty_name: rows, evolved by tiny (5.07M)
+tags:
+- synthetic
+- instruction-tuning
+- evol-instruct
+- ic-ifd
+- hf_evol
+- evolver-size-5.07M
+configs:
+- config_name: selected
+  data_files:
+  - split: train
+    path: selected/*.parquet
+  default: true
+- config_name: round_1
+  data_files:
+  - split: train
+    path: round_1/*.parquet
+---
+
+# rows, evolved by tiny \\(5.07M\\)
+
+Instructions evolved from user/rows by **tiny, a model of
+5.07M parameters**, in
+1 round of Evol-Instruct, then answered, scored by IC-IFD and
+selected. 10 seed rows gave 8 evolved rows, of which
+2 are selected.
+
+```python
+from datasets import load_dataset
+
+selected = load_dataset("user/evolved", split="train")
+round_1 = load_dataset("user/evolved", "round_1", split="train")
+```
+
+| Config | Rows | What it holds |
+| --- | ---: | --- |
+| `selected` | 2 | the best |
+| `round_1` | 8 | all |
+
+## Models
+
+| Role | Model | Parameters | Counted how | Revision | Precision | Licence |
+| --- | --- | ---: | --- | --- | --- | --- |
+| evolver | tiny | 5,065,472 | counted | local files | float32 | apache-2.0 |
+| scorer | user/other | unknown | unknown | local files | float32 | unknown |
+
+## Source
+
+Seed set: user/rows, split train, revision abc. Licence: mit.
+
+This set has no licence of its own: whoever publishes it decides, within what the licences of the seed set and of the
+models above allow.
+
+## Rounds
+
+Each row is rewritten by one method a round, in a fixed rotation of constraint, breadth. A row that fails a round is listed under `dropped`, and its last good instruction goes on into the next round.
+
+| Round | Rows in | Evolved | Kept | In the set | Scored | Selected |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| 1 | 10 | 9 | 8 | 8 | 7 | 2 |
+
+Why rows were left out:
+
+| Reason | Round 1 |
+| --- | ---: |
+| near\\_copy | 1 |
+| cut\\_off | 1 |
+
+## Scores
+
+IFD is L(A \\| Q) / L(A), and IC-IFD is L(A \\| Q) / (L(Q) · L(A)), with L the mean cross-entropy per token under the scorer; higher means that the row teaches more.
+
+| Round | Score | Rows | Without a score | Mean | 1st quartile | Median | 3rd quartile |
+| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| 1 | IFD | 7 | 1 | 0.5123 | 0.4 | 0.5 | – |
+
+![Histogram](figures/ic_ifd.png)
+
+## Examples
+
+<details>
+<summary>Example 1: round 1, method constraint, IC-IFD 0.5</summary>
+
+Seed:
+
+```text
+Plain text.
+```
+
+Evolved:
+
+```text
+Plain text.
+```
+
+Input:
+
+```text
+Plain text.
+```
+
+Response:
+
+```text
+Plain text.
+```
+
+</details>
+
+## Limits
+
+The instructions and responses are machine-made and unchecked by people: they may be wrong, biased or unanswerable, and
+they inherit the faults of the seed set and of the models. IC-IFD depends on the scorer, so compare scores of one scorer
+only.
+
+## Run it again
+
+With the recipe below as `recipe.yaml`: `hf-evol run --recipe recipe.yaml`
+
+```yaml
+dataset: user/rows
+model: tiny
+seed: 0
+```
+
+Versions: python 3.11, hf_evol 0.1.0.
+
+## Citation
+
+```bibtex
+@article{hui2024smaller,
+  title   = {Smaller Language Models Are Better Instruction Evolvers},
+  author  = {Hui, T. and Zhao, L. and Dong, G. and Zhang, Y. and Zhou, H. and Su, S.},
+  journal = {arXiv preprint arXiv:2412.11231},
+  year    = {2024}
+}
+```
+"""
+
+
+def test_the_whole_card():
+    assert str(build_card(provenance(), repo_id="user/evolved")).rstrip("\n") + "\n" == EXPECTED
+
+
+def test_every_name_in_the_template_is_given():
+    """Jinja leaves missing names out in silence; here they are errors."""
+    import huggingface_hub.repocard as repocard
+
+    class Strict(jinja2.Template):
+        def __new__(cls, source):
+            return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source)
+
+    original, jinja2.Template = jinja2.Template, Strict
+    try:
+        assert repocard.DatasetCard is DatasetCard
+        assert str(build_card(provenance())).startswith("---")
+    finally:
+        jinja2.Template = original
+
+
+def outside_fences(text):
+    return re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_hostile_text_stays_inside():
+    record = provenance(HOSTILE)
+    record["title"] = record["source"]["name"] = record["models"][0]["name"] = HOSTILE
+    record["recipe"]["dataset"] = HOSTILE
+    card = build_card(record)
+    assert DatasetCard(str(card)).data.to_dict()["pretty_name"] == HOSTILE
+    assert "license" not in card.data.to_dict()
+    body = outside_fences(card.text)
+    assert "<script>" not in body and "</details><script>" not in body
+    assert body.count("<details>") == body.count("</details>") == 1
+    assert "49" not in body.replace("{{ 7*7 }}", "")
+    assert not {"\x1b", "\x00", "\u202e"} & set(card.text)
+    assert "\n# Title" not in body and "\n---\n" not in body
+    rows = [line for line in body.splitlines() if line.startswith("| evolver")]
+    assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+
+
+@pytest.mark.parametrize(
+    ("n", "name"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (52_000, "10K<n<100K"), (10**7, "10M<n<100M"), (10**12, "n>1T")],
+)
+def test_size_categories_are_the_hubs(n, name):
+    assert size_category(n) == name
+
+
+def test_escapes():
+    assert cell("a|b\nc <i> *x* &amp;") == r"a\|b c &lt;i&gt; \*x\* &amp;amp;"
+    assert fenced("x ```` y") == "`````text\nx ```` y\n`````"
+    assert visible("a\tb\nc\r\x07👋🏽 مرحبا") == "a\tb\nc👋🏽 مرحبا"
+
+
+def test_unknown_size_is_not_guessed():
+    record = provenance()
+    record["models"][0]["n_parameters"] = None
+    text = str(build_card(record))
+    assert "unknown size" in text.split("##")[0] and "evolver-size" not in text
+
+
+def test_yaml_is_yaml_and_the_template_is_there():
+    assert yaml.safe_load(card_data(provenance()).to_yaml())["configs"][0]["default"] is True
+    assert template_path().is_file()

@@ -1,0 +1,186 @@
+import json
+
+import pytest
+from datasets import Dataset, get_dataset_config_names, load_dataset
+
+import hf_evol
+from hf_evol import columns as col
+from hf_evol import pipeline
+from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
+from hf_evol.evolve.clean import evolved_status
+from hf_evol.generation import models
+from hf_evol.recipe import Recipe
+
+TEXTS = [
+    f"Explain in {n} words why the {what} is {adjective}."
+    for n in (5, 9)
+    for what in ("sea", "sky")
+    for adjective in "ab"
+]
+
+
+@pytest.fixture
+def source(tmp_path):
+    rows = [{"instruction": text, "input": "", "output": "Because it is so."} for text in [*TEXTS, "", "x " * 3000]]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def recipe(tmp_path, source, tiny_model):
+    return Recipe(dataset=source, model=tiny_model, rounds=2, max_new_tokens=24, output=str(tmp_path / "out"), seed=3)
+
+
+@pytest.fixture
+def talkative(monkeypatch):
+    """A tiny random model rarely ends a text: take what it says up to the limit as finished."""
+    from hf_evol.generation.transformers_engine import _Decoder
+
+    complete = _Decoder._completion
+    monkeypatch.setattr(_Decoder, "_completion", lambda self, row, reason: complete(self, row, "stop"))
+
+
+def test_every_row_is_accounted_for(recipe, talkative):
+    result = hf_evol.run(recipe)
+    configs = get_dataset_config_names(recipe.output)
+    assert configs[0] == "selected" and set(configs) == {"selected", "round_1", "round_2", "dropped"}
+    dropped = load_dataset(recipe.output, "dropped", split="train")
+    seeds = pipeline.read_seeds(recipe)
+    for table in result.provenance["rounds"]:
+        number = table["round"]
+        kept = load_dataset(recipe.output, f"round_{number}", split="train")
+        lost = dropped.filter(lambda row, n=number: row["round"] == n)
+        assert sorted([*kept["id"], *lost["id"]]) == sorted(seeds["id"])
+        assert table["rows_in"] == len(seeds) and table["in_set"] == len(kept)
+        assert sum(table["dropped"].values()) == len(lost) == table["rows_in"] - table["in_set"]
+        assert table["dropped"]["invalid_input"] == table["dropped"]["too_long"] == 1
+        assert all(row["output"] and row["seed_instruction"] in TEXTS for row in kept)
+    assert set(dropped[pipeline.REASON]) >= {"invalid_input", "too_long"}
+
+
+def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
+    result = hf_evol.run(recipe)
+    selected = load_dataset(recipe.output, split="train")
+    for table in result.provenance["rounds"]:
+        rows = load_dataset(recipe.output, f"round_{table['round']}", split="train")
+        scores = sorted((score for score in rows[col.IC_IFD] if score is not None), reverse=True)
+        best = [row[col.IC_IFD] for row in selected if row["round"] == table["round"]]
+        assert (
+            sorted(best, reverse=True) == scores[: len(best)] and len(best) == -(-len(scores) // 4) == table["selected"]
+        )
+        mean = next(score["mean"] for score in table["scores"] if score["name"] == "IC-IFD")
+        assert mean == pytest.approx(sum(scores) / len(scores))
+
+
+def test_a_second_run_gives_the_same_bytes(recipe, talkative, tmp_path):
+    from dataclasses import replace
+
+    hf_evol.run(recipe)
+    hf_evol.run(replace(recipe, output=str(tmp_path / "again"), batch_size=2, journal=False))
+    for file in (tmp_path / "out").rglob("*.parquet"):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "out")).read_bytes()
+
+
+def test_the_runs_rounds_are_the_transforms_rounds(recipe, talkative):
+    hf_evol.run(recipe)
+    second = {row["id"]: row for row in load_dataset(recipe.output, "round_2", split="train")}
+    first = {row["id"]: row for row in load_dataset(recipe.output, "round_1", split="train")}
+    for row_id in second.keys() & first.keys():
+        assert second[row_id]["parent_instruction"] == first[row_id]["instruction"]
+        assert evolved_status(second[row_id]["instruction"], first[row_id]["instruction"]) == "ok"
+
+
+@pytest.mark.parametrize("file_format", ["json", "arrow"])
+def test_other_file_formats(recipe, talkative, file_format):
+    from dataclasses import replace
+
+    recipe = replace(recipe, file_format=file_format, limit=4, rounds=1)
+    hf_evol.run(recipe)
+    assert len(load_dataset(recipe.output, "round_1", split="train")) == 4
+
+
+def test_an_fsspec_url(recipe, talkative):
+    from dataclasses import replace
+
+    import fsspec
+
+    hf_evol.run(replace(recipe, output="memory://evolved/set", limit=3))
+    files = fsspec.filesystem("memory").find("/evolved/set")
+    assert {file.rsplit("/", 1)[-1] for file in files} >= {"README.md", "provenance.json", "ic_ifd.png"}
+    with pytest.raises(OutputError, match="exists"):
+        hf_evol.run(replace(recipe, output="memory://evolved/set"))
+
+
+def test_a_set_of_which_nothing_is_left(recipe, tmp_path):
+    from dataclasses import replace
+
+    Dataset.from_dict({"instruction": ["", None], "output": ["x", "y"]}).to_json(tmp_path / "none.jsonl")
+    result = hf_evol.run(replace(recipe, dataset=str(tmp_path / "none.jsonl")))
+    assert [table["in_set"] for table in result.provenance["rounds"]] == [0, 0]
+    assert get_dataset_config_names(recipe.output) == ["dropped"]
+    assert "No row was selected" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "fragment"),
+    [
+        ({"dataset": "missing.jsonl"}, SourceError, "missing.jsonl"),
+        ({"format": "gsm8k"}, FormatError, "'question'"),
+        ({"format": "odd"}, FormatError, "Unknown format"),
+        ({"model": "./nowhere"}, ModelError, "nowhere"),
+        ({"model": {"name": "x", "size": 3}}, ConfigError, "unknown settings"),
+        ({"scorer": "./nowhere"}, ModelError, "nowhere"),
+        ({"methods": "odd"}, ConfigError, "Unknown method"),
+        ({"push_to": "no-slash"}, ConfigError, "user/name"),
+        ({"select_by": "odd"}, ConfigError, "select_by"),
+        ({"output": "/dev/null/x"}, OutputError, "can't be written"),
+    ],
+)
+def test_wrong_settings_come_before_any_model(recipe, monkeypatch, change, error, fragment):
+    from dataclasses import replace
+
+    monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
+    with pytest.raises(error, match=fragment):
+        hf_evol.run(replace(recipe, **change))
+
+
+def test_a_model_without_a_chat_template(recipe, bos_model, talkative, monkeypatch):
+    from dataclasses import replace
+
+    with pytest.raises(ConfigError, match="--chat-template"):
+        hf_evol.run(replace(recipe, model=bos_model))
+    template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    assert hf_evol.run(replace(recipe, model=bos_model, chat_template=template, limit=2)).provenance["n_seeds"] == 2
+
+
+def test_an_existing_output_is_refused_unless_told_otherwise(recipe, talkative):
+    from dataclasses import replace
+
+    recipe = replace(recipe, limit=2, rounds=1)
+    hf_evol.run(recipe)
+    with pytest.raises(OutputError, match="--overwrite"):
+        hf_evol.run(recipe)
+    hf_evol.run(replace(recipe, overwrite=True))
+
+
+def test_a_full_disk_leaves_the_old_result(recipe, talkative, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    hf_evol.run(replace(recipe, limit=2, rounds=1))
+    before = (tmp_path / "out" / "README.md").read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "write_provenance", full)
+    with pytest.raises(OutputError, match=r"No space left.*journal"):
+        hf_evol.run(replace(recipe, limit=3, rounds=1, overwrite=True))
+    assert (tmp_path / "out" / "README.md").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_plan_loads_no_model(recipe, monkeypatch):
+    monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
+    plan = pipeline.plan(recipe)
+    assert plan.n_seeds == len(TEXTS) + 2 and plan.prompt_tokens > 1000 and plan.methods[0] == "constraint"
