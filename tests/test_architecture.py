@@ -26,7 +26,7 @@ ARROWS = {
     "hub": {"recipe"},
     "output": {"recipe"},
     "metric": set(),
-    "demo": {"prompts"},
+    "demo": {"prompts", "generation", "evolve", "formats", "transform"},
 }
 
 

@@ -1,0 +1,95 @@
+import json
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from hf_evol.demo.corpus import Corpus
+from hf_evol.demo.lexicon import CODE_TASKS
+from hf_evol.demo.measure import METHODS_OF, judge_rewriting, measure
+from hf_evol.formats import load_seeds, to_instructions
+from hf_evol.generation import models
+from hf_evol.generation.models import EMBEDDED_PATH, ModelSpec
+from hf_evol.prompts.evol_instruct import METHODS
+from hf_evol.prompts.respond import RESPOND_WITH_INPUT
+from hf_evol.prompts.template import Template
+
+
+@pytest.mark.parametrize("kind", METHODS_OF)
+def test_bundled_seeds(kind):
+    rows = to_instructions(load_seeds(f"demo/{kind}"))
+    assert len(rows) == 40 == len(set(rows["instruction"]))
+    assert all(row["instruction"].strip() and row["output"].strip() for row in rows)
+
+
+def test_bundled_math_adds_up():
+    import re
+
+    for row in load_seeds("demo/gsm8k"):
+        steps = re.findall(r"<<([-+*/().\d ]+)=([\d.]+)>>", row["answer"])
+        assert steps and all(eval(left) == float(right) for left, right in steps)
+        assert row["answer"].endswith(f"#### {steps[-1][1]}")
+
+
+def test_model_is_small_and_of_the_size_it_states():
+    assert sum(file.stat().st_size for file in EMBEDDED_PATH.iterdir()) <= 12 * 10**6
+    model = models.load_model(ModelSpec())
+    stated = json.loads((EMBEDDED_PATH / "training.json").read_text())["parameters"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == stated
+
+
+def test_model_knows_the_built_in_prompts():
+    """A prompt that has changed calls for a new training run: python -m hf_evol.demo.train."""
+    tokenizer = models.load_tokenizer(ModelSpec())
+    for template in [*(Template(method.template) for method in METHODS.values()), RESPOND_WITH_INPUT]:
+        for literal in template.literals:
+            assert len(tokenizer.encode(literal)) == 1, literal
+
+
+def test_corpus_is_seeded_and_holds_no_seed_row():
+    rows = [example.reply for example in islice(Corpus(1), 3000)]
+    assert rows == [example.reply for example in islice(Corpus(1), 3000)]
+    seeds = {text for kind in METHODS_OF for text in to_instructions(load_seeds(f"demo/{kind}"))["instruction"]}
+    assert not any(seed in row for seed in seeds for row in rows)
+    for _, solution in CODE_TASKS:
+        compile(solution, "solution", "exec")
+
+
+def test_noisy_rows_are_encoded_like_others():
+    import random
+
+    from hf_evol.demo.train import encode, encode_noisy
+
+    tokenizer = models.load_tokenizer(ModelSpec())
+    example = next(example for example in Corpus(3) if example.method)
+    unchanged = random.Random(0)
+    unchanged.random = iter([0.0, *[0.5] * 999]).__next__  # a share of 0 is replaced
+    assert encode_noisy(tokenizer, example, unchanged) == encode(tokenizer, example)
+
+
+@pytest.mark.parametrize(
+    ("method", "parent", "child", "verdict"),
+    [
+        ("reasoning", "Bake fresh bread.", "Bake fresh bread. Reason step by step.", True),
+        ("reasoning", "Bake fresh bread.", "Bake fresh bread. It is nice.", False),
+        ("constraint", "Bake fresh bread.", "Grow old trees. It must be short.", False),
+        ("breadth", "Bake fresh bread.", "Describe kimchi.", True),
+        ("breadth", "Bake fresh bread.", "Describe a robot.", False),
+        ("breadth", "Do it.", "Describe kimchi.", None),
+    ],
+)
+def test_measure_by_hand(method, parent, child, verdict):
+    assert judge_rewriting(method, parent, child) is verdict
+
+
+@pytest.mark.slow
+def test_model_evolves_the_bundled_seeds():
+    """At least 80 % of the rows end ok in each round, and at least 80 % of these do what their method asks."""
+    for kind, rounds in measure().items():
+        for number, record in enumerate(rounds, 1):
+            assert record["ok"] >= 0.8 * record["rows"], (kind, number, record)
+        judged = Counter()
+        for record in rounds:
+            for good, all_ in record["methods"].values():
+                judged.update(good=good, all=all_)
+        assert judged["good"] >= 0.8 * judged["all"], (kind, dict(judged))
