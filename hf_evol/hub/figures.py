@@ -17,7 +17,7 @@ def check_plots() -> None:
 
 
 def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
-    """Draw the distribution of IC-IFD, one line a round, and write it as PNG.
+    """Draw the distribution of IC-IFD, with bars for each round side by side, and write it as PNG.
 
     Args:
         scores: round to its rows' scores, without nulls.
@@ -31,9 +31,11 @@ def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
     axes = figure.subplots()
     everything = np.concatenate([np.asarray(values, dtype=float) for values in scores.values()])
     edges = np.histogram_bin_edges(everything, bins=min(40, max(8, int(len(everything) ** 0.5))))
-    for (round_number, values), colour in zip(scores.items(), COLOURS * len(scores), strict=False):
-        axes.hist(values, edges, histtype="step", linewidth=2, color=colour, label=f"round {round_number}")
-        axes.axvline(float(np.median(values)), color=colour, linewidth=1, linestyle=":")
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(scores))]
+    labels = [f"round {number}" for number in scores]
+    axes.hist([np.asarray(values) for values in scores.values()], edges, color=colours, label=labels)
+    for values, colour in zip(scores.values(), colours, strict=True):
+        axes.axvline(float(np.median(values)), color=colour, linewidth=1.5, linestyle=":")
     axes.set_xlabel("IC-IFD (dotted: median)")
     axes.set_ylabel("rows")
     axes.spines[["top", "right"]].set_visible(False)

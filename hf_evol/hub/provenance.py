@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_evol import __version__
 from hf_evol.recipe import public_name
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+_BUNDLED = f"bundled with hf_evol {__version__}"
 # Types that quantized weights are packed in: their stored elements are not parameters, so the size stays unknown.
 PACKED = frozenset({"I8", "U8", "I32", "U32"})
 LIBRARIES = ("hf_evol", "datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
@@ -84,7 +86,10 @@ def describe_model(
     folder = Path(path)
     if folder.is_dir():
         counted, origin = _count_headers(folder), "counted from the headers of the weights' files"
-        found = {"revision": "local files", "license": _card_license(folder / "README.md")}
+        found = {
+            "revision": _BUNDLED if name == "embedded" else "local files",
+            "license": _card_license(folder / "README.md"),
+        }
     else:
         found, counted, origin = _ask_hub(path, revision)
     if stated is not None:
@@ -173,9 +178,7 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
     from huggingface_hub.errors import HTTPError
 
     if name.startswith("demo/"):
-        return SourceRecord(
-            name, config, split, f"bundled with hf_evol {library_versions()['hf_evol']}", "apache-2.0", False
-        )
+        return SourceRecord(name, config, split, _BUNDLED, "apache-2.0", False)
     if "://" in name or Path(name).expanduser().exists() or "*" in name:
         kept = UNKNOWN if "://" in name else "local files"
         return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False)
@@ -189,8 +192,6 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the result."""
-    from hf_evol import __version__
-
     versions = {"python": platform.python_version(), "hf_evol": __version__}
     for name in LIBRARIES[1:]:
         try:
