@@ -23,6 +23,12 @@ class _Bar:
             self.tqdm.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
         self.tqdm.update(rows)
 
+    def close(self) -> None:
+        if not self.tqdm.n and self.tqdm.total:  # no batch was asked for: the map came from the cache
+            self.tqdm.set_postfix_str("from the cache", refresh=False)
+            self.tqdm.update(self.tqdm.total)
+        self.tqdm.close()
+
 
 @contextmanager
 def bar(label: str, total: int | None, leave: bool = True) -> Iterator[None]:
@@ -31,6 +37,7 @@ def bar(label: str, total: int | None, leave: bool = True) -> Iterator[None]:
     outer, _current = _current, _Bar(label, total, leave)
     try:
         yield
+        _current.close()
     finally:
         _current.tqdm.close()
         _current = outer

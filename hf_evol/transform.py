@@ -51,6 +51,11 @@ class Transform:
         """Whether this takes long enough for its progress bar to stay."""
         return True
 
+    @property
+    def passes(self) -> int:
+        """How often each row moves the progress bar."""
+        return 1
+
     def check(self) -> None:
         """Raise what is wrong with the settings or models, before any weights are loaded."""
 
@@ -136,7 +141,8 @@ def map(
             return dataset.map(transform, num_proc=processes, desc=desc or transform.label, **options)
     with progress.without_datasets_bars() as shown, ExitStack() as stack:
         if shown:  # our bar, which counts tokens too, in place of the one of datasets
-            stack.enter_context(progress.bar(desc or transform.label, len(dataset), leave=transform.uses_model))
+            total = len(dataset) * transform.passes
+            stack.enter_context(progress.bar(desc or transform.label, total, leave=transform.uses_model))
         return dataset.map(transform, **options)
 
 

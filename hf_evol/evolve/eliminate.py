@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.errors import ConfigError
 from hf_evol.evolve.clean import LEAKED_PHRASES, strip_thinking
 from hf_evol.generation.base import Engine, SamplingParams, generate
@@ -154,6 +155,7 @@ class Eliminate(Transform):
     def _judge(self, pairs: list[tuple[Any, Any]], reasons: list[str]) -> None:
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         chats = [chat(INFORMATION_GAIN.fill(parent=pairs[i][1], evolved=pairs[i][0])) for i in asked]
+        progress.advance(len(pairs) - len(asked))
         params = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=1024)
         journal = open_journal(self.journal)
         verdicts = generate(self.judge, chats, params, ["greedy"] * len(chats), journal)

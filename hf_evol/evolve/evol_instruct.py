@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.clean import clean_evolved, evolved_status
 from hf_evol.generation.base import Completion, Engine, SamplingParams, generate
@@ -119,6 +120,10 @@ class EvolInstruct(Transform):
     def sampling(self) -> SamplingParams:
         return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
 
+    @property
+    def passes(self) -> int:
+        return self.rounds
+
     def check(self) -> None:
         self.model.check()
 
@@ -155,6 +160,7 @@ class EvolInstruct(Transform):
         chats = [self.prompt(row[col.ID], row[col.INSTRUCTION], row[col.ROUND]) for row in usable]
         keys = [row_key(self.seed, row[col.ID], row[col.ROUND], "evolve") for row in usable]
         completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
+        progress.advance(len(rows) - len(usable))
         by_row = {id(row): completion for row, completion in zip(usable, completions, strict=True)}
         for row in rows:
             self._record(row, by_row.get(id(row)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.evolve.clean import strip_thinking
 from hf_evol.generation.base import Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
@@ -71,6 +72,7 @@ class Respond(Transform):
         chats = [chat(respond_prompt(instructions[place], inputs[place])) for place in usable]
         keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
         completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
+        progress.advance(len(instructions) - len(usable))
         results: list[tuple[str | None, str]] = [(None, "invalid_input")] * len(instructions)
         for place, completion in zip(usable, completions, strict=True):
             results[place] = _response(completion)

@@ -74,6 +74,7 @@ def as_spec(model: str | ModelSpec) -> ModelSpec:
     return model if isinstance(model, ModelSpec) else ModelSpec(model)
 
 
+@lru_cache(maxsize=8)
 def load_config(spec: ModelSpec) -> Any:
     """The model's configuration; a few kilobytes.
 

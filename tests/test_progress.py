@@ -1,0 +1,55 @@
+import pytest
+from datasets import Dataset
+
+import hf_evol
+from hf_evol import progress
+from hf_evol.evolve.evol_instruct import EvolInstruct
+from hf_evol.evolve.respond import Respond
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Every bar that is made, with its label, total, what it counted and its last note."""
+    made = []
+
+    class Recorder:
+        def __init__(self, total, desc, **options):
+            self.total, self.desc, self.n, self.note = total, desc, 0, ""
+            made.append(self)
+
+        def update(self, rows):
+            self.n += rows
+
+        def set_postfix_str(self, note, refresh):
+            self.note = note
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr("huggingface_hub.utils.tqdm", Recorder)
+    return made
+
+
+def test_each_row_counts_once_a_round_also_without_text_or_from_the_journal(tiny_model, seeds, bars, tmp_path):
+    data = Dataset.from_list(
+        [{**row, "instruction": None if row["id"] == "t-1" else row["instruction"]} for row in seeds]
+    )
+    for _ in range(2):
+        transform = EvolInstruct(tiny_model, rounds=2, max_new_tokens=4, journal=str(tmp_path / "j"))
+        hf_evol.map(data, transform, desc="Evolve it", load_from_cache_file=False)
+    assert [(bar.desc, bar.n, bar.total, bar.closed) for bar in bars] == [("Evolve it", 14, 14, True)] * 2
+    assert bars[0].note.endswith("tokens/s") and bars[1].note == ""
+    hf_evol.map(data, Respond(tiny_model, max_new_tokens=2, journal=False))
+    assert (bars[2].desc, bars[2].n, bars[2].total) == ("Respond", 7, 7)
+
+
+def test_a_map_from_the_cache_says_so(tiny_model, seeds, bars, tmp_path):
+    seeds.save_to_disk(tmp_path / "seeds")
+    for _ in range(2):
+        hf_evol.map(Dataset.load_from_disk(tmp_path / "seeds"), Respond(tiny_model, max_new_tokens=2, journal=False))
+    assert [bar.n for bar in bars] == [7, 7] and bars[1].note == "from the cache"
+
+
+def test_advance_without_a_bar_does_nothing():
+    progress.advance(3, 4)
+    assert progress._current is None
