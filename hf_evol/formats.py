@@ -153,6 +153,13 @@ def to_instructions(
         FormatError: the format is unknown, ambiguous, or its columns are not there.
         ColumnError: a column holds something else than text, ids repeat, or a column to keep is missing.
     """
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
+        raise FormatError(
+            f"to_instructions takes one Dataset, not {type(dataset).__name__}: choose a split, as in sets['train'], and "
+            "load it without streaming."
+        )
     columns = dataset.column_names
     if format == "auto":
         format = detect_format(columns)
@@ -178,8 +185,6 @@ def to_instructions(
     features = {column: Value("string") for column in (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT)}
     features |= {_kept_name(column): dataset.features[column] for column in kept}
     if not len(dataset):
-        from datasets import Dataset
-
         return Dataset.from_dict({name: [] for name in features}, features=Features(features))
     return dataset.map(
         _Converter(format, name, tuple(kept)),
@@ -223,7 +228,8 @@ class _Converter:
 
 def _check_text(dataset: Dataset, format: str) -> None:
     chats = format in ("messages", "sharegpt", "prompt-completion")
-    for column in FORMATS[format].columns:
+    extra = (col.INPUT,) if format in ("alpaca", "code_alpaca") and col.INPUT in dataset.features else ()
+    for column in (*FORMATS[format].columns, *extra):
         if not chats and type(dataset.features[column]).__name__ not in ("Value", "Json"):
             raise ColumnError(f"Column {column!r} holds {dataset.features[column]}, not text.")
         kind = getattr(dataset.features[column], "dtype", None)
@@ -325,6 +331,8 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
 
     path = Path(source).expanduser()
     try:
+        if split != "train" and (source.startswith("demo/") or _loader(source)):
+            raise ValueError(f"Files have the split 'train' only, not {split!r}.")
         if source.startswith("demo/"):
             path = Path(__file__).parent / "demo" / "seeds" / f"{source.removeprefix('demo/')}.jsonl"
             return datasets.load_dataset("json", data_files=str(path), split="train")

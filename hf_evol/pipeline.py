@@ -20,6 +20,7 @@ from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
 from hf_evol.hub.publish import check_repo_id, publish
 from hf_evol.output import check_output, is_remote, write_dataset, write_provenance, writing
+from hf_evol.progress import without_datasets_bars
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.summary import summarize
@@ -38,6 +39,7 @@ _SET_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
     col.EVOLVER, col.RESPONDER, *IcIfd.output_columns,
 )  # fmt: skip
+_SCORES = tuple(name for name, kind in IcIfd.output_columns.items() if kind != "string")
 REASON = "dropped_because"
 
 
@@ -125,7 +127,8 @@ def read_seeds(recipe: Recipe) -> Dataset:
         raise SourceError(f"The seed set {recipe.dataset!r} has no rows.")
     if recipe.limit is not None:
         dataset = dataset.select(range(min(recipe.limit, len(dataset))))
-    return to_instructions(dataset, recipe.format)
+    with without_datasets_bars():
+        return to_instructions(dataset, recipe.format)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -152,8 +155,8 @@ def run(recipe: Recipe) -> RunResult:
         HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
     """
     stages = Stages.of(recipe)
-    if recipe.select_by not in _SET_COLUMNS:
-        raise ConfigError(f"select_by must be a score; got {recipe.select_by!r}.")
+    if recipe.select_by not in _SCORES:
+        raise ConfigError(f"select_by must be one of {', '.join(_SCORES)}; got {recipe.select_by!r}.")
     check_output(recipe.output, recipe.overwrite)
     if recipe.push_to:
         check_repo_id(recipe.push_to)
@@ -204,13 +207,15 @@ def _answer(evolved: list[Dataset], stages: Stages, recipe: Recipe) -> tuple[lis
 
 def _part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
     """The kept rows, and the others with their reason."""
-    from datasets import Value
+    from datasets import Dataset, Features, Value
 
     kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
     lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
-    return rows.select(kept), rows.select(lost).add_column(
-        REASON, [reasons[place] for place in lost], feature=Value("string")
-    )
+    if not lost:
+        features = Features(dict(rows.features) | {REASON: Value("string")})
+        return rows, Dataset.from_dict({name: [] for name in features}, features=features)
+    dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
+    return rows.select(kept), dropped
 
 
 def _score(sets: list[Dataset], stages: Stages, recipe: Recipe) -> list[Dataset]:

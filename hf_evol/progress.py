@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _current: _Bar | None = None
 
 
+def _tqdm(**options: Any) -> Any:
+    from huggingface_hub.utils import tqdm  # which HF_HUB_DISABLE_PROGRESS_BARS turns off
+
+    return tqdm(**options)
+
+
 class _Bar:
     def __init__(self, label: str, total: int | None, leave: bool) -> None:
-        from huggingface_hub.utils import tqdm
-
         self.tokens, self.start = 0, time.monotonic()
-        self.tqdm = tqdm(total=total, desc=label, unit=" rows", dynamic_ncols=True, leave=leave)
+        self.tqdm = _tqdm(total=total, desc=label, unit=" rows", dynamic_ncols=True, leave=leave)
 
     def advance(self, rows: int, tokens: int) -> None:
         self.tokens += tokens

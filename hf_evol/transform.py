@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from hf_evol import progress
+from hf_evol import __version__, progress
 from hf_evol.errors import ColumnError, ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Transform:
         """How often each row moves the progress bar."""
         return 1
 
+    def identity(self) -> Any:
+        """What else decides the result: the models' weights and templates, which the settings only name."""
+        return None
+
     def check(self) -> None:
         """Raise what is wrong with the settings or models, before any weights are loaded."""
 
@@ -101,15 +105,17 @@ def map(
         batch_size: rows handed over at a time. Larger is faster, as rows are sorted by length within it; a
             finished batch is written to the `datasets` cache file.
         num_proc: processes; by default one per GPU where there are several, otherwise this process alone.
-            Workers are started with "spawn", and each takes its own GPU.
+            Workers are started with "spawn", and each takes its own GPU; a script must then call this under
+            ``if __name__ == "__main__":``.
         desc: label of the progress bar; by default the transform's.
-        kwargs: further arguments of ``Dataset.map``.
+        kwargs: further arguments of ``Dataset.map``, such as ``remove_columns``.
 
     Raises:
         ColumnError: an input column is missing.
         ConfigError: the transform's settings, or its models, can't work. Nothing has been loaded then.
     """
-    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+    from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+    from datasets.fingerprint import Hasher
 
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         options = {"batch_size": batch_size, "num_proc": num_proc} | kwargs
@@ -129,16 +135,28 @@ def map(
     if not len(dataset):  # Dataset.map would leave the new columns out
         features = transform.features(dataset.features)
         return Dataset.from_dict({name: [] for name in features}, features=features)
+    removed = kwargs.get("remove_columns") or []
+    removed = [removed] if isinstance(removed, str) else removed
+    kept = {name: kind for name, kind in transform.features(dataset.features).items() if name not in removed}
+    # Beside the settings, which Dataset.map looks at: weights that change under one name give other results.
+    decisive = [dataset._fingerprint, transform, transform.identity(), __version__, sorted(removed)]
     options = {
         "batched": True,
         "batch_size": batch_size,
-        "features": transform.features(dataset.features),
+        "features": Features(kept),
         "with_rank": True,
+        "new_fingerprint": Hasher.hash(decisive),
     } | kwargs
     processes = num_proc or _gpu_count()
     if processes > 1 and len(dataset) > 1:
         with _spawning(processes):
-            return dataset.map(transform, num_proc=processes, desc=desc or transform.label, **options)
+            try:
+                return dataset.map(transform, num_proc=processes, desc=desc or transform.label, **options)
+            except EOFError as error:  # a worker ended before it began
+                raise ConfigError(
+                    "The worker processes could not start. A script that uses several processes must call hf_evol under "
+                    "if __name__ == '__main__':, as each worker imports the script anew; or pass num_proc=1."
+                ) from error
     with progress.without_datasets_bars() as shown, ExitStack() as stack:
         if shown:  # our bar, which counts tokens too, in place of the one of datasets
             total = len(dataset) * transform.passes

@@ -184,3 +184,40 @@ def test_the_plan_loads_no_model(recipe, monkeypatch):
     monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
     plan = pipeline.plan(recipe)
     assert plan.n_seeds == len(TEXTS) + 2 and plan.prompt_tokens > 1000 and plan.methods[0] == "constraint"
+
+
+def test_processes_change_no_byte(recipe, talkative, tmp_path):
+    """Also where no row is dropped, which leaves a table of several pieces whole."""
+    from dataclasses import replace
+
+    recipe = replace(recipe, limit=4, rounds=1, max_new_tokens=300, temperature=1.0)
+    hf_evol.run(recipe)
+    hf_evol.run(replace(recipe, output=str(tmp_path / "two"), num_proc=2))
+    for file in (tmp_path / "out").rglob("*.parquet"):
+        ours = Dataset.from_parquet(str(file)).to_list()
+        assert Dataset.from_parquet(str(tmp_path / "two" / file.relative_to(tmp_path / "out"))).to_list() == ours
+
+
+def test_nothing_dropped_from_a_table_of_several_pieces():
+    from datasets import concatenate_datasets
+
+    rows = Dataset.from_dict({"id": ["a-0", "a-1"]})
+    kept, lost = pipeline._part(concatenate_datasets([rows, rows]), ["kept"] * 4)
+    assert len(kept) == 4 and len(lost) == 0 and pipeline.REASON in lost.column_names
+
+
+def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, tiny_model, tmp_path):
+    import shutil
+    from dataclasses import replace
+
+    from tiny_models import build_llama
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    recipe = replace(recipe, model=str(folder), limit=3, rounds=1, journal=False, file_format="json")
+    hf_evol.run(recipe)
+    first = (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes()
+    models.release()
+    build_llama(seed=9).save_pretrained(folder)
+    hf_evol.run(replace(recipe, overwrite=True))
+    assert (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes() != first

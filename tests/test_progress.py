@@ -26,7 +26,7 @@ def bars(monkeypatch):
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr("huggingface_hub.utils.tqdm", Recorder)
+    monkeypatch.setattr(progress, "_tqdm", Recorder)
     return made
 
 

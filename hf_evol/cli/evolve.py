@@ -16,13 +16,15 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     from collections import Counter
     from dataclasses import replace
 
-    from hf_evol.columns import EVOL_STATUS, reason
-    from hf_evol.output import check_output
+    from hf_evol.cli.options import stage_rows
+    from hf_evol.columns import EVOL_STATUS, HISTORY, reason
     from hf_evol.pipeline import MAP_ROWS, Stages, read_seeds
     from hf_evol.transform import map
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
-    check_output(recipe.output, recipe.overwrite)
-    rows = map(read_seeds(recipe), evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
+    seeds = stage_rows(recipe)
+    if HISTORY not in seeds.column_names:  # otherwise the rows are evolved already, and go on from their round
+        seeds = read_seeds(recipe)
+    rows = map(seeds, evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
     save("evolve", recipe, rows)
-    print_counts(f"Round {recipe.rounds}", Counter(reason(status) for status in rows[EVOL_STATUS]))
+    print_counts("Last round", Counter(reason(status) for status in rows[EVOL_STATUS]))

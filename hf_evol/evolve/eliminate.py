@@ -100,6 +100,9 @@ class Eliminate(Transform):
     def uses_model(self) -> bool:
         return self.judge is not None
 
+    def identity(self) -> Any:
+        return self.judge.identity() if self.judge is not None else None
+
     def check(self) -> None:
         if self.judge is not None:
             self.judge.check()

@@ -49,7 +49,8 @@ class EvolInstruct(Transform):
     """Rewrite each instruction into a harder or rarer one, for one or more rounds.
 
     Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
-    number at the end of the row's id. A row that is already evolved goes on from its ``round``, so three maps
+    number at the end of the row's id. In float32 a row's text is the same in any arrangement of rows; in half
+    precision, rounding may differ with the batch. A row that is already evolved goes on from its ``round``, so three maps
     with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a round keeps its last good
     instruction, and the next round starts from that one; so does a row that `Eliminate` has flagged.
 
@@ -127,6 +128,9 @@ class EvolInstruct(Transform):
     def check(self) -> None:
         self.model.check()
 
+    def identity(self) -> Any:
+        return self.model.identity()
+
     def method(self, row_id: str, round: int) -> Method:
         """The method of the row with this id in a round, counted from 0."""
         return self.methods[(position(row_id) + round) % len(self.methods)]
@@ -190,14 +194,26 @@ class EvolInstruct(Transform):
 
 def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
     """One mutable record a row: where the next round starts from."""
-    n = len(batch[col.ID])
+    nothing = [None] * len(batch[col.ID])
     instructions = list(batch[col.INSTRUCTION])
-    for place, flag in enumerate(batch.get(col.ELIMINATION, ())):
-        if flag not in (None, col.KEPT):
-            instructions[place] = batch[col.PARENT_INSTRUCTION][place]
-    seeds = batch.get(col.SEED_INSTRUCTION, instructions)
-    rounds, histories = batch.get(col.ROUND, [0] * n), batch.get(col.HISTORY, [[]] * n)
+    if col.PARENT_INSTRUCTION in batch:
+        for place, flag in enumerate(batch.get(col.ELIMINATION, ())):
+            if flag not in (None, col.KEPT):
+                instructions[place] = batch[col.PARENT_INSTRUCTION][place]
+    seeds, rounds, histories = (batch.get(name, nothing) for name in (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY))
+    for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
+        wrong = [value for value in values if value is not None and not isinstance(value, kind)]
+        if wrong:
+            raise ColumnError(
+                f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename that column."
+            )
     return [
-        {col.ID: i, col.INSTRUCTION: text, col.SEED_INSTRUCTION: seed, col.ROUND: done, col.HISTORY: list(history)}
-        for i, text, seed, done, history in zip(batch[col.ID], instructions, seeds, rounds, histories, strict=True)
+        {
+            col.ID: row_id,
+            col.INSTRUCTION: text,
+            col.SEED_INSTRUCTION: text if seed is None else seed,
+            col.ROUND: done or 0,
+            col.HISTORY: list(history or []),
+        }
+        for row_id, text, seed, done, history in zip(batch[col.ID], instructions, seeds, rounds, histories, strict=True)
     ]

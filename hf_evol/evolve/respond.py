@@ -65,10 +65,17 @@ class Respond(Transform):
     def check(self) -> None:
         self.model.check()
 
+    def identity(self) -> Any:
+        return self.model.identity()
+
     def apply(self, batch: Batch) -> Batch:
         instructions = batch[col.INSTRUCTION]
         inputs = batch.get(col.INPUT, [None] * len(instructions))
-        usable = [place for place, text in enumerate(instructions) if isinstance(text, str) and text.strip()]
+        usable = [
+            place
+            for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
+            if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
+        ]
         chats = [chat(respond_prompt(instructions[place], inputs[place])) for place in usable]
         keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
         completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))

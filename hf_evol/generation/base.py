@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -28,7 +29,7 @@ class SamplingParams:
     max_new_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise ConfigError(f"temperature must be 0 (greedy) or more; got {self.temperature!r}.")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be over 0 and at most 1; got {self.top_p!r}.")

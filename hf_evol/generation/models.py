@@ -49,6 +49,9 @@ class ModelSpec:
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16; got {self.dtype!r}.")
 
+        if self.n_parameters is not None and (not isinstance(self.n_parameters, int) or self.n_parameters < 1):
+            raise ConfigError(f"n_parameters must be a whole number, or None; got {self.n_parameters!r}.")
+
     @property
     def path(self) -> str:
         """What ``from_pretrained`` is given."""
@@ -230,7 +233,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str
     Where a turn's text holds a special token of the tokenizer, the template is rendered around a stand-in,
     and the text is encoded apart, as ordinary characters: text from data can't end its turn or begin another.
     """
-    special = {str(token) for token in tokenizer.all_special_tokens}
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     if not any(token in turn["content"] for token in special for turn in chat):
         return tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
     marks = [f"\ue000{number}\ue001" for number in range(len(chat))]
@@ -245,7 +248,30 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str
             )
         ids += tokenizer(before, add_special_tokens=False)["input_ids"]
         ids += encode_text(tokenizer, [turn["content"]], special_tokens=False)[0]
+    if any(mark in rendered for mark in marks):
+        raise ModelError("The chat template repeats a turn's text; special tokens in it can't be made safe.")
     return ids + tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+
+def check_chat_template(spec: ModelSpec) -> None:
+    """Raise `ConfigError` unless the chat template renders a user turn."""
+    import jinja2
+
+    try:
+        render_chat(load_tokenizer(spec), [{"role": "user", "content": "A question?"}])
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"The chat template of {spec.name!r} can't render a user turn: {error}") from error
+
+
+def check_device(spec: ModelSpec) -> None:
+    """Raise `ConfigError` unless the device asked for is there."""
+    import torch
+
+    try:
+        torch.empty(0, device=choose_device(spec))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device {spec.device!r} can't be used: {reason}") from error
 
 
 def _model_error(spec: ModelSpec, part: str, error: Exception) -> ModelError:

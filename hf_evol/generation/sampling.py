@@ -42,7 +42,9 @@ def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) ->
     """
     if params.temperature == 0:
         return logits.argmax(-1)
-    probabilities = (logits.float() / params.temperature).softmax(-1)
+    logits = logits.float()
+    # From the greatest logit down: a tiny temperature then gives minus infinities, not a difference of infinities.
+    probabilities = ((logits - logits.amax(-1, keepdim=True)) / params.temperature).softmax(-1)
     probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     cumulative = probabilities.cumsum(-1)
     # A token is in the nucleus if the tokens before it do not reach top_p; the first one always is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,8 @@ class TransformersEngine:
                 f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
                 "hf_evol.ModelSpec, or --chat-template FILE.jinja on the command line."
             )
+        models.check_chat_template(self.model)
+        models.check_device(self.model)
 
     def identity(self) -> dict[str, object]:
         template = models.load_tokenizer(self.model).chat_template
@@ -58,6 +61,11 @@ class TransformersEngine:
     ) -> Iterator[list[tuple[int, Completion]]]:
         self.check()
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise ModelError(
+                f"The model {self.model.name!r} ({type(model).__name__}) keeps its state in a form of its own; only models "
+                "with a key-value cache can generate here. Serve it elsewhere, or choose another."
+            )
         context = models.context_length(model.config)
         prompts = [models.render_chat(tokenizer, chat) for chat in chats]
         too_long = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
@@ -83,7 +91,8 @@ class TransformersEngine:
                     )
                 _sizes[self] = size // 2
                 batch = [i for row, i in enumerate(batch) if row in decoder.done]
-            waiting = [i for i in waiting if i not in set(batch)]
+            ended = set(batch)
+            waiting = [i for i in waiting if i not in ended]
 
 
 def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
@@ -162,7 +171,7 @@ class _Decoder:
                     self.done.update(row for row, _ in finished)
                     yield finished
                     lines = torch.tensor(keep, device=device, dtype=torch.long)
-                    cache.batch_select_indices(lines)
+                    cache.reorder_cache(lines)
                     tokens, mask, positions = tokens[lines], mask[lines], positions[lines]
                     rows = [rows[line] for line in keep]
                 ids = tokens[:, None]

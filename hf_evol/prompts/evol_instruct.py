@@ -63,8 +63,9 @@ class Method:
     def __post_init__(self) -> None:
         if self.kind not in ("in_depth", "in_breadth"):
             raise ConfigError(f"Method {self.name!r} has kind {self.kind!r}; allowed: 'in_depth', 'in_breadth'.")
-        if not self.name or not isinstance(self.name, str):
-            raise ConfigError(f"A method needs a name that is a non-empty string, not {self.name!r}.")
+        for field in (self.name, self.template):
+            if not field or not isinstance(field, str):
+                raise ConfigError(f"A method needs a name and a template that are non-empty strings, not {field!r}.")
         Template(self.template)
 
     def prompt(self, instruction: str) -> str:
@@ -91,9 +92,9 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     """Turn what a user wrote into methods, in rotation order.
 
     Args:
-        methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file, or a sequence of
-            method names and `Method` objects. A YAML file holds a list whose items are names of built-in
-            methods or mappings with ``name``, ``template`` and, optionally, ``kind``.
+        methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file that holds a list, or a
+            sequence. Items are names of built-in methods, `Method` objects, or mappings with ``name``,
+            ``template`` and, optionally, ``kind``.
 
     Raises:
         ConfigError: unknown names, a malformed file, no methods, or two methods of one name.
@@ -112,33 +113,25 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     return resolved
 
 
-def _one_method(method: str | Method) -> Method:
+def _one_method(method: str | dict[str, str] | Method) -> Method:
     if isinstance(method, Method):
         return method
-    if method in METHODS:
+    if isinstance(method, dict) and {"name", "template"} <= method.keys() <= {"name", "template", "kind"}:
+        return Method(**method)
+    if isinstance(method, str) and method in METHODS:
         return METHODS[method]
     raise ConfigError(
         f"Unknown method {method!r}. Built-in methods: {', '.join(METHODS)}. Presets: {', '.join(PRESETS)}. "
-        "Own methods: hf_evol.Method(name, template), or a YAML file ending in .yaml."
+        "Own methods: hf_evol.Method(name, template), a mapping with name, template and optionally kind, or a file of "
+        "those ending in .yaml."
     )
 
 
-def _read_yaml(path: Path) -> list[str | Method]:
+def _read_yaml(path: Path) -> list[str | dict[str, str]]:
     try:
         items = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the methods file {str(path)!r}: {error}") from error
     if not isinstance(items, list):
         raise ConfigError(f"The methods file {str(path)!r} must hold a list of names or of name/template mappings.")
-    methods: list[str | Method] = []
-    for item in items:
-        if isinstance(item, str):
-            methods.append(item)
-        elif isinstance(item, dict) and {"name", "template"} <= item.keys() <= {"name", "template", "kind"}:
-            methods.append(Method(**item))
-        else:
-            raise ConfigError(
-                f"In the methods file {str(path)!r}: expected a name, or a mapping with name, template and "
-                f"optionally kind; got {item!r}."
-            )
-    return methods
+    return items

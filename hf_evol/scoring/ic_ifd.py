@@ -75,6 +75,10 @@ class IcIfd(Transform):
     def check(self) -> None:
         models.load_config(self.model)
         models.load_tokenizer(self.model)
+        models.check_device(self.model)
+
+    def identity(self) -> Any:
+        return models.weights_identity(self.model)
 
     def apply(self, batch: Batch) -> Batch:
         instructions, outputs = batch[col.INSTRUCTION], batch[col.OUTPUT]
@@ -91,7 +95,7 @@ class IcIfd(Transform):
 
 def join_input(instruction: Any, input: Any) -> str | None:
     """Q: the instruction and, on a new line, the input where there is one; None without an instruction."""
-    if not isinstance(instruction, str):
+    if not isinstance(instruction, str) or not (input is None or isinstance(input, str)):
         return None
     return f"{instruction}\n{input}" if input else instruction
 

@@ -248,7 +248,7 @@ def test_options_come_before_the_recipe_file(call, here, tiny_model, seed_file):
 def test_the_stages_chain(call, tiny_model, seed_file):
     model = ["--model", tiny_model]
     code, said = call("evolve", "--dataset", seed_file, *model, *SHORT, "--rounds", "2", "--output", "evolved")
-    assert (code, "3 rows in evolved" in said, "Round 2: " in said) == (0, True, True)
+    assert (code, "3 rows in evolved" in said, "Last round: " in said) == (0, True, True)
     code, said = call(
         "respond", "--dataset", "evolved", *model, *SHORT, "--output", "answered", "--file-format", "json"
     )
@@ -265,6 +265,16 @@ def test_the_stages_chain(call, tiny_model, seed_file):
     lengths = dict(zip(scored["id"], scored["n_tokens_q"], strict=True))
     expected = sorted(lengths, key=lambda row_id: (-lengths[row_id], row_id))[:2]
     assert best["id"][:] == sorted(expected)
+
+
+def test_evolving_an_evolved_set_goes_on_from_its_round(call, tiny_model, seed_file):
+    from datasets import load_dataset
+
+    model = ["--model", tiny_model]
+    for source, rounds, output in ((seed_file, "2", "whole"), (seed_file, "1", "first"), ("first", "1", "second")):
+        assert call("evolve", "--dataset", source, *model, *SHORT, "--rounds", rounds, "--output", output)[0] == 0
+    whole, second = (load_dataset(name, split="train").to_list() for name in ("whole", "second"))
+    assert whole == second and whole[0]["round"] == 2
 
 
 def test_a_selection_by_threshold_lowest_and_group(call, here):

@@ -33,6 +33,8 @@ def test_what_models_add_is_taken_off(reply, clean):
     [
         'Explain "irony" and "sarcasm"',
         '"Yes" or "no"?',
+        "What does </think> mean in HTML?",
+        "Use `</think>` to close the block. Then go on.",
         "Use <think> tags to mark the thinking block in your answer.",
         "# Title\nWrite a heading like this.",
         "```python\nprint(1)\n```\nExplain the code above.",

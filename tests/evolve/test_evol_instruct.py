@@ -233,6 +233,17 @@ def test_wrong_settings_fail_at_construction(settings, fragment):
         EvolInstruct(**({"model": "embedded"} | settings))
 
 
+def test_null_columns_of_ours_count_as_absent_and_others_are_refused():
+    engine = Scripted(lambda p: said("new"))
+    batch = {"id": ["a-0"], "instruction": ["old"], "round": [None], "history": [None], "seed_instruction": [None],
+             "elimination": ["odd"]}  # fmt: skip
+    out = EvolInstruct(engine, journal=False)(batch)
+    assert out[col.ROUND] == [1] and out[col.SEED_INSTRUCTION] == ["old"] and len(out[col.HISTORY][0]) == 1
+    for name, value in (("round", "first"), ("history", "long")):
+        with pytest.raises(ColumnError, match=f"Column '{name}' holds"):
+            EvolInstruct(engine, journal=False)({"id": ["a-0"], "instruction": ["old"], name: [value]})
+
+
 def test_missing_columns_and_ids(tiny_model, seeds):
     with pytest.raises(ColumnError, match=r"'instruction' not found. Columns present: 'id'.*to_instructions"):
         evolver(tiny_model)({"id": ["a-0"]})

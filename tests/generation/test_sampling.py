@@ -49,13 +49,19 @@ def test_edges_of_the_noise(top_p):
     assert torch.equal(last, best if top_p < 1 else logits.argmin(-1))
 
 
+def test_a_tiny_temperature_is_greedy():
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(1)) * 50
+    drawn = sample(logits, SamplingParams(temperature=1e-40), torch.full((4,), 0.9))
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
 def test_greedy_needs_no_noise():
     logits = torch.tensor([[0.0, 3.0, 1.0]])
     assert sample(logits, SamplingParams(temperature=0.0), None).tolist() == [1]
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0},
-                                   {"temperature": float("nan")}])  # fmt: skip
+                                   {"temperature": float("nan")}, {"temperature": float("inf")}])  # fmt: skip
 def test_wrong_parameters(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         SamplingParams(**wrong)

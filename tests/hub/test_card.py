@@ -85,7 +85,7 @@ selected. 10 seed rows gave 8 evolved rows, of which
 ```python
 from datasets import load_dataset
 
-selected = load_dataset("user/evolved", split="train")
+selected = load_dataset("user/evolved", "selected", split="train")
 round_1 = load_dataset("user/evolved", "round_1", split="train")
 ```
 
@@ -168,7 +168,8 @@ Plain text.
 
 The instructions and responses are machine-made and unchecked by people: they may be wrong, biased or unanswerable, and
 they inherit the faults of the seed set and of the models. IC-IFD depends on the scorer, so compare scores of one scorer
-only.
+only. As in the paper, the seed row's input is carried through unchanged, also where a brand-new instruction no longer
+fits it.
 
 ## Run it again
 

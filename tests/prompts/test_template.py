@@ -61,7 +61,7 @@ def test_methods_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "fragment"),
-    [("name: x", "must hold a list"), ("- {name: x}", "expected a name"), ("- [", "Cannot read"), ("[]", "one or more"),
+    [("name: x", "must hold a list"), ("- {name: x}", "Unknown method"), ("- {name: x, template: 5}", "non-empty strings"), ("- [", "Cannot read"), ("[]", "one or more"),
      ("- deepen\n- deepen", "different names"), ("- {name: x, template: '{instruction}', kind: odd}", "in_breadth")],
 )  # fmt: skip
 def test_bad_method_files_are_refused(tmp_path, text, fragment):
