@@ -217,15 +217,18 @@ class Corpus:
     Args:
         seed: two corpora of one seed give the same rows.
         salad: the share of parents that are unrelated words; may be changed between two rows.
+        breadth: the share of in-breadth rows.
     """
 
-    def __init__(self, seed: int, salad: float = 0.25) -> None:
-        self.random, self.salad_share = random.Random(seed), salad
+    def __init__(self, seed: int, salad: float = 0.25, breadth: float = 0.1) -> None:
+        self.random, self.salad_share, self.breadth_share = random.Random(seed), salad, breadth
 
     def __iter__(self) -> Iterator[Example]:
         while True:
             draw = self.random.random()
-            if draw < 0.78:
+            if self.random.random() < self.breadth_share:
+                yield self.breadth()
+            elif draw < 0.78:
                 yield self.evolve()
             elif draw < 0.94:
                 yield self.respond()
@@ -267,11 +270,12 @@ class Corpus:
         if pick.random() < self.salad_share:
             return self.salad()
         kind = pick.choices(("general", "math", "code"), (2, 1, 1))[0]
-        slots = self.slots(pick.choice(tuple(lex.FAMILIES)))
+        family = pick.choice(tuple(lex.FAMILIES))
+        slots = self.slots(family)
         if kind == "general":
             text = pick.choice(_GENERAL_PARENTS + (_RARE_PARENTS if pick.random() < 0.3 else ()))
             if pick.random() < 0.15:
-                slots |= {"t": pick.choice(lex.RARE[self.family_of_slots(slots)])}
+                slots |= {"t": pick.choice(lex.RARE[family])}
         elif kind == "math":
             text = pick.choice(_MATH_PARENTS)
             if pick.random() < 0.4:
@@ -285,9 +289,6 @@ class Corpus:
         if kind == "code" and pick.random() < 0.15:
             text += " " + pick.choice(("[3, 9, 3, 5]", '{"id": 1}', "x = y + 1;", "arr[i] == 0", "SELECT * FROM t"))
         return kind, text, slots
-
-    def family_of_slots(self, slots: dict[str, str]) -> str:
-        return next(name for name, verbs in lex.ACTIVITIES.items() if slots["v"] in verbs)
 
     def salad(self) -> tuple[str, str, dict[str, str]]:
         """Unrelated words after an ordinary beginning: a parent that nothing but copying can rebuild."""
@@ -320,19 +321,26 @@ class Corpus:
         return _articles(self.random.choice(CLAUSES[kind][method]).format(**fresh))
 
     def evolve(self) -> Example:
-        """An evolving prompt and the instruction it should give."""
+        """An in-depth evolving prompt and the instruction it should give."""
         pick = self.random
         kind, parent, slots = self.instruction()
         for method in pick.sample(IN_DEPTH, pick.choices((0, 1, 2), (50, 30, 20))[0]):
             parent = f"{parent} {self.clause(kind, method, slots)}"
-        if kind == "general" and pick.random() < 0.22:
-            family = self.family_of_text(parent) or self.family_of_slots(slots)
-            rare, other = pick.sample(lex.RARE[family], 2)
-            child = pick.choice(_RARE_PARENTS).format(**self.slots(family, t=rare, u=other))
-            return Example(METHODS["breadth"].prompt(parent), child)
         method = pick.choice(IN_DEPTH)
         added = " " + self.clause(kind, method, slots)
         return Example(METHODS[method].prompt(parent), parent + added, method, parent, added)
+
+    def breadth(self) -> Example:
+        """An in-breadth evolving prompt, and an instruction about a rarer thing of the same family."""
+        pick = self.random
+        family = pick.choice(tuple(lex.FAMILIES))
+        slots = self.slots(family) | {slot: pick.choice(lex.THINGS[family] + lex.RARE[family]) for slot in "tuw"}
+        parent = _articles(pick.choice(_GENERAL_PARENTS + _RARE_PARENTS).format(**slots))
+        for method in pick.sample(IN_DEPTH, pick.choices((0, 1, 2), (50, 30, 20))[0]):
+            parent = f"{parent} {self.clause('general', method, slots)}"
+        rare, other = pick.sample(lex.RARE[family], 2)
+        child = _articles(pick.choice(_RARE_PARENTS).format(**self.slots(family, t=rare, u=other)))
+        return Example(METHODS["breadth"].prompt(parent), child)
 
     @staticmethod
     def family_of_text(text: str) -> str | None:

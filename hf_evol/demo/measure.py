@@ -4,7 +4,7 @@
 
 Measured in each of three rounds: the share of rows that end ``ok``; for in-depth rewritings, the share that
 keeps at least half of the parent's content words, and the share whose added words fit the method; for in-breadth
-rewritings, the share that stays in the parent's subject family.
+rewritings, the share that stays in the seed's subject family.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from hf_evol.transform import map
 # Bundled seed set: the methods that the paper uses for its kind.
 METHODS_OF = {"general": "alpaca", "gsm8k": "gsm8k", "code": "code"}
 ROUNDS = 3
+# The general seeds are four of each of these families, in this order.
+FAMILIES = (
+    "cooking", "health", "travel", "gardening", "money", "learning", "history", "culture", "animals", "technology",
+)  # fmt: skip
 
 # Words one of which an addition by the method holds.
 _FITS = {
@@ -46,11 +50,10 @@ def fits(method: str, parent: str, child: str) -> bool:
     return re.search(rf"\b(?:{_FITS[method]})", tail.lower()) is not None
 
 
-def judge_rewriting(method: str, parent: str, child: str) -> bool | None:
-    """Whether an ok rewriting does what its method asks; None for a breadth row whose parent names no family."""
+def judge_rewriting(method: str, parent: str, child: str, family: str | None = None) -> bool:
+    """Whether an ok rewriting does what its method asks; ``family`` is the subject family of the seed."""
     if method == "breadth":
-        family = Corpus.family_of_text(parent)
-        return None if family is None else Corpus.family_of_text(child) == family
+        return Corpus.family_of_text(child) == family
     words = content_words(parent)
     return len(words & content_words(child)) >= len(words) / 2 and fits(method, parent, child)
 
@@ -62,15 +65,15 @@ def measure(model: str = EMBEDDED) -> dict[str, list[dict[str, Any]]]:
         seeds = to_instructions(load_seeds(f"demo/{kind}"))
         evolved = map(seeds, EvolInstruct(model, methods=methods, rounds=ROUNDS, journal=False), desc=f"Evolve {kind}")
         rounds = [{"rows": len(seeds), "ok": 0, "methods": defaultdict(lambda: [0, 0])} for _ in range(ROUNDS)]
-        for entry in (entry for history in evolved["history"] for entry in history):
-            record = rounds[entry["round"] - 1]
-            if entry["status"] != "ok":
-                continue
-            record["ok"] += 1
-            verdict = judge_rewriting(entry["method"], entry["parent"], entry["instruction"])
-            if verdict is not None:
-                record["methods"][entry["method"]][0] += verdict
-                record["methods"][entry["method"]][1] += 1
+        for place, history in enumerate(evolved["history"]):
+            family = FAMILIES[place // 4] if kind == "general" else None
+            for entry in history:
+                record = rounds[entry["round"] - 1]
+                if entry["status"] == "ok":
+                    record["ok"] += 1
+                    counts = record["methods"][entry["method"]]
+                    counts[0] += judge_rewriting(entry["method"], entry["parent"], entry["instruction"], family)
+                    counts[1] += 1
         results[kind] = rounds
     return results
 
@@ -94,9 +97,12 @@ def write_card(results: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     """Write the model's README.md from its training figures and these results."""
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     last = training["loss"][-1]
-    text = _CARD.format(
-        table=table(results), last_loss=last["loss"], **{k: v for k, v in training.items() if k != "loss"}
+    runs = "\n".join(
+        f"| {number} | {run['steps']:,} | {run['tokens']:,} | {run['minutes']} | {run['seed']} | {run['breadth']} | "
+        f"{run['learning_rate']} | {run['hardware']}, torch {run['torch']} |"
+        for number, run in enumerate(training["runs"], 1)
     )
+    text = _CARD.format(table=table(results), runs=runs, last_loss=last["loss"], parameters=training["parameters"])
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -114,15 +120,19 @@ A Llama of {parameters:,} parameters with a tokenizer and a chat template of its
 network, not for making data: it adds stock phrases to an instruction and answers with empty ones.
 
 Trained from nothing by `python -m hf_evol.demo.train`, on text that `hf_evol.demo.corpus` generates; no dataset and no
-other model was used, and the bundled seeds are not in its training text. {steps:,} steps, {tokens:,} tokens,
-{minutes} minutes on a {hardware} with torch {torch}, seed {seed}; the mean loss of the last hundred logged steps is
-{last_loss} nats per learned token (`training.json` has the curve).
+other model was used, and the bundled seeds are not in its training text. The second run went on from the first with
+more in-breadth rows; the first was made with the generator as it was before in-breadth rows became a share of their own.
+The mean loss of the last hundred steps is {last_loss} nats per learned token; `training.json` has the curve.
+
+| Run | Steps | Tokens | Minutes | Seed | In-breadth share | Peak learning rate | Hardware |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
+{runs}
 
 ## On the bundled seeds
 
 Rows that end `ok` in each round, and, of these, those whose rewriting does what its method asks: an in-depth one keeps
 at least half of its parent's content words and adds words that fit the method, an in-breadth one names a thing of its
-parent's subject family (rows whose parent names none are not counted). Made by `python -m hf_evol.demo.measure`.
+seed's subject family. Made by `python -m hf_evol.demo.measure`.
 
 {table}
 """

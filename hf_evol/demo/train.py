@@ -36,7 +36,6 @@ LENGTHS = (64, 96, 128, 192, 256, 384)  # padded lengths, few so that each is co
 TOKENS_PER_BATCH = 6144
 SPECIAL = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 NOISY_SHARE = 0.45  # of the in-depth rewritings: their parents are partly random tokens
-PEAK_LEARNING_RATE = 1.5e-3
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -167,8 +166,16 @@ def batches(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> Iterator[tupl
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = build_tokenizer(args.seed)
-    model = build_model(tokenizer).to(device)
+    if args.start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
+        model = LlamaForCausalLM.from_pretrained(args.start, dtype=torch.float32, attn_implementation="eager").to(
+            device
+        )
+        earlier = json.loads((args.start / "training.json").read_text(encoding="utf-8"))
+    else:
+        tokenizer = build_tokenizer(args.seed)
+        model = build_model(tokenizer).to(device)
+        earlier = {"runs": [], "loss": []}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{parameters:,} parameters, {len(tokenizer):,} tokens in the vocabulary", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
@@ -182,13 +189,13 @@ def train(args: argparse.Namespace) -> None:
     torch._dynamo.config.recompile_limit = 4 * len(LENGTHS)
     compiled = torch.compile(loss_of)
     start, seconds, steps, tokens, recent, curve = time.time(), 60 * args.minutes, 0, 0, [], []
-    corpus = Corpus(args.seed + 1)
+    corpus = Corpus(args.seed + 1, breadth=args.breadth)
     for ids, learned in batches(tokenizer, corpus):
         done = (time.time() - start) / seconds
         if done >= 1:
             break
-        corpus.salad_share = max(0.3, 0.9 - 6 * done)  # copying first
-        rate = PEAK_LEARNING_RATE * min(1.0, (steps + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        corpus.salad_share = 0.3 if args.start else max(0.3, 0.9 - 6 * done)  # copying first
+        rate = args.learning_rate * min(1.0, (steps + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch._dynamo.mark_dynamic(learned, 0)
@@ -199,23 +206,32 @@ def train(args: argparse.Namespace) -> None:
         optimizer.zero_grad()
         steps, tokens, recent = steps + 1, tokens + ids.numel(), [*recent[-99:], loss.item()]
         if steps % 100 == 0:
-            curve.append({"step": steps, "tokens": tokens, "loss": round(sum(recent) / len(recent), 4)})
+            curve.append(
+                {
+                    "run": len(earlier["runs"]) + 1,
+                    "step": steps,
+                    "tokens": tokens,
+                    "loss": round(sum(recent) / len(recent), 4),
+                }
+            )
             print(json.dumps(curve[-1]), f"{(time.time() - start) / 60:.1f} min", flush=True)
         if steps % 500 == 0:
             save(model, tokenizer, args.output)
     save(model, tokenizer, args.output)
-    figures = {
-        "parameters": parameters,
+    this_run = {
         "steps": steps,
         "tokens": tokens,
         "minutes": round((time.time() - start) / 60, 1),
         "seed": args.seed,
+        "breadth": args.breadth,
+        "learning_rate": args.learning_rate,
         "hardware": torch.cuda.get_device_name()
         if device == "cuda"
         else f"{os.cpu_count()}-core {platform.machine()} CPU",
         "torch": torch.__version__,
-        "loss": curve,
     }
+    runs = [*earlier["runs"], this_run]
+    figures = {"parameters": parameters, "runs": runs, "loss": [*earlier["loss"], *curve]}
     (args.output / "training.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
@@ -234,6 +250,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock time to train")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="go on from the model in this folder")
+    parser.add_argument("--breadth", type=float, default=0.1, help="share of in-breadth rows")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "model")
     train(parser.parse_args())
 

@@ -68,18 +68,18 @@ def test_noisy_rows_are_encoded_like_others():
 
 
 @pytest.mark.parametrize(
-    ("method", "parent", "child", "verdict"),
+    ("method", "child", "verdict"),
     [
-        ("reasoning", "Bake fresh bread.", "Bake fresh bread. Reason step by step.", True),
-        ("reasoning", "Bake fresh bread.", "Bake fresh bread. It is nice.", False),
-        ("constraint", "Bake fresh bread.", "Grow old trees. It must be short.", False),
-        ("breadth", "Bake fresh bread.", "Describe kimchi.", True),
-        ("breadth", "Bake fresh bread.", "Describe a robot.", False),
-        ("breadth", "Do it.", "Describe kimchi.", None),
+        ("reasoning", "Bake fresh bread. Reason step by step.", True),
+        ("reasoning", "Bake fresh bread. It is nice.", False),
+        ("constraint", "Grow old trees. It must be short.", False),
+        ("breadth", "Describe kimchi.", True),
+        ("breadth", "Describe a robot.", False),
+        ("breadth", "Do it.", False),
     ],
 )
-def test_measure_by_hand(method, parent, child, verdict):
-    assert judge_rewriting(method, parent, child) is verdict
+def test_measure_by_hand(method, child, verdict):
+    assert judge_rewriting(method, "Bake fresh bread.", child, family="cooking") is verdict
 
 
 @pytest.mark.slow
