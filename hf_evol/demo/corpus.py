@@ -342,22 +342,6 @@ class Corpus:
         child = _articles(pick.choice(_RARE_PARENTS).format(**self.slots(family, t=rare, u=other)))
         return Example(METHODS["breadth"].prompt(parent), child)
 
-    @staticmethod
-    def family_of_text(text: str) -> str | None:
-        """The family most of whose things are named in ``text``, or None."""
-        padded = f" {text.lower()} "
-        for mark in ".,?:;!":
-            padded = padded.replace(mark, " ")
-        counts = {
-            family: sum(
-                f" {thing.lower().removeprefix('a ').removeprefix('an ').removeprefix('the ')} " in padded
-                for thing in (*lex.THINGS[family], *lex.RARE[family])
-            )
-            for family in lex.FAMILIES
-        }
-        best = max(counts, key=counts.__getitem__)
-        return best if counts[best] else None
-
     def respond(self) -> Example:
         """A response prompt and its answer."""
         kind, text, slots = self.instruction()
