@@ -22,7 +22,7 @@ _HOME = {
     "Recipe": "hf_evol.pipeline",
     "run": "hf_evol.pipeline",
     "equal_size": "hf_evol.selection",
-    "load_seeds": "hf_evol.formats",
+    "load_seeds": "hf_evol.sources",
     "map": "hf_evol.transform",
     "publish": "hf_evol.hub.publish",
     "select": "hf_evol.selection",

@@ -12,7 +12,7 @@ from hf_evol.errors import ConfigError, MissingExtraError, SourceError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
-from hf_evol.formats import load_seeds, to_instructions
+from hf_evol.formats import to_instructions
 from hf_evol.generation import models
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
@@ -25,6 +25,7 @@ from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.summary import summarize
 from hf_evol.selection import select
+from hf_evol.sources import load_seeds
 from hf_evol.transform import map
 
 if TYPE_CHECKING:

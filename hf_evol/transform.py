@@ -114,8 +114,7 @@ def map(
         ColumnError: an input column is missing.
         ConfigError: the transform's settings, or its models, can't work. Nothing has been loaded then.
     """
-    from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
-    from datasets.fingerprint import Hasher
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         options = {"batch_size": batch_size, "num_proc": num_proc} | kwargs
@@ -132,6 +131,15 @@ def map(
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
+    return _map_dataset(dataset, transform, batch_size, num_proc or _gpu_count(), desc or transform.label, kwargs)
+
+
+def _map_dataset(
+    dataset: Dataset, transform: Transform, batch_size: int, processes: int, label: str, kwargs: dict[str, Any]
+) -> Dataset:
+    from datasets import Dataset, Features
+    from datasets.fingerprint import Hasher
+
     if not len(dataset):  # Dataset.map would leave the new columns out
         features = transform.features(dataset.features)
         return Dataset.from_dict({name: [] for name in features}, features=features)
@@ -139,7 +147,8 @@ def map(
     removed = [removed] if isinstance(removed, str) else removed
     kept = {name: kind for name, kind in transform.features(dataset.features).items() if name not in removed}
     # Beside the settings, which Dataset.map looks at: weights that change under one name give other results.
-    decisive = [dataset._fingerprint, transform, transform.identity(), __version__, sorted(removed)]
+    given = [kwargs.get(name) for name in ("remove_columns", "input_columns", "fn_kwargs")]
+    decisive = [dataset._fingerprint, transform, transform.identity(), __version__, given]
     options = {
         "batched": True,
         "batch_size": batch_size,
@@ -147,11 +156,10 @@ def map(
         "with_rank": True,
         "new_fingerprint": Hasher.hash(decisive),
     } | kwargs
-    processes = num_proc or _gpu_count()
     if processes > 1 and len(dataset) > 1:
         with _spawning(processes):
             try:
-                return dataset.map(transform, num_proc=processes, desc=desc or transform.label, **options)
+                return dataset.map(transform, num_proc=processes, desc=label, **options)
             except EOFError as error:  # a worker ended before it began
                 raise ConfigError(
                     "The worker processes could not start. A script that uses several processes must call hf_evol under "
@@ -160,7 +168,7 @@ def map(
     with progress.without_datasets_bars() as shown, ExitStack() as stack:
         if shown:  # our bar, which counts tokens too, in place of the one of datasets
             total = len(dataset) * transform.passes
-            stack.enter_context(progress.bar(desc or transform.label, total, leave=transform.uses_model))
+            stack.enter_context(progress.bar(label, total, leave=transform.uses_model))
         return dataset.map(transform, **options)
 
 

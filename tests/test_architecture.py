@@ -17,6 +17,7 @@ ANYONE = {"columns", "errors", "progress"}
 ARROWS = {
     "prompts": set(),
     "formats": {"transform"},
+    "sources": set(),
     "recipe": set(),
     "generation": set(),
     "transform": {"generation"},
@@ -26,7 +27,7 @@ ARROWS = {
     "hub": {"recipe"},
     "output": {"recipe"},
     "metric": set(),
-    "demo": {"prompts", "generation", "evolve", "formats", "transform"},
+    "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
 }
 
 

@@ -7,7 +7,8 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
 from hf_evol.errors import ColumnError, FormatError, SourceError
-from hf_evol.formats import FORMATS, TRAINING_FORMATS, detect_format, load_seeds, to_instructions, to_training
+from hf_evol.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training
+from hf_evol.sources import load_seeds
 
 OURS = ["id", "instruction", "input", "output"]
 

@@ -107,8 +107,8 @@ def save(stage: str, recipe: Recipe, rows: Any) -> None:
 
 def stage_rows(recipe: Recipe) -> Any:
     """The rows that a stage command works on, with our columns; checks the output first."""
-    from hf_evol.formats import load_seeds
     from hf_evol.output import check_output
+    from hf_evol.sources import load_seeds
 
     check_output(recipe.output, recipe.overwrite)
     rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)

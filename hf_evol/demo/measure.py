@@ -19,8 +19,9 @@ from typing import Any
 from hf_evol.demo import lexicon as lex
 from hf_evol.evolve.eliminate import STOP_WORDS
 from hf_evol.evolve.evol_instruct import EvolInstruct
-from hf_evol.formats import load_seeds, to_instructions
+from hf_evol.formats import to_instructions
 from hf_evol.generation.models import EMBEDDED, EMBEDDED_PATH
+from hf_evol.sources import load_seeds
 from hf_evol.transform import map
 
 # Bundled seed set: the methods that the paper uses for its kind.

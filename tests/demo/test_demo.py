@@ -7,12 +7,13 @@ import pytest
 from hf_evol.demo.corpus import Corpus
 from hf_evol.demo.lexicon import CODE_TASKS
 from hf_evol.demo.measure import METHODS_OF, judge_rewriting, measure
-from hf_evol.formats import load_seeds, to_instructions
+from hf_evol.formats import to_instructions
 from hf_evol.generation import models
 from hf_evol.generation.models import EMBEDDED_PATH, ModelSpec
 from hf_evol.prompts.evol_instruct import METHODS
 from hf_evol.prompts.respond import RESPOND_WITH_INPUT
 from hf_evol.prompts.template import Template
+from hf_evol.sources import load_seeds
 
 
 @pytest.mark.parametrize("kind", METHODS_OF)

@@ -1,0 +1,66 @@
+"""Where seed sets come from: bundled, files, fsspec URLs, folders and the Hub."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_evol.errors import SourceError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+
+
+def load_seeds(source: str, *, config: str | None = None, split: str = "train", revision: str | None = None) -> Dataset:
+    """Load a seed set as it is; `to_instructions` brings it into shape.
+
+    Args:
+        source: a bundled set (``general``, ``gsm8k`` or ``code``, written ``demo/general`` and so on); a file
+            or glob ending in .json, .jsonl, .csv, .parquet or .arrow, also behind an fsspec URL such as
+            ``s3://`` (compressed files too); a folder written by ``save_to_disk`` or holding such files; or
+            the name of a dataset on the Hub.
+        config: the dataset's configuration.
+        split: the split to load.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        SourceError: nothing can be read there.
+    """
+    import datasets
+
+    path = Path(source).expanduser()
+    try:
+        if split != "train" and (source.startswith("demo/") or _loader(source)):
+            raise ValueError(f"Files have the split 'train' only, not {split!r}.")
+        if source.startswith("demo/"):
+            path = Path(__file__).parent / "demo" / "seeds" / f"{source.removeprefix('demo/')}.jsonl"
+            return datasets.load_dataset("json", data_files=str(path), split="train")
+        if loader := _loader(source):
+            files = source if "://" in source else str(path)
+            if "://" not in source and not glob.glob(files, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
+                raise FileNotFoundError(f"no file matches {files!r}")
+            options = {"keep_default_na": False} if loader == "csv" else {}
+            return datasets.load_dataset(loader, data_files=files, split="train", **options)
+        if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+            loaded = datasets.load_from_disk(str(path))
+            if isinstance(loaded, datasets.Dataset):
+                return loaded
+            if split not in loaded:
+                raise ValueError(f"Unknown split {split!r}. Should be one of {sorted(loaded)}.")
+            return loaded[split]
+        return datasets.load_dataset(str(path) if path.exists() else source, config, split=split, revision=revision)
+    except (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError) as error:
+        lines = str(error.__cause__ or error).strip().splitlines()
+        raise SourceError(
+            f"Cannot load the seed set {source!r} (config {config!r}, split {split!r}): {(lines or [type(error).__name__])[0].rstrip('.')}. "
+            "Give a Hub name, a .json, .jsonl, .csv, .parquet or .arrow file or glob, a folder, or demo/general, "
+            "demo/gsm8k, demo/code."
+        ) from error
+
+
+def _loader(source: str) -> str | None:
+    name = source.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2").removesuffix(".xz")
+    return next((loader for suffix, loader in _LOADERS.items() if name.endswith(suffix)), None)
