@@ -47,9 +47,9 @@ def _user_turn(instruction: str, input: str) -> str:
     return f"{instruction}\n{input}" if input else instruction
 
 
-def _first_pair(turns: Sequence[Row], role: str, text: str, user: str, assistant: str) -> tuple[Any, Any, Any]:
-    """The last user turn with the answer after it, where nothing but a system turn stands before; the evolving
-    methods know single-turn prompts only."""
+def _single_turn(turns: Sequence[Row], role: str, text: str, user: str, assistant: str) -> tuple[Any, Any, Any]:
+    """The one user turn and its answer, if there is one; system turns are left out. Chats of several turns are
+    refused, as the evolving methods know single prompts only."""
     spoken = [turn for turn in turns or [] if turn[role] != "system"]
     if not spoken or spoken[0][role] != user or len(spoken) > 2 or (len(spoken) == 2 and spoken[1][role] != assistant):
         roles = [turn[role] for turn in turns or []]
@@ -58,7 +58,7 @@ def _first_pair(turns: Sequence[Row], role: str, text: str, user: str, assistant
 
 
 def _read_messages(row: Row) -> tuple[Any, Any, Any]:
-    return _first_pair(row["messages"], "role", "content", "user", "assistant")
+    return _single_turn(row["messages"], "role", "content", "user", "assistant")
 
 
 def _write_messages(instruction: str, input: str, output: str) -> Row:
@@ -67,7 +67,7 @@ def _write_messages(instruction: str, input: str, output: str) -> Row:
 
 
 def _read_sharegpt(row: Row) -> tuple[Any, Any, Any]:
-    return _first_pair(row["conversations"], "from", "value", "human", "gpt")
+    return _single_turn(row["conversations"], "from", "value", "human", "gpt")
 
 
 def _write_sharegpt(instruction: str, input: str, output: str) -> Row:
@@ -77,7 +77,7 @@ def _write_sharegpt(instruction: str, input: str, output: str) -> Row:
 
 def _read_prompt_completion(row: Row) -> tuple[Any, Any, Any]:
     if isinstance(row["prompt"], (list, tuple)):
-        return _first_pair([*row["prompt"], *(row["completion"] or [])], "role", "content", "user", "assistant")
+        return _single_turn([*row["prompt"], *(row["completion"] or [])], "role", "content", "user", "assistant")
     return row["prompt"], "", row["completion"]
 
 
@@ -119,7 +119,7 @@ def detect_format(columns: Sequence[str]) -> str:
     problem = f"fits several formats ({', '.join(fitting)})" if fitting else "fits no known format"
     raise FormatError(
         f"A dataset with the columns {', '.join(map(repr, columns))} {problem}. Formats and their columns: {listed}. "
-        "Name one with format=, or rename columns with dataset.rename_columns({…})."
+        "Name one with format= (--format on the command line), or rename columns with dataset.rename_columns({…})."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
 from hf_evol.evolve.clean import LEAKED_PHRASES, strip_thinking
-from hf_evol.generation.base import Engine, SamplingParams, generate
+from hf_evol.generation.base import GREEDY, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
@@ -109,8 +109,6 @@ class Eliminate(Transform):
 
     def drop(self, dataset: Dataset, **kwargs: Any) -> tuple[Dataset, Counter[str]]:
         """The kept rows of a dataset, and how many rows each reason took. ``kwargs`` go to `hf_evol.map`."""
-        from dataclasses import replace
-
         flagged = map(dataset, replace(self, keep=True), **kwargs)
         reasons = flagged[col.ELIMINATION][:]
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
@@ -159,9 +157,8 @@ class Eliminate(Transform):
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         chats = [chat(INFORMATION_GAIN.fill(parent=pairs[i][1], evolved=pairs[i][0])) for i in asked]
         progress.advance(len(pairs) - len(asked))
-        params = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=1024)
         journal = open_journal(self.journal)
-        verdicts = generate(self.judge, chats, params, ["greedy"] * len(chats), journal)
+        verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), journal)
         for place, verdict in zip(asked, verdicts, strict=True):
             if says_equal(strip_thinking(verdict.text)):
                 reasons[place] = "no_gain"

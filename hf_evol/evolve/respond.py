@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.evolve.clean import strip_thinking
-from hf_evol.generation.base import Completion, Engine, SamplingParams, generate
+from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
@@ -60,7 +60,7 @@ class Respond(Transform):
 
     @property
     def sampling(self) -> SamplingParams:
-        return SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=self.max_new_tokens)
+        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
 
     def check(self) -> None:
         self.model.check()

@@ -37,7 +37,7 @@ class SamplingParams:
             raise ConfigError(f"max_new_tokens must be 1 or more; got {self.max_new_tokens!r}.")
 
 
-GREEDY = SamplingParams(temperature=0.0, top_p=1.0)
+GREEDY = SamplingParams(temperature=0.0, top_p=1.0)  # the paper's for responses and judgements
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,12 +53,6 @@ class Template:
         return tuple(piece.strip() for piece in pieces if piece.strip())
 
 
-def as_template(value: str | Template, slots: tuple[str, ...]) -> Template:
-    """Return ``value`` as a `Template` that has exactly ``slots``."""
-    return Template(value.text if isinstance(value, Template) else value, slots)
-
-
-def chat(prompt: str, system: str | None = None) -> list[dict[str, str]]:
-    """One user turn, after an optional system turn, in the ``messages`` format."""
-    turns: list[Mapping[str, str]] = [{"role": "system", "content": system}] if system else []
-    return [*map(dict, turns), {"role": "user", "content": prompt}]
+def chat(prompt: str) -> list[dict[str, str]]:
+    """A chat of one user turn, in the ``messages`` format."""
+    return [{"role": "user", "content": prompt}]
