@@ -18,6 +18,8 @@ HISTORY = "history"
 
 ELIMINATION = "elimination"
 
+MESSAGES = "messages"
+
 RESPONDER = "responder"
 RESPONSE_STATUS = "response_status"
 
@@ -29,6 +31,8 @@ LOSS_A_GIVEN_Q = "loss_a_given_q"
 N_TOKENS_Q = "n_tokens_q"
 N_TOKENS_A = "n_tokens_a"
 IC_IFD_STATUS = "ic_ifd_status"
+IC_IFD_CONVENTION = "ic_ifd_convention"
+IC_IFD_TURNS = "ic_ifd_turns"
 
 OK = "ok"  # the value of a status column where nothing went wrong
 KEPT = "kept"  # the value of the elimination column where no rule applied

@@ -23,6 +23,7 @@ from hf_evol.output import check_output, is_remote, write_dataset, write_provena
 from hf_evol.progress import without_datasets_bars
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.ic_ifd import IcIfd
+from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
 from hf_evol.selection import select
 from hf_evol.sources import load_seeds
@@ -38,9 +39,9 @@ logger = logging.getLogger(__name__)
 MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
 _SET_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.EVOLVER, col.RESPONDER, *IcIfd.output_columns,
+    col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
 )  # fmt: skip
-_SCORES = tuple(name for name, kind in IcIfd.output_columns.items() if kind != "string")
+_SCORES = tuple(name for name, kind in SCORES.items() if kind != "string")
 REASON = "dropped_because"
 
 
@@ -277,6 +278,7 @@ def _round_tables(sets: list[Dataset], dropped: list[Dataset], selected: Dataset
         lost, unanswered = dropped[2 * number - 2], dropped[2 * number - 1]
         failed = sum(status != col.OK for status in lost[col.EVOL_STATUS])
         rows_in = len(rows) + len(lost) + len(unanswered)
+        scores = list(zip(rows[col.IC_IFD_STATUS], rows[col.IC_IFD], strict=True))
         tables.append(
             {
                 "round": number,
@@ -284,10 +286,10 @@ def _round_tables(sets: list[Dataset], dropped: list[Dataset], selected: Dataset
                 "ok": rows_in - failed,
                 "kept": rows_in - len(lost),
                 "in_set": len(rows),
-                "scored": sum(status == col.OK for status in rows[col.IC_IFD_STATUS]),
+                "scored": sum(score is not None for _, score in scores),
                 "selected": by_round[number],
                 "dropped": dict((Counter(lost[REASON]) + Counter(unanswered[REASON])).most_common()),
-                "unscored": dict(Counter(s for s in rows[col.IC_IFD_STATUS] if s != col.OK).most_common()),
+                "unscored": dict(Counter(status for status, score in scores if score is None).most_common()),
                 "scores": [summarize(label, rows[name]) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))],
             }
         )

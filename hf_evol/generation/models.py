@@ -172,6 +172,12 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or the machine had no memory left."""
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+
+
 _rank: int | None = None
 
 
@@ -230,27 +236,37 @@ def encode_text(
 def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]) -> list[int]:
     """Token ids of a chat with the generation prompt, by the tokenizer's chat template.
 
-    Where a turn's text holds a special token of the tokenizer, the template is rendered around a stand-in,
-    and the text is encoded apart, as ordinary characters: text from data can't end its turn or begin another.
+    Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
+    (`chat_frame`): text from data can't end its turn or begin another.
     """
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     if not any(token in turn["content"] for token in special for turn in chat):
         return tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
-    marks = [f"\ue000{number}\ue001" for number in range(len(chat))]
-    stand_ins = [turn | {"content": mark} for turn, mark in zip(chat, marks, strict=True)]
+    frame = chat_frame(tokenizer, [turn["role"] for turn in chat])
+    ids = frame[0]
+    for turn, after in zip(chat, frame[1:], strict=True):
+        ids = ids + encode_text(tokenizer, [turn["content"]], special_tokens=False)[0] + after
+    return ids
+
+
+def chat_frame(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> list[list[int]]:
+    """Token ids of what the chat template puts before, between and after the texts of turns with these roles.
+
+    Raises:
+        ModelError: the template leaves out, changes or repeats a turn's text.
+    """
+    marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
+    stand_ins = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=True, tokenize=False)
-    ids: list[int] = []
-    for mark, turn in zip(marks, chat, strict=True):
+    pieces = []
+    for mark in marks:
         before, found, rendered = rendered.partition(mark)
         if not found:
-            raise ModelError(
-                "The chat template leaves out or changes a turn's text; special tokens in it can't be made safe."
-            )
-        ids += tokenizer(before, add_special_tokens=False)["input_ids"]
-        ids += encode_text(tokenizer, [turn["content"]], special_tokens=False)[0]
+            raise ModelError("The chat template leaves out, changes or moves a turn's text, which is encoded apart.")
+        pieces.append(before)
     if any(mark in rendered for mark in marks):
-        raise ModelError("The chat template repeats a turn's text; special tokens in it can't be made safe.")
-    return ids + tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        raise ModelError("The chat template repeats a turn's text, which is encoded apart.")
+    return [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in (*pieces, rendered)]
 
 
 def check_chat_template(spec: ModelSpec) -> None:

@@ -80,7 +80,7 @@ class TransformersEngine:
                 for finished in decoder.run():
                     yield [(batch[row], completion) for row, completion in finished]
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not _is_out_of_memory(error):
+                if not models.is_out_of_memory(error):
                     raise
                 out_of_memory = True
             if out_of_memory:
@@ -110,11 +110,6 @@ _sizes: dict[TransformersEngine, int] = {}  # the batch size that worked, once m
 def _too_long(n_tokens: int, context: int) -> Completion:
     message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
     return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
 
 
 class _Decoder:

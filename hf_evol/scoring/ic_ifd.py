@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
 from hf_evol.generation import models
+from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.generation.models import ModelSpec
-from hf_evol.scoring.losses import TokenSpans, mean_losses
+from hf_evol.scoring.conventions import Pair
+from hf_evol.scoring.losses import OUT_OF_MEMORY
+from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
 from hf_evol.transform import Batch, Transform
-
-Pair = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -26,118 +26,154 @@ class IcIfd(Transform):
     response (paper, "IC-IFD")::
 
         IFD(Q, A)    = L(A | Q) / L(A)
-        IC-IFD(Q, A) = L(A | Q) / (L(Q) · L(A))
+        IC-IFD(Q, A) = L(A | Q) / (L(Q) · L(A)) = IFD(Q, A) / L(Q)
 
-    The text Q + "\n" + A is tokenized once, with the special tokens that the tokenizer adds; with n tokens of Q
-    tokenized alone, positions before n count for L(Q) and the others, the newline among them, for L(A | Q);
-    A is tokenized alone for L(A). The first token of a text is never predicted. No chat template.
-    Batching changes a loss by rounding alone, by less than 1e-6 in float32.
+    Conventions say which tokens these are:
+
+    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the special tokens that the
+      tokenizer adds; with n tokens of Q tokenized alone, positions before n count for L(Q) and the others, the
+      newline among them, for L(A | Q); A is tokenized alone for L(A).
+    - ``superfiltering`` (arXiv:2402.00530, and its ``data_analysis.py``): the same text, but the newline counts to Q,
+      and IFD is the ratio of perplexities, exp(L(A | Q)) / exp(L(A)).
+    - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
+    - ``exact_chat``: likewise, with the model's chat template around Q.
+
+    The first token of a text is never predicted. Batching changes a loss by rounding alone, by less than 1e-6 in
+    float32.
 
     Input columns:
-        ``instruction``, ``output``; and, if there, ``input``.
+        ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
+        ``{"role", "content"}``, of which Q is all that stands before the response.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token),
-        ``n_tokens_q``, ``n_tokens_a`` (of Q and A tokenized alone), ``ic_ifd_status``: ``ok``, or why the
-        ratios are null: ``invalid_input`` (no instruction or no response), ``short_question`` or
-        ``short_answer`` (nothing in it is predicted, as with one token), ``too_long`` for the model's
-        context, ``zero_loss`` or ``not_finite``.
+        ``n_tokens_q``, ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``,
+        ``truncated`` (scored, by the part of A that fits), or why the ratios are null: ``invalid_input`` (no
+        instruction or no response), ``short_question`` or ``short_answer`` (nothing in it is predicted, as with one
+        token), ``too_long``, ``out_of_memory`` (even alone), ``template_error`` (the chat template refuses these
+        roles), ``zero_loss`` or ``not_finite``. With ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn
+        the same values, and ``turn``, its place among the messages.
 
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.
-        batch_tokens: tokens, padding included, in one forward pass.
+        convention: ``paper``, ``superfiltering``, ``exact`` or ``exact_chat``.
+        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the
+            assistant's, given those before; ``"each"`` to score every assistant turn as well.
+        max_length: the most tokens of one sequence; by default, and at most, the model's context.
+        truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
+        batch_tokens: tokens, padding included, in one forward pass; by default as the free memory allows. Halved
+            when memory runs out.
+        journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
-        ConfigError: a wrong argument, at construction.
+        ConfigError: a wrong argument, at construction; no chat template for ``exact_chat``.
         ColumnError: a missing column.
+        ModelError: the model can't be found, or isn't causal.
+
+    Example:
+        >>> scores = IcIfd("embedded")({"instruction": ["Name a river."], "output": ["The Nile, in Africa."]})
+        >>> scores["ic_ifd_status"]
+        ['ok']
     """
 
     model: str | ModelSpec
-    batch_tokens: int = 8192
+    convention: str = "paper"
+    turns: str | None = None
+    max_length: int | None = None
+    truncate: bool = False
+    batch_tokens: int | None = None
+    journal: bool | str | Path = True
 
-    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.OUTPUT)
-    output_columns: ClassVar[dict[str, Any]] = {
-        col.IC_IFD: "float64",
-        col.IFD: "float64",
-        col.LOSS_Q: "float64",
-        col.LOSS_A: "float64",
-        col.LOSS_A_GIVEN_Q: "float64",
-        col.N_TOKENS_Q: "int32",
-        col.N_TOKENS_A: "int32",
-        col.IC_IFD_STATUS: "string",
-    }
     label: ClassVar[str] = "Score"
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1:
-            raise ConfigError(f"batch_tokens must be 1 or more; got {self.batch_tokens!r}.")
+        if self.turns not in (None, "last", "each"):
+            raise ConfigError(f"turns must be None, 'last' or 'each'; got {self.turns!r}.")
+        self.scorer  # noqa: B018 - checks the other settings
         object.__setattr__(self, "model", models.as_spec(self.model))
+
+    @property
+    def scorer(self) -> PairScorer:
+        return PairScorer(self.convention, self.max_length, self.truncate, self.batch_tokens)
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        return (col.MESSAGES,) if self.turns else (col.INSTRUCTION, col.OUTPUT)
+
+    @property
+    def output_columns(self) -> dict[str, Any]:
+        each = {col.IC_IFD_TURNS: [{"turn": "int32"} | SCORES]} if self.turns == "each" else {}
+        return SCORES | {col.IC_IFD_CONVENTION: "string"} | each
 
     def check(self) -> None:
         models.load_config(self.model)
-        models.load_tokenizer(self.model)
+        tokenizer = models.load_tokenizer(self.model)
+        if self.convention == "exact_chat" and not tokenizer.chat_template:
+            raise ConfigError(
+                f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
+                "hf_evol.ModelSpec, or use convention='exact'."
+            )
         models.check_device(self.model)
 
     def identity(self) -> Any:
-        return models.weights_identity(self.model)
+        template = models.load_tokenizer(self.model).chat_template if self.convention == "exact_chat" else None
+        return models.weights_identity(self.model) | {"dtype": models.precision(self.model), "chat_template": template}
 
     def apply(self, batch: Batch) -> Batch:
+        rows = self._pairs(batch)
+        pairs = [pair for row in rows for _, pair in row]
+        records = iter(self._score(pairs, [int(pair is row[-1]) for row in rows for pair in row]))
+        scored = [[{"turn": turn} | next(records) for turn, _ in row] for row in rows]
+        columns = {name: [row[-1][name] for row in scored] for name in SCORES}
+        columns[col.IC_IFD_CONVENTION] = [self.convention] * len(rows)
+        if self.turns == "each":
+            columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
+        return columns
+
+    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | None]]]:
+        """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
+        if self.turns:
+            return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
         instructions, outputs = batch[col.INSTRUCTION], batch[col.OUTPUT]
         inputs = batch.get(col.INPUT, [None] * len(instructions))
-        questions = [join_input(*pair) for pair in zip(instructions, inputs, strict=True)]
-        records = score(
+        return [[(None, make_pair(*row))] for row in zip(instructions, outputs, inputs, strict=True)]
+
+    def _score(self, pairs: list[Pair | None], rows: list[int]) -> list[Record]:
+        """The records of the pairs, those that the journal knows among them; new ones are durable as they finish."""
+        journal = open_journal(self.journal)
+        records: list[Record | None] = [None] * len(pairs)
+        hashes: list[str] = []
+        if journal is not None:
+            scoring = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
+            identity = self.identity() | scoring
+            hashes = [Journal.key(identity, pair, "") for pair in pairs]
+            known = journal.get(hashes)
+            records = [known.get(digest) for digest in hashes]
+            progress.advance(sum(row for row, record in zip(rows, records, strict=True) if record))
+        missing = [place for place, record in enumerate(records) if record is None]
+        if not missing:
+            return records
+        stream = self.scorer.stream(
             models.load_model(self.model),
             models.load_tokenizer(self.model),
-            list(zip(questions, outputs, strict=True)),
-            self.batch_tokens,
+            [pairs[place] for place in missing],
+            [rows[place] for place in missing],
         )
-        return {name: [record[name] for record in records] for name in self.output_columns}
+        for finished in stream:
+            for place, record in finished.items():
+                records[missing[place]] = record
+            if journal is not None:
+                lasting = {i: record for i, record in finished.items() if record[col.IC_IFD_STATUS] != OUT_OF_MEMORY}
+                journal.put({hashes[missing[place]]: record for place, record in lasting.items()})
+        return records
 
 
-def join_input(instruction: Any, input: Any) -> str | None:
-    """Q: the instruction and, on a new line, the input where there is one; None without an instruction."""
-    if not isinstance(instruction, str) or not (input is None or isinstance(input, str)):
-        return None
-    return f"{instruction}\n{input}" if input else instruction
-
-
-def score(model: Any, tokenizer: Any, pairs: Sequence[Pair], batch_tokens: int = 8192) -> list[dict[str, Any]]:
-    """One record of the columns of `IcIfd` for each (question, answer), under a loaded model."""
-    context = models.context_length(model.config)
-    records = [dict.fromkeys(IcIfd.output_columns) | {col.IC_IFD_STATUS: "invalid_input"} for _ in pairs]
-    usable = [place for place, pair in enumerate(pairs) if all(isinstance(text, str) and text.strip() for text in pair)]
-    questions = models.encode_text(tokenizer, [pairs[place][0] for place in usable])
-    answers = models.encode_text(tokenizer, [pairs[place][1] for place in usable])
-    joint = models.encode_text(tokenizer, [f"{pairs[place][0]}\n{pairs[place][1]}" for place in usable])
-    sequences, places = [], []
-    for place, q, a, both in zip(usable, questions, answers, joint, strict=True):
-        records[place] |= {col.N_TOKENS_Q: len(q), col.N_TOKENS_A: len(a), col.IC_IFD_STATUS: "too_long"}
-        if max(len(both), len(a)) <= context:
-            places.append(place)
-            sequences += [TokenSpans(both, ((0, len(q)), (len(q), len(both)))), TokenSpans(a, ((0, len(a)),))]
-    progress.advance(len(pairs) - len(places))
-    losses: list[list[float | None]] = [[] for _ in sequences]
-    for finished in mean_losses(model, sequences, batch_tokens):
-        for index, means in finished:
-            losses[index] = means
-        progress.advance(sum(index % 2 == 0 for index, _ in finished))
-    for row, place in enumerate(places):
-        records[place] |= _ratios(*losses[2 * row], *losses[2 * row + 1])
-    return records
-
-
-def _ratios(loss_q: float | None, loss_a_given_q: float | None, loss_a: float | None) -> dict[str, Any]:
-    losses = {col.LOSS_Q: loss_q, col.LOSS_A_GIVEN_Q: loss_a_given_q, col.LOSS_A: loss_a}
-    kept = {name: loss if loss is not None and math.isfinite(loss) else None for name, loss in losses.items()}
-    if loss_q is None:
-        status = "short_question"
-    elif loss_a is None or loss_a_given_q is None:
-        status = "short_answer"
-    elif None in kept.values():
-        status = "not_finite"
-    elif loss_q == 0 or loss_a == 0:
-        status = "zero_loss"
-    else:
-        ifd = loss_a_given_q / loss_a
-        return kept | {col.IFD: ifd, col.IC_IFD: ifd / loss_q, col.IC_IFD_STATUS: col.OK}
-    return kept | {col.IC_IFD_STATUS: status}
+def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
+    try:
+        chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
+    except (TypeError, KeyError):
+        chat = []
+    assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
+    wanted = assistant if every else assistant[-1:]
+    pairs = [(place, checked_pair(chat[:place], chat[place]["content"])) for place in wanted]
+    return pairs if assistant[-1:] == [len(chat) - 1] and chat else [*(pairs if every else ()), (None, None)]

@@ -1,79 +1,172 @@
-"""Mean cross-entropy of spans of token sequences under a causal language model."""
+"""Mean cross-entropy of parts of token sequences under a causal language model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+from hf_evol.generation import models
+from hf_evol.scoring.token_losses import SplitModel, split_model
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-# 2**27 float32 logits are half a GiB.
-_MAX_LOGITS = 2**27
+OUT_OF_MEMORY = "out_of_memory"
+Span = tuple[int, int]
+Loss = float | Literal["out_of_memory"] | None
+
+_budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
 
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """A token sequence and the spans of it whose loss is wanted.
+    """A token sequence, and the parts of it whose mean loss is wanted.
 
     Args:
-        ids: token ids.
-        spans: pairs (start, end) of token positions, counted from 0, end not included. The token at position
-            0 is never predicted, so it never counts.
+        ids: token ids, int32.
+        parts: each some spans (start, end) of token positions, counted from 0, end not included. The token at
+            position 0 is never predicted, so it never counts.
     """
 
-    ids: Sequence[int]
-    spans: tuple[tuple[int, int], ...]
+    ids: np.ndarray
+    parts: tuple[tuple[Span, ...], ...]
 
 
 def mean_losses(
-    model: Any, sequences: Sequence[TokenSpans], batch_tokens: int = 8192
-) -> Iterator[list[tuple[int, list[float | None]]]]:
-    """Yield, batch by batch, (index of a sequence, mean loss of each of its spans in nats per token).
+    model: Any,
+    sequences: Sequence[TokenSpans],
+    batch_tokens: int | None = None,
+    known: MutableMapping[bytes, Loss] | None = None,
+) -> Iterator[list[tuple[int, list[Loss]]]]:
+    """Yield, batch by batch, (index of a sequence, mean loss of each of its parts in nats per token).
 
-    A span without predicted tokens gives None; one whose loss overflows gives a value that is not finite.
-    Sequences are sorted by length and padded on the right. Under a causal model that changes no loss.
+    A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a
+    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Sequences are sorted by length and
+    padded on the right. A part's loss depends on the tokens up to its end alone, so of parts that are equal so far
+    one is computed.
 
     Args:
         model: a causal language model in evaluation mode.
         sequences: not longer than the model's context.
-        batch_tokens: at most so many tokens, padding included, in one forward pass (or one sequence).
+        batch_tokens: at most so many tokens, padding included, in one forward pass (or one sequence); by default
+            as the free memory allows. Halved, for this process, when memory runs out.
+        known: losses of parts met before; kept up to date here.
     """
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    budget = max(1, min(batch_tokens, _MAX_LOGITS // vocabulary))
-    order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place].ids), place))
-    while order:
-        longest = max(1, len(sequences[order[0]].ids))
-        batch, order = order[: max(1, budget // longest)], order[max(1, budget // longest) :]
-        losses = _token_losses(model, [sequences[place].ids for place in batch])
-        yield [
-            (
-                place,
-                [_mean(losses[row], start, end, len(sequences[place].ids)) for start, end in sequences[place].spans],
-            )
-            for row, place in enumerate(batch)
+    known = {} if known is None else known
+    parts = split_model(model)
+    keys = [[_key(sequence.ids, spans) for spans in sequence.parts] for sequence in sequences]
+    users, waiting, work = defaultdict(list), [], []
+    for place in sorted(range(len(sequences)), key=lambda place: (-len(sequences[place].ids), place)):
+        new = [number for number, key in enumerate(keys[place]) if key not in known and key not in users]
+        unknown = {key for key in keys[place] if key not in known}
+        for key in unknown:
+            users[key].append(place)
+        waiting.append((place, len(unknown)))
+        if new:
+            work.append((sequences[place], [(keys[place][number], sequences[place].parts[number]) for number in new]))
+    missing = dict(waiting)
+    yield [(place, [known[key] for key in keys[place]]) for place, count in missing.items() if not count]
+    for results in _batches(model, parts, work, batch_tokens):
+        finished = []
+        for key, loss in results:
+            known[key] = loss
+            for place in users.pop(key):
+                missing[place] -= 1
+                if not missing[place]:
+                    finished.append((place, [known[key] for key in keys[place]]))
+        yield finished
+
+
+Work = tuple[TokenSpans, list[tuple[bytes, tuple[Span, ...]]]]
+
+
+def _key(ids: np.ndarray, spans: tuple[Span, ...]) -> bytes:
+    end = max((end for _, end in spans), default=0)
+    return hashlib.blake2b(ids[:end].tobytes() + repr(spans).encode(), digest_size=16).digest()
+
+
+def _batches(
+    model: Any, parts: SplitModel, work: list[Work], batch_tokens: int | None
+) -> Iterator[list[tuple[bytes, Loss]]]:
+    """Run sequences, longest first. While a GPU works on one batch, the next is made ready."""
+    under_way: _Batch | None = None
+    while work:
+        budget = _budgets.get(model) or batch_tokens or token_budget(model)
+        longest = max(1, len(work[0][0].ids))
+        count = max(1, min(budget, parts.max_tokens or budget) // longest)
+        batch = _launch(parts, work[:count])
+        if under_way:
+            yield under_way.results()
+        under_way = batch
+        if batch:
+            work = work[count:]
+        elif count == 1:
+            yield [(key, OUT_OF_MEMORY) for key, _ in work[0][1]]
+            work = work[1:]
+        else:
+            _budgets[model] = min(count, len(work)) // 2 * longest
+    if under_way:
+        yield under_way.results()
+
+
+def _launch(parts: SplitModel, work: list[Work]) -> _Batch | None:
+    """A batch under way, or None if memory ran out; what it held is free again then."""
+    try:
+        return _Batch(parts, work)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not models.is_out_of_memory(error):
+            raise
+        return None
+
+
+class _Batch:
+    """One forward pass, under way on a GPU until `results` waits for it."""
+
+    def __init__(self, parts: SplitModel, work: list[Work]) -> None:
+        import numpy as np
+
+        self.work = work
+        width = max(2, max(len(sequence.ids) for sequence, _ in work))
+        ids = np.zeros((len(work), width), dtype=np.int64)
+        rows, positions, self.keys, self.counts = [], [], [], []
+        for row, (sequence, wanted) in enumerate(work):
+            ids[row, : len(sequence.ids)] = sequence.ids
+            for key, spans in wanted:
+                at = [np.arange(max(start, 1), end) for start, end in spans]
+                positions += at
+                self.keys.append(key)
+                self.counts.append(sum(map(len, at)))
+                rows.append(np.full(self.counts[-1], row))
+        self.losses: torch.Tensor | None = None
+        if sum(self.counts):
+            self.losses = parts.losses(ids, np.concatenate(rows), np.concatenate(positions))
+
+    def results(self) -> list[tuple[bytes, Loss]]:
+        import numpy as np
+
+        owners = np.repeat(np.arange(len(self.keys)), self.counts)
+        losses = np.zeros(0) if self.losses is None else self.losses.double().cpu().numpy()
+        sums = np.bincount(owners, weights=losses, minlength=len(self.keys))
+        return [
+            (key, float(total) / count if count else None)
+            for key, total, count in zip(self.keys, sums, self.counts, strict=True)
         ]
 
 
-def _mean(losses: torch.Tensor, start: int, end: int, length: int) -> float | None:
-    start, end = max(start, 1), min(end, length)
-    if end <= start:
-        return None
-    return float(losses[start - 1 : end - 1].double().mean())
-
-
-def _token_losses(model: Any, batch: list[Sequence[int]]) -> torch.Tensor:
-    """Loss of the token at each position from 1 on, shape (rows, longest - 1); padding holds no meaning."""
+def token_budget(model: Any) -> int:
+    """How many tokens to run at once: enough to fill a GPU, as far as half of its free memory goes."""
     import torch
 
-    width = max(2, max(map(len, batch)))
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(batch):
-        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        mask[row, : len(sequence)] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").cpu()
+    if model.device.type != "cuda":
+        return 1024  # what fits a CPU's caches is quickest
+    config = model.config.get_text_config()
+    hidden = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    token_bytes = model.dtype.itemsize * (8 * hidden + 4 * inner)  # of one layer's activations
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1024, min(65536, free // 2 // token_bytes))

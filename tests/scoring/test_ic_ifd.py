@@ -101,36 +101,6 @@ def test_all_null_scores_keep_their_type(tiny_model):
     assert out.features[col.IC_IFD].dtype == "float64" and out[col.IC_IFD][:] == [None] * 3
 
 
-def test_spans_by_hand():
-    """A model whose next-token logits are known: the loss of each token is log 4 - its logit's excess."""
-
-    class Fixed(torch.nn.Module):
-        device = torch.device("cpu")
-
-        def get_output_embeddings(self):
-            return torch.nn.Linear(1, 4)
-
-        def forward(self, input_ids, **_):
-            logits = torch.nn.functional.one_hot(input_ids, 4).float() * math.log(3)
-            return type("Out", (), {"logits": logits})
-
-    # After token t, P(t) = 3/6 and any other token has 1/6.
-    same, other = math.log(2), math.log(6)
-    sequences = [TokenSpans([1, 1, 2], ((0, 2), (2, 3), (0, 1))), TokenSpans([3], ((0, 1),))]
-    results = dict(pair for batch in mean_losses(Fixed(), sequences) for pair in batch)
-    assert results[0][:2] == pytest.approx([same, other]) and results[0][2] is None and results[1] == [None]
-
-
-def test_zero_and_non_finite_losses_have_reasons():
-    from hf_evol.scoring.ic_ifd import _ratios
-
-    assert _ratios(1.0, 1.0, 0.0)[col.IC_IFD_STATUS] == "zero_loss"
-    assert _ratios(1.0, math.inf, 1.0) == {
-        col.LOSS_Q: 1.0, col.LOSS_A_GIVEN_Q: None, col.LOSS_A: 1.0, col.IC_IFD_STATUS: "not_finite",
-    }  # fmt: skip
-    assert _ratios(math.nan, 1.0, 1.0)[col.IC_IFD_STATUS] == "not_finite"
-
-
 def test_summary_counts_what_it_leaves_out():
     assert summarize("x", [1.0, None, 3.0, float("nan"), 2.0]) == {
         "name": "x", "n": 3, "nulls": 2, "mean": 2.0, "q1": 1.5, "median": 2.0, "q3": 2.5,

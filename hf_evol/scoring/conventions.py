@@ -1,0 +1,184 @@
+"""How an instruction and a response become token sequences, and which tokens count for which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_evol.errors import ModelError
+from hf_evol.generation import models
+from hf_evol.scoring.losses import TokenSpans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Turn = dict[str, str]
+Pair = tuple[Sequence[Turn], str]  # the turns before a response, and the response
+
+TOO_LONG = "too_long"
+TEMPLATE_ERROR = "template_error"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A pair as token sequences.
+
+    Args:
+        joint: Q and A in one sequence; its parts are the tokens of Q and those of A.
+        alone: A alone; its part is the tokens of A.
+        n_tokens_q, n_tokens_a: tokens of Q and of A, after truncation.
+        truncated: whether A was cut to fit.
+    """
+
+    joint: TokenSpans
+    alone: TokenSpans
+    n_tokens_q: int
+    n_tokens_a: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class JoinedText:
+    r"""The text Q + "\n" + A, tokenized once, with the special tokens that the tokenizer adds.
+
+    A alone is tokenized by itself, so its first token may differ from the one after the newline. Several turns
+    before A are joined by newlines. ``newline_of_question`` says to which side the newline counts: to A in the
+    scripts of IC-IFD (paper, "IC-IFD"), to Q in those of Superfiltering (arXiv:2402.00530, ``data_analysis.py``).
+    """
+
+    newline_of_question: bool
+
+    def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
+        questions = ["\n".join(turn["content"] for turn in turns) for turns, _ in pairs]
+        layouts = self._layouts(tokenizer, questions, [answer for _, answer in pairs])
+        for place, (question, (_, answer)) in enumerate(zip(questions, pairs, strict=True)):
+            if not _fits(layouts[place], limit):
+                cut = self._cut(tokenizer, question, answer, limit) if truncate else None
+                layouts[place] = cut or TOO_LONG
+        return layouts
+
+    def _layouts(self, tokenizer: Any, questions: list[str], answers: list[str]) -> list[Any]:
+        end = "\n" if self.newline_of_question else ""
+        heads = models.encode_text(tokenizer, [question + end for question in questions])
+        alone = models.encode_text(tokenizer, answers)
+        joint = models.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
+        return [
+            Layout(
+                _sequence(both, [(0, len(head))], [(len(head), len(both))]),
+                _sequence(a, [(0, len(a))]),
+                len(head),
+                len(a),
+            )
+            for head, a, both in zip(heads, alone, joint, strict=True)
+        ]
+
+    def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
+        """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
+        ends = _token_ends(tokenizer, answer)
+        best, low, high = None, 0, min(len(ends), limit)
+        while low < high:
+            middle = (low + high + 1) // 2
+            layout = self._layouts(tokenizer, [question], [answer[: ends[middle - 1]]])[0]
+            if _fits(layout, limit):
+                best, low = layout, middle
+            else:
+                high = middle - 1
+        return best and Layout(best.joint, best.alone, best.n_tokens_q, best.n_tokens_a, truncated=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    r"""Q and A tokenized apart and joined, so that A's tokens are the same with and without Q before them.
+
+    Between them is a newline, tokenized apart, or what the model's chat template puts there; it counts for neither.
+    A alone stands after the special tokens that the tokenizer puts before a text. Where it puts none, A's first token
+    can't be predicted without Q, and so counts for neither loss of A.
+    """
+
+    chat_template: bool
+
+    def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
+        texts = models.encode_text(tokenizer, [turn["content"] for turns, _ in pairs for turn in turns], False)
+        answers = models.encode_text(tokenizer, [answer for _, answer in pairs], False)
+        before, frames, ids = _ids_before(tokenizer), {}, iter(texts)
+        layouts = []
+        for (turns, _), answer in zip(pairs, answers, strict=True):
+            roles = tuple(turn["role"] for turn in turns)
+            if roles not in frames:
+                frames[roles] = self._frame(tokenizer, roles, before)
+            questions = [next(ids) for _ in turns]
+            layouts.append(self._layout(frames[roles], questions, answer, before, limit, truncate))
+        return layouts
+
+    def _frame(self, tokenizer: Any, roles: tuple[str, ...], before: list[int]) -> list[list[int]] | None:
+        """What stands before, between and after the turns' texts; None if the template can't say."""
+        if not self.chat_template:
+            return [before, *(models.encode_text(tokenizer, ["\n"], False) * len(roles))]
+        from jinja2 import TemplateError
+
+        try:
+            return models.chat_frame(tokenizer, roles)
+        except (TemplateError, ModelError):
+            return None
+
+    def _layout(
+        self,
+        frame: list[list[int]] | None,
+        questions: list[list[int]],
+        answer: list[int],
+        before: list[int],
+        limit: int,
+        truncate: bool,
+    ) -> Layout | str:
+        if frame is None:
+            return TEMPLATE_ERROR
+        joint, spans = list(frame[0]), []
+        for question, after in zip(questions, frame[1:], strict=True):
+            spans.append((len(joint), len(joint) + len(question)))
+            joint += question + after
+        room = min(limit - len(joint), limit - len(before))
+        if len(answer) > room and (not truncate or room < 1):
+            return TOO_LONG
+        kept = answer[: max(room, 0)]
+        start, first = len(joint), 0 if before else 1
+        return Layout(
+            _sequence(joint + kept, spans, [(start + first, start + len(kept))]),
+            _sequence(before + kept, [(len(before) + first, len(before) + len(kept))]),
+            sum(map(len, questions)),
+            len(kept),
+            truncated=len(kept) < len(answer),
+        )
+
+
+CONVENTIONS: dict[str, JoinedText | Parts] = {
+    "paper": JoinedText(newline_of_question=False),
+    "superfiltering": JoinedText(newline_of_question=True),
+    "exact": Parts(chat_template=False),
+    "exact_chat": Parts(chat_template=True),
+}
+
+
+def _sequence(ids: Sequence[int], *parts: Sequence[tuple[int, int]]) -> TokenSpans:
+    import numpy as np
+
+    return TokenSpans(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
+
+
+def _fits(layout: Layout, limit: int) -> bool:
+    return max(len(layout.joint.ids), len(layout.alone.ids)) <= limit
+
+
+def _token_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
+    """Where, in characters, the tokens of a text end; every character where the tokenizer doesn't say."""
+    if not tokenizer.is_fast:
+        return range(1, len(text) + 1)
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    return sorted({end for _, end in encoded["offset_mapping"] if end})
+
+
+def _ids_before(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer puts before a text, such as BOS."""
+    plain, special = (models.encode_text(tokenizer, ["a"], special_tokens=added)[0] for added in (False, True))
+    starts = (at for at in range(len(special)) if special[at : at + len(plain)] == plain)
+    return special[: next(starts, 0)]

@@ -1,0 +1,158 @@
+"""Cross-entropy of chosen tokens under a causal language model, with the head run on those positions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from hf_evol.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
+# caches; a GPU wants larger products. So memory does not grow with the vocabulary.
+_BLOCK = {"cpu": (1024, 1024), "cuda": (4096, 16384)}
+# Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
+_WHOLE_LOGITS = 2**26
+# Names, over the configurations of transformers' models, of what is done to the head's output.
+_FACTORS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
+_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+_split: WeakKeyDictionary[Any, SplitModel] = WeakKeyDictionary()
+
+
+def split_model(model: Any) -> SplitModel:
+    """The model's `SplitModel`, made and checked once.
+
+    Raises:
+        ModelError: the model isn't causal.
+    """
+    if model not in _split:
+        _split[model] = SplitModel(model)
+    return _split[model]
+
+
+class SplitModel:
+    """A causal language model as a backbone, which gives hidden states, and a head, which gives logits.
+
+    The split is compared with the model's own logits on a few tokens. A model whose logits are not those of its
+    head (scaled or capped as its configuration says) is run whole, in smaller batches.
+    """
+
+    def __init__(self, model: Any) -> None:
+        import weakref
+
+        self._model = weakref.ref(model)
+        self.device = model.device
+        head = model.get_output_embeddings()
+        self.vocabulary = head.weight.shape[0]
+        self.whole = getattr(model, "base_model", model) is model
+        if not self.whole and not self._agrees():
+            self.whole = True
+        if self.whole and not self._agrees():
+            raise ModelError(
+                f"{type(model).__name__} is not causal: later tokens change what it predicts for earlier ones. "
+                "Score with a causal language model."
+            )
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens of one batch, where the model must be run whole."""
+        return max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None
+
+    def losses(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        """Loss, in nats, of the tokens at ``(rows, positions)``, as float32 on the model's device.
+
+        The log-sum-exp is taken in float32 whatever the model's precision. There is no attention mask: under a
+        causal model, padding on the right changes nothing before it, and fused attention needs no mask.
+
+        Args:
+            ids: token ids, padded on the right, shape (sequences, longest).
+            rows: of each wanted token, its sequence.
+            positions: of each wanted token, its position, from 1 on; the first token is never predicted.
+        """
+        import torch
+
+        tokens = torch.from_numpy(ids).to(self.device)
+        where = torch.from_numpy(rows).to(self.device), torch.from_numpy(positions).to(self.device)
+        with torch.inference_mode():
+            states = self._states(tokens)
+            parts = [
+                self._losses(states[row, position - 1], tokens[row, position]).to(self.device)
+                for row, position in zip(where[0].split(self._block[0]), where[1].split(self._block[0]), strict=True)
+            ]
+            return torch.cat(parts)
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        return _BLOCK.get(self.device.type, _BLOCK["cpu"])
+
+    def _states(self, tokens: torch.Tensor) -> torch.Tensor:
+        model = self._model()
+        if self.whole:
+            return model(input_ids=tokens, use_cache=False).logits
+        return model.base_model(input_ids=tokens, use_cache=False)[0]
+
+    def _losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
+        import torch
+
+        targets, start = targets.to(states.device), 0
+        sums, chosen = [], torch.zeros(len(states), device=states.device)
+        for logits in self._logits(states):
+            width = logits.shape[1]
+            here = (targets >= start) & (targets < start + width)
+            logit = logits.gather(1, (targets - start).clamp(0, width - 1)[:, None])[:, 0]
+            chosen = torch.where(here, logit, chosen)
+            highest = logits.amax(-1, keepdim=True)
+            sums.append(logits.sub_(highest).exp_().sum(-1).log_().add_(highest[:, 0]))
+            start += width
+        return torch.logsumexp(torch.stack(sums), 0) - chosen
+
+    def _logits(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Blocks of the logits, in float32, along the vocabulary."""
+        import torch
+
+        if self.whole:
+            yield states.float().clone()
+            return
+        model = self._model()
+        head = model.get_output_embeddings()
+        if type(head) is not torch.nn.Linear:  # quantized, or with an adapter
+            yield self._scaled(head(states))
+            return
+        bias = [None] * len(head.weight) if head.bias is None else head.bias.split(self._block[1])
+        for weight, part in zip(head.weight.split(self._block[1]), bias, strict=False):
+            yield self._scaled(torch.nn.functional.linear(states.to(weight.device), weight, part))
+
+    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
+        logits, config = logits.float(), self._model().config.get_text_config()
+        for value in _numbers(config, _FACTORS):
+            logits = logits.mul_(value)
+        for value in _numbers(config, _DIVISORS):
+            logits = logits.div_(value)
+        for value in _numbers(config, _SOFT_CAPS):
+            logits = logits.div_(value).tanh_().mul_(value)
+        return logits
+
+    def _agrees(self) -> bool:
+        """Whether logits made this way, beside padding, are the model's own for the same tokens alone."""
+        import torch
+
+        tokens = torch.arange(10, 18, device=self.device)[None] % self.vocabulary
+        padded = torch.cat([tokens, tokens.flip(-1)], -1)
+        with torch.inference_mode():
+            own = self._model()(input_ids=tokens, use_cache=False).logits.float()
+            ours = torch.cat(list(self._logits(self._states(padded)[0, : tokens.shape[1]])), -1)[None]
+        if ours.shape != own.shape:
+            return False
+        allowed = 1e-3 if self._model().dtype == torch.float32 else 0.1  # rounding depends on the batch's shape
+        return bool((ours - own).abs().mean() <= allowed * own.abs().mean())
+
+
+def _numbers(config: Any, names: tuple[str, ...]) -> list[float]:
+    values = (getattr(config, name, None) for name in names)
+    return [value for value in values if isinstance(value, (int, float)) and value]
