@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,8 +127,7 @@ class PeakMemory:
 
 
 def resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def synchronize(device: str) -> None:
@@ -214,8 +214,7 @@ def matmul_peak(dtype: torch.dtype, device: str) -> float:
 
 
 def read(path: str, limit: int | None, repeat_to: int | None) -> list[tuple[str, str]]:
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     reader = FORMATS[detect_format(list(rows[0]))].read
     texts = []
     for row in rows[:limit]:
@@ -230,8 +229,8 @@ def read(path: str, limit: int | None, repeat_to: int | None) -> list[tuple[str,
 def hardware(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
-    with open("/proc/cpuinfo") as file:
-        name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{name}, {torch.get_num_threads()} threads"
 
 

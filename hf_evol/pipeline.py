@@ -76,7 +76,13 @@ class Stages:
             evolve,
             Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal),
             Respond(engines["responder"], max_new_tokens=recipe.max_new_tokens, journal=recipe.journal),
-            IcIfd(specs["scorer"]),
+            IcIfd(
+                specs["scorer"],
+                convention=recipe.convention,
+                max_length=recipe.max_length,
+                truncate=recipe.truncate,
+                journal=recipe.journal,
+            ),
             specs,
         )
 

@@ -55,6 +55,9 @@ class Recipe:
     max_new_tokens: int = _setting(2048, "longest evolved instruction and response, in tokens")
     batch_size: int = _setting(64, "rows generated together")
     num_proc: int | None = _setting(None, "processes; by default one for each GPU")
+    convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
+    max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")
+    truncate: bool = _setting(False, "score longer rows by the part of the response that fits")
     select: float = _setting(0.25, "share (below 1) or number of rows to select in each round")
     select_by: str = _setting("ic_ifd", "score to select by, the highest first")
     output: str = _setting("evolved", "folder or fsspec URL for the result")
@@ -108,7 +111,9 @@ class Recipe:
         """The settings that decide the result, fit for publishing: no settings of this machine, and of local
         paths and URLs only what `public_name` leaves."""
         of_this_machine = {"output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size"}
-        always = {"dataset", "model", "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens", "select"}
+        always = {
+            "dataset", "model", "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens", "convention", "select",
+        }  # fmt: skip
         defaults = {entry.name: entry.default for entry in fields(self)}
         shown = {
             name: value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
+def interval(bounds: Sequence[float] | None) -> str:
+    """Both ends, or a dash."""
+    return "–" if bounds is None else " to ".join(map(number, bounds))
+
+
 def template_path() -> Path:
     """The card template: beside the package in a checkout, inside it in an installation."""
     package = Path(__file__).parent.parent
@@ -74,6 +79,7 @@ def build_card(
         "cell": cell,
         "fenced": fenced,
         "number": number,
+        "interval": interval,
         "human": human_number,
         "repo": repo_id or folder,
         "recipe_yaml": yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip(),

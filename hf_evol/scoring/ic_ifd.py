@@ -115,6 +115,11 @@ class IcIfd(Transform):
             )
         models.check_device(self.model)
 
+    def load(self) -> tuple[Any, Any]:
+        """The loaded model, and its tokenizer; loaded at the first call in this process."""
+        self.check()
+        return models.load_model(self.model), models.load_tokenizer(self.model)
+
     def identity(self) -> Any:
         template = models.load_tokenizer(self.model).chat_template if self.convention == "exact_chat" else None
         return models.weights_identity(self.model) | {"dtype": models.precision(self.model), "chat_template": template}
@@ -153,13 +158,8 @@ class IcIfd(Transform):
         missing = [place for place, record in enumerate(records) if record is None]
         if not missing:
             return records
-        stream = self.scorer.stream(
-            models.load_model(self.model),
-            models.load_tokenizer(self.model),
-            [pairs[place] for place in missing],
-            [rows[place] for place in missing],
-        )
-        for finished in stream:
+        wanted = [pairs[place] for place in missing], [rows[place] for place in missing]
+        for finished in self.scorer.stream(*self.load(), *wanted):
             for place, record in finished.items():
                 records[missing[place]] = record
             if journal is not None:

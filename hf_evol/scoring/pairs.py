@@ -50,8 +50,12 @@ class PairScorer:
     def score(self, model: Any, tokenizer: Any, pairs: Sequence[Pair | None]) -> list[Record]:
         """One record of `SCORES` for each pair, in order. None stands for a pair that is no text."""
         records: dict[int, Record] = {}
-        for finished in self.stream(model, tokenizer, pairs):
-            records.update(finished)
+        training = model.training
+        try:
+            for finished in self.stream(model.eval(), tokenizer, pairs):
+                records.update(finished)
+        finally:
+            model.train(training)
         return [records[place] for place in range(len(pairs))]
 
     def stream(

@@ -5,6 +5,7 @@ import evaluate
 
 import hf_evol
 import hf_evol.errors
+import hf_evol.scoring.pairs
 import hf_evol.scoring.summary
 
 _CITATION = """\
@@ -27,26 +28,34 @@ Args:
     predictions: list of str, the responses.
     references: list of str, the instructions.
     inputs: list of str, the instructions' inputs, or None for no inputs.
-    model: str, the scoring model's name on the Hub or its folder; "embedded" is the small model that hf_evol bundles.
-    batch_tokens: int, tokens in one forward pass.
+    model: str, the scoring model's name on the Hub or its folder; or a loaded (model, tokenizer) pair. By default the
+        model given to evaluate.load("ic_ifd", model=...), or else "embedded", the small one that hf_evol bundles.
+    convention: str, which tokens count: "paper", "superfiltering", "exact" or "exact_chat" (see hf_evol.IcIfd).
+    max_length: int, the most tokens of one sequence; by default, and at most, the model's context.
+    truncate: bool, whether to score longer pairs by the part of the response that fits.
+    batch_tokens: int, tokens in one forward pass; by default as the free memory allows.
 Returns:
-    mean_ic_ifd: float or None, the mean over the pairs that have a score.
-    median_ic_ifd: float or None, likewise.
-    mean_ifd: float or None, likewise.
-    n_scored: int, pairs with a score.
-    n_unscored: int, pairs without one.
-    ic_ifd: list of float or None, one a pair.
-    ifd: list of float or None, one a pair.
-    status: list of str, "ok" or why a pair has no score.
+    mean_ic_ifd, median_ic_ifd: float or None, over the pairs that have a score.
+    quartiles_ic_ifd: [float, float] or None, the first and the third.
+    ci95_ic_ifd: [float, float] or None, a 95 % bootstrap interval of the mean.
+    mean_ifd, median_ifd, quartiles_ifd, ci95_ifd: likewise for IFD.
+    n_scored, n_unscored: int, pairs with and without a score.
+    convention: str.
+    ic_ifd, ifd, loss_q, loss_a, loss_a_given_q, n_tokens_q, n_tokens_a: lists, one entry a pair; None without a score.
+    status: list of str, "ok", "truncated", or why a pair has no score.
 Example:
     >>> ic_ifd = evaluate.load("ic_ifd")
-    >>> ic_ifd.compute(predictions=["4, since two and two make four."], references=["What is 2 + 2?"], model="embedded")["n_scored"]
+    >>> ic_ifd.compute(predictions=["4, since two and two make four."], references=["What is 2 + 2?"])["n_scored"]
     1
 """
 
 
 class IcIfd(evaluate.Metric):
     """IC-IFD of responses (predictions) to instructions (references)."""
+
+    def __init__(self, model="embedded", **options):
+        super().__init__(**options)
+        self.model = model
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -59,21 +68,34 @@ class IcIfd(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2412.11231"],
         )
 
-    def _compute(self, predictions, references, inputs=None, model="embedded", batch_tokens=8192):
+    def _compute(
+        self,
+        predictions,
+        references,
+        inputs=None,
+        model=None,
+        convention="paper",
+        max_length=None,
+        truncate=False,
+        batch_tokens=None,
+    ):
         if inputs is not None and len(inputs) != len(predictions):
             raise hf_evol.errors.ConfigError(f"There are {len(inputs)} inputs for {len(predictions)} predictions.")
-        scorer = hf_evol.IcIfd(model, batch_tokens=batch_tokens)
-        scorer.check()
-        batch = {"instruction": references, "output": predictions, "input": inputs or [""] * len(predictions)}
-        scores = scorer(batch)
-        summaries = {name: hf_evol.scoring.summary.summarize(name, scores[name]) for name in ("ic_ifd", "ifd")}
-        return {
-            "mean_ic_ifd": summaries["ic_ifd"]["mean"],
-            "median_ic_ifd": summaries["ic_ifd"]["median"],
-            "mean_ifd": summaries["ifd"]["mean"],
-            "n_scored": summaries["ic_ifd"]["n"],
-            "n_unscored": summaries["ic_ifd"]["nulls"],
-            "ic_ifd": scores["ic_ifd"],
-            "ifd": scores["ifd"],
-            "status": scores["ic_ifd_status"],
-        }
+        scorer = hf_evol.scoring.pairs.PairScorer(convention, max_length, truncate, batch_tokens)
+        rows = zip(references, predictions, inputs or [""] * len(predictions), strict=True)
+        pairs = [hf_evol.scoring.pairs.make_pair(*row) for row in rows]
+        records = scorer.score(*self._loaded(model or self.model, convention), pairs)
+        columns = {name: [record[name] for record in records] for name in hf_evol.scoring.pairs.SCORES}
+        columns["status"] = columns.pop("ic_ifd_status")
+        results = {}
+        for name in ("ic_ifd", "ifd"):
+            summary = hf_evol.scoring.summary.summarize(name, columns[name])
+            results |= {f"{part}_{name}": summary[part] for part in ("mean", "median", "ci95")}
+            results[f"quartiles_{name}"] = [summary["q1"], summary["q3"]] if summary["n"] else None
+        counts = {"n_scored": summary["n"], "n_unscored": summary["nulls"], "convention": convention}
+        return results | counts | columns
+
+    def _loaded(self, model, convention):
+        if isinstance(model, (tuple, list)):
+            return model
+        return hf_evol.IcIfd(model, convention).load()

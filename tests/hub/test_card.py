@@ -12,10 +12,10 @@ HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n-
 
 def provenance(text="Plain text."):
     model = {"revision": "local files", "n_parameters": 5_065_472, "n_parameters_from": "counted", "dtype": "float32"}
-    statistics = {"mean": 0.51234567, "q1": 0.4, "median": 0.5, "q3": None}
+    statistics = {"mean": 0.51234567, "ci95": [0.48, 0.54321], "q1": 0.4, "median": 0.5, "q3": None}
     return {
         "title": "rows, evolved by tiny (5.07M)",
-        "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0},
+        "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0, "convention": "paper"},
         "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True},
         "n_seeds": 10,
         "models": [
@@ -125,11 +125,11 @@ Why rows were left out:
 
 ## Scores
 
-IFD is L(A \\| Q) / L(A), and IC-IFD is L(A \\| Q) / (L(Q) · L(A)), with L the mean cross-entropy per token under the scorer; higher means that the row teaches more.
+IFD is L(A \\| Q) / L(A), and IC-IFD is IFD / L(Q), with L the mean cross-entropy per token under the scorer, by the convention `paper` of hf_evol; higher means that the row teaches more. Intervals are 95 % bootstrap intervals of the mean.
 
-| Round | Score | Rows | Without a score | Mean | 1st quartile | Median | 3rd quartile |
-| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |
-| 1 | IFD | 7 | 1 | 0.5123 | 0.4 | 0.5 | – |
+| Round | Score | Rows | Without a score | Mean | Interval | 1st quartile | Median | 3rd quartile |
+| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| 1 | IFD | 7 | 1 | 0.5123 | 0.48 to 0.5432 | 0.4 | 0.5 | – |
 
 ![Histogram](figures/ic_ifd.png)
 
@@ -179,6 +179,7 @@ With the recipe below as `recipe.yaml`: `hf-evol run --recipe recipe.yaml`
 dataset: user/rows
 model: tiny
 seed: 0
+convention: paper
 ```
 
 Versions: python 3.11, hf_evol 0.1.0.

@@ -1,15 +1,20 @@
 """The module as users load it: by path, and by its bare name from another folder in a fresh process."""
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import evaluate
 import pytest
 
+from hf_evol.generation import models
+from hf_evol.generation.models import ModelSpec
 from hf_evol.metric import install, metric_path
 from hf_evol.scoring.ic_ifd import IcIfd
+from hf_evol.scoring.summary import summarize
 
 RESPONSES = ["The sea is deep.", "It is salty and blue.", "x"]
 INSTRUCTIONS = ["Describe the sea.", "List facts about the sea.", "Why is it so?"]
@@ -22,11 +27,112 @@ def metric():
 
 def test_it_gives_what_the_transform_gives(metric, tiny_model):
     result = metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=tiny_model)
-    expected = IcIfd(tiny_model)({"instruction": INSTRUCTIONS, "output": RESPONSES})
+    expected = IcIfd(tiny_model, journal=False)({"instruction": INSTRUCTIONS, "output": RESPONSES})
     assert result["ic_ifd"] == expected["ic_ifd"] and result["ic_ifd"][2] is None
     assert (result["n_scored"], result["n_unscored"]) == (2, 1)
     assert result["status"] == ["ok", "ok", "short_answer"]
-    assert result["mean_ic_ifd"] == pytest.approx(sum(expected["ic_ifd"][:2]) / 2)
+    summary = summarize("ic_ifd", expected["ic_ifd"])
+    assert (result["mean_ic_ifd"], result["ci95_ic_ifd"]) == (summary["mean"], summary["ci95"])
+    assert result["quartiles_ic_ifd"] == [summary["q1"], summary["q3"]]
+    for name in ("ifd", "loss_q", "loss_a", "loss_a_given_q", "n_tokens_q", "n_tokens_a"):
+        assert result[name] == expected[name]
+
+
+@pytest.mark.parametrize("convention", ["paper", "superfiltering", "exact", "exact_chat"])
+def test_conventions(metric, tiny_model, convention):
+    options = {"convention": convention, "max_length": 30, "truncate": True}
+    result = metric.compute(predictions=["word " * 50], references=["Do it."], model=tiny_model, **options)
+    expected = IcIfd(tiny_model, journal=False, **options)({"instruction": ["Do it."], "output": ["word " * 50]})
+    assert result["ic_ifd"] == expected["ic_ifd"] and result["ic_ifd"][0] > 0
+    assert (result["convention"], result["status"]) == (convention, ["truncated"])
+
+
+def test_nothing_scored(metric, tiny_model):
+    result = metric.compute(predictions=["", "x"], references=["Do it.", "Why?"], model=tiny_model)
+    assert (result["n_scored"], result["n_unscored"], result["ic_ifd"]) == (0, 2, [None, None])
+    assert result["mean_ic_ifd"] is result["ci95_ic_ifd"] is result["quartiles_ic_ifd"] is None
+
+
+def test_a_loaded_pair_is_used_and_left_as_it_was(metric, tiny_model):
+    spec = ModelSpec(tiny_model)
+    model = models.load_model(spec)
+    model.train()
+    try:
+        pair = model, models.load_tokenizer(spec)
+        result = metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=pair)
+        assert model.training
+    finally:
+        model.eval()
+    assert (
+        result["ic_ifd"] == metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=tiny_model)["ic_ifd"]
+    )
+
+
+def test_models_are_loaded_once(metric, bos_model, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=bos_model)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=bos_model)
+
+
+def test_combined_with_another_metric(tiny_model, tmp_path):
+    (tmp_path / "n_words").mkdir()
+    (tmp_path / "n_words" / "n_words.py").write_text(
+        "import datasets\nimport evaluate\n\n\n"
+        "class NWords(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        text = datasets.Value('string')\n"
+        "        return evaluate.MetricInfo(description='', citation='', inputs_description='',\n"
+        "            features=datasets.Features({'predictions': text, 'references': text}))\n\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'n_words': sum(len(text.split()) for text in predictions)}\n"
+    )
+    ours = evaluate.load(str(metric_path()), model=tiny_model)
+    both = evaluate.combine([ours, evaluate.load(str(tmp_path / "n_words"))])
+    result = both.compute(predictions=RESPONSES, references=INSTRUCTIONS)
+    assert result["n_words"] == 10
+    alone = IcIfd(tiny_model, journal=False)({"instruction": INSTRUCTIONS, "output": RESPONSES})
+    assert result["ic_ifd"] == alone["ic_ifd"]
+    both.add_batch(predictions=RESPONSES, references=INSTRUCTIONS)
+    assert both.compute()["n_words"] == 10
+
+
+def test_as_a_space(tmp_path, tiny_model):
+    """evaluate fetches user/ic_ifd from the Hub's Spaces; here, from a server that has the module's files."""
+
+    class Space(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            prefix, _, name = self.path.rpartition("/")
+            file = metric_path() / name
+            found = prefix.startswith("/spaces/user/ic_ifd/resolve/") and file.is_file()
+            self.send_response(200 if found else 404)
+            body = file.read_bytes() if found else b""
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Space)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+    }
+    code = (
+        "import evaluate; m = evaluate.load('user/ic_ifd');"
+        f"print(m.compute(predictions=['An answer.'], references=['Do it.'], model={tiny_model!r})['n_scored'])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    server.shutdown()
+    assert loaded.stdout.strip() == "1", loaded.stderr
 
 
 def test_inputs_count_as_part_of_the_instruction(metric, tiny_model):
