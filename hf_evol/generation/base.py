@@ -22,11 +22,13 @@ class SamplingParams:
         temperature: 0 means greedy.
         top_p: nucleus sampling keeps the smallest set of tokens whose probability reaches this share.
         max_new_tokens: at most so many tokens, and never more than the model's context leaves.
+        top1_probs: of how many first generated tokens to record the most probable token's probability.
     """
 
     temperature: float = 0.7
     top_p: float = 0.95
     max_new_tokens: int = 2048
+    top1_probs: int = 0
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -35,6 +37,8 @@ class SamplingParams:
             raise ConfigError(f"top_p must be over 0 and at most 1; got {self.top_p!r}.")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be 1 or more; got {self.max_new_tokens!r}.")
+        if self.top1_probs < 0:
+            raise ConfigError(f"top1_probs must be 0 or more; got {self.top1_probs!r}.")
 
 
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0)  # the paper's for responses and judgements
@@ -50,6 +54,8 @@ class Completion:
         n_prompt_tokens: tokens of the rendered prompt.
         n_tokens: generated tokens.
         error: why this row failed, as ``"too_long: …"`` or ``"engine_error: …"``; or None.
+        top1_probs: the probability of the most probable token, before temperature and top-p, at each of the first
+            positions that were asked for; or None where none were, or the engine doesn't say.
     """
 
     text: str
@@ -57,6 +63,7 @@ class Completion:
     n_prompt_tokens: int = 0
     n_tokens: int = 0
     error: str | None = None
+    top1_probs: list[float] | None = None
 
 
 class Engine(Protocol):
@@ -112,5 +119,9 @@ def generate(
             journal.put({hashes[missing[i]]: asdict(item) for i, item in finished if item.error is None})
         for i, completion in finished:
             done[missing[i]] = completion
-        progress.advance(len(finished), sum(completion.n_tokens for _, completion in finished))
+        progress.advance(
+            len(finished),
+            sum(completion.n_tokens for _, completion in finished),
+            sum(completion.error is not None for _, completion in finished),
+        )
     return [done[place] for place in range(len(chats))]

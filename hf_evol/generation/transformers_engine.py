@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import models
+from hf_evol.generation import continuous, models
 from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams
 from hf_evol.generation.sampling import sample, uniforms
 
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TransformersEngine:
-    """Completes chats in length-sorted, left-padded batches, from which finished rows are dropped.
+    """Completes chats by continuous batching (`transformers`' paged cache), or in static batches.
+
+    Static batches are sorted by length and padded on the left, and finished rows are dropped from them. A row gets the
+    same text either way, in float32.
 
     Args:
         model: name, folder or `ModelSpec`.
-        batch_size: rows decoded together; halved, for this process, when memory runs out.
+        batch_size: rows decoded together in a static batch; halved, for this process, when memory runs out.
+        batching: ``"continuous"``, ``"static"``, or ``"auto"``: continuous on a CUDA GPU, and static elsewhere, for
+            models that can't be batched continuously, and for what is left when continuous batching fails.
     """
 
     model: models.ModelSpec = field(default_factory=models.ModelSpec)
     batch_size: int = 64
+    batching: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.batching not in ("auto", "static", "continuous"):
+            raise ConfigError(f"batching must be auto, static or continuous; got {self.batching!r}.")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
 
@@ -61,20 +71,39 @@ class TransformersEngine:
     ) -> Iterator[list[tuple[int, Completion]]]:
         self.check()
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
-        if "past_key_values" not in inspect.signature(model.forward).parameters:
-            raise ModelError(
-                f"The model {self.model.name!r} ({type(model).__name__}) keeps its state in a form of its own; only models "
-                "with a key-value cache can generate here. Serve it elsewhere, or choose another."
-            )
         context = models.context_length(model.config)
         prompts = [models.render_chat(tokenizer, chat) for chat in chats]
         too_long = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
         yield [(place, _too_long(len(prompts[place]), context)) for place in too_long]
-        waiting = sorted(set(range(len(chats))) - set(too_long), key=lambda place: (len(prompts[place]), place))
+        fitting = set(range(len(chats))) - set(too_long)
+        requests = {
+            i: _Request(prompts[i], keys[i], min(params.max_new_tokens, context - len(prompts[i]))) for i in fitting
+        }
+        wanted = self.batching == "continuous" or (self.batching == "auto" and model.device.type == "cuda")
+        if wanted and not params.top1_probs:  # which the library's scheduler doesn't give
+            try:
+                for place, completion in _continuous(model, tokenizer, requests, params):
+                    del requests[place]
+                    yield [(place, completion)]
+            except (ModelError, RuntimeError, ValueError, AttributeError) as error:
+                if self.batching == "continuous":
+                    raise ModelError(f"Continuous batching of {self.model.name!r} failed: {error}") from error
+                logger.warning("Going on in static batches, as continuous batching failed: %s", error)
+        yield from self._static(model, tokenizer, requests, params)
+
+    def _static(
+        self, model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        if requests and "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise ModelError(
+                f"The model {self.model.name!r} ({type(model).__name__}) keeps its state in a form of its own; only models "
+                "with a key-value cache can generate here. Serve it elsewhere, or choose another."
+            )
+        waiting = sorted(requests, key=lambda place: (len(requests[place].prompt), place))
         while waiting:
             size = _sizes.get(self, self.batch_size)
             batch = waiting[:size]
-            decoder = _Decoder(model, tokenizer, [prompts[i] for i in batch], [keys[i] for i in batch], params, context)
+            decoder = _Decoder(model, tokenizer, [requests[place] for place in batch], params)
             out_of_memory = False
             try:
                 for finished in decoder.run():
@@ -93,6 +122,46 @@ class TransformersEngine:
                 batch = [i for row, i in enumerate(batch) if row in decoder.done]
             ended = set(batch)
             waiting = [i for i in waiting if i not in ended]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A rendered prompt, the key of its noise, and the most tokens to generate."""
+
+    prompt: list[int]
+    key: str
+    limit: int
+
+
+def _continuous(
+    model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
+) -> Iterator[tuple[int, Completion]]:
+    if not requests:
+        return
+    places, stops = list(requests), _stop_ids(model, tokenizer)
+    chosen = [requests[place] for place in places]
+    prompts, keys, limits = ([getattr(r, name) for r in chosen] for name in ("prompt", "key", "limit"))
+    for number, tokens, error in continuous.generate_tokens(model, prompts, keys, limits, params, stops):
+        request = chosen[number]
+        if error is not None:
+            failed = Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
+            yield places[number], failed
+            continue
+        stopped = bool(tokens) and tokens[-1] in stops
+        yield places[number], _completion(tokenizer, request, tokens[:-1] if stopped else tokens, stopped)
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    return {token for token in ids if token is not None}
+
+
+def _completion(
+    tokenizer: Any, request: _Request, tokens: list[int], stopped: bool, probs: list[float] | None = None
+) -> Completion:
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Completion(text, "stop" if stopped else "length", len(request.prompt), len(tokens), top1_probs=probs)
 
 
 def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
@@ -115,27 +184,14 @@ def _too_long(n_tokens: int, context: int) -> Completion:
 class _Decoder:
     """Decodes one batch; knows which of its rows are done."""
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        prompts: list[list[int]],
-        keys: list[str],
-        params: SamplingParams,
-        context: int,
-    ) -> None:
-        self.model, self.tokenizer, self.prompts, self.params = model, tokenizer, prompts, params
-        self.context = context
-        self.limits = [min(params.max_new_tokens, context - len(prompt)) for prompt in prompts]
-        self.noise = uniforms(keys, max(self.limits)) if params.temperature > 0 else None
-        self.generated: list[list[int]] = [[] for _ in prompts]
+    def __init__(self, model: Any, tokenizer: Any, requests: list[_Request], params: SamplingParams) -> None:
+        self.model, self.tokenizer, self.requests, self.params = model, tokenizer, requests, params
+        self.stop_ids = _stop_ids(model, tokenizer)
+        longest = max(request.limit for request in requests)
+        self.noise = uniforms([request.key for request in requests], longest) if params.temperature > 0 else None
+        self.generated: list[list[int]] = [[] for _ in requests]
+        self.probs: list[list[float]] = [[] for _ in requests]
         self.done: set[int] = set()
-
-    @cached_property
-    def stop_ids(self) -> set[int]:
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = configured if isinstance(configured, list) else [configured, self.tokenizer.eos_token_id]
-        return {token for token in ids if token is not None}
 
     def run(self) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (row, completion) pairs as rows finish."""
@@ -143,12 +199,13 @@ class _Decoder:
         from transformers import DynamicCache
 
         device = self.model.device
-        width = max(map(len, self.prompts))
+        prompts = [request.prompt for request in self.requests]
+        width = max(map(len, prompts))
         pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in self.prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in self.prompts], device=device)
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        rows = list(range(len(self.prompts)))  # the row of each line of the batch
+        rows = list(range(len(prompts)))  # the row of each line of the batch
         cache = DynamicCache(config=self.model.config)
         with torch.inference_mode():
             while rows:
@@ -176,6 +233,9 @@ class _Decoder:
     def _next_tokens(self, logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
         import torch
 
+        if self.params.top1_probs and len(self.generated[rows[0]]) < self.params.top1_probs:
+            for row, prob in zip(rows, logits.float().softmax(-1).amax(-1).tolist(), strict=True):
+                self.probs[row].append(prob)
         noise = None
         if self.noise is not None:
             noise = torch.tensor([self.noise[row, len(self.generated[row])] for row in rows], device=logits.device)
@@ -186,15 +246,15 @@ class _Decoder:
         finished, keep = [], []
         for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             if token in self.stop_ids:
-                finished.append((row, self._completion(row, "stop")))
+                finished.append((row, self._completion(row, True)))
                 continue
             self.generated[row].append(token)
-            if len(self.generated[row]) >= self.limits[row]:
-                finished.append((row, self._completion(row, "length")))
+            if len(self.generated[row]) >= self.requests[row].limit:
+                finished.append((row, self._completion(row, False)))
             else:
                 keep.append(line)
         return finished, keep
 
-    def _completion(self, row: int, finish_reason: str) -> Completion:
-        text = self.tokenizer.decode(self.generated[row], skip_special_tokens=True)
-        return Completion(text, finish_reason, len(self.prompts[row]), len(self.generated[row]))
+    def _completion(self, row: int, stopped: bool) -> Completion:
+        probs = self.probs[row] if self.params.top1_probs else None
+        return _completion(self.tokenizer, self.requests[row], self.generated[row], stopped, probs)

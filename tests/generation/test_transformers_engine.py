@@ -138,8 +138,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny_model, engine, monkeypa
     sizes = []
 
     def crowded(self):
-        sizes.append(len(self.prompts))
-        if len(self.prompts) > 2:
+        sizes.append(len(self.requests))
+        if len(self.requests) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         yield from run(self)
 

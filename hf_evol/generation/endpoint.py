@@ -1,0 +1,284 @@
+"""Any OpenAI-compatible server, or HF Inference Providers, through `huggingface_hub`'s asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import os
+import queue
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from hf_evol.errors import ConfigError, ModelError
+from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
+
+_STOPPED = ("stop", "eos_token", "stop_sequence")
+_OVERLOADED = (429, 503)
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class EndpointEngine:
+    """Completes chats on a server: vLLM, TGI, ``transformers serve``, llama.cpp, or an HF Inference Provider.
+
+    Requests run side by side, as many as the server bears: one more after a round of successes, half as many after a
+    429, 503 or timeout. Those, other 5xx, broken connections and broken answers are tried again, after an
+    exponentially growing, random wait or the ``Retry-After`` that the server asks for; after the last try the row gets
+    an error. Each request carries a seed made of its row key; whether the same seed gives the same text is the server's
+    affair.
+
+    Args:
+        model: the model's name on the server.
+        base_url: the server's address, such as ``http://localhost:8000/v1``; None for Inference Providers.
+        provider: an Inference Provider's name, or ``"auto"``.
+        api_key_env: the environment variable that holds the key. By default Inference Providers get the Hub's token,
+            and a ``base_url`` gets none.
+        max_concurrency: most requests at a time.
+        max_tries: how often a request is sent before its row gets an error.
+        timeout_s: seconds for one try.
+        n_parameters: the model's size, as stated by the user, for cards.
+    """
+
+    model: str
+    base_url: str | None = None
+    provider: str | None = None
+    api_key_env: str | None = None
+    max_concurrency: int = 64
+    max_tries: int = 6
+    timeout_s: float = 600.0
+    n_parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model or not isinstance(self.model, str):
+            raise ConfigError(f"An endpoint needs the model's name on the server; got {self.model!r}.")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"base_url must begin with http:// or https://; got {self.base_url!r}.")
+        if self.base_url is not None and self.provider is not None:
+            raise ConfigError("Give base_url or provider, not both.")
+        for name in ("max_concurrency", "max_tries", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be over 0; got {getattr(self, name)!r}.")
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            raise ConfigError(f"The environment variable {self.api_key_env!r}, which should hold the key, is not set.")
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    def check(self) -> None:
+        """Ask for one token, once in this process.
+
+        Raises:
+            ModelError: the server can't be reached, or refuses the key or the model.
+        """
+        _probe(self)
+
+    def identity(self) -> dict[str, object]:
+        return {"model": self.model, "endpoint": self.base_url or self.provider or "auto"}
+
+    def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
+        """An estimate, at four characters a token: only the server knows its tokenizer and template."""
+        return sum(len(turn["content"]) for chat in chats for turn in chat) // 4
+
+    def stream(
+        self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        results: queue.SimpleQueue[tuple[int, Completion] | Exception | None] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        session = _Session(self, params, results)
+        main = loop.create_task(session.complete(list(zip(chats, keys, strict=True))))
+        thread = threading.Thread(target=_run, args=(loop, main, results), daemon=True)
+        thread.start()
+        try:
+            while (item := results.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield [item]
+        finally:
+            if thread.is_alive():
+                loop.call_soon_threadsafe(main.cancel)
+            thread.join()
+            loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.SimpleQueue) -> None:
+    try:
+        loop.run_until_complete(main)
+    except asyncio.CancelledError:
+        pass
+    except Exception as error:
+        results.put(error)
+    finally:
+        results.put(None)
+
+
+@lru_cache(maxsize=32)
+def _probe(engine: EndpointEngine) -> None:
+    params = SamplingParams(temperature=GREEDY.temperature, top_p=GREEDY.top_p, max_new_tokens=1)
+    for ((_, completion),) in engine.stream([[{"role": "user", "content": "Hello"}]], params, ["probe"]):
+        if completion.error:
+            where = engine.base_url or "the Inference Provider"
+            raise ModelError(f"{engine.model!r} does not answer at {where}: {completion.error}. Is the server up?")
+
+
+class _Gate:
+    """How many requests may run now: one more after as many successes, half as many when the server is overloaded."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.limit, self.active = most, float(min(most, 8)), 0
+        self.free = asyncio.Condition()
+
+    async def __aenter__(self) -> None:
+        async with self.free:
+            await self.free.wait_for(lambda: self.active < math.floor(self.limit))
+            self.active += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self.free:
+            self.active -= 1
+            self.free.notify_all()
+
+    def widen(self) -> None:
+        self.limit = min(self.most, self.limit + 1 / self.limit)
+
+    def narrow(self) -> None:
+        self.limit = max(1.0, self.limit / 2)
+
+
+class _Failure(Exception):
+    """What went wrong with one try."""
+
+    def __init__(self, reason: str, *, again: bool, overloaded: bool = False, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.again, self.overloaded, self.wait_s = again, overloaded, wait_s
+
+
+class _Session:
+    """One call of `EndpointEngine.stream`: its client, its gate, and where results go."""
+
+    def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
+        self.engine, self.params, self.results = engine, params, results
+
+    async def complete(self, requests: list[tuple[Chat, str]]) -> None:
+        from huggingface_hub import AsyncInferenceClient
+
+        engine = self.engine
+        key = os.environ[engine.api_key_env] if engine.api_key_env else None
+        if engine.base_url is not None:
+            # Without a key of its own, the client would send the Hub's token to any server.
+            options = {"base_url": engine.base_url, "api_key": key or "none"}
+        else:
+            options = {"provider": engine.provider or "auto", "api_key": key}
+        self.gate = _Gate(engine.max_concurrency)
+        async with AsyncInferenceClient(timeout=engine.timeout_s, **options) as self.client:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._row(*item)) for item in enumerate(requests)]
+                try:
+                    await asyncio.gather(*tasks)
+                except ModelError:
+                    for task in tasks:
+                        task.cancel()
+                    raise
+
+    async def _row(self, place: int, request: tuple[Chat, str]) -> None:
+        chat, key = request
+        for attempt in range(1, self.engine.max_tries + 1):
+            try:
+                async with self.gate, asyncio.timeout(self.engine.timeout_s):
+                    completion = await self._once(chat, key)
+                self.gate.widen()
+                break
+            except TimeoutError:
+                failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
+            except _Failure as error:
+                failure = error
+            if failure.overloaded:
+                self.gate.narrow()
+            completion = Completion("", "error", error=f"engine_error: {failure}")
+            if not failure.again:
+                break
+            if attempt < self.engine.max_tries:
+                longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
+                wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
+                await asyncio.sleep(wait)
+        self.results.put((place, completion))
+
+    async def _once(self, chat: Chat, key: str) -> Completion:
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+
+        params = self.params
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+        logprobs = {"logprobs": True, "top_logprobs": 1} if params.top1_probs else {}
+        try:
+            answer = await self.client.chat_completion(
+                chat,
+                model=self.engine.model,
+                max_tokens=params.max_new_tokens,
+                temperature=params.temperature,
+                top_p=params.top_p,
+                seed=int.from_bytes(digest, "little") >> 1,
+                **logprobs,
+            )
+            return _completion(answer, params)
+        except HfHubHTTPError as error:
+            raise self._refused(error) from error
+        except InferenceTimeoutError as error:
+            raise _Failure("timed out", again=True, overloaded=True) from error
+        except (HTTPError, OSError) as error:
+            raise _Failure(f"connection failed ({type(error).__name__})", again=True) from error
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise _Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
+
+    def _refused(self, error: Any) -> Exception:
+        status, where = error.response.status_code, self.engine.base_url or "the Inference Provider"
+        if status in (401, 403):
+            key = self.engine.api_key_env or ("the Hub's token" if self.engine.base_url is None else "no key")
+            return ModelError(
+                f"{where} refuses access to {self.engine.model!r} ({status}); it was sent {key}. Name the environment "
+                "variable that holds the right key with api_key_env, or sign in with `hf auth login`."
+            )
+        if status == 404:
+            return ModelError(
+                f"{where} has no model {self.engine.model!r}, or no chat completions (404). Check the model's name on the "
+                "server, and that base_url ends in /v1."
+            )
+        again = status in (408, 409, 425, 429) or status >= 500
+        return _Failure(
+            f"HTTP {status}", again=again, overloaded=status in _OVERLOADED, wait_s=_retry_after(error.response.headers)
+        )
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that the server asks to wait, from seconds or a date."""
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        wait = float(value)
+    except ValueError:
+        try:
+            wait = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(wait, 0.0), 10 * _LONGEST_WAIT_S) if math.isfinite(wait) else None
+
+
+def _completion(answer: Any, params: SamplingParams) -> Completion:
+    choice, usage = answer.choices[0], answer.usage
+    counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    if choice.finish_reason not in (*_STOPPED, "length"):
+        raise _Failure(f"finish reason {choice.finish_reason}", again=False)
+    probs = None
+    if params.top1_probs and choice.logprobs is not None:
+        tokens = choice.logprobs.content[: params.top1_probs]
+        probs = [math.exp(token.top_logprobs[0].logprob) for token in tokens]
+    reason = "length" if choice.finish_reason == "length" else "stop"
+    return Completion(choice.message.content or "", reason, *counts, top1_probs=probs)
