@@ -14,14 +14,16 @@ from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
 from hf_evol.formats import to_instructions
 from hf_evol.generation import models
+from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
 from hf_evol.hub.publish import check_repo_id, publish
 from hf_evol.output import check_output, is_remote, write_dataset, write_provenance, writing
 from hf_evol.progress import without_datasets_bars
-from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.recipe import ENGINES, FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
@@ -52,17 +54,22 @@ class Stages:
     evolve: EvolInstruct
     eliminate: Eliminate
     respond: Respond
-    score: IcIfd
-    models: dict[str, ModelSpec]
+    score: IcIfd | None
+    models: dict[str, ModelSpec | EndpointEngine]
 
     @classmethod
     def of(cls, recipe: Recipe) -> Stages:
-        specs = {"evolver": _spec(recipe, recipe.model)}
-        specs["responder"] = _spec(recipe, recipe.responder) if recipe.responder else specs["evolver"]
-        specs["scorer"] = _spec(recipe, recipe.scorer) if recipe.scorer else specs["evolver"]
+        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model}
         if recipe.judge:
-            specs["judge"] = _spec(recipe, recipe.judge)
-        engines = {role: TransformersEngine(spec, recipe.batch_size) for role, spec in specs.items()}
+            settings["judge"] = recipe.judge
+        engines = {role: _engine(recipe, setting) for role, setting in settings.items()}
+        scorer = None  # an endpoint gives no losses
+        if recipe.scorer or _engine_name(recipe, recipe.model) != "endpoint":
+            scorer = _spec(recipe, recipe.scorer or recipe.model)
+        described = {
+            role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
+        } | ({"scorer": scorer} if scorer else {})
+        described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
         evolve = EvolInstruct(
             engines["evolver"],
             methods=recipe.methods,
@@ -76,31 +83,70 @@ class Stages:
             evolve,
             Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal),
             Respond(engines["responder"], max_new_tokens=recipe.max_new_tokens, journal=recipe.journal),
-            IcIfd(
-                specs["scorer"],
+            scorer
+            and IcIfd(
+                scorer,
                 convention=recipe.convention,
                 max_length=recipe.max_length,
                 truncate=recipe.truncate,
                 journal=recipe.journal,
             ),
-            specs,
+            described,
         )
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
+        if self.score is None:
+            raise ConfigError(
+                "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
+            )
         for transform in (self.evolve, self.eliminate, self.respond, self.score):
             transform.check()
+
+
+def _engine_name(recipe: Recipe, setting: str | dict) -> str:
+    return setting.get("engine", recipe.engine) if isinstance(setting, dict) else recipe.engine
+
+
+def _engine(recipe: Recipe, setting: str | dict) -> Any:
+    """The engine of a role: of the recipe's kind, or of the one that the role's own mapping names."""
+    kind = _engine_name(recipe, setting)
+    own = dict(setting) if isinstance(setting, dict) else {"name": setting}
+    own.pop("engine", None)
+    if kind == "endpoint":
+        own["model"] = own.pop("name", None)
+        shared = {"base_url": recipe.base_url, "api_key_env": recipe.api_key_env}
+        return _built(EndpointEngine, ({} if "provider" in own else shared) | own)
+    if kind == "vllm":
+        return VllmEngine(_spec(recipe, setting))
+    if kind == "transformers":
+        return TransformersEngine(_spec(recipe, setting), recipe.batch_size)
+    raise ConfigError(f"engine must be {', '.join(ENGINES)}; got {kind!r}.")
 
 
 def _spec(recipe: Recipe, setting: str | dict) -> ModelSpec:
     shared = {"dtype": recipe.dtype, "device": recipe.device, "trust_remote_code": recipe.trust_remote_code}
     if setting == recipe.model:
         shared["chat_template"] = recipe.chat_template
+    own = dict(setting) if isinstance(setting, dict) else {"name": setting}
+    own.pop("engine", None)
+    return _built(ModelSpec, shared | own)
+
+
+def _built(kind: Any, settings: dict[str, Any]) -> Any:
     try:
-        return ModelSpec(**(shared | (setting if isinstance(setting, dict) else {"name": setting})))
+        return kind(**settings)
     except TypeError as error:
-        known = ", ".join(ModelSpec.__dataclass_fields__)
-        raise ConfigError(f"A model in the recipe has unknown settings: {setting!r}. Known: {known}.") from error
+        known = ", ".join(kind.__dataclass_fields__)
+        raise ConfigError(f"A model in the recipe has unknown settings: {settings!r}. Known: {known}.") from error
+
+
+def _describe(role: str, model: ModelSpec | EndpointEngine) -> provenance.ModelRecord:
+    if isinstance(model, EndpointEngine):
+        return provenance.describe_model(role, model.name, model.name, dtype="unknown", stated=model.n_parameters)
+    return provenance.describe_model(
+        role, model.label, model.path, revision=model.revision, dtype=models.precision(model), stated=model.n_parameters
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +166,7 @@ class Plan:
     rounds: int
     prompt_tokens: int
     methods: tuple[str, ...]
-    models: dict[str, ModelSpec]
+    models: dict[str, ModelSpec | EndpointEngine]
 
 
 def read_seeds(recipe: Recipe) -> Dataset:
@@ -238,7 +284,7 @@ def _map(rows: Dataset, transform: Any, recipe: Recipe, label: str) -> Dataset:
     return map(rows, transform, batch_size=MAP_ROWS, num_proc=recipe.num_proc, desc=label)
 
 
-def _make_room(last: ModelSpec, following: ModelSpec) -> None:
+def _make_room(last: ModelSpec | EndpointEngine, following: ModelSpec | EndpointEngine) -> None:
     if last != following:
         models.release()
 
@@ -308,12 +354,7 @@ def _provenance(
     source = provenance.describe_source(
         recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision
     )
-    records = [
-        provenance.describe_model(
-            role, spec.label, spec.path, revision=spec.revision, dtype=models.precision(spec), stated=spec.n_parameters
-        )
-        for role, spec in stages.models.items()
-    ]
+    records = [_describe(role, model) for role, model in stages.models.items()]
     shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
     examples = select(selected, recipe.select_by, top=3).select_columns(list(shown)).to_list()
     extension = FILE_FORMATS[recipe.file_format]

@@ -12,6 +12,7 @@ from typing import Any
 from hf_evol.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "recipes"
+ENGINES = ("transformers", "vllm", "endpoint")
 FILE_FORMATS = {"parquet": "parquet", "json": "jsonl", "arrow": "arrow"}  # name: extension
 
 
@@ -25,7 +26,8 @@ class Recipe:
 
     ``model``, ``responder``, ``scorer`` and ``judge`` are names, folders, or mappings with the fields of
     `hf_evol.ModelSpec` (``name``, ``revision``, ``dtype``, ``device``, ``chat_template``,
-    ``trust_remote_code``, ``n_parameters``).
+    ``trust_remote_code``, ``n_parameters``, ``loading``), or, with ``engine: endpoint`` or ``engine: vllm`` among them,
+    of `EndpointEngine` or `VllmEngine`; a scorer is always loaded here.
 
     Raises:
         ConfigError: a value of the wrong type or out of range.
@@ -43,6 +45,11 @@ class Recipe:
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
+    engine: str = _setting("transformers", "what runs models given by name: transformers, vllm or endpoint")
+    base_url: str | None = _setting(
+        None, "an OpenAI-compatible server for --engine endpoint, such as http://localhost:8000/v1"
+    )
+    api_key_env: str | None = _setting(None, "the environment variable with the key of --base-url")
     dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
     device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
     chat_template: str | None = _setting(None, "Jinja chat template, or a .jinja file, for an evolver without one")
@@ -71,6 +78,10 @@ class Recipe:
         hints = typing.get_type_hints(type(self))
         for entry in fields(self):
             object.__setattr__(self, entry.name, _checked(entry.name, getattr(self, entry.name), hints[entry.name]))
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine must be {', '.join(ENGINES)}; got {self.engine!r}.")
+        if self.base_url and self.engine != "endpoint":
+            raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
         for name in ("rounds", "batch_size", "limit", "num_proc"):
@@ -110,7 +121,10 @@ class Recipe:
     def for_card(self) -> dict[str, Any]:
         """The settings that decide the result, fit for publishing: no settings of this machine, and of local
         paths and URLs only what `public_name` leaves."""
-        of_this_machine = {"output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size"}
+        of_this_machine = {
+            "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size",
+            "base_url", "api_key_env",
+        }  # fmt: skip
         always = {
             "dataset", "model", "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens", "convention", "select",
         }  # fmt: skip
@@ -130,7 +144,7 @@ class Recipe:
                 shown[name] = {
                     key: public_name(part) if key in ("name", "chat_template") and isinstance(part, str) else part
                     for key, part in value.items()
-                    if key != "device"
+                    if key not in ("device", "base_url", "api_key_env")
                 }
         return shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hf_evol import __version__, progress
 from hf_evol.errors import ColumnError, ConfigError
@@ -94,6 +94,7 @@ def map(
     *,
     batch_size: int = 1000,
     num_proc: int | None = None,
+    num_gpus: int | Literal["auto"] = "auto",
     desc: str | None = None,
     **kwargs: Any,
 ) -> AnyDataset:
@@ -104,9 +105,11 @@ def map(
         transform: what to apply.
         batch_size: rows handed over at a time. Larger is faster, as rows are sorted by length within it; a
             finished batch is written to the `datasets` cache file.
-        num_proc: processes; by default one per GPU where there are several, otherwise this process alone.
-            Workers are started with "spawn", and each takes its own GPU; a script must then call this under
+        num_proc: processes; by default one for each of ``num_gpus``. Workers are started with "spawn", and worker *r*
+            takes GPU *r* modulo the number of GPUs; a script must then call this under
             ``if __name__ == "__main__":``.
+        num_gpus: how many GPUs to use, each by a process of its own; "auto" is all that are there. This process alone
+            works where there are fewer than two.
         desc: label of the progress bar; by default the transform's.
         kwargs: further arguments of ``Dataset.map``, such as ``remove_columns``.
 
@@ -117,7 +120,7 @@ def map(
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
-        options = {"batch_size": batch_size, "num_proc": num_proc} | kwargs
+        options = {"batch_size": batch_size, "num_proc": num_proc, "num_gpus": num_gpus} | kwargs
         mapped = {
             name: map(split, transform, desc=f"{desc or transform.label} ({name})", **options)
             for name, split in dataset.items()
@@ -131,7 +134,8 @@ def map(
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
-    return _map_dataset(dataset, transform, batch_size, num_proc or _gpu_count(), desc or transform.label, kwargs)
+    processes = num_proc or _gpu_count(num_gpus)
+    return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
 
 
 def _map_dataset(
@@ -172,10 +176,15 @@ def _map_dataset(
         return dataset.map(transform, **options)
 
 
-def _gpu_count() -> int:
+def _gpu_count(wanted: int | Literal["auto"]) -> int:
     import torch
 
-    return max(1, torch.cuda.device_count())
+    count = torch.cuda.device_count()  # does not start CUDA in this process
+    if wanted == "auto":
+        return max(1, count)
+    if not isinstance(wanted, int) or not 1 <= wanted <= max(1, count):
+        raise ConfigError(f"num_gpus must be 'auto' or from 1 to the number of GPUs, {count}; got {wanted!r}.")
+    return wanted
 
 
 @contextmanager

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
+from hf_evol.cli.options import (
+    ENGINE_OPTIONS,
+    MODEL_OPTIONS,
+    OUTPUT_OPTIONS,
+    SEED_OPTIONS,
+    print_counts,
+    quiet,
+    recipe_options,
+    save,
+)
 from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *SEED_OPTIONS, "model", *MODEL_OPTIONS, "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens",
+    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens",
     "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from hf_evol.cli import card, evolve, metric, push, respond, run, score, select
+from hf_evol.cli import cache, card, evolve, metric, push, respond, run, score, select
+from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ app.command("select")(select.command)
 app.command("card")(card.command)
 app.command("push")(push.command)
 app.add_typer(metric.app, name="metric")
+app.add_typer(cache.app, name="cache")
 
 
 def _version(wanted: bool) -> None:
@@ -55,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> None:
+    signal.signal(signal.SIGTERM, _terminate)  # as Slurm and Docker send it; ends like Ctrl-C
     sys.exit(main())
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ import typer
 from hf_evol.recipe import Recipe, help_of
 
 SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
+ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
+
+TERMINATED = "SIGTERM"
 
 
 def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,9 +45,11 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             given = frozenset(settings) | ({"dataset"} if source else frozenset())
             try:
                 function(recipe=base.with_settings(settings), given=given, **values)
-            except KeyboardInterrupt:
-                print("\nInterrupted. The same command goes on from the journal of finished requests.", file=sys.stderr)
-                raise typer.Exit(130) from None
+            except KeyboardInterrupt as interrupt:
+                kept = "Finished requests are in the journal: the same command goes on from there."
+                off = "The journal is off, so the same command starts anew."
+                print(f"\nInterrupted. {off if settings.get('journal') is False else kept}", file=sys.stderr)
+                raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
 
         recipe_file = typer.Option("--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, or a YAML file.")
         keyword = inspect.Parameter.KEYWORD_ONLY

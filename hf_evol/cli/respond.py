@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
+from hf_evol.cli.options import (
+    ENGINE_OPTIONS,
+    MODEL_OPTIONS,
+    OUTPUT_OPTIONS,
+    SEED_OPTIONS,
+    print_counts,
+    quiet,
+    recipe_options,
+    save,
+)
 from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *(name for name in SEED_OPTIONS if name != "format"), "model", *MODEL_OPTIONS, "max_new_tokens", "batch_size",
+    *(name for name in SEED_OPTIONS if name != "format"), "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "max_new_tokens", "batch_size",
     "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:

@@ -66,6 +66,12 @@ class Completion:
     top1_probs: list[float] | None = None
 
 
+def too_long(n_tokens: int, context: int) -> Completion:
+    """The completion of a prompt that the model's context can't hold."""
+    message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
+    return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
+
+
 class Engine(Protocol):
     """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle
     and hash the same in every process; loaded weights live in `hf_evol.generation.models`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import os
 import queue
@@ -16,6 +15,7 @@ from typing import Any
 
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
+from hf_evol.generation.sampling import request_seed
 
 _STOPPED = ("stop", "eos_token", "stop_sequence")
 _OVERLOADED = (429, 503)
@@ -212,7 +212,6 @@ class _Session:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
 
         params = self.params
-        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
         logprobs = {"logprobs": True, "top_logprobs": 1} if params.top1_probs else {}
         try:
             answer = await self.client.chat_completion(
@@ -221,7 +220,7 @@ class _Session:
                 max_tokens=params.max_new_tokens,
                 temperature=params.temperature,
                 top_p=params.top_p,
-                seed=int.from_bytes(digest, "little") >> 1,
+                seed=request_seed(key),
                 **logprobs,
             )
             return _completion(answer, params)

@@ -8,8 +8,13 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from hf_evol.errors import OutputError
 
 _CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
 
@@ -69,6 +74,57 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 
+    def stats(self) -> JournalStats:
+        """What the file holds.
+
+        Raises:
+            OutputError: it can't be read.
+        """
+        with self._working() as connection:
+            count, first, last = connection.execute(
+                "SELECT COUNT(*), MIN(created), MAX(created) FROM requests"
+            ).fetchone()
+        files = [self.path, self.path.with_name(self.path.name + "-wal")]
+        size = sum(file.stat().st_size for file in files if file.exists())
+        times = [datetime.fromtimestamp(moment) if moment else None for moment in (first, last)]
+        return JournalStats(count, size, *times)
+
+    def prune(self, older_than_days: float | None = None, max_bytes: int | None = None) -> int:
+        """Remove requests by age, and then the oldest until the rest takes at most ``max_bytes``; how many.
+
+        Raises:
+            OutputError: the file can't be written.
+        """
+        with self._working() as connection:
+            before = connection.execute("SELECT COUNT(*) FROM requests").fetchone()[0]
+            with connection:
+                if older_than_days is not None:
+                    limit = time.time() - older_than_days * 86_400
+                    connection.execute("DELETE FROM requests WHERE created < ?", (limit,))
+                if max_bytes is not None:
+                    # The newest whose sizes, summed from the newest on, stay within the bound.
+                    connection.execute(
+                        "DELETE FROM requests WHERE hash IN (SELECT hash FROM (SELECT hash, SUM(LENGTH(CAST(completion AS "
+                        "BLOB)) + LENGTH(hash) + 16) OVER (ORDER BY created DESC, hash) AS total FROM requests) "
+                        "WHERE total > ?)",
+                        (max_bytes,),
+                    )
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return before - connection.execute("SELECT COUNT(*) FROM requests").fetchone()[0]
+
+    @contextmanager
+    def _working(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connect()
+            if connection is None:
+                raise OSError("it is off for this process")
+            yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise OutputError(
+                f"The journal {str(self.path)!r} can't be used: {error}. Delete the file if it is damaged."
+            ) from error
+
     def _connect(self) -> sqlite3.Connection | None:
         if self._off:
             return None
@@ -91,6 +147,21 @@ class Journal:
             "are no longer remembered. Free some space or delete the file, then start again.",
             stacklevel=3,
         )
+
+
+@dataclass(frozen=True)
+class JournalStats:
+    """Finished requests, size of the files in bytes, and when the first and the last were written."""
+
+    requests: int
+    bytes: int
+    first: datetime | None
+    last: datetime | None
+
+
+def journals(folder: Path) -> list[Journal]:
+    """The journals in a folder."""
+    return [Journal(path) for path in sorted(folder.glob("*.sqlite"))]
 
 
 _journals: dict[Path, Journal] = {}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ConfigError, ModelError, require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +34,8 @@ class ModelSpec:
         chat_template: a Jinja chat template, or the path of a ``.jinja`` file, for models without one.
         trust_remote_code: run code that comes with the model.
         n_parameters: the number of parameters as stated by the user, for models whose weights can't be counted.
+        loading: further arguments of ``from_pretrained``, such as ``{"device_map": "auto"}``,
+            ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping. Kept as JSON.
     """
 
     name: str = EMBEDDED
@@ -42,6 +45,7 @@ class ModelSpec:
     chat_template: str | None = None
     trust_remote_code: bool = False
     n_parameters: int | None = None
+    loading: Mapping[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -51,6 +55,20 @@ class ModelSpec:
 
         if self.n_parameters is not None and (not isinstance(self.n_parameters, int) or self.n_parameters < 1):
             raise ConfigError(f"n_parameters must be a whole number, or None; got {self.n_parameters!r}.")
+
+        if self.loading is not None:
+            try:
+                options = json.loads(self.loading) if isinstance(self.loading, str) else dict(self.loading)
+                object.__setattr__(self, "loading", json.dumps(dict(options), sort_keys=True))
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"loading must be a mapping of plain values; got {self.loading!r}: {error}"
+                ) from error
+
+    @property
+    def loading_options(self) -> dict[str, Any]:
+        """``loading`` as arguments."""
+        return json.loads(self.loading) if self.loading else {}
 
     @property
     def path(self) -> str:
@@ -91,9 +109,25 @@ def load_config(spec: ModelSpec) -> Any:
             f"There is no model folder {spec.name!r}. Give an existing folder or a Hub id such as user/model."
         )
     try:
-        return AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        path, revision = _base_of_adapter(spec) or (spec.path, spec.revision)
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise _model_error(spec, "configuration", error) from error
+
+
+def _base_of_adapter(spec: ModelSpec) -> tuple[str, str | None] | None:
+    """Name and revision of the model that a PEFT adapter adapts, if ``spec`` names an adapter."""
+    from transformers.utils import find_adapter_config_file
+
+    try:
+        file = find_adapter_config_file(spec.path, revision=spec.revision)
+    except OSError:  # the configuration's own error says more
+        return None
+    if file is None:
+        return None
+    require_extra("peft", "peft", "A PEFT adapter")
+    adapter = json.loads(Path(file).read_text(encoding="utf-8"))
+    return adapter["base_model_name_or_path"], adapter.get("revision")
 
 
 @lru_cache(maxsize=8)
@@ -156,10 +190,12 @@ def _load_model(spec: ModelSpec) -> PreTrainedModel:
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            **spec.loading_options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise _model_error(spec, "weights", error) from error
-    return model.to(spec.device).eval()
+    placed = "device_map" in spec.loading_options or getattr(model, "is_quantized", False)
+    return (model if placed else model.to(spec.device)).eval()
 
 
 def release() -> None:
@@ -215,12 +251,13 @@ def context_length(config: Any) -> int:
 def weights_identity(spec: ModelSpec) -> dict[str, object]:
     """What tells these weights from others: the commit on the Hub, or the files of a local folder."""
     if not spec.is_local:
-        return {"model": spec.name, "revision": getattr(load_config(spec), "_commit_hash", None) or spec.revision}
+        commit = getattr(load_config(spec), "_commit_hash", None) or spec.revision
+        return {"model": spec.name, "revision": commit, "loading": spec.loading}
     files = sorted(
         path for path in Path(spec.path).iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".jinja")
     )
     listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {"model": spec.name, "files": listed}
+    return {"model": spec.name, "files": listed, "loading": spec.loading}
 
 
 def encode_text(
@@ -280,11 +317,19 @@ def check_chat_template(spec: ModelSpec) -> None:
 
 
 def check_device(spec: ModelSpec) -> None:
-    """Raise `ConfigError` unless the device asked for is there."""
+    """Raise `ConfigError` unless the device asked for is there. CUDA is not started: workers may be forked later."""
     import torch
 
+    if "device_map" in spec.loading_options:
+        return
     try:
-        torch.empty(0, device=choose_device(spec))
+        device = torch.device(choose_device(spec))
+        if device.type == "cuda":
+            count = torch.cuda.device_count()
+            if (device.index or 0) >= count:
+                raise RuntimeError(f"there are {count} CUDA devices")
+        else:
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The device {spec.device!r} can't be used: {reason}") from error

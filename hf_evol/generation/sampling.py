@@ -19,6 +19,12 @@ def row_key(seed: int, row_id: str, round: int, stage: str) -> str:
     return f"{seed}|{round}|{stage}|{row_id}"
 
 
+def request_seed(key: str) -> int:
+    """A seed, below 2**31, for engines that draw their own noise."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 def uniforms(keys: Sequence[str], n: int) -> np.ndarray:
     """Uniform numbers in [0, 1) of shape (rows, n); row *i* depends on ``keys[i]`` alone, and a larger ``n``
     only appends. Position *t* is the noise of the *t*-th generated token."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import continuous, models
-from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams
+from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, too_long
 from hf_evol.generation.sampling import sample, uniforms
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class TransformersEngine:
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
         context = models.context_length(model.config)
         prompts = [models.render_chat(tokenizer, chat) for chat in chats]
-        too_long = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
-        yield [(place, _too_long(len(prompts[place]), context)) for place in too_long]
-        fitting = set(range(len(chats))) - set(too_long)
+        unfit = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
+        yield [(place, too_long(len(prompts[place]), context)) for place in unfit]
+        fitting = sorted(set(range(len(chats))) - set(unfit))
         requests = {
             i: _Request(prompts[i], keys[i], min(params.max_new_tokens, context - len(prompts[i]))) for i in fitting
         }
@@ -174,11 +174,6 @@ def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
 
 
 _sizes: dict[TransformersEngine, int] = {}  # the batch size that worked, once memory has run out
-
-
-def _too_long(n_tokens: int, context: int) -> Completion:
-    message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
-    return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
 
 
 class _Decoder:
