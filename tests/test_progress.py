@@ -53,3 +53,24 @@ def test_a_map_from_the_cache_says_so(tiny_model, seeds, bars, tmp_path):
 def test_advance_without_a_bar_does_nothing():
     progress.advance(3, 4)
     assert progress._current is None
+
+
+def test_in_a_log_a_line_a_minute(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    monkeypatch.setattr("huggingface_hub.utils.are_progress_bars_disabled", lambda: False, raising=False)
+    with progress.bar("Evolve", 300):
+        for _ in range(30):
+            now[0] += 10
+            progress.advance(10, 500, failures=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "Evolve: 60 of 300 rows, 50 tokens/s, 6 failed, 4 min 00 s left",
+        "Evolve: 120 of 300 rows, 50 tokens/s, 12 failed, 3 min 00 s left",
+        "Evolve: 180 of 300 rows, 50 tokens/s, 18 failed, 2 min 00 s left",
+        "Evolve: 240 of 300 rows, 50 tokens/s, 24 failed, 1 min 00 s left",
+        "Evolve: 300 of 300 rows, 50 tokens/s, 30 failed",
+    ]
+    with progress.bar("Quick", 3):
+        progress.advance(3)
+    assert capsys.readouterr().err == ""

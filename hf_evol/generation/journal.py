@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hf_evol.errors import OutputError
 
+_TIMEOUT_S = 60
 _CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
 
 
@@ -130,15 +131,28 @@ class Journal:
             return None
         if self._connection is None or self._pid != os.getpid():  # a connection must not cross a fork
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=60)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS requests (hash TEXT PRIMARY KEY, completion TEXT NOT NULL, "
-                "created REAL NOT NULL) WITHOUT ROWID"
-            )
+            connection = self._open()
             self._connection, self._pid = connection, os.getpid()
         return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS requests (hash TEXT PRIMARY KEY, completion TEXT NOT NULL, "
+                    "created REAL NOT NULL) WITHOUT ROWID"
+                )
+                return connection
+            except sqlite3.OperationalError as error:
+                connection.close()
+                # SQLite does not wait by itself where another process opens the new file at the same moment.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def _give_up(self, error: Exception) -> None:
         self._off, self._connection = True, None

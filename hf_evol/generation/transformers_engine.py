@@ -79,7 +79,7 @@ class TransformersEngine:
         requests = {
             i: _Request(prompts[i], keys[i], min(params.max_new_tokens, context - len(prompts[i]))) for i in fitting
         }
-        wanted = self.batching == "continuous" or (self.batching == "auto" and model.device.type == "cuda")
+        wanted = self.batching == "continuous" or (self.batching == "auto" and _is_on_gpu(model))
         if wanted and not params.top1_probs:  # which the library's scheduler doesn't give
             try:
                 for place, completion in _continuous(model, tokenizer, requests, params):
@@ -131,6 +131,10 @@ class _Request:
     prompt: list[int]
     key: str
     limit: int
+
+
+def _is_on_gpu(model: Any) -> bool:
+    return model.device.type == "cuda"
 
 
 def _continuous(

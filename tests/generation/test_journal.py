@@ -2,6 +2,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -109,3 +110,41 @@ def test_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / "hf_evol"
     assert os.sep in str(cache_folder())
+
+
+def filled(path, ages_days):
+    journal = Journal(path)
+    journal.put({str(number): {"text": "x" * 100, "finish_reason": "stop"} for number in range(len(ages_days))})
+    with sqlite3.connect(path) as connection:
+        for number, age in enumerate(ages_days):
+            connection.execute(
+                "UPDATE requests SET created = ? WHERE hash = ?", (time.time() - age * 86_400, str(number))
+            )
+    return journal
+
+
+def test_pruning_by_age_and_size(tmp_path):
+    journal = filled(tmp_path / "journal.sqlite", [9, 1, 3, 2])
+    assert journal.stats().requests == 4 and journal.stats().first < journal.stats().last
+    assert journal.prune(older_than_days=5) == 1
+    one = len('{"text": "' + "x" * 100 + '", "finish_reason": "stop"}') + 1 + 16
+    assert journal.prune(max_bytes=2 * one) == 1
+    assert set(journal.get("0123")) == {"1", "3"}  # the newest
+    assert journal.prune(max_bytes=0) == 2 and journal.stats().requests == 0
+
+
+def test_the_cache_command(tmp_path, capsys):
+    from hf_evol.cli.main import main
+
+    assert main(["cache", "list", "--folder", str(tmp_path)]) == 0
+    assert "No journals" in capsys.readouterr().out
+    filled(tmp_path / "journal.sqlite", [9, 1])
+    assert main(["cache", "list", "--folder", str(tmp_path)]) == 0
+    assert "2 finished requests" in capsys.readouterr().out
+    assert main(["cache", "prune", "--folder", str(tmp_path)]) == 2
+    assert main(["cache", "prune", "--older-than", "5", "--folder", str(tmp_path)]) == 0
+    assert "removed 1 of 2 requests" in capsys.readouterr().out
+    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "journal.sqlite-wal").unlink(missing_ok=True)
+    assert main(["cache", "list", "--folder", str(tmp_path)]) == 1
+    assert "Delete the file if it is damaged" in capsys.readouterr().err

@@ -190,3 +190,110 @@ def test_identity_changes_with_the_weights(tmp_path, tiny_model):
 def test_cuda_gives_completions(tiny_model):
     engine = TransformersEngine(ModelSpec(tiny_model, device="cuda:0", dtype="float32"))
     assert all(c.error is None for c in generate(engine, [chat(t) for t in TEXTS], GREEDY, TEXTS, None))
+
+
+@pytest.mark.parametrize("params", [PARAMS, SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=24)])
+def test_continuous_batching_gives_the_same_texts(tiny_model, engine, params):
+    """Through the library's paged cache, which shares beginnings and mixes prefilling with decoding."""
+    texts = [f"{text} {'the sea ' * (place % 5)}" for place, text in enumerate(TEXTS * 6)]
+    keys = [f"{place}|{text}" for place, text in enumerate(texts)]
+    chats = [chat(text) for text in texts]
+    continuous = TransformersEngine(ModelSpec(tiny_model), batching="continuous")
+    assert generate(continuous, chats, params, keys, None) == generate(engine, chats, params, keys, None)
+
+
+def test_static_batches_go_on_where_continuous_batching_fails(tiny_model, engine, monkeypatch, caplog):
+    from hf_evol.generation import continuous, transformers_engine
+
+    real = continuous.generate_tokens
+
+    def breaks(*args):
+        done = real(*args)
+        yield next(done)
+        done.close()
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(continuous, "generate_tokens", breaks)
+    wanted = TransformersEngine(ModelSpec(tiny_model), batching="continuous")
+    with pytest.raises(ModelError, match="Continuous batching of .* failed"):
+        texts_of(wanted)
+    monkeypatch.setattr(transformers_engine, "_is_on_gpu", lambda model: True)
+    assert texts_of(TransformersEngine(ModelSpec(tiny_model), batching="auto")) == texts_of(engine)
+    assert "Going on in static batches" in caplog.text
+
+
+def test_top1_probabilities(tiny_model, engine):
+    """Against the model's own probabilities of the greedy tokens, position by position."""
+    spec = ModelSpec(tiny_model)
+    model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
+    params = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=8, top1_probs=3)
+    for text, got in zip(TEXTS, generate(engine, [chat(t) for t in TEXTS], params, TEXTS, None), strict=True):
+        ids, expected = models.render_chat(tokenizer, chat(text)), []
+        for _ in range(min(3, got.n_tokens + (got.finish_reason == "stop"))):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, -1]
+            expected.append(float(logits.softmax(-1).max()))
+            ids = [*ids, int(logits.argmax())]
+        assert got.top1_probs == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_generates_as_peft_does(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    adapted = peft.get_peft_model(
+        base, peft.LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
+    )
+    folder = str(tmp_path / "adapter")
+    adapted.save_pretrained(folder)
+    tokenizer = models.load_tokenizer(ModelSpec(tiny_model))
+    tokenizer.save_pretrained(folder)
+    greedy = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=12)
+    ours = texts_of(TransformersEngine(ModelSpec(folder)), params=greedy)
+    assert ours != texts_of(TransformersEngine(ModelSpec(tiny_model)), params=greedy)
+    for text, got in zip(TEXTS, ours, strict=True):
+        ids = torch.tensor([models.render_chat(tokenizer, chat(text))])
+        out = adapted.generate(input_ids=ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        assert got == tokenizer.decode(out[0][ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_loading_options_reach_from_pretrained(tiny_model):
+    spec = ModelSpec(tiny_model, loading={"attn_implementation": "eager"})
+    assert models.load_model(spec).config._attn_implementation == "eager"
+    assert hash(spec) == hash(ModelSpec(tiny_model, loading='{"attn_implementation": "eager"}'))
+    assert models.weights_identity(spec) != models.weights_identity(ModelSpec(tiny_model))
+    with pytest.raises(ConfigError, match="loading must be a mapping"):
+        ModelSpec(tiny_model, loading={"x": object()})
+    with pytest.raises(ConfigError, match="batching must be"):
+        TransformersEngine(ModelSpec(tiny_model), batching="dynamic")
+
+
+def test_a_missing_gpu_is_found_without_starting_cuda(tiny_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("this would start CUDA in the parent of workers"))
+    models.check_device(ModelSpec(tiny_model, device="cuda:1"))
+    with pytest.raises(ConfigError, match="device 'cuda:2' can't be used: there are 2 CUDA devices"):
+        models.check_device(ModelSpec(tiny_model, device="cuda:2"))
+
+
+def test_one_process_for_each_gpu(tiny_model, seeds, monkeypatch):
+    """Which process takes which GPU, on a machine that only says that it has some."""
+    import hf_evol
+    from hf_evol import transform
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(models, "_rank", None)
+    for rank in (0, 3, 5):
+        models.set_rank(rank)
+        assert models.choose_device(ModelSpec(tiny_model)) == f"cuda:{rank % 4}"
+    asked = []
+    monkeypatch.setattr(transform, "_map_dataset", lambda *args: asked.append(args[3]))
+    respond = hf_evol.Respond(ModelSpec(tiny_model, device="cpu"))
+    for options in ({}, {"num_gpus": 2}, {"num_proc": 3}):
+        hf_evol.map(seeds, respond, **options)
+    assert asked == [4, 2, 3]
+    with pytest.raises(ConfigError, match="num_gpus must be 'auto' or from 1 to the number of GPUs, 4; got 5"):
+        hf_evol.map(seeds, respond, num_gpus=5)

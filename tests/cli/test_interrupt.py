@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: the command ends with a message, and the same command goes on from there."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", "demo/general", "--rounds", "1"]
+COMMAND += ["--limit", "24", "--batch-size", "1", "--overwrite"]
+
+
+def start(folder):
+    folders = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
+    env = os.environ | {name: str(folder / part) for name, part in folders.items()}
+    command = [*COMMAND, "--output", str(folder / "set")]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished_requests(folder):
+    file = folder / "cache" / "journal.sqlite"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT COUNT(*) FROM requests").fetchall()[0][0]
+    except sqlite3.Error:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted run writes."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert start(folder).wait(timeout=300) == 0
+    return folder / "set"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_goes_on(tmp_path, whole, sent, code):
+    first = start(tmp_path)
+    deadline = time.monotonic() + 100
+    while finished_requests(tmp_path) < 4 and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(sent)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == code and finished_requests(tmp_path) >= 4
+    assert ("the same command goes on from there" in errors) == (sent != signal.SIGKILL) and "Traceback" not in errors
+    assert not (tmp_path / "set").exists()
+    assert start(tmp_path).wait(timeout=300) == 0
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert names
+    for name in names:
+        assert (tmp_path / "set" / name).read_bytes() == (whole / name).read_bytes()
