@@ -63,20 +63,17 @@ class JoinedText:
         heads = models.encode_text(tokenizer, [question + end for question in questions])
         alone = models.encode_text(tokenizer, answers)
         joint = models.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
-        return [
-            Layout(
-                _sequence(both, [(0, len(head))], [(len(head), len(both))]),
-                _sequence(a, [(0, len(a))]),
-                len(head),
-                len(a),
-            )
-            for head, a, both in zip(heads, alone, joint, strict=True)
-        ]
+        layouts = []
+        for head, a, both in zip(heads, alone, joint, strict=True):
+            n = min(len(head), len(both))  # tokens may merge across the newline
+            sequences = _sequence(both, [(0, n)], [(n, len(both))]), _sequence(a, [(0, len(a))])
+            layouts.append(Layout(*sequences, len(head), len(a)))
+        return layouts
 
     def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
         ends = _token_ends(tokenizer, answer)
-        best, low, high = None, 0, min(len(ends), limit)
+        best, low, high = None, 0, len(ends)
         while low < high:
             middle = (low + high + 1) // 2
             layout = self._layouts(tokenizer, [question], [answer[: ends[middle - 1]]])[0]

@@ -38,8 +38,8 @@ class IcIfd(Transform):
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    The first token of a text is never predicted. Batching changes a loss by rounding alone, by less than 1e-6 in
-    float32.
+    The first token of a text is never predicted. Batching changes a loss by rounding alone, by a few parts in ten
+    million in float32.
 
     Input columns:
         ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
@@ -172,6 +172,8 @@ def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
     try:
         chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
     except (TypeError, KeyError):
+        chat = []
+    if not all(isinstance(turn["role"], str) for turn in chat):
         chat = []
     assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
     wanted = assistant if every else assistant[-1:]

@@ -62,13 +62,14 @@ def mean_losses(
     keys = [[_key(sequence.ids, spans) for spans in sequence.parts] for sequence in sequences]
     users, waiting, work = defaultdict(list), [], []
     for place in sorted(range(len(sequences)), key=lambda place: (-len(sequences[place].ids), place)):
-        new = [number for number, key in enumerate(keys[place]) if key not in known and key not in users]
+        parts_by_key = dict(zip(keys[place], sequences[place].parts, strict=True))
+        new = [(key, spans) for key, spans in parts_by_key.items() if key not in known and key not in users]
         unknown = {key for key in keys[place] if key not in known}
         for key in unknown:
             users[key].append(place)
         waiting.append((place, len(unknown)))
         if new:
-            work.append((sequences[place], [(keys[place][number], sequences[place].parts[number]) for number in new]))
+            work.append((sequences[place], new))
     missing = dict(waiting)
     yield [(place, [known[key] for key in keys[place]]) for place, count in missing.items() if not count]
     for results in _batches(model, parts, work, batch_tokens):
@@ -85,9 +86,12 @@ def mean_losses(
 Work = tuple[TokenSpans, list[tuple[bytes, tuple[Span, ...]]]]
 
 
+def _end(spans: tuple[Span, ...]) -> int:
+    return max((end for _, end in spans), default=0)
+
+
 def _key(ids: np.ndarray, spans: tuple[Span, ...]) -> bytes:
-    end = max((end for _, end in spans), default=0)
-    return hashlib.blake2b(ids[:end].tobytes() + repr(spans).encode(), digest_size=16).digest()
+    return hashlib.blake2b(ids[: _end(spans)].tobytes() + repr(spans).encode(), digest_size=16).digest()
 
 
 def _batches(
@@ -96,7 +100,8 @@ def _batches(
     """Run sequences, longest first. While a GPU works on one batch, the next is made ready."""
     under_way: _Batch | None = None
     while work:
-        budget = _budgets.get(model) or batch_tokens or token_budget(model)
+        wanted = batch_tokens or token_budget(model)
+        budget = min(wanted, _budgets.get(model, wanted))
         longest = max(1, len(work[0][0].ids))
         count = max(1, min(budget, parts.max_tokens or budget) // longest)
         batch = _launch(parts, work[:count])
@@ -105,13 +110,22 @@ def _batches(
         under_way = batch
         if batch:
             work = work[count:]
-        elif count == 1:
-            yield [(key, OUT_OF_MEMORY) for key, _ in work[0][1]]
-            work = work[1:]
+        elif min(count, len(work)) == 1:
+            failed, work = work[0], work[1:]
+            yield [(key, OUT_OF_MEMORY) for key, spans in failed[1] if _end(spans) == longest]
+            work = sorted([*work, *_shortened(failed)], key=lambda item: -len(item[0].ids))
         else:
             _budgets[model] = min(count, len(work)) // 2 * longest
     if under_way:
         yield under_way.results()
+
+
+def _shortened(work: Work) -> Iterator[Work]:
+    """The parts that end before their sequence does, each with the tokens up to its end."""
+    sequence, wanted = work
+    for key, spans in wanted:
+        if (end := _end(spans)) < len(sequence.ids):
+            yield TokenSpans(sequence.ids[:end], (spans,)), [(key, spans)]
 
 
 def _launch(parts: SplitModel, work: list[Work]) -> _Batch | None:

@@ -148,7 +148,10 @@ def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    try:
+        return isinstance(value, str) and bool(value.strip()) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_finite(loss: Loss) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from hf_evol.errors import ModelError
+from hf_evol.generation import models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +118,7 @@ class SplitModel:
         import torch
 
         if self.whole:
-            yield states.float().clone()
+            yield states.float()
             return
         model = self._model()
         head = model.get_output_embeddings()
@@ -142,14 +143,21 @@ class SplitModel:
         """Whether logits made this way, beside padding, are the model's own for the same tokens alone."""
         import torch
 
-        tokens = torch.arange(10, 18, device=self.device)[None] % self.vocabulary
+        model = self._model()
+        length = min(8, models.context_length(model.config) // 2)
+        tokens = torch.arange(10, 10 + length, device=self.device)[None] % self.vocabulary
         padded = torch.cat([tokens, tokens.flip(-1)], -1)
         with torch.inference_mode():
-            own = self._model()(input_ids=tokens, use_cache=False).logits.float()
-            ours = torch.cat(list(self._logits(self._states(padded)[0, : tokens.shape[1]])), -1)[None]
+            own = model(input_ids=tokens, use_cache=False).logits[0].float()
+            states = self._states(padded)[0, :length]
+            if not self.whole and states.shape[-1] != model.get_output_embeddings().weight.shape[-1]:
+                return False
+            ours = torch.cat(list(self._logits(states)), -1)
         if ours.shape != own.shape:
             return False
-        allowed = 1e-3 if self._model().dtype == torch.float32 else 0.1  # rounding depends on the batch's shape
+        if not own.isfinite().all():  # broken weights: each row's status will say so
+            return True
+        allowed = 1e-4 if model.dtype == torch.float32 else 0.03  # rounding depends on the batch's shape
         return bool((ours - own).abs().mean() <= allowed * own.abs().mean())
 
 

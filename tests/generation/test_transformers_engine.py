@@ -215,7 +215,7 @@ def test_static_batches_go_on_where_continuous_batching_fails(tiny_model, engine
 
     monkeypatch.setattr(continuous, "generate_tokens", breaks)
     wanted = TransformersEngine(ModelSpec(tiny_model), batching="continuous")
-    with pytest.raises(ModelError, match="Continuous batching of .* failed"):
+    with pytest.raises(ModelError, match=r"Continuous batching of .* failed"):
         texts_of(wanted)
     monkeypatch.setattr(transformers_engine, "_is_on_gpu", lambda model: True)
     assert texts_of(TransformersEngine(ModelSpec(tiny_model), batching="auto")) == texts_of(engine)

@@ -1,117 +1,138 @@
-import math
+"""The transform: datasets in any arrangement, messages, columns, errors."""
 
 import pytest
-import torch
-from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from datasets import Dataset, Features, Value
+from scored_rows import CHAT, CONVENTIONS, ROWS, batch_of, chat, close, records, unloadable
+from tiny_models import build_tokenizer
 
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError, ModelError
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
+from hf_evol.scoring import pairs
 from hf_evol.scoring.ic_ifd import IcIfd
-from hf_evol.scoring.losses import TokenSpans, mean_losses
-from hf_evol.scoring.summary import summarize
-
-ROWS = [
-    ("Write a poem.", "", "The sea is deep and blue."),
-    ("List three facts", "about the sea", "It is salty. It is deep. It is old."),
-    ("Why?", "", "Because rivers flow to the sea, and the sea is large. " * 5),
-    ("How many apples are left? " * 6, "", "4 apples"),
-    ("Explain {braces} <|end|> and 👋", "x", "They are <|user|> characters."),
-]
+from hf_evol.scoring.pairs import SCORES
 
 
-def by_the_paper(folder: str, instruction: str, input: str, output: str) -> dict[str, float]:
-    """The procedure of the paper, one row at a time: three passes, labels masked with -100, no batching."""
-    model, tokenizer = models.load_model(ModelSpec(folder)), models.load_tokenizer(ModelSpec(folder))
-
-    def ids(text):
-        return tokenizer(text, split_special_tokens=True, return_tensors="pt").input_ids
-
-    def loss(inputs, labels):
-        with torch.no_grad():
-            return model(input_ids=inputs, labels=labels).loss.item()
-
-    q = instruction + ("\n" + input if input != "" else "")
-    joint, n = ids(q + "\n" + output), ids(q).shape[1]
-    of_q, of_a = joint.clone(), joint.clone()
-    of_q[:, n:], of_a[:, :n] = -100, -100
-    loss_q, loss_a_given_q, loss_a = loss(joint, of_q), loss(joint, of_a), loss(ids(output), ids(output))
-    return {
-        col.LOSS_Q: loss_q, col.LOSS_A_GIVEN_Q: loss_a_given_q, col.LOSS_A: loss_a,
-        col.IFD: loss_a_given_q / loss_a, col.IC_IFD: loss_a_given_q / (loss_q * loss_a),
-    }  # fmt: skip
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_no_arrangement_changes_a_score(tiny_model, convention, monkeypatch):
+    alone = [records(IcIfd(tiny_model, convention, journal=False)(batch_of([row])))[0] for row in ROWS]
+    assert [record[col.IC_IFD_STATUS] for record in alone].count("ok") == len(ROWS) - 2
+    for window, size, budget, step in ((512, 10, None, 1), (3, 10, 1, -1), (1, 4, 64, 3), (4, 7, 100, 7)):
+        monkeypatch.setattr(pairs, "_WINDOW", window)
+        places = [place * step % 10 for place in range(10)]
+        data = Dataset.from_dict(batch_of([ROWS[place] for place in places]))
+        scorer = IcIfd(tiny_model, convention, batch_tokens=budget, journal=False)
+        out = hf_evol.map(data, scorer, batch_size=size)
+        assert records(out) == [close(alone[place]) for place in places]
 
 
-def dataset(rows):
-    return Dataset.from_dict({k: [row[i] for row in rows] for i, k in enumerate(("instruction", "input", "output"))})
+def test_processes_change_no_score(tiny_model):
+    data, scorer = Dataset.from_dict(batch_of(ROWS)), IcIfd(tiny_model, journal=False)
+    expected = [close(record) for record in records(hf_evol.map(data, scorer))]
+    assert records(hf_evol.map(data, scorer, num_proc=2, load_from_cache_file=False)) == expected
 
 
-@pytest.mark.parametrize("fixture", ["tiny_model", "bos_model"])
-@pytest.mark.parametrize("batch_tokens", [1, 64, 8192])
-def test_scores_are_those_of_the_paper(fixture, batch_tokens, request):
-    folder = request.getfixturevalue(fixture)
-    out = hf_evol.map(dataset(ROWS), IcIfd(folder, batch_tokens=batch_tokens))
-    for row, got in zip(ROWS, out, strict=True):
-        assert got[col.IC_IFD_STATUS] == "ok"
-        for name, value in by_the_paper(folder, *row).items():
-            assert got[name] == pytest.approx(value, abs=1e-4), name
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_each_turn_is_scored_like_the_last_of_the_chat_so_far(tiny_model, convention):
+    chats = [CHAT, CHAT[1:], CHAT[:3], CHAT[:4]]
+    out = IcIfd(tiny_model, convention, turns="each", journal=False)({"messages": chats})
+    so_far = IcIfd(tiny_model, convention, turns="last", journal=False)(
+        {"messages": [CHAT[:3], CHAT, CHAT[1:3], CHAT[1:]]}
+    )
+    first, last, first_bare, last_bare = (close(record) for record in records(so_far))
+    assert out[col.IC_IFD_TURNS] == [
+        [{"turn": 2} | first, {"turn": 4} | last], [{"turn": 1} | first_bare, {"turn": 3} | last_bare],
+        [{"turn": 2} | first], [{"turn": 2} | first],
+    ]  # fmt: skip
+    *scored, unscored = records(out)
+    assert scored == [last, last_bare, first]
+    assert unscored == dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: "invalid_input"}  # a user's turn is the last
+    assert out[col.IC_IFD_CONVENTION] == [convention] * 4
 
 
-def test_no_arrangement_changes_a_score(tiny_model):
-    data, transform = dataset(ROWS), IcIfd(tiny_model)
-    whole = [row[col.IC_IFD] for row in hf_evol.map(data, transform)]
-    reverse = hf_evol.map(data.select(range(len(data))[::-1]), transform, batch_size=2)
-    assert [row[col.IC_IFD] for row in reverse][::-1] == pytest.approx(whole, abs=1e-6)
-    assert hf_evol.map(data, transform, num_proc=2)[col.IC_IFD][:] == pytest.approx(whole, abs=1e-6)
+def test_one_turn_is_scored_like_a_row(tiny_model):
+    row, turns = ROWS[0], chat(("user", ROWS[0][0]), ("assistant", ROWS[0][1]))
+    expected = records(IcIfd(tiny_model, journal=False)(batch_of([row])))
+    assert records(IcIfd(tiny_model, turns="last", journal=False)({"messages": [turns]})) == expected
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pairs=st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), min_size=1, max_size=5))
-def test_any_text_gives_a_score_or_a_reason(tiny_model, pairs):
-    batch = {"instruction": [q for q, _ in pairs], "output": [a for _, a in pairs]}
-    out = IcIfd(tiny_model)(batch)
-    for place in range(len(pairs)):
-        values = [out[name][place] for name in (col.IC_IFD, col.IFD)]
-        if out[col.IC_IFD_STATUS][place] == "ok":
-            assert all(math.isfinite(value) and value > 0 for value in values)
-        else:
-            assert values == [None, None]
+USER, REPLY = {"role": "user", "content": "Which river?"}, {"role": "assistant", "content": "The Nile."}
+UNUSABLE = {
+    "none": None, "no turns": [], "a text": "Which river?", "a number": 3, "a turn that is none": [None, REPLY],
+    "no user": [REPLY], "no reply": [USER], "a user last": [USER, REPLY, USER], "blank": [{**USER, "content": " \n"}, REPLY],
+    "content none": [{**USER, "content": None}, REPLY], "reply none": [USER, {**REPLY, "content": None}],
+    "reply blank": [USER, {**REPLY, "content": " "}], "no content": [{"role": "user"}, REPLY],
+    "no role": [{"content": "Which river?"}, REPLY], "parts": [{**USER, "content": [{"text": "Which?"}]}, REPLY],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("instruction", "output", "status"),
-    [
-        (None, "x y", "invalid_input"), ("q", None, "invalid_input"), (" ", "x", "invalid_input"), (3, "x", "invalid_input"),
-        ("q", "long answer", "short_question"), ("question", "x", "short_answer"), ("q" * 600, "ab", "too_long"),
-        ("question", "b" * 600, "too_long"),
-    ],
-)  # fmt: skip
-def test_reasons(tiny_model, instruction, output, status):
-    out = IcIfd(tiny_model)({"instruction": [instruction, "Write it."], "output": [output, "An answer."]})
-    assert out[col.IC_IFD_STATUS] == [status, "ok"]
-    assert out[col.IC_IFD][0] is None and out[col.IC_IFD][1] > 0
+@pytest.mark.parametrize("messages", UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("convention", ["paper", "exact_chat"])
+def test_unusable_messages_have_a_status(tiny_model, convention, messages):
+    for turns in ("last", "each"):
+        out = IcIfd(tiny_model, convention, turns=turns, journal=False)({"messages": [messages, [USER, REPLY]]})
+        assert records(out)[0] == dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: "invalid_input"}
+        assert out[col.IC_IFD_STATUS][1] == "ok" and out[col.IC_IFD][1] > 0
+    scored = [turn["turn"] for turn in out[col.IC_IFD_TURNS][0] if turn[col.IC_IFD_STATUS] == "ok"]
+    assert scored == ([1] if messages == [USER, REPLY, USER] else [])
 
 
-def test_all_null_scores_keep_their_type(tiny_model):
-    out = hf_evol.map(dataset([("", "", "")] * 3), IcIfd(tiny_model), batch_size=1)
+def test_columns_without_a_score_keep_their_types(tiny_model):
+    turn = {"role": Value("string"), "content": Value("string")}
+    data = Dataset.from_dict({"messages": [[], None, [USER]]}, features=Features({"messages": [turn]}))
+    out = hf_evol.map(data, IcIfd(tiny_model, turns="each", journal=False), batch_size=1)
+    scores = {name: Value(kind) for name, kind in SCORES.items()}
+    expected = {
+        "messages": [turn],
+        col.IC_IFD_CONVENTION: Value("string"),
+        col.IC_IFD_TURNS: [{"turn": Value("int32")} | scores],
+    }
+    assert out.features == Features(scores | expected)
+    assert out[col.IC_IFD_TURNS][:] == [[]] * 3 and out[col.IC_IFD][:] == [None] * 3
+    rows = Dataset.from_dict({"instruction": [""] * 3, "output": [""] * 3})
+    out = hf_evol.map(rows, IcIfd(tiny_model, journal=False), batch_size=1)
     assert out.features[col.IC_IFD].dtype == "float64" and out[col.IC_IFD][:] == [None] * 3
 
 
-def test_summary_counts_what_it_leaves_out():
-    assert summarize("x", [1.0, None, 3.0, float("nan"), 2.0]) == {
-        "name": "x", "n": 3, "nulls": 2, "mean": 2.0, "q1": 1.5, "median": 2.0, "q3": 2.5,
-    }  # fmt: skip
-    assert summarize("x", [None])["mean"] is None
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"convention": "alpaca"}, "convention must be one of paper, superfiltering, exact, exact_chat; got 'alpaca'"),
+        ({"turns": "first"}, "turns must be None, 'last' or 'each'; got 'first'"), ({"max_length": 0}, "max_length must"),
+        ({"max_length": -1}, "max_length must be 1 or more; got -1"), ({"batch_tokens": 0}, "batch_tokens must be 1 or more"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_refused_at_once(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        IcIfd("no-such-model", **settings)
 
 
-def test_wrong_settings(tiny_model):
-    with pytest.raises(ConfigError, match="batch_tokens"):
-        IcIfd(tiny_model, batch_tokens=0)
-    with pytest.raises(ColumnError, match="'output' not found"):
-        IcIfd(tiny_model)({"instruction": ["x"]})
-    with pytest.raises(ModelError, match="no-such-folder"):
-        hf_evol.map(dataset(ROWS), IcIfd("./no-such-folder"))
+def test_errors_come_before_the_weights_are_loaded(tiny_model, bos_model):
+    data, chats = Dataset.from_dict(batch_of(ROWS)), Dataset.from_dict({"messages": [CHAT]})
+    with unloadable("_load_model"):
+        with pytest.raises(ConfigError, match=r"has no chat template\..*chat_template= in hf_evol\.ModelSpec"):
+            hf_evol.map(data, IcIfd(bos_model, "exact_chat"))
+        with pytest.raises(ColumnError, match="'messages' not found"):
+            hf_evol.map(data, IcIfd(tiny_model, turns="last"))
+        with pytest.raises(ColumnError, match="'instruction', 'output' not found"):
+            hf_evol.map(chats, IcIfd(tiny_model))
+        with pytest.raises(ColumnError, match="'output' not found"):
+            IcIfd(tiny_model)({"instruction": ["x"]})
+        with pytest.raises(ModelError, match="no-such-folder"):
+            hf_evol.map(data, IcIfd("./no-such-folder"))
+
+
+def test_a_model_that_is_not_causal(tmp_path):
+    from transformers import BertConfig, BertLMHeadModel
+
+    small = {
+        "vocab_size": 320,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
+    BertLMHeadModel(BertConfig(**small, initializer_range=0.3)).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="BertLMHeadModel is not causal"):
+        IcIfd(str(tmp_path), journal=False)(batch_of(ROWS))

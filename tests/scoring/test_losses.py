@@ -1,0 +1,245 @@
+"""Mean losses of parts: by hand, each part once, in any batch, and when memory runs out."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import build_llama
+
+from hf_evol.scoring import token_losses
+from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, mean_losses, token_budget
+from hf_evol.scoring.token_losses import SplitModel, split_model
+
+
+def sequence(ids, *parts):
+    return TokenSpans(np.array(ids, dtype=np.int32), parts)
+
+
+def results(model, sequences, **options):
+    """By place; each sequence is reported once."""
+    found = [pair for batch in mean_losses(model, sequences, **options) for pair in batch]
+    assert sorted(place for place, _ in found) == list(range(len(sequences)))
+    return [losses for _, losses in sorted(found)]
+
+
+class Fixed(torch.nn.Module):
+    """After a token, the same again has probability 3/6, and each of the three others 1/6."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, whole):
+        super().__init__()
+        self.head, self.shapes = torch.nn.Linear(4, 4, bias=False), []
+        self.head.weight.data = math.log(3) * torch.eye(4)
+        self.config = SimpleNamespace(get_text_config=SimpleNamespace)
+        if not whole:
+            self.base_model = self.states
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def states(self, input_ids, **_):
+        self.shapes.append(tuple(input_ids.shape))
+        return (torch.nn.functional.one_hot(input_ids, 4).float(),)
+
+    def forward(self, input_ids, **_):
+        return SimpleNamespace(logits=self.head(self.states(input_ids)[0]))
+
+
+SAME, OTHER = math.log(2), math.log(6)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_losses_by_hand(whole):
+    model = Fixed(whole)
+    rows = [
+        sequence([1, 1, 2], ((0, 2),), ((2, 3),), ((0, 1),), ((0, 3),)),
+        sequence([3], ((0, 1),)),
+        sequence([0, 1, 1, 1, 2, 2], ((1, 3), (4, 6)), ((0, 1), (3, 4)), ((5, 5),), ()),
+        sequence([], ((0, 0),)),
+    ]
+    first, single, several, empty = results(model, rows)
+    assert split_model(model).whole == whole
+    assert first == [pytest.approx(SAME), pytest.approx(OTHER), None, pytest.approx((SAME + OTHER) / 2)]
+    assert several == [pytest.approx((2 * OTHER + 2 * SAME) / 4), pytest.approx(SAME), None, None]
+    assert single == [None] and empty == [None]
+
+
+def test_a_model_run_whole_has_small_batches(monkeypatch):
+    monkeypatch.setattr(token_losses, "_WHOLE_LOGITS", 4 * 12)  # twelve positions of four logits
+    model = Fixed(whole=True)
+    split_model(model)
+    model.shapes.clear()
+    rows = [sequence([1, 2, 3, place % 4, place // 4], ((0, 5),)) for place in range(8)]
+    assert results(model, rows) == [pytest.approx([loss]) for loss in losses_of_fixed(rows)]
+    assert model.shapes == [(2, 5)] * 4
+
+
+def losses_of_fixed(rows):
+    pairs = [list(zip(row.ids[:-1], row.ids[1:], strict=True)) for row in rows]
+    return [sum(SAME if a == b else OTHER for a, b in row) / len(row) for row in pairs]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many token losses each forward pass was asked for."""
+    counts, losses = [], SplitModel.losses
+    monkeypatch.setattr(SplitModel, "losses", lambda self, *args: (counts.append(len(args[2])), losses(self, *args))[1])
+    return counts
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return build_llama()
+
+
+def some_sequences(seed=0):
+    """Questions (first part) and answers (second part), many of them repeated; and answers alone."""
+    draw = np.random.default_rng(seed)
+    texts = [draw.integers(5, 320, draw.integers(2, 12)).tolist() for _ in range(5)]
+    texts.append([*texts[0][:-1], 4])  # but for its end, another
+    rows = []
+    for _ in range(24):
+        question, answer = (texts[place] for place in draw.integers(0, 6, 2))
+        joint = question + answer
+        rows.append(sequence(joint, ((0, len(question)),), ((len(question), len(joint)),)))
+        rows.append(sequence(answer, ((0, len(answer)),)))
+    return rows
+
+
+def plain_losses(model, row):
+    """One sequence without padding, by the logits of the whole model."""
+    ids = torch.tensor(row.ids, dtype=torch.long)
+    with torch.no_grad():
+        logits = model(input_ids=ids[None]).logits[0]
+    losses = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
+    return [np.mean([losses[at - 1].item() for a, b in part for at in range(max(a, 1), b)]) for part in row.parts]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, None])
+def test_equal_parts_are_computed_once(llama, counted, batch_tokens):
+    rows, known = some_sequences(), {}
+    losses = results(llama, rows, batch_tokens=batch_tokens, known=known)
+    distinct = {(tuple(row.ids[: part[-1][1]]), part) for row in rows for part in row.parts}
+    assert sum(counted) == sum(b - max(a, 1) for _, part in distinct for a, b in part)
+    assert len(distinct) == len(known) < sum(len(row.parts) for row in rows)
+    for row, got in zip(rows, losses, strict=True):
+        assert got == pytest.approx(plain_losses(llama, row), abs=1e-5)
+    counted.clear()
+    assert results(llama, rows[::-1], known=known) == losses[::-1] and not counted
+
+
+def test_nothing_is_computed_for_parts_without_predicted_tokens(llama, counted):
+    assert results(llama, [sequence([7], ((0, 1),)), sequence([7, 8, 9], ((0, 1),), ((2, 2),))]) == [[None], [None] * 2]
+    assert not counted
+
+
+def test_equal_parts_of_one_sequence(llama):
+    row = sequence([7, 8, 9], ((0, 3),), ((0, 3),))
+    assert results(llama, [row]) == [pytest.approx(plain_losses(llama, row), abs=1e-5)]
+
+
+tokens = st.lists(st.integers(5, 319), min_size=2, max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(tokens, min_size=1, max_size=8), budget=st.integers(1, 200), order=st.randoms())
+def test_no_batch_and_no_order_changes_a_loss(llama, texts, budget, order):
+    rows = [sequence(text, ((0, len(text) // 2),), ((len(text) // 2, len(text)),)) for text in texts]
+    alone = [results(llama, [row])[0] for row in rows]
+    places = order.sample(range(len(rows)), len(rows))
+    together = results(llama, [rows[place] for place in places], batch_tokens=budget)
+    for place, got in zip(places, together, strict=True):
+        assert got == [expected and pytest.approx(expected, abs=2e-6) for expected in alone[place]]
+
+
+class Limited:
+    """A model for whose batches of more than ``most`` tokens the memory isn't enough; also counts the attempts."""
+
+    def __init__(self, most, error=None):
+        self.model, self.most, self.shapes = build_llama(), most, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        split_model(self.model)  # its check is not what is limited here
+        self.model.base_model.register_forward_pre_hook(self.hook, with_kwargs=True)
+
+    def hook(self, module, args, options):
+        self.shapes.append(tuple(options["input_ids"].shape))
+        if len(self.shapes) > 200:
+            pytest.fail(f"The same batch again and again: {self.shapes[-3:]}")
+        if options["input_ids"].numel() > self.most:
+            raise self.error
+
+    @property
+    def failed(self):
+        return sum(rows * width > self.most for rows, width in self.shapes)
+
+
+ROWS = [sequence(range(20 + place, 20 + place + length), ((0, length),)) for place, length in enumerate([9, 4] * 8)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+@pytest.mark.parametrize("most", [9, 20, 70])
+def test_batches_are_halved_until_they_fit_and_stay_so(llama, most, error):
+    expected, limited = results(llama, ROWS), Limited(most, error)
+    for got, losses in zip(results(limited.model, ROWS), expected, strict=True):
+        assert got == pytest.approx(losses, abs=2e-6)
+    assert 0 < limited.failed <= 6
+    limited.shapes.clear()
+    results(limited.model, ROWS)
+    assert most / 2 <= max(rows * width for rows, width in limited.shapes) <= most
+
+
+def test_only_a_sequence_that_does_not_fit_alone_is_left_out(llama):
+    rows = [*ROWS, sequence(range(100, 130), ((0, 5),), ((5, 30),)), sequence(range(200, 240), ((0, 40),))]
+    got, expected = results(Limited(12).model, rows), results(llama, rows)
+    assert [got[-2][1], got[-1][0]] == [OUT_OF_MEMORY] * 2
+    assert [value for (value,) in got[:-2]] == pytest.approx([value for (value,) in expected[:-2]], abs=2e-6)
+
+
+def test_other_errors_are_raised():
+    with pytest.raises(RuntimeError, match="shapes"):
+        results(Limited(1, RuntimeError("shapes cannot be multiplied")).model, ROWS)
+
+
+def test_one_sequence_that_does_not_fit():
+    assert results(Limited(5).model, [sequence(range(20, 30), ((0, 10),))]) == [[OUT_OF_MEMORY]]
+
+
+def test_a_part_shared_with_a_sequence_that_does_not_fit(llama):
+    short = sequence(range(20, 28), ((0, 5),), ((5, 8),))
+    long = sequence([*range(20, 25), *range(100, 120)], ((0, 5),), ((5, 25),))
+    got = results(Limited(12).model, [long, short], batch_tokens=1)
+    assert got[0][1] == OUT_OF_MEMORY
+    assert got[1] == pytest.approx(results(llama, [short])[0], abs=2e-6)
+
+
+def test_batch_tokens_hold_after_memory_ran_out():
+    limited = Limited(70)
+    results(limited.model, ROWS)
+    limited.shapes.clear()
+    results(limited.model, ROWS, batch_tokens=20)
+    assert max(rows * width for rows, width in limited.shapes) <= 20
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, 1024), (2**26, 16384), (2**40, 65536)])
+def test_the_budget_of_a_gpu(monkeypatch, free, expected):
+    """A token takes 2 bytes times 8 · 64 (hidden size) and 4 · 128 (inner size), 2 KiB, of half the free memory."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**41))
+    config = SimpleNamespace(hidden_size=64, intermediate_size=128)
+    model = SimpleNamespace(
+        device=torch.device("cuda"), dtype=torch.float16, config=SimpleNamespace(get_text_config=lambda: config)
+    )
+    assert token_budget(model) == expected
+    model.device = torch.device("cpu")
+    assert token_budget(model) == 1024
