@@ -142,7 +142,11 @@ def main() -> None:
           f"transformers {transformers.__version__}\n")  # fmt: skip
     print(f"{'':26}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}")
     rates = {}
-    arms = ((f"hf_evol, {batching}", ours), ("(a) generate, batch 16", plain_generate), ("(b) pipeline, batch 16", pipeline))
+    arms = (
+        (f"hf_evol, {batching}", ours),
+        ("(a) generate, batch 16", plain_generate),
+        ("(b) pipeline, batch 16", pipeline),
+    )
     for name, arm in arms:
         tokens, seconds = timed(arm, model, tokenizer, chats, limits, batching, device=args.device)
         rates[name] = tokens / seconds

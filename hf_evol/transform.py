@@ -134,7 +134,8 @@ def map(
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
-    processes = num_proc or _gpu_count(num_gpus)
+    remote = getattr(getattr(transform, "model", None), "is_remote", False)
+    processes = num_proc or (1 if remote else _gpu_count(num_gpus))
     return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
 
 

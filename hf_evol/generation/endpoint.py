@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
@@ -53,18 +54,21 @@ class EndpointEngine:
     timeout_s: float = 600.0
     n_parameters: int | None = None
 
+    is_remote: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
             raise ConfigError(f"An endpoint needs the model's name on the server; got {self.model!r}.")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url must begin with http:// or https://; got {self.base_url!r}.")
         if self.base_url is not None and self.provider is not None:
             raise ConfigError("Give base_url or provider, not both.")
-        for name in ("max_concurrency", "max_tries", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be over 0; got {getattr(self, name)!r}.")
-        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
-            raise ConfigError(f"The environment variable {self.api_key_env!r}, which should hold the key, is not set.")
+        if self.base_url is not None:
+            _check_url(self.base_url)
+        for name in ("max_concurrency", "max_tries"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be a whole number over 0; got {getattr(self, name)!r}.")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"timeout_s must be over 0; got {self.timeout_s!r}.")
+        _key(self)
 
     @property
     def name(self) -> str:
@@ -104,6 +108,30 @@ class EndpointEngine:
                 loop.call_soon_threadsafe(main.cancel)
             thread.join()
             loop.close()
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"base_url must look like http://localhost:8000/v1; got {url!r}.")
+    if "@" in parts.netloc:
+        raise ConfigError("base_url must not hold a password, as it is shown and recorded; use api_key_env.")
+
+
+def _key(engine: EndpointEngine) -> str | None:
+    """The key, without the line break that a file leaves at its end."""
+    if engine.api_key_env is None:
+        return None
+    key = os.environ.get(engine.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(f"The environment variable {engine.api_key_env!r}, which should hold the key, is not set.")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"The environment variable {engine.api_key_env!r} holds characters that no key can have.")
+    return key
 
 
 def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.SimpleQueue) -> None:
@@ -163,12 +191,13 @@ class _Session:
 
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
         self.engine, self.params, self.results = engine, params, results
+        self.answered = False
 
     async def complete(self, requests: list[tuple[Chat, str]]) -> None:
-        from huggingface_hub import AsyncInferenceClient
+        from huggingface_hub import AsyncInferenceClient, get_async_session
 
         engine = self.engine
-        key = os.environ[engine.api_key_env] if engine.api_key_env else None
+        self.key = key = _key(engine)
         if engine.base_url is not None:
             # Without a key of its own, the client would send the Hub's token to any server.
             options = {"base_url": engine.base_url, "api_key": key or "none"}
@@ -176,66 +205,75 @@ class _Session:
             options = {"provider": engine.provider or "auto", "api_key": key}
         self.gate = _Gate(engine.max_concurrency)
         async with AsyncInferenceClient(timeout=engine.timeout_s, **options) as self.client:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._row(*item)) for item in enumerate(requests)]
-                try:
-                    await asyncio.gather(*tasks)
-                except ModelError:
-                    for task in tasks:
-                        task.cancel()
-                    raise
+            if engine.base_url is not None:  # HF_HUB_OFFLINE is about the Hub; the client would obey it here, too
+                session = await self.client.exit_stack.enter_async_context(get_async_session())
+                session.event_hooks = {**session.event_hooks, "request": []}
+                self.client._async_client = session
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for item in enumerate(requests):
+                        group.create_task(self._row(*item))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
 
     async def _row(self, place: int, request: tuple[Chat, str]) -> None:
         chat, key = request
         for attempt in range(1, self.engine.max_tries + 1):
-            try:
-                async with self.gate, asyncio.timeout(self.engine.timeout_s):
-                    completion = await self._once(chat, key)
-                self.gate.widen()
-                break
-            except TimeoutError:
-                failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
-            except _Failure as error:
-                failure = error
-            if failure.overloaded:
-                self.gate.narrow()
-            completion = Completion("", "error", error=f"engine_error: {failure}")
+            wait = 0.0
+            async with self.gate:
+                try:
+                    async with asyncio.timeout(self.engine.timeout_s):
+                        completion = await self._once(chat, key)
+                    self.gate.widen()
+                    self.answered = True
+                    break
+                except TimeoutError:
+                    failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
+                except _Failure as error:
+                    failure = error
+                completion = Completion("", "error", error=f"engine_error: {failure}")
+                if failure.again and attempt < self.engine.max_tries:
+                    longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
+                    wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
+                if failure.overloaded:
+                    self.gate.narrow()
+                    await asyncio.sleep(wait)  # in its place, so that no other row runs into the same refusal
+                    wait = 0.0
             if not failure.again:
                 break
-            if attempt < self.engine.max_tries:
-                longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
-                wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
-                await asyncio.sleep(wait)
+            await asyncio.sleep(wait)
         self.results.put((place, completion))
 
     async def _once(self, chat: Chat, key: str) -> Completion:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
 
         params = self.params
-        logprobs = {"logprobs": True, "top_logprobs": 1} if params.top1_probs else {}
+        logprobs = {"logprobs": True, "top_logprobs": 2} if params.top1_probs else {}
         try:
             answer = await self.client.chat_completion(
                 chat,
                 model=self.engine.model,
                 max_tokens=params.max_new_tokens,
                 temperature=params.temperature,
-                top_p=params.top_p,
+                top_p=params.top_p if params.temperature > 0 else None,  # TGI refuses 1, the value of greedy sampling
                 seed=request_seed(key),
                 **logprobs,
             )
             return _completion(answer, params)
         except HfHubHTTPError as error:
-            raise self._refused(error) from error
+            raise self._refused(error) from None  # its text may repeat the key
         except InferenceTimeoutError as error:
             raise _Failure("timed out", again=True, overloaded=True) from error
         except (HTTPError, OSError) as error:
             raise _Failure(f"connection failed ({type(error).__name__})", again=True) from error
         except (ValueError, TypeError, AttributeError, LookupError) as error:
+            if self.engine.base_url is None and type(error) is ValueError:  # no token, or no such provider or model
+                raise ModelError(f"The Inference Provider can't be asked for {self.engine.model!r}: {error}") from None
             raise _Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
 
     def _refused(self, error: Any) -> Exception:
         status, where = error.response.status_code, self.engine.base_url or "the Inference Provider"
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not self.answered):  # later, a 403 is about the one prompt
             key = self.engine.api_key_env or ("the Hub's token" if self.engine.base_url is None else "no key")
             return ModelError(
                 f"{where} refuses access to {self.engine.model!r} ({status}); it was sent {key}. Name the environment "
@@ -246,10 +284,30 @@ class _Session:
                 f"{where} has no model {self.engine.model!r}, or no chat completions (404). Check the model's name on the "
                 "server, and that base_url ends in /v1."
             )
+        said = _said(error.response, self.key)
+        if status == 402:
+            return ModelError(f"{where} asks for payment before it answers for {self.engine.model!r} (402){said}.")
         again = status in (408, 409, 425, 429) or status >= 500
         return _Failure(
-            f"HTTP {status}", again=again, overloaded=status in _OVERLOADED, wait_s=_retry_after(error.response.headers)
+            f"HTTP {status}{said}",
+            again=again,
+            overloaded=status in _OVERLOADED,
+            wait_s=_retry_after(error.response.headers),
         )
+
+
+def _said(response: Any, key: str | None) -> str:
+    """What the server gives as a reason, without the key."""
+    try:
+        said = response.json()
+    except ValueError:
+        said = response.text
+    for name in ("error", "detail", "message"):
+        if isinstance(said, dict):
+            said = said.get(name, said)
+    text = " ".join(str(said).split())
+    text = text.replace(key, "***") if key else text
+    return f": {text[:300]}" if text else ""
 
 
 def _retry_after(headers: Any) -> float | None:
@@ -272,12 +330,13 @@ def _retry_after(headers: Any) -> float | None:
 
 def _completion(answer: Any, params: SamplingParams) -> Completion:
     choice, usage = answer.choices[0], answer.usage
-    counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    counts = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
     if choice.finish_reason not in (*_STOPPED, "length"):
         raise _Failure(f"finish reason {choice.finish_reason}", again=False)
     probs = None
-    if params.top1_probs and choice.logprobs is not None:
+    if params.top1_probs and choice.logprobs is not None and choice.logprobs.content:
         tokens = choice.logprobs.content[: params.top1_probs]
-        probs = [math.exp(token.top_logprobs[0].logprob) for token in tokens]
+        # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
+        probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in tokens]
     reason = "length" if choice.finish_reason == "length" else "stop"
     return Completion(choice.message.content or "", reason, *counts, top1_probs=probs)

@@ -1,0 +1,126 @@
+"""The endpoint engine under `datasets`, and with a server that is really there."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from chat_server import KEY, ask, drawn, engine_for, reply_to, unused_port
+from datasets.fingerprint import Hasher
+
+import hf_evol
+from hf_evol.errors import ModelError
+from hf_evol.generation.base import SamplingParams
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.generation.models import ModelSpec
+from hf_evol.generation.transformers_engine import TransformersEngine
+
+
+def expected_rows(transform, rows):
+    """One round, in a line: each row gets the server's answer to its own prompt."""
+    return [reply_to(transform.prompt(row["id"], row["instruction"], 0)[0]["content"]) for row in rows]
+
+
+def test_a_map_evolves_every_row_once(server, seeds, tmp_path):
+    server.fault = lambda prompt, attempt: 503 if drawn(prompt) < 0.5 and attempt == 1 else None
+    options = {"journal": tmp_path / "j.sqlite", "max_new_tokens": 100}
+    transform = hf_evol.EvolInstruct(engine_for(server), **options)
+    evolved = hf_evol.map(seeds, transform)
+    assert evolved["instruction"] == expected_rows(transform, seeds)
+    assert set(evolved["evol_status"]) == {"ok"} and set(evolved["evolver"]) == {"tiny"}
+    assert 1 + len(seeds) < len(server.requests) <= 1 + 2 * len(seeds)
+
+    asked = len(server.requests)
+    assert hf_evol.map(seeds, transform)["instruction"] == evolved["instruction"]  # from the cache of datasets
+    other = hf_evol.EvolInstruct(engine_for(server, max_concurrency=2), **options)
+    assert hf_evol.map(seeds, other, batch_size=2)["instruction"] == evolved["instruction"]  # from the journal
+    assert server.prompts[asked:] == ["Hello"]  # the other engine's probe
+
+
+def test_rows_that_fail_keep_their_instruction_and_a_reason(server, seeds):
+    server.fault = lambda prompt, attempt: 400 if "rivers flow" in prompt else None
+    evolved = hf_evol.map(seeds, hf_evol.EvolInstruct(engine_for(server), journal=False))
+    failed = [row for row in evolved if row["evol_status"] != "ok"]
+    assert [row["instruction"] for row in failed] == [text for text in seeds["instruction"] if "rivers flow" in text]
+    assert failed and all(row["evol_status"].startswith("engine_error: HTTP 400") for row in failed)
+
+
+def test_a_map_with_a_wrong_key_ends_before_the_first_row(server, seeds):
+    server.fault = lambda prompt, attempt: 401
+    with pytest.raises(ModelError, match="401"):
+        hf_evol.map(seeds, hf_evol.EvolInstruct(engine_for(server), journal=False))
+    assert server.prompts == ["Hello"]
+
+
+def test_worker_processes_give_the_same_rows(server, seeds, key):
+    transform = hf_evol.EvolInstruct(engine_for(server, api_key_env=key), journal=False)
+    evolved = hf_evol.map(seeds, transform, num_proc=2)
+    assert evolved["instruction"] == expected_rows(transform, seeds)
+    assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
+
+
+def test_the_engine_pickles_and_hashes_alike_everywhere(key, monkeypatch):
+    engine = EndpointEngine("tiny", "http://127.0.0.1:1/v1", api_key_env=key)
+    again = pickle.loads(pickle.dumps(engine))
+    assert again == engine and hash(again) == hash(engine)
+    here = Hasher.hash(engine)
+    code = (
+        "from datasets.fingerprint import Hasher; from hf_evol.generation.endpoint import EndpointEngine\n"
+        f"print(Hasher.hash(EndpointEngine('tiny', 'http://127.0.0.1:1/v1', api_key_env={key!r})))"
+    )
+    monkeypatch.setenv(key, "another key")
+    assert Hasher.hash(engine) == here
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == here
+    assert Hasher.hash(EndpointEngine("other", "http://127.0.0.1:1/v1", api_key_env=key)) != here
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model, tmp_path_factory):
+    """The address of `transformers serve` with the tiny model."""
+    for module in ("fastapi", "uvicorn", "openai", "accelerate"):
+        pytest.importorskip(module, reason="needs transformers[serving]")
+    folder, port = tmp_path_factory.mktemp("serve"), unused_port()
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", tiny_model]
+    command += ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(url, process, log, longest_s=60):
+    end = time.monotonic() + longest_s
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"transformers serve does not answer: {log.read_text()[-2000:]}")
+
+
+def test_transformers_serve_gives_the_texts_of_the_transformers_engine(served, tiny_model, waits):
+    greedy = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=20)
+    texts = ["write a poem", "list three facts about the sea", "why", "sort numbers " * 12, "how many {x}"]
+    engine = EndpointEngine(tiny_model, served, timeout_s=60)
+    engine.check()
+    there = ask(engine, texts, greedy)
+    here = ask(TransformersEngine(ModelSpec(tiny_model, device="cpu", dtype="float32")), texts, greedy)
+    assert [c.error for c in there] == [None] * 5
+    assert [c.text for c in there] == [c.text for c in here] and len({c.text for c in there}) == 5
+    assert [c.n_prompt_tokens for c in there] == [c.n_prompt_tokens for c in here]
+    assert [c.finish_reason for c in there] == [c.finish_reason for c in here]
+
+
+def test_transformers_serve_has_no_other_model(served, waits):
+    with pytest.raises(ModelError, match=f"'no-such-model' does not answer at {served}: .*400.*pinned to"):
+        EndpointEngine("no-such-model", served, timeout_s=60).check()
+    assert waits == []

@@ -1,0 +1,206 @@
+"""What is sent, to whom, and what the engine makes of the answers."""
+
+import logging
+import math
+import pickle
+import traceback
+
+import pytest
+from chat_server import KEY, Refusal, ask, engine_for, only, reply_to
+
+from hf_evol.errors import ConfigError, HfEvolError
+from hf_evol.generation.base import GREEDY, SamplingParams
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.generation.journal import Journal
+from hf_evol.prompts.template import chat
+
+HUB_TOKEN = "hf_TokenOfTheHubOnly"
+
+
+@pytest.mark.parametrize("place", ["file", "environment"])
+def test_the_token_of_the_hub_is_never_sent_to_a_server(server, monkeypatch, tmp_path, key, place):
+    from huggingface_hub import get_token
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text(HUB_TOKEN)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if place == "environment":
+        (tmp_path / "token").unlink()
+        monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
+    assert get_token() == HUB_TOKEN
+    for engine in (engine_for(server), engine_for(server, api_key_env=key)):
+        engine.check()
+        ask(engine, ["a", "b"])
+    assert len(server.requests) == 6
+    assert not any(HUB_TOKEN in request.sent for request in server.requests)
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(server, key, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    server.fault = lambda prompt, attempt: 500 if attempt == 1 else 400 if prompt == "bad" else None
+    engine = engine_for(server, api_key_env=key)
+    done = ask(engine, ["a", "bad", "b"], journal=Journal(tmp_path / "j.sqlite"))
+    assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
+    server.fault = lambda prompt, attempt: 403
+    with pytest.raises(Exception) as caught:
+        engine.check()
+    files = list(tmp_path.iterdir())
+    assert files and caplog.records
+    shown = [repr(engine), str(engine), repr(engine.identity()), repr(done), caplog.text]
+    shown += ["".join(traceback.format_exception(caught.value))]
+    shown += [pickle.dumps(thing).decode("latin-1") for thing in (engine, caught.value)]
+    shown += [file.read_bytes().decode("latin-1") for file in files]
+    assert not [text for text in shown if KEY in text]
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(server, key):
+    engine = engine_for(server, api_key_env=key)
+    server.fault = lambda prompt, attempt: Refusal(401, body={"error": f"Incorrect API key provided: {KEY}"})
+    with pytest.raises(Exception) as caught:
+        engine.check()
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    server.fault = lambda prompt, attempt: Refusal(400, body={"error": f"No credit for {KEY}"})
+    assert KEY not in only(engine).error
+
+
+@pytest.mark.parametrize("end", ["\n", "\u00e9"])
+def test_a_key_that_no_header_can_hold_is_not_shown(server, key, monkeypatch, caplog, end):
+    """A key that is read from a file often ends in a line break; HTTP libraries log headers that they can't send."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv(key, KEY + end)
+    text = ""
+    try:
+        engine_for(server, api_key_env=key).check()
+    except HfEvolError as error:
+        text = "".join(traceback.format_exception(error))
+    assert text or server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert KEY not in text + caplog.text
+
+
+def test_a_password_in_the_address_is_not_shown():
+    """The address stands in messages and cards, and over a password the key would not be sent."""
+    with pytest.raises(ConfigError) as caught:
+        EndpointEngine("tiny", "http://user:TheSecret@localhost:8000/v1")
+    assert "TheSecret" not in str(caught.value)
+
+
+def test_a_variable_that_is_gone_by_the_time_it_is_needed(server, key, monkeypatch):
+    engine = pickle.loads(pickle.dumps(engine_for(server, api_key_env=key)))
+    monkeypatch.delenv(key)
+    with pytest.raises(HfEvolError, match=key):
+        only(engine)
+    assert server.requests == []
+
+
+def test_what_a_request_says(server):
+    ask(engine_for(server), ["a", "b"], SamplingParams(0.25, 0.5, 33))
+    assert sorted(server.prompts) == ["a", "b"]
+    for request in server.requests:
+        body = request.body
+        assert request.path == "/v1/chat/completions"
+        assert body["model"] == "tiny" and body["messages"] == chat(request.prompt)
+        assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.25, 0.5, 33)
+        assert not {"logprobs", "top_logprobs"} & set(body) and not body.get("stream")
+
+
+def test_seeds_depend_on_the_key_alone(server):
+    def seeds(prompts, keys, **options):
+        server.requests.clear()
+        ask(engine_for(server, **options), prompts, keys=keys)
+        return {request.prompt: request.body["seed"] for request in server.requests}
+
+    prompts, keys = [f"prompt {i}" for i in range(100)], [f"0|1|evolve|row-{i}" for i in range(100)]
+    first = seeds(prompts, keys)
+    assert len(set(first.values())) == 100
+    assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in first.values())
+    assert max(first.values()) > 2**30 > min(first.values())
+    assert seeds(prompts[::-1], keys[::-1], max_concurrency=3) == first
+    assert set(seeds(["x", "y"], ["same", "same"]).values()) == {seeds(["z"], ["same"])["z"]}
+    assert 0 <= seeds(["x"], ["a lone \ud800 surrogate"])["x"] < 2**31
+
+
+def test_a_retry_is_the_same_request(server):
+    server.fault = lambda prompt, attempt: 500 if attempt < 3 else None
+    only(engine_for(server))
+    bodies = [request.body for request in server.requests]
+    assert len(bodies) == 3 and bodies[0] == bodies[1] == bodies[2]
+
+
+def test_greedy_requests_suit_servers_that_refuse_a_top_p_of_one(server):
+    """Text Generation Inference takes a top_p between 0 and 1, both excluded, or none."""
+    said = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"}
+    server.fault = lambda *_: Refusal(422, body=said) if server.requests[-1].body.get("top_p", 0.5) >= 1 else None
+    completion = only(engine_for(server), params=GREEDY)
+    assert completion.error is None and server.requests[-1].body["temperature"] == 0
+
+
+@pytest.mark.parametrize("found", ["stop", "eos_token", "stop_sequence", "length"])
+def test_finish_reasons(server, found):
+    server.choice = lambda body: {"finish_reason": found}
+    completion = only(engine_for(server))
+    assert completion.error is None and completion.finish_reason == ("length" if found == "length" else "stop")
+
+
+@pytest.mark.parametrize("found", ["content_filter", "tool_calls"])
+def test_texts_that_are_not_the_models_are_errors(server, found):
+    server.choice = lambda body: {"finish_reason": found}
+    completion = only(engine_for(server))
+    assert completion.error == f"engine_error: finish reason {found}"
+    assert completion.text == "" and len(server.requests) == 1
+
+
+def test_counts_of_tokens(server):
+    completion = only(engine_for(server))
+    assert (completion.n_prompt_tokens, completion.n_tokens) == (7, len(reply_to("why").split()))
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+def test_no_counts_of_tokens(server, usage):
+    server.choice = lambda body: {"usage": usage}
+    completion = only(engine_for(server))
+    assert completion.text == reply_to("why") and (completion.n_prompt_tokens, completion.n_tokens) == (0, 0)
+
+
+def test_null_content_is_an_empty_text(server):
+    server.choice = lambda body: {"message": {"role": "assistant", "content": None}}
+    completion = only(engine_for(server))
+    assert (completion.text, completion.error, completion.finish_reason) == ("", None, "stop")
+
+
+PROBS = [{"a": 0.75, "b": 0.25}, {"a": 0.125, "b": 0.5}, {"c": 0.875, "a": 0.0625}]
+TOP1 = SamplingParams(max_new_tokens=3, top1_probs=2)
+
+
+def says_of(sampled, sampled_first=False):
+    """A server that samples these tokens and lists the most probable ones, as many as asked for."""
+
+    def choice(body):
+        content = []
+        for token, probs in zip(sampled, PROBS, strict=True):
+            ranked = sorted(probs, key=probs.get, reverse=True)
+            listed = list(dict.fromkeys([token, *ranked])) if sampled_first else ranked
+            shown = [{"token": t, "logprob": math.log(probs[t])} for t in listed[: body["top_logprobs"]]]
+            content.append({"token": token, "logprob": math.log(probs[token]), "top_logprobs": shown})
+        return {"logprobs": {"content": content}}
+
+    return choice
+
+
+def test_probabilities_of_the_most_probable_tokens(server):
+    server.choice = says_of("aac")
+    assert only(engine_for(server), params=TOP1).top1_probs == pytest.approx([0.75, 0.5])
+    assert server.requests[0].body["logprobs"] is True and server.requests[0].body["top_logprobs"] >= 1
+
+
+def test_probabilities_where_the_sampled_token_comes_first(server):
+    """vLLM lists the sampled token before the most probable ones and cuts that list to the length asked for."""
+    server.choice = says_of("bac", sampled_first=True)
+    assert only(engine_for(server), params=TOP1).top1_probs == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize("said", [None, {}, {"content": None}, {"content": []}])
+def test_servers_that_do_not_tell_probabilities(server, said):
+    server.choice = lambda body: {"logprobs": said}
+    completion = only(engine_for(server), params=TOP1)
+    assert completion.error is None and completion.text == reply_to("why") and not completion.top1_probs
