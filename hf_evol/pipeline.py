@@ -143,7 +143,7 @@ def _built(kind: Any, settings: dict[str, Any]) -> Any:
 
 def _describe(role: str, model: ModelSpec | EndpointEngine) -> provenance.ModelRecord:
     if isinstance(model, EndpointEngine):
-        return provenance.describe_model(role, model.name, model.name, dtype="unknown", stated=model.n_parameters)
+        return provenance.describe_model(role, model.name, model.model, dtype="unknown", stated=model.n_parameters)
     return provenance.describe_model(
         role, model.label, model.path, revision=model.revision, dtype=models.precision(model), stated=model.n_parameters
     )

@@ -72,7 +72,8 @@ class EndpointEngine:
 
     @property
     def name(self) -> str:
-        return self.model
+        """The model's name as recorded beside rows: of a path on the server, only the last part."""
+        return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
 
     def check(self) -> None:
         """Ask for one token, once in this process.

@@ -1,5 +1,6 @@
 """The endpoint engine under `datasets`, and with a server that is really there."""
 
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -12,7 +13,7 @@ from chat_server import KEY, ask, drawn, engine_for, reply_to, unused_port
 from datasets.fingerprint import Hasher
 
 import hf_evol
-from hf_evol.errors import ModelError
+from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.generation.models import ModelSpec
@@ -124,3 +125,20 @@ def test_transformers_serve_has_no_other_model(served, waits):
     with pytest.raises(ModelError, match=f"'no-such-model' does not answer at {served}: .*400.*pinned to"):
         EndpointEngine("no-such-model", served, timeout_s=60).check()
     assert waits == []
+
+
+def test_a_run_through_an_endpoint(server, tmp_path, tiny_model):
+    """The whole job, with a scorer that is loaded here; no path of the server or of this machine is in the card."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Name a river.", "input": "", "output": "The Nile."}\n' * 3)
+    recipe = hf_evol.Recipe(
+        dataset=str(rows), rounds=1, engine="endpoint", base_url=server.url, model="/srv/secret/served", scorer=tiny_model,
+        output=str(tmp_path / "set"), journal=str(tmp_path / "journal"),
+    )  # fmt: skip
+    result = hf_evol.run(recipe)
+    assert result.provenance["models"][0]["name"] == "served"
+    assert sum(entry["rows_in"] for entry in result.provenance["rounds"]) == 3
+    written = (tmp_path / "set" / "README.md").read_text() + (tmp_path / "set" / "provenance.json").read_text()
+    assert "/srv/secret" not in written and server.url not in written
+    with pytest.raises(ConfigError, match="no losses to score by"):
+        hf_evol.run(dataclasses.replace(recipe, scorer=None, output=str(tmp_path / "other")))
