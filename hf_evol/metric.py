@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from hf_evol.errors import HubError
+
 NAME = "ic_ifd"
 # evaluate looks here for a metric that neither a local folder nor the Hub has under its name.
 CACHED_NAME = f"evaluate-metric--{NAME}"
@@ -37,3 +39,33 @@ def install() -> Path:
     shutil.copyfile(script, folder / f"{NAME}.py")
     os.utime(folder / f"{NAME}.py")  # evaluate takes the version that changed last
     return folder
+
+
+def push(repo_id: str, private: bool = False) -> str:
+    """Publish the module as a Space with its widget, for ``evaluate.load("user/ic_ifd")``.
+
+    Returns:
+        The address of the Space.
+
+    Raises:
+        HubError: the Hub refused or could not be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        url = HfApi().create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        HfApi().upload_folder(
+            repo_id=url.repo_id,
+            repo_type="space",
+            folder_path=metric_path(),
+            ignore_patterns=["__pycache__/*", "*.pyc"],
+            commit_message="Upload the IC-IFD metric",
+        )
+    except (OSError, HTTPError, ValueError) as error:
+        lines = str(error).strip().splitlines()
+        raise HubError(
+            f"The metric could not be pushed to {repo_id!r}: {lines[0] if lines else type(error).__name__} "
+            f"Sign in with `hf auth login` if the token is missing or may not write, then: hf-evol metric push {repo_id}"
+        ) from error
+    return str(url)

@@ -10,20 +10,32 @@ import typer
 def command(
     folder: Annotated[str, typer.Argument(help="A folder or URL that hf-evol run has written.")],
     repo_id: Annotated[str | None, typer.Option(help="Where the set is on the Hub: user/name.")] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")] = False,
 ) -> None:
-    """Write the README.md of a finished set anew, from its provenance.json."""
+    """Write the README.md of a finished set anew, from its provenance.json; what is written outside its generated part
+    stays."""
+    import contextlib
+    import difflib
+
     import fsspec
 
     from hf_evol.errors import OutputError
     from hf_evol.hub.card import build_card
+    from hf_evol.hub.merge import merge_cards
     from hf_evol.output import read_provenance
     from hf_evol.recipe import public_name
 
     provenance = read_provenance(folder)
     if "rounds" not in provenance:
         raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
-    card = build_card(provenance, repo_id=repo_id, folder=public_name(folder))
-    path = f"{folder.rstrip('/')}/README.md"
+    path, old = f"{folder.rstrip('/')}/README.md", None
+    with contextlib.suppress(FileNotFoundError), fsspec.open(path, encoding="utf-8") as file:
+        old = file.read()
+    card = merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder))))
+    if diff:
+        lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
+        print("\n".join(lines) or "The card would not change.")
+        return
     with fsspec.open(path, "w", encoding="utf-8") as file:
-        file.write(str(card))
+        file.write(card)
     print(f"The card: {path}")

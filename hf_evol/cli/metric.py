@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(help="The IC-IFD module for evaluate.", no_args_is_help=True)
@@ -21,3 +23,14 @@ def path() -> None:
     from hf_evol.metric import metric_path
 
     print(metric_path())
+
+
+@app.command("push")
+def push(
+    repo_id: Annotated[str, typer.Argument(help="The Space to publish it as: user/ic_ifd.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the Space private when it is created.")] = False,
+) -> None:
+    """Publish the module as a Space, for evaluate.load("user/ic_ifd")."""
+    from hf_evol.metric import push as push_metric
+
+    print(f"On the Hub: {push_metric(repo_id, private)}")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from hf_evol.hub.merge import BEGIN, END
 from hf_evol.hub.provenance import UNKNOWN, human_number
 
 # The Hub's vocabulary for size_categories: upper bound, name.
@@ -85,6 +86,8 @@ def build_card(
         "recipe_yaml": yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip(),
         "reasons": _reason_names(provenance["rounds"]),
         "UNKNOWN": UNKNOWN,
+        "BEGIN": BEGIN,
+        "END": END,
     }
     template = template_path().read_text(encoding="utf-8")
     return DatasetCard.from_template(card_data(provenance), template_str=template, **context)

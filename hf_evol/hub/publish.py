@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from hf_evol.errors import ConfigError, HubError, OutputError
+from hf_evol.hub.merge import merge_cards
+
+_TRIES = 4
+_STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -22,25 +27,38 @@ def check_repo_id(repo_id: str) -> None:
         raise ConfigError(f"A dataset on the Hub is named user/name; got {repo_id!r}.{why}")
 
 
-def publish(folder: str | Path, repo_id: str, *, private: bool = False, message: str | None = None) -> str:
-    """Upload a folder written by `hf_evol.run` as a dataset, card included.
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a folder written by `hf_evol.run` as a dataset, card included, in one commit.
 
-    Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and
-    one that changes nothing makes no commit.
+    Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and one that
+    changes nothing makes no commit. Other files, configs and splits of the dataset stay, and so does what the published
+    card says outside its generated part (`hf_evol.hub.merge`). If someone else pushes in the meantime, the card is merged
+    anew.
 
     Args:
         folder: the local folder.
         repo_id: ``user/name``; created if it isn't there.
         private: whether a newly created repository is private.
         message: the commit message.
+        revision: the branch to push to, which must be there; by default the main one.
+        create_pr: open a pull request instead.
 
     Returns:
-        The address of the dataset.
+        The address of the dataset, or of the pull request.
 
     Raises:
         ConfigError: a malformed ``repo_id``.
         OutputError: there is no finished set in the folder.
-        HubError: the Hub refused or could not be reached; nothing local has changed.
+        HubError: the Hub refused or could not be reached, or the published card can't be read; nothing local has
+            changed.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # of the HTTP library: also refused and broken connections
@@ -52,19 +70,53 @@ def publish(folder: str | Path, repo_id: str, *, private: bool = False, message:
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            commit_message=message or "Upload an evolved instruction set",
-        )
+        commit = _commit(api, folder, url.repo_id, message or "Upload an evolved instruction set", revision, create_pr)
+    except HubError:
+        raise
     except (OSError, HTTPError, RuntimeError, ValueError) as error:
         lines = str(error.__cause__ if isinstance(error, RuntimeError) else error).strip().splitlines()
         again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
         again += ["--message", message] if message else []
+        again += ["--revision", revision] if revision else []
+        again += ["--create-pr"] if create_pr else []
         raise HubError(
             f"The push to {repo_id!r} did not finish: {lines[0] if lines else type(error).__name__} "
             f"Sign in with `hf auth login` if the token is missing or may not write. The set in {str(folder)!r} is "
             f"untouched; go on with: {shlex.join(again)}"
         ) from error
-    return str(url)
+    return commit.pr_url or str(url)
+
+
+def _commit(api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool) -> Any:
+    """One commit upon the state whose card was read; anew when another commit came between."""
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+    new = (folder / "README.md").read_text(encoding="utf-8")
+    for attempt in range(1, _TRIES + 1):
+        head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+        try:
+            card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
+            published = Path(card).read_bytes().decode("utf-8")
+        except EntryNotFoundError:
+            published = None
+        except UnicodeDecodeError as error:
+            raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
+        merged = merge_cards(published, new).encode("utf-8")
+        operations = [CommitOperationAdd("README.md", merged)]
+        operations += [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
+        try:
+            return api.create_commit(
+                repo_id,
+                operations,
+                repo_type="dataset",
+                commit_message=message,
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=head,
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code not in _STALE or attempt == _TRIES:
+                raise
+    raise AssertionError("the last try returns or raises")

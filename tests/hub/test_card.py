@@ -74,6 +74,8 @@ configs:
     path: round_1/*.parquet
 ---
 
+<!-- hf_evol: begin of the generated part. Text outside of it is kept when the set is pushed again. -->
+
 # rows, evolved by tiny \\(5.07M\\)
 
 Instructions evolved from user/rows by **tiny, a model of
@@ -194,6 +196,8 @@ Versions: python 3.11, hf_evol 0.1.0.
   year    = {2024}
 }
 ```
+
+<!-- hf_evol: end of the generated part -->
 """
 
 

@@ -6,6 +6,7 @@ import pytest
 from hub_server import TOKEN
 
 from hf_evol.errors import ConfigError, HubError, OutputError
+from hf_evol.hub.merge import BEGIN, END
 from hf_evol.hub.publish import publish
 
 REPO = "user/evolved-set"
@@ -19,7 +20,8 @@ def finished(tmp_path):
 
     folder = tmp_path / "my evolved set"
     (folder / "data").mkdir(parents=True)
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Evolved, größer 🌊\n", encoding="utf-8")
+    card = f"---\nlicense: apache-2.0\n---\n\n{BEGIN}\n\n# Evolved, größer 🌊\n\n{END}\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "provenance.json").write_text(json.dumps({"rows": 2}), encoding="utf-8")
     pq.write_table(pa.table({"instruction": ["Why?", "How?"]}), folder / "data" / "train.parquet")
     (folder / "histogram.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
