@@ -20,6 +20,9 @@ import time
 from pathlib import Path
 
 
+STARTING_S = 4.0  # until imports are done
+
+
 def worker(log: str, arguments: list[str]) -> int:
     """The command, noting each request that the engine finishes before anything else hears of it."""
     from hf_evol.cli.main import main
@@ -70,11 +73,12 @@ def main() -> int:
             raise SystemExit("The uninterrupted run failed.")
         seconds = time.monotonic() - began
         log, killed = folder / "killed.log", 0
-        # Moments over the whole of what is left, drawn anew each time, so that some fall into every stage.
+        # Each start gets on by about its share of the work before it is killed, so that kills fall into every stage.
+        share = seconds / args.kills
         for _ in range(args.kills):
             process = start(log, folder / "home2", [*options, str(folder / "killed" / "set"), "--overwrite"])
             try:
-                process.wait(generator.uniform(0, seconds))
+                process.wait(generator.uniform(STARTING_S, STARTING_S + 2 * share))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
