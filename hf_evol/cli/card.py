@@ -29,7 +29,7 @@ def command(
     if "rounds" not in provenance:
         raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
     path, old = f"{folder.rstrip('/')}/README.md", None
-    with contextlib.suppress(FileNotFoundError), fsspec.open(path, encoding="utf-8") as file:
+    with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
         old = file.read()
     card = merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder))))
     if diff:
