@@ -310,7 +310,7 @@ def _finish(recipe: Recipe, stages: Stages, seeds: Dataset, sets: list[Dataset],
         record["figures"] = _figures(sets, folder)
         write_provenance(record, folder)
         card = build_card(record, repo_id=recipe.push_to, folder=public_name(recipe.output))
-        (folder / "README.md").write_text(str(card), encoding="utf-8")
+        (folder / "README.md").write_text(f"{card}".rstrip("\n") + "\n", encoding="utf-8")
     url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
     return RunResult(recipe.output, record, url)
 
