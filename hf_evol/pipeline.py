@@ -20,6 +20,7 @@ from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
+from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.publish import check_repo_id, publish
 from hf_evol.output import check_output, is_remote, write_dataset, write_provenance, writing
 from hf_evol.progress import without_datasets_bars
@@ -355,6 +356,7 @@ def _provenance(
         recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision
     )
     records = [_describe(role, model) for role, model in stages.models.items()]
+    licences = [(record.role, record.name, record.license) for record in records]
     shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
     examples = select(selected, recipe.select_by, top=3).select_columns(list(shown)).to_list()
     extension = FILE_FORMATS[recipe.file_format]
@@ -362,6 +364,8 @@ def _provenance(
         "title": f"{source.name.rsplit('/', 1)[-1]}, evolved by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
         "recipe": recipe.for_card(),
         "source": asdict(source),
+        "license": recipe.license or plain_licence(source.license, licences),
+        "licence_notes": notes(source.license, licences),
         "n_seeds": len(seeds),
         "models": [asdict(record) for record in records],
         "methods": [method.name for method in stages.evolve.methods],

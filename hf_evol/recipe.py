@@ -71,6 +71,9 @@ class Recipe:
     file_format: str = _setting("parquet", "parquet, json or arrow")
     overwrite: bool = _setting(False, "replace the result of an earlier run in the output folder")
     push_to: str | None = _setting(None, "name of a Hub dataset (user/name) to upload the result to")
+    license: str | None = _setting(
+        None, "licence of the set, as the Hub names it; by default the seed set's where all licences plainly allow it"
+    )
     private: bool = _setting(False, "make the Hub dataset private when it is created")
     journal: bool | str = _setting(True, "remember finished requests: true, false, or a file")
 

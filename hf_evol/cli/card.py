@@ -31,7 +31,9 @@ def command(
     path, old = f"{folder.rstrip('/')}/README.md", None
     with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
         old = file.read()
-    card = merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder)))).rstrip("\n") + "\n"
+    card = (
+        merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder)))).rstrip("\n") + "\n"
+    )
     if diff:
         lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
         print("\n".join(lines) or "The card would not change.")

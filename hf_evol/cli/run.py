@@ -82,6 +82,8 @@ def _show_result(result: RunResult) -> None:
             console.print(f"Left out in round {entry['round']}: {_counts(entry['dropped'])}")
         if entry["unscored"]:
             console.print(f"Without a score in round {entry['round']}: {_counts(entry['unscored'])}")
+    for note in result.provenance["licence_notes"]:
+        console.print(f"Licence: {note}", markup=False)
     if not any(entry["selected"] for entry in rounds):
         console.print(
             "Nothing was selected: no row has a score. The reasons are above and in the set.", style="bold red"

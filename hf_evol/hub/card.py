@@ -94,12 +94,13 @@ def build_card(
 
 
 def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
-    """The card's YAML metadata. No licence is set: that is the publisher's decision, and the card says of what."""
+    """The card's YAML metadata, in the Hub's vocabulary."""
     source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
     evolver = next(model for model in provenance["models"] if model["role"] == "evolver")
     size = ["evolver-size-" + human_number(evolver["n_parameters"])] if evolver["n_parameters"] else []
     return DatasetCardData(
         pretty_name=provenance["title"],
+        license=provenance["license"],
         size_categories=[size_category(n_rows)],
         task_categories=["text-generation"],
         annotations_creators=["machine-generated"],

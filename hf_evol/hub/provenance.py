@@ -35,6 +35,7 @@ class ModelRecord:
         n_parameters_from: where that number comes from.
         dtype: the precision it ran in.
         license: the Hub's identifier, or ``"unknown"``.
+        base: the model that this one adapts, if it is a PEFT adapter; ``n_parameters`` counts both.
     """
 
     role: str
@@ -44,6 +45,7 @@ class ModelRecord:
     n_parameters_from: str
     dtype: str
     license: str
+    base: str | None = None
 
     @property
     def size(self) -> str:
@@ -92,11 +94,60 @@ def describe_model(
         }
     else:
         found, counted, origin = _ask_hub(path, revision)
+    base = _adapted(path, revision)
+    if base is not None:
+        of_base = describe_model(role, base, base)
+        counted = counted + of_base.n_parameters if counted and of_base.n_parameters else None
+        origin = f"{origin}, with those of the base"
+        if found["license"] == UNKNOWN:
+            found["license"] = of_base.license
+    elif counted is None and (counted := _count_architecture(path, revision)):
+        origin = "counted in the architecture, as the stored weights are packed or not in safetensors"
     if stated is not None:
         counted, origin = stated, "stated by the user"
     return ModelRecord(
-        role, name, found["revision"], counted, origin if counted is not None else UNKNOWN, dtype, found["license"]
+        role,
+        name,
+        found["revision"],
+        counted,
+        origin if counted is not None else UNKNOWN,
+        dtype,
+        found["license"],
+        base and public_name(base),
     )
+
+
+def _adapted(path: str, revision: str | None) -> str | None:
+    """The base of a PEFT adapter, by its adapter_config.json; None of any other model."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        file = Path(path) / "adapter_config.json"
+        if not Path(path).is_dir():
+            file = Path(hf_hub_download(path, file.name, revision=revision))
+        return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _count_architecture(path: str, revision: str | None) -> int | None:
+    """Parameters of the model that the configuration describes, built without memory; tied ones count once."""
+    import torch
+    from huggingface_hub.errors import HTTPError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        model.tie_weights()
+    except (OSError, HTTPError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        logger.info("Cannot count the parameters of %s in its architecture: %s", path, error)
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str]:

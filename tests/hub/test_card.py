@@ -17,10 +17,12 @@ def provenance(text="Plain text."):
         "title": "rows, evolved by tiny (5.07M)",
         "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0, "convention": "paper"},
         "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True},
+        "license": None,
+        "licence_notes": ["The seed set is under cc-by-nc-4.0: *not* for <b>sale</b>."],
         "n_seeds": 10,
         "models": [
-            {"role": "evolver", "name": "tiny", "license": "apache-2.0", **model},
-            {"role": "scorer", "name": "user/other", "license": "unknown", **model, "n_parameters": None,
+            {"role": "evolver", "name": "tiny", "license": "apache-2.0", "base": None, **model},
+            {"role": "scorer", "name": "user/other", "license": "unknown", "base": "user/base", **model, "n_parameters": None,
              "n_parameters_from": "unknown"},
         ],
         "methods": ["constraint", "breadth"],
@@ -101,7 +103,7 @@ round_1 = load_dataset("user/evolved", "round_1", split="train")
 | Role | Model | Parameters | Counted how | Revision | Precision | Licence |
 | --- | --- | ---: | --- | --- | --- | --- |
 | evolver | tiny | 5,065,472 | counted | local files | float32 | apache-2.0 |
-| scorer | user/other | unknown | unknown | local files | float32 | unknown |
+| scorer | user/other (adapter of user/base) | unknown | unknown | local files | float32 | unknown |
 
 ## Source
 
@@ -109,6 +111,10 @@ Seed set: user/rows, split train, revision abc. Licence: mit.
 
 This set has no licence of its own: whoever publishes it decides, within what the licences of the seed set and of the
 models above allow.
+
+What the licences say (no legal advice):
+
+- The seed set is under cc-by-nc-4.0: \\*not\\* for &lt;b&gt;sale&lt;/b&gt;.
 
 ## Rounds
 

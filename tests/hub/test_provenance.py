@@ -1,6 +1,7 @@
 import importlib.metadata
 import json
 import platform
+import shutil
 
 import numpy as np
 import pytest
@@ -340,3 +341,35 @@ def test_library_versions(monkeypatch):
         name: importlib.metadata.version(name)
         for name in ("datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
     }
+
+
+def test_quantized_weights_count_as_parameters(tiny_model, tmp_path):
+    """Packed elements are not parameters: the architecture is counted instead."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "packed"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    packed = {name: torch.zeros(3, dtype=torch.uint8) if "proj" in name else value for name, value in weights.items()}
+    save_file(packed, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    record = describe_model("evolver", "packed", str(folder))
+    assert record.n_parameters == AutoModelForCausalLM.from_pretrained(tiny_model).num_parameters()
+    assert record.n_parameters_from.startswith("counted in the architecture")
+
+
+def test_an_adapter_names_its_base(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    n_base = base.num_parameters()
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    record = describe_model("evolver", "adapter", str(tmp_path / "adapter"))
+    own = sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name)
+    assert (record.base, record.n_parameters) == ("tiny", n_base + own)
