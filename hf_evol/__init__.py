@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AutoEvolInstruct": "hf_evol.evolve.auto_evol",
     "EvolInstruct": "hf_evol.evolve.evol_instruct",
     "Eliminate": "hf_evol.evolve.eliminate",
     "Respond": "hf_evol.evolve.respond",
@@ -19,6 +20,7 @@ _HOME = {
     "Method": "hf_evol.prompts.evol_instruct",
     "ModelSpec": "hf_evol.generation.models",
     "EndpointEngine": "hf_evol.generation.endpoint",
+    "TrajectoryKeywords": "hf_evol.evolve.auto_evol",
     "TransformersEngine": "hf_evol.generation.transformers_engine",
     "VllmEngine": "hf_evol.generation.vllm_engine",
     "Recipe": "hf_evol.pipeline",

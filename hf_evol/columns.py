@@ -15,6 +15,9 @@ METHOD = "method"
 EVOL_STATUS = "evol_status"
 EVOLVER = "evolver"
 HISTORY = "history"
+TRAJECTORY = "trajectory"
+TRAJECTORY_KEYWORDS = "trajectory_keywords"
+TRAJECTORY_STATUS = "trajectory_status"
 
 ELIMINATION = "elimination"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, MissingExtraError, SourceError
+from hf_evol.evolve.auto_evol import AutoEvolInstruct
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
@@ -24,6 +25,7 @@ from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.publish import check_repo_id, publish
 from hf_evol.output import check_output, is_remote, write_dataset, write_provenance, writing
 from hf_evol.progress import without_datasets_bars
+from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.recipe import ENGINES, FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.pairs import SCORES
@@ -71,9 +73,10 @@ class Stages:
             role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
         } | ({"scorer": scorer} if scorer else {})
         described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
-        evolve = EvolInstruct(
+        auto = recipe.methods == AUTO.name
+        evolve = (AutoEvolInstruct if auto else EvolInstruct)(
             engines["evolver"],
-            methods=recipe.methods,
+            methods=(AUTO,) if auto else recipe.methods,
             seed=recipe.seed,
             temperature=recipe.temperature,
             top_p=recipe.top_p,

@@ -54,7 +54,9 @@ class Recipe:
     device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
     chat_template: str | None = _setting(None, "Jinja chat template, or a .jinja file, for an evolver without one")
     trust_remote_code: bool = _setting(False, "run code that comes with models given by name")
-    methods: str | list = _setting("alpaca", "alpaca, gsm8k, code, names with commas between them, or a YAML file")
+    methods: str | list = _setting(
+        "alpaca", "alpaca, gsm8k, code, auto (Auto Evol-Instruct), names with commas between them, or a YAML file"
+    )
     rounds: int = _setting(3, "how many rounds of evolving")
     seed: int = _setting(0, "seed of the sampling noise")
     temperature: float = _setting(0.7, "sampling temperature of the evolver; 0 is greedy")

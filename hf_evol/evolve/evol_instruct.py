@@ -147,7 +147,7 @@ class EvolInstruct(Transform):
             position(row[col.ID])
         for _ in range(self.rounds):
             self._one_round(rows)
-        out: Batch = {name: [row[name] for row in rows] for name in self.output_columns}
+        out: Batch = {name: [row.get(name) for row in rows] for name in self.output_columns}
         if col.OUTPUT in batch:
             out[col.SEED_OUTPUT] = batch.get(col.SEED_OUTPUT, batch[col.OUTPUT])
             out[col.OUTPUT] = [None] * len(rows)
@@ -169,6 +169,11 @@ class EvolInstruct(Transform):
         for row in rows:
             self._record(row, by_row.get(id(row)))
 
+    def read(self, row: dict[str, Any], text: str) -> tuple[str | None, str]:
+        """The evolved instruction in a reply, and its status."""
+        text = clean_evolved(text)
+        return text, evolved_status(text, row[col.INSTRUCTION])
+
     def _record(self, row: dict[str, Any], completion: Completion | None) -> None:
         parent, method = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
         if completion is None:
@@ -176,8 +181,9 @@ class EvolInstruct(Transform):
         elif completion.error is not None:
             text, status = None, completion.error
         else:
-            text = clean_evolved(completion.text)
-            status = "cut_off" if completion.finish_reason == "length" else evolved_status(text, parent)
+            text, status = self.read(row, completion.text)
+            if completion.finish_reason == "length":
+                status = "cut_off"
         row[col.ROUND] += 1
         row[col.HISTORY] = [
             *row[col.HISTORY],

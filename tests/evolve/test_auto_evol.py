@@ -1,0 +1,96 @@
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from datasets import Dataset
+
+import hf_evol
+from hf_evol import columns as col
+from hf_evol.evolve.auto_evol import (
+    AutoEvolInstruct,
+    TrajectoryKeywords,
+    compare_keywords,
+    count_keywords,
+    normalize_phrase,
+)
+from hf_evol.generation.base import Completion
+
+ANSWER = "<think>Hm.</think>\nStep 1: Methods\n- add a limit\nStep 2: Plan\nDo.\nStep 3: Rewriting\nx\nStep 4: Final instruction\n{}"
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Answers by what the prompt holds; (word, answer, finish reason)."""
+
+    answers: tuple[tuple[str, str, str], ...]
+    name: str = "scripted"
+
+    def check(self):
+        pass
+
+    def identity(self):
+        return {"answers": self.answers}
+
+    def stream(self, chats, params, keys):
+        for place, chat in enumerate(chats):
+            text, reason = next(
+                (a, r)
+                for word, a, r in self.answers
+                if word in chat[0]["content"].rsplit("###", 2)[-1] + chat[0]["content"]
+            )
+            yield [(place, Completion(text, reason, 3, 4))]
+
+
+ENGINE = Scripted(
+    (
+        ("rivers", ANSWER.format("List three rivers and their length."), "stop"),
+        ("sort", ANSWER.format("Sort the numb"), "length"),
+        ("poem", "A longer poem, please.", "stop"),
+        ("Same", ANSWER.format('"Same."'), "stop"),
+        ("nothing", ANSWER.format(""), "stop"),
+    )
+)
+
+
+def seeds():
+    texts = ["Name rivers.", "Please sort.", "A poem.", "Same.", "Say nothing.", None]
+    return Dataset.from_dict({"id": [f"t-{i}" for i in range(6)], "instruction": texts, "output": ["x"] * 6})
+
+
+def test_final_instructions_statuses_and_trajectories():
+    rows = hf_evol.map(seeds(), AutoEvolInstruct(ENGINE, journal=False))
+    statuses = ["ok", "cut_off", "no_final_instruction", "unchanged", "empty", "invalid_input"]
+    assert rows[col.EVOL_STATUS][:] == statuses
+    assert rows[col.INSTRUCTION][0] == "List three rivers and their length."
+    assert rows[col.INSTRUCTION][1:] == seeds()["instruction"][1:]  # the last good one
+    assert rows[col.TRAJECTORY][:] == [["add a limit"], ["add a limit"], [], ["add a limit"], ["add a limit"], None]
+    assert set(rows[col.METHOD]) == {"auto"} and rows[col.HISTORY][2][0]["instruction"] is None
+
+
+def test_in_a_recipe(tmp_path, tiny_model, monkeypatch):
+    from hf_evol import pipeline
+
+    stages = pipeline.Stages.of(hf_evol.Recipe(model=tiny_model, methods="auto"))
+    assert isinstance(stages.evolve, AutoEvolInstruct) and [method.name for method in stages.evolve.methods] == ["auto"]
+
+
+def test_keywords():
+    engine = Scripted((("limit", "1. **Add Limits**, ask  for steps; add limits.\nother", "stop"),))
+    data = Dataset.from_dict({"trajectory": [["add a limit", "steps"], [], None]})
+    rows = hf_evol.map(data, TrajectoryKeywords(engine, journal=False))
+    assert rows[col.TRAJECTORY_KEYWORDS][:] == [["add limits", "ask for steps", "other"], [], []]
+    assert rows[col.TRAJECTORY_STATUS][:] == ["ok", "invalid_input", "invalid_input"]
+
+
+def test_comparing_two_evolvers():
+    one, other = count_keywords([["a", "b", "a"], ["a", "c"]]), count_keywords([["a"], ["d"]])
+    assert one == Counter(a=2, b=1, c=1)
+    assert compare_keywords(one, other) == {"distinct": [3, 2], "ratio": 1.5, "shared": 1, "only": [["b", "c"], ["d"]]}
+    assert compare_keywords(one, Counter())["ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("phrase", "normal"), [(" - Add  Limits. ", "add limits"), ("2) “Steps”", "steps"), ("...", "")]
+)
+def test_normal_phrases(phrase, normal):
+    assert normalize_phrase(phrase) == normal

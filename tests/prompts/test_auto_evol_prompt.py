@@ -1,0 +1,62 @@
+import pytest
+
+from hf_evol.prompts.auto_evol import AUTO, final_instruction, trajectory
+
+FINAL = "Name two rivers, in steps."
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Step 4: Final instruction\n", "step 4: final instruction\n", "STEP 4\n", "Step 4:\n", "Step 4: ", "Step 4 - Review:\n",
+        "**Step 4: Final instruction**\n", "**Step 4: Final instruction** ", "### Step 4: Final Instruction\n",
+        "### Step 4\n", "Step 4 #Finally Rewritten Instruction#:\n", "**Step 4 #Finally Rewritten Instruction#:**\n",
+        "#Finally Rewritten Instruction#:\n", "Final Instruction: ", "**Final Instruction**\n\n", "Finally rewritten:\n",
+        "4. Final instruction:\n", "Step 4 – Finally Rewritten Instruction: ", "Step 4. Final version\n", "> Step 4: Final\n",
+    ],
+)  # fmt: skip
+def test_headings_as_models_write_them(heading):
+    answer = f"Step 1: Methods\n- add a limit\nStep 2: Plan\nAdd it.\nStep 3: Rewriting\nName rivers.\n{heading}{FINAL}"
+    assert final_instruction(answer) == FINAL
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "Name two rivers.",
+        "Step 1: Methods\n- a\nStep 3: Rewriting\nName rivers.",
+        "In step 4 we end.",
+        "Finally, go.",
+    ],
+)
+def test_no_heading_is_none_and_not_an_empty_text(answer):
+    assert final_instruction(answer) is None
+
+
+def test_the_last_heading_counts_and_the_text_is_kept_whole():
+    answer = "Step 4: Final instruction\nDraft.\n\nStep 4: Final instruction\nSort {x}.\n\n```python\nx: int\n```\nStep by step."
+    assert final_instruction(answer) == "Sort {x}.\n\n```python\nx: int\n```\nStep by step."
+    assert final_instruction("Step 4: Final instruction\n") == ""
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "- add a limit\n- ask for **steps**\n", "* add a limit\n* ask for steps\n", "1. add a limit\n2. ask for steps\n",
+        "1) `add a limit`\n\n2) ask for steps\n", "Some ways:\n  • add a limit\n  • ask for steps\n",
+    ],
+)  # fmt: skip
+def test_trajectories(listed):
+    rest = "Step 2: Plan\n- not this\nStep 3: Rewriting\nx\nStep 4: Final instruction\ny"
+    for heading in ("Step 1: Methods\n", "**Step 1 #Methods List#:**\n", "### Step 1\n"):
+        assert trajectory(heading + listed + rest) == ["add a limit", "ask for steps"]
+    assert trajectory(rest) == [] and trajectory("") == []
+
+
+def test_the_prompt_asks_for_what_is_read():
+    prompt = AUTO.prompt("Name {rivers}. Step 4: no")
+    assert all(f"\nStep {number}: " in prompt for number in (1, 2, 3, 4)) and prompt.endswith(
+        "Name {rivers}. Step 4: no"
+    )
+    assert "10 to 20 words" in prompt
