@@ -19,7 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 STARTING_S = 4.0  # until imports are done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -12,6 +13,8 @@ from hf_evol.errors import ConfigError
 from hf_evol.generation.journal import Journal
 
 Chat = list[dict[str, str]]
+
+_WRITE_EVERY_S = 0.25  # making a journal durable takes milliseconds; a killed run does this much again
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Engine(Protocol):
 def generate(
     engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
 ) -> list[Completion]:
-    """Complete ``chats`` in order, each finished request durable in ``journal`` before its batch ends.
+    """Complete ``chats`` in order, each finished request durable in ``journal`` within a fraction of a second.
 
     Requests that the journal already holds are not generated again; failed ones are.
     """
@@ -120,14 +123,25 @@ def generate(
         done = {place: Completion(**found[digest]) for place, digest in enumerate(hashes) if digest in found}
         progress.advance(len(done), 0)
     missing = [place for place in range(len(chats)) if place not in done]
-    for finished in engine.stream([chats[i] for i in missing], params, [keys[i] for i in missing]) if missing else ():
+    unwritten: dict[str, dict[str, object]] = {}
+    written = time.monotonic()
+    try:
+        for finished in (
+            engine.stream([chats[i] for i in missing], params, [keys[i] for i in missing]) if missing else ()
+        ):
+            for i, completion in finished:
+                done[missing[i]] = completion
+                if journal is not None and completion.error is None:
+                    unwritten[hashes[missing[i]]] = asdict(completion)
+            if journal is not None and time.monotonic() - written > _WRITE_EVERY_S:
+                journal.put(unwritten)
+                unwritten, written = {}, time.monotonic()
+            progress.advance(
+                len(finished),
+                sum(completion.n_tokens for _, completion in finished),
+                sum(completion.error is not None for _, completion in finished),
+            )
+    finally:  # also when interrupted
         if journal is not None:
-            journal.put({hashes[missing[i]]: asdict(item) for i, item in finished if item.error is None})
-        for i, completion in finished:
-            done[missing[i]] = completion
-        progress.advance(
-            len(finished),
-            sum(completion.n_tokens for _, completion in finished),
-            sum(completion.error is not None for _, completion in finished),
-        )
+            journal.put(unwritten)
     return [done[place] for place in range(len(chats))]
