@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def push(repo_id: str, private: bool = False) -> str:
         lines = str(error).strip().splitlines()
         raise HubError(
             f"The metric could not be pushed to {repo_id!r}: {lines[0] if lines else type(error).__name__} "
-            f"Sign in with `hf auth login` if the token is missing or may not write, then: hf-evol metric push {repo_id}"
+            "Sign in with `hf auth login` if the token is missing or may not write, then: "
+            f"hf-evol metric push {shlex.quote(repo_id)}{' --private' if private else ''}"
         ) from error
     return str(url)

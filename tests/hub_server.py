@@ -1,5 +1,6 @@
-"""A small Hub in memory, served on 127.0.0.1: the part of the HTTP protocol that pushing a set and describing
-repositories need. Large files go over plain LFS; with `lfs_suffixes = ()` every file is part of the commit."""
+"""A small Hub in memory, served on 127.0.0.1: the part of the HTTP protocol that pushing a set, describing repositories
+and loading from them with `datasets` and `evaluate` need. Large files go over plain LFS; with `lfs_suffixes = ()` every
+file is part of the commit."""
 
 from __future__ import annotations
 
@@ -12,16 +13,18 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
 TOKEN = "hf_TestTokenThatNobodyMaySee"
-FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---", re.DOTALL)
 ALWAYS = 10**9
 
 
@@ -31,31 +34,52 @@ class Commit:
     changed: list[str]
     files: dict[str, bytes]
     sha: str
+    lfs: frozenset[str] = frozenset()
 
 
 @dataclass
 class Repo:
-    """One repository. Its first commit holds ``.gitattributes``, as on the Hub."""
+    """One repository, branch by branch. Its first commit holds ``.gitattributes``, as on the Hub."""
 
     private: bool = False
-    lfs: set[str] = field(default_factory=set)
-    commits: list[Commit] = field(default_factory=list)
+    sdk: str | None = None
+    branches: dict[str, list[Commit]] = field(default_factory=lambda: {"main": []})
 
-    def commit(self, message: str, changes: dict[str, bytes]) -> Commit:
-        before = self.commits[-1] if self.commits else Commit("", [], {}, "")
+    def commit(
+        self, message: str, changes: dict[str, bytes | None], branch: str = "main", lfs: Set[str] = frozenset()
+    ) -> Commit:
+        """Add a commit to a branch; a file whose content is None goes."""
+        commits = self.branches[branch]
+        before = commits[-1] if commits else Commit("", [], {}, "")
         sha = hashlib.sha1(repr((before.sha, message, sorted(changes.items()))).encode()).hexdigest()
-        self.commits.append(Commit(message, sorted(changes), before.files | changes, sha))
-        return self.commits[-1]
+        files = {path: data for path, data in (before.files | changes).items() if data is not None}
+        commits.append(Commit(message, sorted(changes), files, sha, before.lfs - set(changes) | lfs))
+        return commits[-1]
 
     def at(self, revision: str) -> Commit | None:
-        if revision == "main":
-            return self.commits[-1]
-        return next((commit for commit in self.commits if commit.sha == revision), None)
+        if revision in self.branches:
+            return self.branches[revision][-1]
+        return next((commit for made in self.branches.values() for commit in made if commit.sha == revision), None)
+
+    def start_branch(self, name: str, commit: Commit) -> None:
+        made = next(made for made in self.branches.values() if commit in made)
+        self.branches[name] = made[: made.index(commit) + 1]
+
+    @property
+    def commits(self) -> list[Commit]:
+        return self.branches["main"]
+
+    @property
+    def lfs(self) -> frozenset[str]:
+        return self.commits[-1].lfs
 
     @property
     def files(self) -> dict[str, bytes]:
         """Path to content at the head, without what the Hub itself puts there."""
-        return {path: data for path, data in self.commits[-1].files.items() if path != ".gitattributes"}
+        return self.files_at("main")
+
+    def files_at(self, revision: str) -> dict[str, bytes]:
+        return {path: data for path, data in self.at(revision).files.items() if path != ".gitattributes"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -79,6 +103,7 @@ class HubServer:
         self.waits: list[float] = []
         self.connections: set[socket.socket] = set()
         self._failures: list[list[Any]] = []
+        self._actions: list[list[Any]] = []
         self.lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -98,8 +123,18 @@ class HubServer:
         """Answer the next requests whose path holds the fragment with a status, or with ``"reset"``."""
         self._failures.append([path_fragment, status, times])
 
+    def before_next(self, path_fragment: str, action: Callable[[], object], times: int = 1) -> None:
+        """Do something, such as another person's commit, before the next requests whose path holds the fragment."""
+        self._actions.append([path_fragment, action, times])
+
     def heal(self) -> None:
         self._failures.clear()
+
+    def act_before(self, path: str) -> None:
+        for entry in self._actions:
+            if entry[0] in path and entry[2] > 0:
+                entry[2] -= 1
+                entry[1]()
 
     def failure_for(self, path: str) -> int | str | None:
         for failure in self._failures:
@@ -108,10 +143,13 @@ class HubServer:
                 return failure[1]
         return None
 
-    def add_repo(self, kind: str, repo_id: str, files: dict[str, bytes], *, private: bool = False) -> Repo:
-        """Create a repository (``kind``: model or dataset), with one more commit if there are files."""
-        repo = self.repos[kind, repo_id] = Repo(private)
-        repo.commit("initial commit", {".gitattributes": b"*.parquet filter=lfs\n"})
+    def add_repo(
+        self, kind: str, repo_id: str, files: dict[str, bytes], *, private: bool = False, sdk: str | None = None
+    ) -> Repo:
+        """Create a repository (``kind``: model, dataset or space), with one more commit if there are files."""
+        repo = self.repos[kind, repo_id] = Repo(private, sdk)
+        card = {"README.md": f"---\ntitle: New\nsdk: {sdk}\n---\n".encode()} if sdk else {}
+        repo.commit("initial commit", {".gitattributes": b"*.parquet filter=lfs\n", **card})
         if files:
             repo.commit("Add files", files)
         return repo
@@ -120,8 +158,12 @@ class HubServer:
         """For a subprocess that should use this Hub."""
         return {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
+    def address(self, kind: str, repo_id: str) -> str:
+        return f"{self.url}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
+
     def connect(self, monkeypatch: Any, cache: Any) -> None:
-        """Point `huggingface_hub`, in this process, to this Hub; its waits between tries take no time."""
+        """Point `huggingface_hub` and `datasets`, in this process, to this Hub; waits between tries take no time."""
+        import datasets.config
         from huggingface_hub import constants
 
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -136,6 +178,8 @@ class HubServer:
             "HF_HUB_DISABLE_XET": True,
         }.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.url)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
         monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=self.waits.append))
 
 
@@ -163,20 +207,24 @@ class _Handler(BaseHTTPRequestHandler):
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
             self.hub.tokens.add(token)
             self.signed_in = token == TOKEN
+            self.query = parse_qs(urlsplit(self.path).query)
+            self.hub.act_before(path)
             failure = self.hub.failure_for(path)
             if failure == "reset":
                 self._reset()
             elif failure is not None:
                 self._error(int(failure), message="Told to fail")
             else:
-                self._route(path, body)
+                self._route(urlsplit(self.path).path, body)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
 
     def _route(self, path: str, body: bytes) -> None:
         for method, pattern, answer in _ROUTES:
             if self.command in method and (match := re.fullmatch(pattern, path)):
-                return answer(self, body, **match.groupdict())
+                return answer(
+                    self, body, **{name: value and unquote(value) for name, value in match.groupdict().items()}
+                )
         return self._error(404, message="No such page")
 
     def _body(self) -> bytes:
@@ -244,17 +292,21 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         wanted = json.loads(body)
         kind, repo_id = wanted.get("type", "model"), f"{wanted['organization'] or 'user'}/{wanted['name']}"
-        url = f"{self.hub.url}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+        url, sdk = self.hub.address(kind, repo_id), wanted.get("sdk")
+        if (kind == "space") != (sdk is not None):
+            return self._error(400, message="A Space, and only a Space, has an sdk")
         if (kind, repo_id) in self.hub.repos:
             return self._json({"error": "You already created this repo", "url": url}, 409)
-        self.hub.add_repo(kind, repo_id, {}, private=wanted.get("visibility") == "private")
+        self.hub.add_repo(kind, repo_id, {}, private=wanted.get("visibility") == "private", sdk=sdk)
         return self._json({"url": url, "name": repo_id})
 
     def info(self, body: bytes, kind: str, repo_id: str, revision: str | None) -> None:
         if not (found := self._find(kind, repo_id, revision or "main")):
             return
         repo, commit = found
-        match = FRONT_MATTER.match(commit.files.get("README.md", b"").decode())
+        match, card = FRONT_MATTER.match(commit.files.get("README.md", b"").decode(errors="replace")), {}
+        with contextlib.suppress(yaml.YAMLError):  # a card that can't be read has no data
+            card = {"cardData": json.loads(json.dumps(yaml.safe_load(match[1]), default=str))} if match else {}
         self._json(
             {
                 "id": repo_id,
@@ -262,26 +314,25 @@ class _Handler(BaseHTTPRequestHandler):
                 "private": repo.private,
                 "tags": [],
                 "siblings": [{"rfilename": path} for path in commit.files],
-                **({"cardData": yaml.safe_load(match[1])} if match else {}),
+                "sdk": repo.sdk,
+                **card,
             }
         )
 
     def preupload(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
         if not self._may_write() or not (found := self._find(kind, repo_id, revision)):
             return
-        repo, commit = found
-        files = []
+        commit, files = found[1], []
         for asked in json.loads(body)["files"]:
             path, large = asked["path"], asked["path"].endswith(self.hub.lfs_suffixes)
             entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if (data := commit.files.get(path)) is not None:
-                git = hashlib.sha1(b"blob %d\0" % len(data) + data)
-                entry["oid"] = (hashlib.sha256(data) if path in repo.lfs else git).hexdigest()
+                entry["oid"] = hashlib.sha256(data).hexdigest() if path in commit.lfs else _git_hash(data)
             files.append(entry)
         self._json({"files": files})
 
-    def lfs_batch(self, body: bytes, repo_id: str, kind: str = "dataset") -> None:
-        if not self._may_write() or not self._find(kind, repo_id):
+    def lfs_batch(self, body: bytes, repo_id: str, prefix: str | None) -> None:
+        if not self._may_write() or not self._find(prefix or "model", repo_id):
             return
         objects = json.loads(body)["objects"]
         for entry in objects:
@@ -298,47 +349,116 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
         if not self._may_write() or not (found := self._find(kind, repo_id, revision)):
             return None
-        repo, message, changes, large = found[0], "", {}, set()
+        (repo, head), message, parent, changes, large = found, "", None, {}, set()
         for line in map(json.loads, body.splitlines()):
-            value = line["value"]
-            if line["key"] == "header":
-                message = value["summary"]
-            elif line["key"] == "file":
+            key, value = line["key"], line["value"]
+            if key == "header":
+                message, parent = value["summary"], value.get("parentCommit")
+            elif key == "file":
                 changes[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile" and value["oid"] in self.hub.objects:
+            elif key == "lfsFile" and value["oid"] in self.hub.objects:
                 changes[value["path"]] = self.hub.objects[value["oid"]]
                 large.add(value["path"])
+            elif key == "deletedFile":
+                changes[value["path"]] = None
             else:
                 return self._error(400, message=f"Cannot commit {line}")
-        sha = repo.commit(message, changes).sha
-        repo.lfs = repo.lfs - set(changes) | large
-        return self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{sha}"})
+        if parent not in (None, head.sha):
+            return self._error(412, message="A commit has happened since. Please refresh and try again.")
+        address, opened = self.hub.address(kind, repo_id), {}
+        if self.query.get("create_pr") == ["1"]:
+            number = 1 + sum(name.startswith("refs/pr/") for name in repo.branches)
+            revision, opened = f"refs/pr/{number}", {"pullRequestUrl": f"{address}/discussions/{number}"}
+            repo.start_branch(revision, head)
+        elif revision not in repo.branches:
+            return self._error(400, message=f"{revision} is no branch")
+        sha = repo.commit(message, changes, revision, large).sha
+        return self._json({"success": True, "commitOid": sha, "commitUrl": f"{address}/commit/{sha}", **opened})
 
-    def resolve(self, body: bytes, repo_id: str, revision: str, path: str, datasets: str | None) -> None:
-        if not (found := self._find("dataset" if datasets else "model", repo_id, revision)):
+    def branch(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        start = json.loads(body).get("startingPoint", "main")
+        if not self._may_write() or not (found := self._find(kind, repo_id, start)):
+            return None
+        if revision in found[0].branches:
+            return self._error(409, message=f"Reference already exists: {revision}")
+        found[0].start_branch(revision, found[1])
+        return self._json({})
+
+    def refs(self, body: bytes, kind: str, repo_id: str) -> None:
+        if not (found := self._find(kind, repo_id)):
+            return
+        refs: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
+        for name, commits in found[0].branches.items():
+            opened = name.startswith("refs/pr/")
+            ref = {"name": name, "ref": name if opened else f"refs/heads/{name}", "targetCommit": commits[-1].sha}
+            refs["pullRequests" if opened else "branches"].append(ref)
+        self._json(refs)
+
+    def _entries(self, commit: Commit) -> dict[str, dict[str, Any]]:
+        """Every file and folder of a commit by its path, as the tree and the paths-info tell of them."""
+        entries = {}
+        for path, data in commit.files.items():
+            for folder in list(PurePosixPath(path).parents)[:-1]:
+                entries[str(folder)] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": str(folder)}
+            entries[path] = {"type": "file", "oid": _git_hash(data), "size": len(data), "path": path}
+            if path in commit.lfs:
+                entries[path]["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        made = {"id": commit.sha, "title": commit.message, "date": "2025-01-01T00:00:00.000Z"}
+        return {path: {**entry, "lastCommit": made} for path, entry in sorted(entries.items())}
+
+    def tree(self, body: bytes, kind: str, repo_id: str, revision: str, path: str | None) -> None:
+        if not (found := self._find(kind, repo_id, revision)):
+            return None
+        entries, top = self._entries(found[1]), PurePosixPath(path or ".")
+        if path and entries.get(path, {"type": "none"})["type"] != "directory":
+            return self._error(404, "EntryNotFound", f"{path} does not exist on {revision}")
+        deep = self.query.get("recursive", ["false"])[0].lower() in ("1", "true")
+        within = PurePosixPath.parents.fget if deep else lambda entry: [entry.parent]
+        return self._json([entry for name, entry in entries.items() if top in within(PurePosixPath(name))])
+
+    def paths_info(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
+        if not (found := self._find(kind, repo_id, revision)):
+            return
+        entries = self._entries(found[1])
+        self._json([entries[path] for path in parse_qs(body.decode()).get("paths", []) if path in entries])
+
+    def resolve(self, body: bytes, repo_id: str, revision: str, path: str, prefix: str | None) -> None:
+        if not (found := self._find(prefix or "model", repo_id, revision)):
             return None
         data = found[1].files.get(path)
         headers = {"X_Repo_Commit": found[1].sha}
         if data is None:
             return self._error(404, "EntryNotFound", f"{path} does not exist on {revision}")
-        headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
-            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        headers["ETag"] = f'"{hashlib.sha256(data).hexdigest() if path in found[1].lfs else _git_hash(data)}"'
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+            first, last = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+            if first > last:
+                return self._send(416, b"", Content_Range=f"bytes */{len(data)}")
             headers["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
             return self._send(206, data[first : last + 1], **headers)
         return self._send(200, data, **headers)
 
 
+def _git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 _REPO = r"(?P<repo_id>[^/]+/[^/]+?)"
-_API = rf"/api/(?P<kind>model|dataset)s/{_REPO}"
+_API = rf"/api/(?P<kind>model|dataset|space)s/{_REPO}"
+_PREFIX = r"/((?P<prefix>dataset|space)s/)?"  # a model has none
+_REVISION = r"(?P<revision>[^/]+)"  # a slash in it is quoted
 _ROUTES = [
     ("GET", "/api/whoami-v2", _Handler.whoami),
     ("POST", "/api/validate-yaml", _Handler.validate_yaml),
     ("POST", "/api/repos/create", _Handler.create),
-    ("POST", rf"{_API}/preupload/(?P<revision>.+)", _Handler.preupload),
-    ("POST", rf"{_API}/commit/(?P<revision>.+)", _Handler.commit),
-    ("GET", rf"{_API}(/revision/(?P<revision>.+))?", _Handler.info),
-    ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("POST", rf"{_API}/preupload/{_REVISION}", _Handler.preupload),
+    ("POST", rf"{_API}/commit/{_REVISION}", _Handler.commit),
+    ("POST", rf"{_API}/branch/{_REVISION}", _Handler.branch),
+    ("POST", rf"{_API}/paths-info/{_REVISION}", _Handler.paths_info),
+    ("GET", rf"{_API}/tree/{_REVISION}(/(?P<path>.+))?", _Handler.tree),
+    ("GET", rf"{_API}/refs", _Handler.refs),
+    ("GET", rf"{_API}(/revision/{_REVISION})?", _Handler.info),
+    ("POST", rf"{_PREFIX}{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs-objects/(?P<oid>[0-9a-f]{64})", _Handler.lfs_put),
-    ("GET HEAD", rf"/(?P<datasets>datasets/)?{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    ("GET HEAD", rf"{_PREFIX}{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _Handler.resolve),
 ]

@@ -29,8 +29,11 @@ def command(
     if "rounds" not in provenance:
         raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
     path, old = f"{folder.rstrip('/')}/README.md", None
-    with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
-        old = file.read()
+    try:
+        with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
+            old = file.read()
+    except UnicodeDecodeError as error:
+        raise OutputError(f"The card {path!r} is no UTF-8 text, so it is left as it is.") from error
     card = (
         merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder)))).rstrip("\n") + "\n"
     )

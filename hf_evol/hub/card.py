@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from hf_evol.hub.merge import BEGIN, END
+from hf_evol.hub.merge import BEGIN, END, without_marks
 from hf_evol.hub.provenance import UNKNOWN, human_number
 
 # The Hub's vocabulary for size_categories: upper bound, name.
@@ -42,7 +42,7 @@ def cell(text: Any) -> str:
 
 def fenced(text: Any, language: str = "text") -> str:
     """Text as a fenced block whose fence is longer than any run of backticks in it."""
-    body = visible(text)
+    body = without_marks(visible(text))
     longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{body}\n{fence}"
@@ -83,7 +83,7 @@ def build_card(
         "interval": interval,
         "human": human_number,
         "repo": repo_id or folder,
-        "recipe_yaml": yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip(),
+        "recipe_yaml": without_marks(yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip()),
         "reasons": _reason_names(provenance["rounds"]),
         "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from hf_evol.errors import HubError
 
 BEGIN = "<!-- hf_evol: begin of the generated part. Text outside of it is kept when the set is pushed again. -->"
 END = "<!-- hf_evol: end of the generated part -->"
+# From one mark to the next, each at the start of a line: people may write about the marks within theirs, and no card
+# holds them inside of its generated part (`without_marks`).
+_MARKED = re.compile(rf"^{re.escape(BEGIN)}.*?^{re.escape(END)}", re.DOTALL | re.MULTILINE)
 
 _THEIRS = ("pretty_name", "license", "license_name", "license_link", "language", "viewer")  # as published, if at all
 _UNITED = ("tags", "source_datasets", "task_categories", "annotations_creators", "language_creators")
@@ -33,19 +38,30 @@ def merge_cards(published: str | None, new: str) -> str:
     if published is None or not published.strip() or published == new:
         return new
     old, fresh = _read(published, "published"), _read(new, "new")
-    data = _merge_metadata(old.data.to_dict(), fresh.data.to_dict())
-    old.data, old.text = DatasetCardData(**data), _merge_text(old.text, fresh.text)
-    return str(old)
+    try:
+        data = DatasetCardData(**_merge_metadata(old.data.to_dict(), fresh.data.to_dict()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable("published", error) from error
+    text = _merge_text(old.text, fresh.text)
+    line_break = "\r\n" if old.text != published and published.lstrip("\ufeff").startswith("---\r\n") else "\n"
+    return f"---{line_break}{data.to_yaml(line_break=line_break)}{line_break}---{line_break}{text}"
+
+
+def without_marks(text: str) -> str:
+    """Text for the generated part, in which the marks have no meaning."""
+    return text.replace("<!-- hf_evol:", "<!-- hf_evol :")
 
 
 def _read(content: str, which: str) -> DatasetCard:
     try:
-        return DatasetCard(content)
-    except (ValueError, TypeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise HubError(
-            f"The {which} card can't be read, so it is left as it is: {line} Mend its YAML first."
-        ) from error
+        return DatasetCard(content.removeprefix("\ufeff"))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise _unreadable(which, error) from error
+
+
+def _unreadable(which: str, error: Exception) -> HubError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return HubError(f"The {which} card can't be read, so it is left as it is: {line} Mend its YAML first.")
 
 
 def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -54,16 +70,23 @@ def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         merged |= {name: list(dict.fromkeys([*_listed(old, name), *_listed(new, name)]))} if name in merged else {}
     names = {config["config_name"] for config in new.get("configs", [])}
     others = [config for config in _listed(old, "configs") if config.get("config_name") not in names]
-    if any(config.get("default") for config in new.get("configs", [])):
-        others = [{name: value for name, value in config.items() if name != "default"} for config in others]
-    if configs := [*new.get("configs", []), *others]:
+    ours = new.get("configs", [])
+    if any(config.get("config_name") == "default" for config in others):  # the default by its name
+        ours = [_not_default(config) for config in ours]
+    elif any(config.get("default") for config in ours):
+        others = [_not_default(config) for config in others]
+    if configs := [*ours, *others]:
         merged["configs"] = configs
     if "dataset_info" in old:
         kept = [info for info in _listed(old, "dataset_info") if info.get("config_name", "default") not in names]
-        merged["dataset_info"] = kept
+        merged["dataset_info"] = kept if isinstance(old["dataset_info"], list) else old["dataset_info"]
         if not kept:
             del merged["dataset_info"]
     return merged
+
+
+def _not_default(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "default"}
 
 
 def _listed(data: dict[str, Any], name: str) -> list[Any]:
@@ -72,12 +95,11 @@ def _listed(data: dict[str, Any], name: str) -> list[Any]:
 
 
 def _merge_text(old: str, new: str) -> str:
-    before, begun, rest = old.partition(BEGIN)
-    _, ended, after = rest.rpartition(END)  # an example row may hold the mark
+    marked = _MARKED.search(old)
     if BEGIN in new and END in new:
         generated = new[new.index(BEGIN) : new.rindex(END) + len(END)]
     else:  # a card from elsewhere
-        generated = f"{BEGIN}\n\n{new.strip()}\n\n{END}"
-    if begun and ended:
-        return before + generated + after
+        generated = f"{BEGIN}\n\n{without_marks(new.strip())}\n\n{END}"
+    if marked:
+        return old[: marked.start()] + generated + old[marked.end() :]
     return f"{generated}\n\n{old.strip()}\n" if old.strip() else f"{generated}\n"

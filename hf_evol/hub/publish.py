@@ -90,7 +90,7 @@ def publish(
 def _commit(api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool) -> Any:
     """One commit upon the state whose card was read; anew when another commit came between."""
     from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     new = (folder / "README.md").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def _commit(api: Any, folder: Path, repo_id: str, message: str, revision: str | 
         try:
             card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
             published = Path(card).read_bytes().decode("utf-8")
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:  # not its parent, which a download that fails raises too
             published = None
         except UnicodeDecodeError as error:
             raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error

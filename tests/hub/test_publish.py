@@ -3,7 +3,11 @@ import re
 import shlex
 
 import pytest
+import yaml
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetNotFoundError
 from hub_server import TOKEN
+from huggingface_hub import HfApi
 
 from hf_evol.errors import ConfigError, HubError, OutputError
 from hf_evol.hub.merge import BEGIN, END
@@ -229,3 +233,164 @@ def test_a_folder_that_is_not_there(hub, tmp_path):
     with pytest.raises(OutputError, match="nowhere"):
         publish(tmp_path / "nowhere", REPO)
     assert hub.requests == []
+
+
+THEIRS = {"question": ["a", "b", "c"]}
+
+
+@pytest.fixture
+def rows_of(finished):
+    """A finished folder of two configs, which load; gives the local rows of a config."""
+    tables = {"selected": {"instruction": ["Why?", "How?"]}, "round_1": {"instruction": ["Why?", "How?", "Größer 🌊?"]}}
+    configs = []
+    for name, rows in tables.items():
+        Dataset.from_dict(rows).to_parquet(finished / name / "train-00000-of-00001.parquet")
+        data_files = [{"split": "train", "path": f"{name}/*.parquet"}]
+        configs.append(
+            {"config_name": name, "data_files": data_files} | ({"default": True} if name == "selected" else {})
+        )
+    (finished / "data" / "train.parquet").unlink()
+    head = yaml.safe_dump({"configs": configs})
+    (finished / "README.md").write_text(f"---\n{head}---\n\n{BEGIN}\n\n# Evolved\n\n{END}\n", encoding="utf-8")
+    return tables
+
+
+def card_of(repo, revision="main"):
+    return repo.files_at(revision)["README.md"].decode()
+
+
+def check_loads(expected, **options):
+    """What `datasets` reads, whole and streamed, config by config; None is the default one."""
+    for name, rows in expected.items():
+        assert load_dataset(REPO, name, split="train", **options)[:] == rows
+        streamed = load_dataset(REPO, name, split="train", streaming=True, **options)
+        assert list(streamed) == [{column: value} for column, values in rows.items() for value in values]
+
+
+def test_what_was_pushed_loads_as_the_local_rows(hub, transfer, finished, rows_of):
+    publish(finished, REPO)
+    check_loads(rows_of | {None: rows_of["selected"]})
+    Dataset.from_dict({"instruction": ["new"]}).to_parquet(finished / "round_1" / "train-00000-of-00001.parquet")
+    publish(finished, REPO)
+    check_loads(rows_of | {"round_1": {"instruction": ["new"]}})
+
+
+def test_a_private_set_loads_with_the_token_only(hub, finished, rows_of, monkeypatch):
+    publish(finished, REPO, private=True)
+    with monkeypatch.context() as signed_out:
+        signed_out.delenv("HF_TOKEN")
+        for streaming in (False, True):
+            with pytest.raises(DatasetNotFoundError):
+                load_dataset(REPO, split="train", streaming=streaming)
+        check_loads({"selected": rows_of["selected"]}, token=TOKEN)
+    check_loads(rows_of)
+
+
+@pytest.mark.parametrize("default", [None, True], ids=["", "set_default"])
+@pytest.mark.parametrize("name", ["default", "theirs", "round_1"])
+def test_into_a_set_that_datasets_made_and_back(hub, finished, rows_of, name, default):
+    Dataset.from_dict(THEIRS).push_to_hub(REPO, name, set_default=default)
+    publish(finished, REPO)
+    theirs = {} if name in rows_of else {name: THEIRS}
+    first = THEIRS if name == "default" else rows_of["selected"]  # `datasets` takes a config of that name first
+    check_loads(rows_of | theirs | {None: first})
+    data = yaml.safe_load(card_of(hub.repos["dataset", REPO]).split("---\n")[1])
+    assert [config["config_name"] for config in data["configs"]] == ["selected", "round_1", *theirs]
+    assert bool(data.get("dataset_info")) == bool(theirs)
+
+    Dataset.from_dict(THEIRS).push_to_hub(REPO, "later")
+    publish(finished, REPO)
+    check_loads(rows_of | theirs | {"later": THEIRS, None: first})
+    commits = len(hub.repos["dataset", REPO].commits)
+    publish(finished, REPO)
+    assert len(hub.repos["dataset", REPO].commits) == commits
+
+
+def test_a_pull_request_leaves_the_main_branch_alone(hub, finished, rows_of):
+    Dataset.from_dict(THEIRS).push_to_hub(REPO)
+    repo = hub.repos["dataset", REPO]
+    before = dict(repo.files)
+    for number in (1, 2):
+        assert publish(finished, REPO, create_pr=True) == f"{hub.url}/datasets/{REPO}/discussions/{number}"
+        check_loads(rows_of | {"default": THEIRS}, revision=f"refs/pr/{number}")
+    assert repo.files == before
+    check_loads({None: THEIRS})
+
+
+def test_a_branch_gets_its_own_card(hub, finished, rows_of):
+    repo = hub.add_repo("dataset", REPO, {"README.md": b"# On main\n"})
+    HfApi().create_branch(REPO, branch="more/rows", repo_type="dataset")
+    repo.commit("Theirs", {"README.md": b"# On the branch\n"}, "more/rows")
+    publish(finished, REPO, revision="more/rows")
+    assert repo.files == {"README.md": b"# On main\n"}
+    assert card_of(repo, "more/rows").endswith(f"{END}\n\n# On the branch\n")
+    check_loads(rows_of, revision="more/rows")
+
+
+def test_a_branch_that_is_not_there(hub, finished):
+    repo = hub.add_repo("dataset", REPO, {})
+    with pytest.raises(HubError, match="--revision nowhere") as caught:
+        publish(finished, REPO, revision="nowhere")
+    _check_message(caught.value, finished)
+    assert list(repo.branches) == ["main"] and len(repo.commits) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_two_people_push_at_once(hub, finished, rows_of, times):
+    repo = hub.add_repo("dataset", REPO, {"README.md": b"# Theirs, 0\n"})
+
+    def slip_in():
+        number = len(repo.commits)
+        repo.commit("Theirs", {"README.md": f"# Theirs, {number}\n".encode(), f"{number}.txt": b"theirs"})
+
+    hub.before_next("/commit/", slip_in, times)
+    if times == 4:
+        with pytest.raises(HubError, match="412 Precondition Failed") as caught:
+            publish(finished, REPO)
+        _check_message(caught.value, finished)
+        assert {commit.message for commit in repo.commits} == {"initial commit", "Add files", "Theirs"}
+        hub.heal()
+    publish(finished, REPO)
+    assert [path for path in repo.files if path.endswith(".txt")] == [f"{number + 2}.txt" for number in range(times)]
+    assert card_of(repo).endswith(f"# Evolved\n\n{END}\n\n# Theirs, {times + 1}\n")
+    check_loads(rows_of)
+
+
+@pytest.mark.parametrize("status", [409, 412])
+@pytest.mark.parametrize("times", [3, 4])
+def test_conflicts_are_tried_four_times(hub, finished, status, times):
+    hub.fail_next("/commit/", status, times)
+    if times == 4:
+        with pytest.raises(HubError) as caught:
+            publish(finished, REPO)
+        _check_message(caught.value, finished)
+    else:
+        publish(finished, REPO)
+    assert sum("/commit/" in request for request in hub.requests) == 4
+    assert len(hub.repos["dataset", REPO].commits) == 5 - times
+
+
+@pytest.mark.parametrize(
+    "published",
+    [b"---\ntags: a\n---\n\xff\xfe", b"---\n- a\n---\nMine.\n", b"---\nlicense: [mit\n---\nMine.\n",
+     b"---\nconfigs: text\n---\nMine.\n"],
+)  # fmt: skip
+def test_a_published_card_that_cannot_be_read_is_left_alone(hub, finished, published):
+    repo = hub.add_repo("dataset", REPO, {"README.md": published})
+    with pytest.raises(HubError, match="left as it is"):
+        publish(finished, REPO)
+    assert repo.files == {"README.md": published}
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503, "reset"])
+@pytest.mark.parametrize("place", ["/resolve/", "/revision/"])
+def test_a_published_card_that_cannot_be_fetched_is_left_alone(hub, finished, status, place):
+    repo = hub.add_repo("dataset", REPO, {"README.md": b"# Theirs\n"})
+    hub.fail_next(place if place == "/resolve/" else f"/api/datasets/{REPO}", status)
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+    assert repo.files == {"README.md": b"# Theirs\n"}
+    hub.heal()
+    publish(finished, REPO)
+    assert card_of(repo).endswith("# Theirs\n")

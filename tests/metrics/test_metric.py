@@ -1,18 +1,22 @@
 """The module as users load it: by path, and by its bare name from another folder in a fresh process."""
 
-import http.server
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import evaluate
 import pytest
+from hub_server import TOKEN, HubServer
 
+from hf_evol.cli.main import main
+from hf_evol.errors import HubError
 from hf_evol.generation import models
 from hf_evol.generation.models import ModelSpec
-from hf_evol.metric import install, metric_path
+from hf_evol.metric import install, metric_path, push
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.summary import summarize
 
@@ -98,41 +102,61 @@ def test_combined_with_another_metric(tiny_model, tmp_path):
     assert both.compute()["n_words"] == 10
 
 
-def test_as_a_space(tmp_path, tiny_model):
-    """evaluate fetches user/ic_ifd from the Hub's Spaces; here, from a server that has the module's files."""
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path / "hub-cache")
+        yield server
 
-    class Space(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            prefix, _, name = self.path.rpartition("/")
-            file = metric_path() / name
-            found = prefix.startswith("/spaces/user/ic_ifd/resolve/") and file.is_file()
-            self.send_response(200 if found else 404)
-            body = file.read_bytes() if found else b""
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", '"1"')
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
 
-        do_HEAD = do_GET
+@pytest.mark.parametrize("private", [False, True])
+def test_as_a_space(hub, tmp_path, tiny_model, capsys, private):
+    for _ in range(2):
+        assert main(["metric", "push", "user/ic_ifd", *["--private"] * private]) == 0, capsys.readouterr().err
+    assert f"{hub.url}/spaces/user/ic_ifd" in capsys.readouterr().out
+    space = hub.repos["space", "user/ic_ifd"]
+    assert (space.sdk, space.private, len(space.commits)) == ("gradio", private, 2)
+    assert space.files == {file.name: file.read_bytes() for file in metric_path().iterdir() if file.is_file()}
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Space)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
-    }
+    places = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     code = (
-        "import evaluate; m = evaluate.load('user/ic_ifd');"
+        "import evaluate; m = evaluate.load('user/ic_ifd', token=True);"
         f"print(m.compute(predictions=['An answer.'], references=['Do it.'], model={tiny_model!r})['n_scored'])"
     )
+    env = os.environ | hub.environment() | places
     loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    server.shutdown()
     assert loaded.stdout.strip() == "1", loaded.stderr
+
+
+def test_byte_code_is_not_pushed(hub, tmp_path, monkeypatch):
+    folder = shutil.copytree(metric_path(), tmp_path / "ic_ifd", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "ic_ifd.cpython-311.pyc").write_bytes(b"code")
+    monkeypatch.setattr("hf_evol.metric.metric_path", lambda: folder)
+    push("user/ic_ifd")
+    assert set(hub.repos["space", "user/ic_ifd"].files) == {file.name for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(
+    ("place", "status"), [("/repos/create", 401), ("/repos/create", 403), ("/commit/", 403), ("/commit/", "reset")]
+)
+def test_a_refused_push_names_the_command_that_finishes_it(hub, capsys, place, status, private):
+    hub.fail_next(place, status)
+    assert main(["metric", "push", "user/ic_ifd", *["--private"] * private]) == 1
+    said = capsys.readouterr().err
+    assert "hf auth login" in said and TOKEN not in said and "Traceback" not in said
+    hub.heal()
+    assert main(shlex.split(re.search(r"hf-evol (metric push .*)", said)[1])) == 0
+    assert hub.repos["space", "user/ic_ifd"].private is private
+
+
+@pytest.mark.parametrize("token", [None, "hf_Wrong"])
+def test_without_a_valid_token(hub, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match=r"hf auth login.*: hf-evol metric push user/ic_ifd"):
+        push("user/ic_ifd")
+    assert not hub.repos
 
 
 def test_inputs_count_as_part_of_the_instruction(metric, tiny_model):

@@ -1,0 +1,204 @@
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_card import provenance
+
+from hf_evol.errors import HubError
+from hf_evol.hub.card import build_card
+from hf_evol.hub.merge import BEGIN, END, merge_cards
+
+
+def card(data, text):
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n{text}"
+
+
+def config(name, default=False):
+    made = {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/*.parquet"}]}
+    return made | ({"default": True} if default else {})
+
+
+def info(name, rows):
+    return {"config_name": name, "splits": [{"name": "train", "num_bytes": 8, "num_examples": rows}]}
+
+
+def data_of(content):
+    return yaml.safe_load(content.split("---\n")[1])
+
+
+def outside(content):
+    """The text before and after the generated part."""
+    text = DatasetCard(content).text
+    return text[: text.index(BEGIN)], text[text.rindex(END) + len(END) :]
+
+
+NEW = card(
+    {"pretty_name": "Mine", "tags": ["synthetic", "b"], "configs": [config("selected", True), config("round_1")]},
+    f"\n{BEGIN}\n\n# Fresh\n\n{END}\n",
+)
+MARKED = f"\nBefore.\n\n{BEGIN}\n\n# Stale\n\n{END}\n\nAfter.  \n\n\n"
+
+
+@pytest.mark.parametrize("published", [None, "", " \n", NEW])
+def test_nothing_published(published):
+    assert merge_cards(published, NEW) == NEW
+
+
+def test_configs_are_merged_by_name_with_one_default():
+    old = [config("mine", True), config("round_1") | {"features": []}, config("round_9")]
+    merged = data_of(merge_cards(card({"configs": old}, MARKED), NEW))
+    assert merged["configs"] == [config("selected", True), config("round_1"), config("mine"), config("round_9")]
+
+
+def test_a_default_stays_where_the_new_card_names_none():
+    merged = data_of(merge_cards(card({"configs": [config("mine", True)]}, ""), card({"configs": [config("a")]}, "x")))
+    assert merged["configs"] == [config("a"), config("mine", True)]
+
+
+@pytest.mark.parametrize(
+    ("old", "kept"),
+    [
+        ([info("mine", 3), info("selected", 4)], [info("mine", 3)]),
+        ([info("selected", 4), info("round_1", 9)], None),
+        (info("selected", 4), None),
+        ({"features": []}, {"features": []}),  # that of the config named default, in the form `datasets` can read
+    ],
+)
+def test_the_info_of_replaced_configs_goes_and_that_of_others_stays(old, kept):
+    assert data_of(merge_cards(card({"dataset_info": old}, MARKED), NEW)).get("dataset_info") == kept
+
+
+@pytest.mark.parametrize("old", [["b", "c"], "c", ["c", "c"]], ids=str)
+def test_tags_are_united(old):
+    assert sorted(data_of(merge_cards(card({"tags": old}, MARKED), NEW))["tags"]) == ["b", "c", "synthetic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("license", "cc-by-4.0"), ("license", ["mit", "other"]), ("license_name", "own"), ("language", ["de", "no"]),
+        ("pretty_name", "Größer 🌊: {{ 7*7 }}"), ("viewer", False), ("theirs", {"deep": [1, {"a": None}]}),
+        ("released", "2024-01-01"), ("train-eval-index", [{"config": "x"}]), ("extra_gated_prompt", "a\n---\nb\n"),
+    ],
+)  # fmt: skip
+def test_what_people_decided_stays(name, value):
+    new = card({"pretty_name": "Mine", "license": "mit", "language": ["en"], "viewer": True}, f"{BEGIN}\nx\n{END}\n")
+    assert DatasetCard(merge_cards(card({name: value}, MARKED), new)).data.to_dict()[name] == value
+
+
+@pytest.mark.xfail(strict=True, reason="the Hub's card library reads `language: no` as false")
+def test_a_language_code_that_yaml_takes_for_a_boolean_stays():
+    merged = merge_cards(f"---\nlanguage:\n- no\n---\n{MARKED}", NEW)
+    assert DatasetCard(merged).data.to_dict()["language"] == ["no"]
+
+
+def test_text_without_marks_follows_the_generated_part():
+    merged = merge_cards("# By hand\n\nMine.", NEW)
+    assert merged.endswith(f"# Fresh\n\n{END}\n\n# By hand\n\nMine.\n")
+
+
+def test_a_card_from_elsewhere_gets_marks():
+    assert f"{BEGIN}\n\n# Other\n\n{END}\n\nAfter.  \n\n\n" in merge_cards(card({}, MARKED), card({}, "\n# Other\n\n"))
+
+
+@pytest.mark.parametrize("example", [END, BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}\n{END}"])
+@pytest.mark.parametrize("which", ["published", "new"])
+def test_an_example_row_may_hold_the_marks(example, which):
+    generated = {"published": "plain", "new": "plain"} | {which: example}
+    cards = {name: str(build_card(provenance(text))) for name, text in generated.items()}
+    old = cards["published"].replace(f"\n{BEGIN}", f"\nBefore.\n\n{BEGIN}", 1).rstrip("\n") + "\n\nAfter.\n"
+    merged = merge_cards(old, cards["new"])
+    before, after = outside(merged)
+    assert (before.strip(), after) == ("Before.", "\n\nAfter.\n")
+    assert merge_cards(merged, cards["new"]) == merged
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\n{BEGIN}\n\n# Stale\n\n{END}\n\nKept, as it is after the mark `{END}` above.\n",
+        f"\nNote: text before `{BEGIN}` is kept.\n\nKept.\n\n{BEGIN}\n\n# Stale\n\n{END}\n",
+    ],
+)
+def test_people_may_write_about_the_marks(text):
+    assert "Kept" in merge_cards(card({}, text), NEW)
+
+
+def test_a_mark_that_was_left_alone_costs_no_text():
+    merged = merge_cards(card({}, f"\n# Stale\n\nKept.\n\n{END}\n"), NEW)
+    assert merge_cards(merged, NEW) == merged
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r`#<>-|"), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(before=TEXTS, after=TEXTS, stale=TEXTS)
+def test_text_outside_the_marks_stays_byte_for_byte(before, after, stale):
+    data = {"license": "mit", "configs": [config("mine")]}
+    old = card(data, f"{before}\n{BEGIN}\n{stale}\n{END}{after}")
+    merged = merge_cards(old, NEW)
+    assert merged.endswith(f"---\n{before}\n{BEGIN}\n\n# Fresh\n\n{END}{after}") or "\r" in before + after + stale
+    assert outside(merged) == (before + "\n", after)
+    assert merge_cards(merged, NEW) == merged
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=TEXTS.filter(lambda text: not text.lstrip().startswith("---")))
+def test_text_without_marks_stays_and_a_second_merge_changes_nothing(text):
+    merged = merge_cards(text, NEW)
+    assert text.strip() in merged
+    assert merge_cards(merged, NEW) == merged
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"], ids=repr)
+@pytest.mark.parametrize("end", ["After.", "After.\n"], ids=repr)
+def test_line_breaks_and_byte_order_marks(start, line_break, end):
+    lines = [
+        "---",
+        "license: mit",
+        "dataset_info:",
+        "  config_name: mine",
+        "---",
+        "Before.",
+        BEGIN,
+        "# Stale",
+        END,
+        end,
+    ]
+    merged = merge_cards(start + "\n".join(lines).replace("\n", line_break), NEW)
+    data = DatasetCard(merged).data.to_dict()
+    assert (data["license"], data["dataset_info"]) == ("mit", {"config_name": "mine"})
+    assert outside(merged) == (f"Before.{line_break}", line_break + end.replace("\n", line_break))
+    assert merge_cards(merged, NEW) == merged
+
+
+UNREADABLE = [
+    "license: [mit", "- a\n- b", "just text", "a: b: c", "x: !!python/object/apply:os.system ['true']", "1: 2",
+    "license: \x07", "? [a]\n: b", "ignore_metadata_errors: true",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("block", UNREADABLE)
+def test_a_card_that_cannot_be_read_is_left_alone(block):
+    with pytest.raises(HubError, match="published card can't be read"):
+        merge_cards(f"---\n{block}\n---\n{MARKED}", NEW)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "configs: [a, b]", "configs: text", "configs: {config_name: mine, data_files: x}", "configs: [null]",
+        "dataset_info: text", "dataset_info: [text]", "tags: [[a]]", "tags: [{a: b}]", "tags: 3", "tags: null",
+        "configs: null", "configs: [{config_name: [a]}]", "dataset_info: [{config_name: {a: b}}]",
+    ],
+)  # fmt: skip
+def test_metadata_of_an_odd_shape_is_kept_or_refused(block):
+    try:
+        merged = merge_cards(f"---\n{block}\n---\n{MARKED}", NEW)
+    except HubError:
+        return
+    assert outside(merged) == outside(card({}, MARKED))
+    assert merge_cards(merged, NEW) == merged
