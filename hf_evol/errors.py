@@ -39,6 +39,10 @@ class OutputError(HfEvolError, OSError):
     """An output folder can't be written, or already exists."""
 
 
+class SandboxError(HfEvolError, OSError):
+    """Generated code can't be isolated here; the message says what to install."""
+
+
 class HubError(HfEvolError, OSError):
     """The Hub refused or could not be reached."""
 

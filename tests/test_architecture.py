@@ -24,6 +24,7 @@ ARROWS = {
     "evolve": {"prompts", "generation", "transform"},
     "scoring": {"prompts", "generation", "transform"},
     "selection": {"transform"},
+    "autoif": set(),
     "hub": {"recipe"},
     "output": {"recipe"},
     "metric": set(),

@@ -1,0 +1,278 @@
+"""The isolated process of the sandbox, run as a script by `hf_evol.autoif.sandbox`; never import it.
+
+Three generations, of which only the last runs generated code:
+
+    server   loads the allowed modules, then waits for requests; sees no generated text at all
+    worker   forked per source: reads the request, parses, screens and compiles, never executes; can open nothing
+    leaf     forked per input: gives up every right, executes the source, calls evaluate, is killed
+
+So whatever a call does to its interpreter ends with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import importlib
+import math
+import os
+import random
+import re
+import resource
+import select
+import signal
+import struct
+import sys
+import time
+import types
+from collections.abc import Iterator
+
+_HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would stay loaded in every leaf
+sys.path.insert(0, _HERE)
+import _sandbox_filter as syscalls  # noqa: E402
+import _sandbox_screen as screening  # noqa: E402
+
+sys.path.remove(_HERE)
+
+FRAME = struct.Struct("<IcH")  # input's index, kind, length of the text that follows
+REQUEST = struct.Struct("<?II")  # screening on, bytes of source, number of inputs
+READY = 0xFFFFFFFF
+
+# What the allowed modules import only when first used: a leaf can open no file.
+_LATE_MODULES = (
+    "_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.cp1252 encodings.punycode encodings.utf_8_sig "
+    "encodings.utf_16 encodings.utf_32 encodings.raw_unicode_escape encodings.unicode_escape encodings.rot_13 "
+    "encodings.hex_codec encodings.base64_codec linecache traceback locale io"
+).split()
+
+# The kinds that a leaf may send, with the pattern of their text.
+_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{0,79}")
+_NOTHING = re.compile(rb"")
+_LEAF_KINDS = {b"T": _NOTHING, b"F": _NOTHING, b"B": _NOTHING, b"N": _NOTHING, b"M": _NOTHING, b"X": _NAME}
+_LEAF_BYTES = 81
+_RESULT_FD = 3
+_EOF = 3  # a worker's exit status: the request pipe has closed
+
+
+def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
+    """Serve until the request pipe closes."""
+    requests, replies = os.dup(0), os.dup(1)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    for name in sorted(screening.ALLOWED_MODULES) + _LATE_MODULES:
+        importlib.import_module(name)
+    os.environ.clear()
+    leaf = Leaf(seconds, filtered)
+    _lower_rights()
+    if filtered:
+        leaf.self_test()
+    os.dup2(null, 2)  # until here for what goes wrong at the start
+    os.close(null)
+    gc.collect()
+    gc.freeze()  # else the collector would touch, and so copy, every page in every leaf
+    os.write(replies, FRAME.pack(READY, b"K", 0))
+    while select.select([requests], [], [])[0]:
+        pid = os.fork()
+        if pid == 0:
+            _worker(requests, replies, memory_mb, lanes, leaf)
+        status = os.waitpid(pid, 0)[1]
+        if status == _EOF << 8:
+            return
+        os.write(replies, FRAME.pack(0, b"E", 0))
+
+
+def _lower_rights() -> None:
+    if os.getuid() == 0:  # a container's root: be nobody instead, where that is possible
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+    for which, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
+        resource.setrlimit(which, (value, value))
+    if sys.platform == "linux":
+        syscalls.no_new_privileges()
+        syscalls.hide_memory()
+        syscalls.die_with_parent()
+
+
+def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf) -> None:
+    """Answer one request and exit."""
+    code = 1
+    try:
+        size = memory_mb << 20
+        with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit; it runs without isolation only
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        header = _read(requests, REQUEST.size)
+        if header is None:
+            os._exit(_EOF)
+        leaf.enter_worker()
+        screened, source_bytes, count = REQUEST.unpack(header)
+        source = _read(requests, source_bytes)
+        inputs = [_read(requests, *struct.unpack("<I", _read(requests, 4))) for _ in range(count)]
+        kind, text, program = _compile(source, screened)
+        os.write(replies, FRAME.pack(READY, kind, len(text)) + text)
+        for index, (kind, text) in enumerate(leaf.run(program, inputs, lanes) if program else ()):
+            os.write(replies, FRAME.pack(index, kind, len(text)) + text)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        part = os.read(descriptor, min(size - len(data), 1 << 20))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+def _compile(source: bytes, screened: bool) -> tuple[bytes, bytes, types.CodeType | None]:
+    try:
+        tree = ast.parse(source.decode("utf-8", "surrogatepass"), "<generated>")
+        if screened and (reason := screening.screen_tree(tree)):
+            return b"R", reason.encode("ascii"), None
+        return b"K", b"", compile(tree, "<generated>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):  # ValueError: null bytes, lone surrogates
+        return b"S", b"", None
+    except MemoryError:
+        return b"M", b"", None
+    except RecursionError:
+        return b"X", b"RecursionError", None
+
+
+class Leaf:
+    """Runs compiled source on one input, in a process of its own."""
+
+    def __init__(self, seconds: float, filtered: bool) -> None:
+        self._seconds = seconds
+        self._cpu = math.ceil(seconds) + 1  # should the worker that watches the clock be gone
+        self._filter = syscalls.build() if filtered else None
+        self._worker_filter = syscalls.build(worker=True) if filtered else None
+
+    def run(self, program: types.CodeType, inputs: list[bytes], lanes: int) -> Iterator[tuple[bytes, bytes]]:
+        """The kind and text of every result's frame, in order; ``lanes`` inputs run at once."""
+        running: dict[int, tuple[int, int, float]] = {}  # by result pipe: index, process, deadline
+        finished: dict[int, tuple[bytes, bytes]] = {}
+        started = sent = 0
+        while sent < len(inputs):
+            while started < len(inputs) and len(running) < lanes:
+                reader, pid, deadline = self._start(program, inputs[started])
+                running[reader] = (started, pid, deadline)
+                started += 1
+            wait = min(deadline for _, _, deadline in running.values()) - time.monotonic()
+            ready = select.select(list(running), [], [], max(0.0, wait))[0]
+            now = time.monotonic()
+            for reader, (index, pid, deadline) in list(running.items()):
+                if reader in ready or now >= deadline:
+                    del running[reader]
+                    finished[index] = self._finish(reader, pid, reader in ready)
+            while sent in finished:
+                yield finished.pop(sent)
+                sent += 1
+
+    def _start(self, program: types.CodeType, data: bytes) -> tuple[int, int, float]:
+        reader, writer = os.pipe()
+        deadline = time.monotonic() + self._seconds
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._give_up_rights(writer)
+                _evaluate(program, data)
+            finally:
+                os._exit(1)
+        os.close(writer)
+        return reader, pid, deadline
+
+    def _finish(self, reader: int, pid: int, ready: bool) -> tuple[bytes, bytes]:
+        message = os.read(reader, _LEAF_BYTES + 1) if ready else None
+        os.close(reader)
+        _kill(pid, self._filter is None)
+        if message is None:
+            return b"D", b""
+        if not message:
+            return b"C", b""
+        kind, text = message[:1], message[1:]
+        return (kind, text) if kind in _LEAF_KINDS and _LEAF_KINDS[kind].fullmatch(text) else (b"O", b"")
+
+    def _give_up_rights(self, writer: int) -> None:
+        if writer != _RESULT_FD:
+            os.dup2(writer, _RESULT_FD)
+        os.closerange(_RESULT_FD + 1, 32)
+        resource.setrlimit(resource.RLIMIT_CPU, (self._cpu, self._cpu))
+        if self._filter is None:
+            os.setpgid(0, 0)
+            return
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        syscalls.die_with_parent()
+        syscalls.install(self._filter)
+
+    def enter_worker(self) -> None:
+        """Give up what a worker does not need: a compiler that hostile text takes over still opens no file."""
+        if self._worker_filter is not None:
+            syscalls.die_with_parent()
+            syscalls.install(self._worker_filter)
+
+    def self_test(self) -> None:
+        """Raise OSError unless both filters hold here."""
+        program = compile(_SELF_TEST, "<self test>", "exec")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.enter_worker()
+                os._exit(0 if list(self.run(program, [b""], 1)) == [(b"T", b"")] else 1)
+            finally:
+                os._exit(1)
+        if os.waitpid(pid, 0)[1] != 0:
+            raise OSError("the system-call filter can't be installed, or does not hold")
+
+
+_SELF_TEST = """
+import os
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except PermissionError:
+        return True
+    return False
+def evaluate(response):
+    return refused(os.open, "/", 0) and refused(os.fork) and refused(os.kill, os.getpid(), 0)
+"""
+
+
+def _kill(pid: int, group: bool) -> None:
+    if group:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _evaluate(program: types.CodeType, data: bytes) -> None:
+    write, leave, name_of = os.write, os._exit, type.__dict__["__name__"].__get__  # before anything can replace them
+    reply = b"M"  # made beforehand: there may be no memory left to make it
+    try:
+        response = data.decode("utf-8", "surrogatepass")
+        module = sys.modules["generated"] = types.ModuleType("generated")
+        random.seed(0)  # the same answer at every run, for functions that sample; a fork sows anew
+        exec(program, module.__dict__)
+        function = module.__dict__.get("evaluate")
+        if not callable(function):
+            reply = b"N"
+        else:
+            value = function(response)
+            reply = b"T" if value is True else b"F" if value is False else b"B"
+    except MemoryError:
+        pass
+    except BaseException as error:  # SystemExit and KeyboardInterrupt are results, too
+        reply = b"X" + name_of(type(error)).encode("ascii", "replace").replace(b"?", b"_")[:80]
+    write(_RESULT_FD, reply)
+    leave(0)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "filtered")

@@ -1,0 +1,190 @@
+"""Starting the sandbox's isolated process, and talking to it over two pipes with a deadline on every step."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+from hf_evol.errors import SandboxError
+
+_HERE = Path(__file__).parent
+_CHILD = [_HERE / name for name in ("_sandbox_child.py", "_sandbox_filter.py", "_sandbox_screen.py")]
+_FRAME = struct.Struct("<IcH")  # as in _sandbox_child.py: input's index, kind, length of the text
+_REQUEST = struct.Struct("<?II")
+READY = 0xFFFFFFFF  # the index of frames about no input
+_TEXT = re.compile(r"[ -~]{0,200}")
+_KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
+_START_S = 30.0  # importing the allowed modules takes a tenth of a second, on a quiet machine
+_LANES = 4  # calls at once, on as many processors
+_HASH_SEED = {"PYTHONHASHSEED": "0"}  # the same answer at every run, for functions that walk through a set
+
+
+class ServerLost(Exception):
+    """The isolated process ended, hung, or sent something that is no frame."""
+
+
+class Server:
+    """One isolated process.
+
+    Args:
+        isolation: ``"bubblewrap"``, ``"seccomp"`` or ``"none"``.
+        seconds: for one call.
+        memory_mb: address space of the process of one call.
+
+    Raises:
+        SandboxError: it does not start.
+    """
+
+    def __init__(self, isolation: str, seconds: float, memory_mb: int) -> None:
+        lanes = min(_LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        arguments = [str(seconds), str(memory_mb), str(lanes), "open" if isolation == "none" else "filtered"]
+        command = bubblewrap_command(arguments) if isolation == "bubblewrap" else _python(_CHILD[0]) + arguments
+        # It works in a folder that is removed once it has started: empty for good, and nothing to clean up.
+        with tempfile.TemporaryDirectory(prefix="hf_evol-sandbox-") as folder:
+            try:
+                self._process = _start(command, folder)
+            except OSError as error:
+                raise SandboxError(f"The sandbox ({isolation}) does not start: {error}") from error
+            self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
+            os.set_blocking(self._requests, False)
+            try:
+                if self.receive(_START_S)[:2] != (READY, b"K"):
+                    raise ServerLost("no greeting")
+            except ServerLost as error:
+                self._kill()
+                said = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines() or [str(error)]
+                self.close()
+                raise SandboxError(f"The sandbox ({isolation}) does not start: {said[-1]}") from error
+
+    def send(self, source: bytes, inputs: list[bytes], screen: bool, timeout_s: float) -> None:
+        """Hand over one request."""
+        parts = [_REQUEST.pack(screen, len(source), len(inputs)), source]
+        for data in inputs:
+            parts += [struct.pack("<I", len(data)), data]
+        message, deadline = memoryview(b"".join(parts)), time.monotonic() + timeout_s
+        while message:
+            if not select.select([], [self._requests], [], max(0.0, deadline - time.monotonic()))[1]:
+                raise ServerLost("request not taken")
+            try:
+                message = message[os.write(self._requests, message[:65536]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ServerLost(str(error)) from error
+
+    def receive(self, timeout_s: float) -> tuple[int, bytes, str]:
+        """The next frame, checked: input's index, kind, text."""
+        deadline = time.monotonic() + timeout_s
+        index, kind, length = _FRAME.unpack(self._read(_FRAME.size, deadline))
+        if kind not in _KINDS or length > 200:
+            raise ServerLost("not a frame")
+        text = self._read(length, deadline).decode("ascii", "replace")
+        if not _TEXT.fullmatch(text):
+            raise ServerLost("not a frame's text")
+        return index, kind, text
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < size:
+            if not select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise ServerLost("timeout")
+            part = os.read(self._replies, size - len(data))
+            if not part:
+                raise ServerLost("ended")
+            data += part
+        return data
+
+    def alive(self) -> bool:
+        """Whether it is still running."""
+        return self._process.poll() is None
+
+    def _kill(self) -> None:
+        # The group holds all three generations; under bubblewrap they die with the namespace's first process.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill the process and everything it started."""
+        self._kill()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
+
+    def forget(self) -> None:
+        """Let go in a forked copy of the process that started it, which goes on using it."""
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
+        self._process.returncode = 0  # not this process's child
+
+
+def _start(command: list[str], folder: str) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        bufsize=0,
+        env=dict(_HASH_SEED),
+        cwd=folder,
+        start_new_session=True,
+    )
+
+
+def _python(script: Path | str) -> list[str]:
+    # The base interpreter, without site-packages and without the folder of the script on its path.
+    return [_interpreter(), "-s", "-S", "-P", "-B", "-W", "ignore", str(script)]
+
+
+def _interpreter() -> str:
+    return str(Path(getattr(sys, "_base_executable", None) or sys.executable).resolve())
+
+
+def bubblewrap_command(arguments: list[str], script: str = "/sandbox/_sandbox_child.py") -> list[str]:
+    """The command line that runs the child in new namespaces, in a file system of interpreter and libraries."""
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
+    command += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    for name, value in _HASH_SEED.items():
+        command += ["--setenv", name, value]
+    for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64")):
+        if folder.is_symlink():
+            command += ["--symlink", str(folder.readlink()), str(folder)]
+        elif folder.exists():
+            command += ["--ro-bind", str(folder), str(folder)]
+    stdlib = sysconfig.get_path("stdlib")
+    for path in ("/etc/ld.so.cache", f"{sys.base_prefix}/lib", stdlib, _interpreter()):
+        command += ["--ro-bind-try", path, path]
+    if Path(stdlib, "site-packages").is_dir():
+        command += ["--tmpfs", f"{stdlib}/site-packages"]
+    for path in _CHILD:
+        command += ["--ro-bind", str(path), f"/sandbox/{path.name}"]
+    command += ["--dev-bind", "/dev/null", "/dev/null", "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    return [*command, "--", *_python(script), *arguments]
+
+
+@functools.cache
+def why_not(isolation: str) -> str | None:
+    """Why ``isolation`` can't be used here, or None. Tried once per process."""
+    if sys.platform == "win32":
+        return "Windows can't fork processes; use Linux (WSL 2)"
+    if isolation != "none" and sys.platform != "linux":
+        return "it needs Linux; use Linux, a container or a virtual machine"
+    if isolation == "bubblewrap" and shutil.which("bwrap") is None:
+        return "the program bwrap is not installed: apt-get install bubblewrap, or dnf install bubblewrap"
+    try:
+        Server(isolation, 10.0, 512).close()
+    except SandboxError as error:
+        return str(error)
+    return None

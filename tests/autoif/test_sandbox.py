@@ -1,0 +1,319 @@
+"""The sandbox holds against programs that mean harm, and each call's result is its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from attacks import EVIL, MINES, ODD
+
+from hf_evol.autoif import sandbox as module
+from hf_evol.autoif._sandbox_server import Server, ServerLost, bubblewrap_command
+from hf_evol.autoif.sandbox import Limits, Result, Sandbox, available_isolations, screen
+from hf_evol.errors import ConfigError, SandboxError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
+
+SECONDS = 0.5
+SLACK_S = 2.5
+GOOD = """
+import re, json
+def evaluate(response):
+    return bool(re.search("a", response)) and len(response) == 3 and json.loads("[1]") == [1]
+"""
+GOOD_INPUTS, GOOD_RESULTS = ["cat", "dog", "a"], [Result(True), Result(False), Result(False)]
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "seccomp"])
+def isolation(request):
+    if request.param == "bubblewrap" and "bubblewrap" not in available_isolations():
+        pytest.skip("bubblewrap is not installed, or does not work here")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def canary(tmp_path_factory):
+    file = tmp_path_factory.mktemp("canary") / "file"
+    file.write_text("CANARY_SECRET")
+    os.environ["HF_EVOL_CANARY"] = "CANARY_SECRET"
+    yield file
+    del os.environ["HF_EVOL_CANARY"]
+
+
+@pytest.fixture(scope="module")
+def boxes(isolation, canary):
+    limits = Limits(seconds=SECONDS, memory_mb=192)
+    with Sandbox(limits, isolation, screen=False) as bare, Sandbox(limits, isolation) as screened:
+        yield {"bare": bare, "screened": screened}
+
+
+@pytest.fixture(params=["bare", "screened"])
+def box(request, boxes):
+    return boxes[request.param]
+
+
+def attack(box: Sandbox, canary: Path, source: str) -> Result:
+    """The attack's result; what must hold after any attack is checked here."""
+    before = time.monotonic()
+    result = box.call(source.replace("CANARY_FILE", str(canary)), ["response"])[0]
+    assert time.monotonic() - before < SECONDS + SLACK_S
+    assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+    assert canary.read_text() == "CANARY_SECRET"
+    assert not list(Path("/tmp").glob("hf_evol_attack*")) + list(Path("/dev/shm").glob("hf_evol_attack*"))
+    assert not leaves(box), "a process outlived its call"
+    return result
+
+
+def leaves(box: Sandbox) -> list[str]:
+    """Grandchildren of the test's process in this sandbox beside its server."""
+    servers = descendants(box._server._process.pid)
+    names = [name for name in servers if name != "bwrap"]
+    return names[1:] if box.isolation == "bubblewrap" else names
+
+
+def filters(pid: int) -> list[int]:
+    """How many system-call filters each descendant has."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
+        found += [int(status["Seccomp_filters"]), *filters(int(child))]
+    return found
+
+
+def descendants(pid: int) -> list[str]:
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            state = Path(f"/proc/{child}/stat").read_text()
+        except OSError:
+            continue
+        found += [state[state.index("(") + 1 : state.rindex(")")], *descendants(int(child))]
+    return found
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_no_attempt_succeeds(name, box, canary):
+    result = attack(box, canary, EVIL[name])
+    assert result.value is not True
+    if box.screen:
+        assert result.failure.startswith("refused: ")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_programs_fail_by_name(name, box, canary):
+    source, failures = ODD[name]
+    result = attack(box, canary, source)
+    assert result.value is None
+    assert result.failure in failures or (box.screen and result.failure.startswith("refused: ")), result
+
+
+@pytest.mark.parametrize("name", MINES)
+def test_nothing_is_left_for_the_next_call(name, box, canary):
+    result = attack(box, canary, MINES[name])
+    assert result == Result(True) or (box.screen and result.failure.startswith("refused: ")), result
+
+
+def test_the_process_that_compiles_is_filtered_and_the_one_that_runs_twice(boxes):
+    source = "import time\ndef evaluate(response):\n    time.sleep(0.3)\n    return True"
+    results: list[Result] = []
+    thread = threading.Thread(target=lambda: results.extend(boxes["bare"].call(source, ["a"])))
+    base = filters(boxes["bare"]._server._process.pid)
+    thread.start()
+    time.sleep(0.15)
+    during = filters(boxes["bare"]._server._process.pid)
+    thread.join()
+    own = max(base, default=0)  # a container has filters of its own, which every process inherits
+    assert [count - own for count in during[len(base) :]] == [1, 2] and results == [Result(True)]
+
+
+def test_inputs_of_one_source_share_nothing(boxes):
+    source = "seen = []\ndef evaluate(response):\n    seen.append(response)\n    return len(seen) == 1"
+    assert boxes["bare"].call(source, ["a"] * 20) == [Result(True)] * 20
+
+
+def test_a_failing_input_leaves_the_others_alone(boxes):
+    source = """
+import os
+def evaluate(response):
+    if response == "loop":
+        while True: pass
+    if response == "die":
+        os._exit(0)
+    return response == "yes"
+"""
+    results = boxes["bare"].call(source, ["yes", "loop", "no", "die", "yes"])
+    assert results == [Result(True), Result(None, "timeout"), Result(False), Result(None, "crashed"), Result(True)]
+
+
+def test_hashes_and_random_numbers_are_the_same_in_every_sandbox(isolation):
+    source = "import random\ndef evaluate(response): return (hash(response) ^ random.getrandbits(64)) & 1 == 1"
+    inputs = [str(number) for number in range(40)]
+    answers = []
+    for _ in range(2):
+        with Sandbox(isolation=isolation) as box:
+            answers.append(box.call(source, inputs))
+    assert answers[0] == answers[1] and {result.value for result in answers[0]} == {True, False}
+
+
+def test_strange_inputs_arrive_whole(boxes):
+    source = "def evaluate(response): return len(response) == {} and response[-1] == {!r}"
+    for text in ["\ud800", "a\0b", "x" * 5_000_000, "日本\U0001f600", "\r\n"]:
+        assert boxes["screened"].call(source.format(len(text), text[-1]), [text])[0] in (
+            [Result(True)] if text != "\ud800" else [Result(True), Result(None, "syntax_error")]
+        )
+    assert boxes["screened"].call(GOOD, [""] * 600 + ["cat"]) == [Result(False)] * 600 + [Result(True)]
+    assert boxes["screened"].call(GOOD, []) == []
+    too_long = boxes["screened"].call(GOOD, ["x" * (9 << 20), "cat"])
+    assert too_long[0].failure.startswith("refused: input of") and too_long[1] == Result(True)
+
+
+def test_ordinary_functions_pass_screening_and_run(boxes):
+    source = """
+from __future__ import annotations
+import csv, datetime, json, string, unicodedata, xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass
+from io import StringIO
+
+@dataclass
+class Seen:
+    words: int = 0
+    def __post_init__(self):
+        self.words += 1
+
+def evaluate(response: str) -> bool:
+    print("debugging")
+    day = datetime.datetime.strptime("2024-02-03", "%Y-%m-%d").strftime("%A")
+    rows = list(csv.reader(StringIO("a,b")))
+    ok = hasattr(response, "upper") and ET.fromstring("<a/>").tag == "a" and "ü".encode("idna") != b""
+    return ok and day == "Saturday" and rows == [["a", "b"]] and Counter("aa")["a"] == 2 and Seen().words == 1
+
+if __name__ == "__main__":
+    print(evaluate(""))
+"""
+    assert screen(source) is None
+    assert boxes["screened"].call(source, ["x"]) == [Result(True)]
+
+
+@pytest.mark.parametrize("frame", [b"\0" * 7, b"\xff\xff\xff\xffZ\0\0", b"\0\0\0\0X\xff\xff", b"\0\0\0\0X\x01\0\n"])
+def test_what_is_no_frame_is_not_believed(frame):
+    server = object.__new__(Server)
+    server._replies, writer = os.pipe()
+    os.write(writer, frame)
+    with pytest.raises(ServerLost):
+        server.receive(0.1)
+    os.close(writer)
+    os.close(server._replies)
+
+
+def test_a_lost_server_is_replaced(isolation):
+    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+        assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+        box._server._process.kill()
+        assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+        thread = threading.Thread(target=box.close)  # the next server belongs to a thread that ends
+        thread.start()
+        thread.join()
+        results = []
+        thread = threading.Thread(target=lambda: results.extend(box.call(GOOD, GOOD_INPUTS)))
+        thread.start()
+        thread.join()
+        assert results == box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+
+
+def test_forks_and_copies_have_their_own_server(isolation):
+    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+        box.call(GOOD, GOOD_INPUTS)
+        pid = os.fork()
+        if pid == 0:
+            with box:
+                right = box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+            os._exit(0 if right else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+        with pickle.loads(pickle.dumps(box)) as copy:
+            assert copy.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+            assert copy.isolation == box.isolation
+
+
+def test_closing_leaves_no_process_and_no_folder(isolation):
+    with Sandbox(isolation=isolation) as box:
+        box.call(GOOD, GOOD_INPUTS)
+        processes = [box._server._process.pid, *pids(box._server._process.pid)]
+        assert not list(Path(tempfile.gettempdir()).glob("hf_evol-sandbox-*"))
+    assert until(lambda: not any(running(pid) for pid in processes))
+
+
+def test_everything_ends_with_a_killed_caller(isolation):
+    loop = "def evaluate(response):\n    while True: pass"
+    script = (
+        "from hf_evol.autoif.sandbox import *\n"
+        f"box = Sandbox(Limits(seconds=600), {isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
+        f"box.call({loop!r}, ['a'])"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert caller.stdout.readline() == "up\n"
+    count = 3 if isolation == "seccomp" else 5  # server, worker and leaf; bubblewrap is two more
+    assert until(lambda: len(pids(caller.pid)) == count), descendants(caller.pid)
+    processes = pids(caller.pid)
+    caller.kill()
+    caller.communicate()
+    assert until(lambda: not any(running(pid) for pid in processes))
+
+
+def until(condition) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def pids(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [found for child in children for found in pids(child)]
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_bubblewrap_alone_shows_no_home_and_no_network(tmp_path):
+    if "bubblewrap" not in available_isolations():
+        pytest.skip("bubblewrap is not installed, or does not work here")
+    script = "import os, socket; print(os.listdir('/'), dict(os.environ), os.getpid() < 10, socket.if_nameindex())"
+    command = bubblewrap_command([], "SCRIPT")
+    command[command.index("SCRIPT") :] = ["-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env={"SECRET": "x"})
+    assert done.returncode == 0, done.stderr
+    for absent in ("home", "proc", "SECRET", str(tmp_path.parts[1]) + "x", "eth", "var"):
+        assert absent not in done.stdout
+    assert "True [(1, 'lo')]" in done.stdout
+
+
+def test_no_isolation_only_when_accepted():
+    with pytest.raises(ConfigError, match="i_accept_that_generated_code_can_do_anything"):
+        Sandbox(isolation="none")
+    with Sandbox(isolation="none", i_accept_that_generated_code_can_do_anything=True) as box:
+        assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
+
+
+def test_where_nothing_works_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(module, "why_not", lambda isolation: f"no {isolation}: apt-get install it")
+    with pytest.raises(SandboxError, match="apt-get install"):
+        Sandbox()
+    with pytest.raises(SandboxError):
+        Sandbox(isolation="seccomp")
+    with pytest.raises(ConfigError, match="bubblewrap"):
+        Sandbox(isolation="docker")
+    with pytest.raises(ConfigError, match="seconds"):
+        Limits(seconds=0)
