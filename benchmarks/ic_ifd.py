@@ -81,8 +81,6 @@ class Run:
     name: str
     rows: int
     seconds: float
-    tokens: int
-    flop: float
     memory: float
     losses: list[tuple[float | None, ...]]
 
@@ -95,7 +93,7 @@ def measured(name: str, function: Callable[[], list[tuple[float | None, ...]]], 
         losses = function()
         synchronize(device)
         seconds = time.perf_counter() - start
-    return Run(name, len(losses), seconds, 0, 0.0, memory.peak, losses)
+    return Run(name, len(losses), seconds, memory.peak, losses)
 
 
 class PeakMemory:

@@ -286,6 +286,12 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str
     return ids
 
 
+def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
+    """Tokens of the rendered chats, without loading weights."""
+    tokenizer = load_tokenizer(spec)
+    return sum(len(render_chat(tokenizer, chat)) for chat in chats)
+
+
 def chat_frame(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> list[list[int]]:
     """Token ids of what the chat template puts before, between and after the texts of turns with these roles.
 

@@ -57,8 +57,7 @@ class VllmEngine:
         }  # fmt: skip
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
-        tokenizer = models.load_tokenizer(self.model)
-        return sum(len(models.render_chat(tokenizer, chat)) for chat in chats)
+        return models.count_prompt_tokens(self.model, chats)
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,15 +79,15 @@ class PairScorer:
         windows = [usable[start : start + _WINDOW] for start in range(0, len(usable), _WINDOW)]
         encode, known = CONVENTIONS[self.convention].encode, {}
         with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for number, window in enumerate(windows):
-                encoded = (
-                    ahead.result() if ahead else encode(tokenizer, [pairs[i] for i in window], limit, self.truncate)
-                )
-                if number + 1 < len(windows):
-                    following = [pairs[place] for place in windows[number + 1]]
-                    ahead = pool.submit(encode, tokenizer, following, limit, self.truncate)
-                yield dict(zip(window, self._records(model, encoded, known, [rows[i] for i in window]), strict=True))
+
+            def encoding(window: list[int]) -> Future[list[Layout | str]]:
+                return pool.submit(encode, tokenizer, [pairs[place] for place in window], limit, self.truncate)
+
+            ahead = encoding(windows[0]) if windows else None
+            for window, following in zip(windows, [*windows[1:], None], strict=False):
+                layouts = ahead.result()
+                ahead = encoding(following) if following else None
+                yield dict(zip(window, self._records(model, layouts, known, [rows[i] for i in window]), strict=True))
 
     def _records(
         self, model: Any, encoded: Sequence[Layout | str], known: dict[bytes, Loss], rows: Sequence[int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from hf_evol.errors import ModelError
 from hf_evol.generation import models
@@ -44,9 +44,7 @@ class SplitModel:
     """
 
     def __init__(self, model: Any) -> None:
-        import weakref
-
-        self._model = weakref.ref(model)
+        self._model = ref(model)
         self.device = model.device
         head = model.get_output_embeddings()
         self.vocabulary = head.weight.shape[0]
