@@ -25,6 +25,7 @@ _HOME = {
     "VllmEngine": "hf_evol.generation.vllm_engine",
     "Recipe": "hf_evol.pipeline",
     "run": "hf_evol.pipeline",
+    "append": "hf_evol.appending",
     "equal_size": "hf_evol.selection",
     "load_seeds": "hf_evol.sources",
     "map": "hf_evol.transform",

@@ -27,6 +27,9 @@ ARROWS = {
     "autoif": set(),
     "hub": {"recipe"},
     "output": {"recipe"},
+    "stages": {"prompts", "generation", "evolve", "scoring", "recipe"},
+    "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
+    "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
     "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
 }

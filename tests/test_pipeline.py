@@ -5,11 +5,12 @@ from datasets import Dataset, get_dataset_config_names, load_dataset
 
 import hf_evol
 from hf_evol import columns as col
-from hf_evol import pipeline
+from hf_evol import pipeline, result
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
 from hf_evol.evolve.clean import evolved_status
 from hf_evol.generation import models
 from hf_evol.recipe import Recipe
+from hf_evol.result import REASON, part
 
 TEXTS = [
     f"Explain in {n} words why the {what} is {adjective}."
@@ -56,7 +57,7 @@ def test_every_row_is_accounted_for(recipe, talkative):
         assert sum(table["dropped"].values()) == len(lost) == table["rows_in"] - table["in_set"]
         assert table["dropped"]["invalid_input"] == table["dropped"]["too_long"] == 1
         assert all(row["output"] and row["seed_instruction"] in TEXTS for row in kept)
-    assert set(dropped[pipeline.REASON]) >= {"invalid_input", "too_long"}
+    assert set(dropped[REASON]) >= {"invalid_input", "too_long"}
 
 
 def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
@@ -173,7 +174,7 @@ def test_a_full_disk_leaves_the_old_result(recipe, talkative, monkeypatch, tmp_p
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "write_provenance", full)
+    monkeypatch.setattr(result, "write_provenance", full)
     with pytest.raises(OutputError, match=r"No space left.*journal"):
         hf_evol.run(replace(recipe, limit=3, rounds=1, overwrite=True))
     assert (tmp_path / "out" / "README.md").read_bytes() == before
@@ -202,8 +203,8 @@ def test_nothing_dropped_from_a_table_of_several_pieces():
     from datasets import concatenate_datasets
 
     rows = Dataset.from_dict({"id": ["a-0", "a-1"]})
-    kept, lost = pipeline._part(concatenate_datasets([rows, rows]), ["kept"] * 4)
-    assert len(kept) == 4 and len(lost) == 0 and pipeline.REASON in lost.column_names
+    kept, lost = part(concatenate_datasets([rows, rows]), ["kept"] * 4)
+    assert len(kept) == 4 and len(lost) == 0 and REASON in lost.column_names
 
 
 def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, tiny_model, tmp_path):

@@ -26,13 +26,16 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     from dataclasses import replace
 
     from hf_evol.cli.options import stage_rows
-    from hf_evol.columns import EVOL_STATUS, HISTORY, reason
-    from hf_evol.pipeline import MAP_ROWS, Stages, read_seeds
+    from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION, reason
+    from hf_evol.pipeline import MAP_ROWS, read_seeds
+    from hf_evol.stages import Stages
     from hf_evol.transform import map
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
     seeds = stage_rows(recipe)
-    if HISTORY not in seeds.column_names:  # otherwise the rows are evolved already, and go on from their round
+    if not {ROUND, SEED_INSTRUCTION} <= set(
+        seeds.column_names
+    ):  # otherwise the rows are evolved already, and go on from their round
         seeds = read_seeds(recipe)
     rows = map(seeds, evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
     save("evolve", recipe, rows)

@@ -1,4 +1,4 @@
-"""``hf-evol push``: upload a finished set to the Hub."""
+"""``hf-evol push``: upload a finished set to the Hub, or add a round to one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ import typer
 
 
 def command(
-    folder: Annotated[str, typer.Argument(help="A folder that hf-evol run has written.")],
+    folder: Annotated[str, typer.Argument(help="A folder that hf-evol run has written; with --append, hf-evol score.")],
     repo_id: Annotated[str, typer.Argument(help="Where to put it on the Hub: user/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the dataset private when it is created.")] = False,
     message: Annotated[str | None, typer.Option(help="The commit message.")] = None,
     revision: Annotated[str | None, typer.Option(help="The branch to push to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the folder's rows, evolved, answered and scored, as a further round.")
+    ] = False,
 ) -> None:
     """Upload a finished set to the Hub. A push that broke off goes on when repeated."""
-    from hf_evol.hub.publish import publish
+    options = {"message": message, "revision": revision, "create_pr": create_pr}
+    if append:
+        from hf_evol.appending import append as add
+        from hf_evol.cli.options import quiet
+        from hf_evol.sources import load_seeds
 
-    url = publish(folder, repo_id, private=private, message=message, revision=revision, create_pr=create_pr)
+        quiet()
+        url = add(load_seeds(folder), repo_id, **options)
+    else:
+        from hf_evol.hub.publish import publish
+
+        url = publish(folder, repo_id, private=private, **options)
     print(f"On the Hub: {url}")

@@ -26,7 +26,8 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
 
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import RESPONSE_STATUS, reason
-    from hf_evol.pipeline import MAP_ROWS, Stages
+    from hf_evol.pipeline import MAP_ROWS
+    from hf_evol.stages import Stages
     from hf_evol.transform import map
 
     responder = Stages.of(recipe).respond

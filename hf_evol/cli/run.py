@@ -11,7 +11,8 @@ from hf_evol.cli.options import quiet, recipe_options
 from hf_evol.recipe import Recipe
 
 if TYPE_CHECKING:
-    from hf_evol.pipeline import Plan, RunResult
+    from hf_evol.pipeline import Plan
+    from hf_evol.result import RunResult
 
 # The bundled seed sets and the methods that the paper uses for their kind.
 DEMO = {"general": "alpaca", "gsm8k": "gsm8k", "code": "code"}

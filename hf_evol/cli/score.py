@@ -30,8 +30,9 @@ def command(
 
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
-    from hf_evol.pipeline import MAP_ROWS, Stages
+    from hf_evol.pipeline import MAP_ROWS
     from hf_evol.scoring.summary import summarize
+    from hf_evol.stages import Stages
     from hf_evol.transform import map
 
     scorer = replace(Stages.of(recipe).score, turns=turns)

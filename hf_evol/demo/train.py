@@ -2,7 +2,7 @@
 
     python -m hf_evol.demo.train --minutes 60 --output hf_evol/demo/model
 
-The model is a five-layer Llama with a vocabulary of its own. The fixed sentences of the package's prompts are
+The model is a small Llama with a vocabulary of its own. The fixed sentences of the package's prompts are
 single tokens of that vocabulary, which keeps prompts short for a model this small; so a change of a built-in
 prompt calls for a new training run (a test says when).
 """
@@ -32,6 +32,7 @@ from hf_evol.prompts.template import Template
 
 CONTEXT = 1024
 VOCABULARY = 4096
+HEAD_SIZE = 32
 LENGTHS = (64, 96, 128, 192, 256, 384)  # padded lengths, few so that each is compiled once
 TOKENS_PER_BATCH = 6144
 SPECIAL = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -75,14 +76,14 @@ def build_tokenizer(seed: int, rows: int = 60_000) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, n_layers: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=5,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 11 // 4,
+        num_hidden_layers=n_layers,
+        num_attention_heads=hidden_size // HEAD_SIZE,
+        num_key_value_heads=hidden_size // HEAD_SIZE,
         max_position_embeddings=CONTEXT,
         attention_bias=True,
         tie_word_embeddings=True,
@@ -174,7 +175,7 @@ def train(args: argparse.Namespace) -> None:
         earlier = json.loads((args.start / "training.json").read_text(encoding="utf-8"))
     else:
         tokenizer = build_tokenizer(args.seed)
-        model = build_model(tokenizer).to(device)
+        model = build_model(tokenizer, args.hidden_size, args.layers).to(device)
         earlier = {"runs": [], "loss": []}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{parameters:,} parameters, {len(tokenizer):,} tokens in the vocabulary", flush=True)
@@ -251,6 +252,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock time to train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="go on from the model in this folder")
+    parser.add_argument("--hidden-size", type=int, default=256, help=f"a multiple of {HEAD_SIZE}, at least 96")
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--breadth", type=float, default=0.1, help="share of in-breadth rows")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="its peak")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "model")

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A word; in scripts written without spaces, a character.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
+OF_RESPONSES = ("sorry", "no_content")  # reasons that speak of the response
+
 STOP_WORDS = frozenset(
     (
         "a about above after again all also am an and any are as at be because been before being below between both but "

@@ -101,6 +101,7 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     return DatasetCardData(
         pretty_name=provenance["title"],
         license=provenance["license"],
+        language=source["language"] or None,
         size_categories=[size_category(n_rows)],
         task_categories=["text-generation"],
         annotations_creators=["machine-generated"],

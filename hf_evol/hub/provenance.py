@@ -55,7 +55,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The seed set of a run."""
+    """The seed set of a run. Evolving keeps its languages."""
 
     name: str
     config: str | None
@@ -63,6 +63,7 @@ class SourceRecord:
     revision: str
     license: str
     on_hub: bool
+    language: list[str]
 
 
 def human_number(number: int) -> str:
@@ -223,22 +224,29 @@ def _license(card_data: Any) -> str:
     return str(value) if value else UNKNOWN
 
 
+def _languages(card_data: Any) -> list[str]:
+    value = getattr(card_data, "language", None)
+    return [str(name) for name in (value if isinstance(value, list) else [value] if value else [])]
+
+
 def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
     """Find out about the seed set: its commit and licence where it is on the Hub."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
     if name.startswith("demo/"):
-        return SourceRecord(name, config, split, _BUNDLED, "apache-2.0", False)
+        return SourceRecord(name, config, split, _BUNDLED, "apache-2.0", False, ["en"])
     if "://" in name or Path(name).expanduser().exists() or "*" in name:
         kept = UNKNOWN if "://" in name else "local files"
-        return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False)
+        return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False, [])
     try:
         info = HfApi().dataset_info(name, revision=revision)
-        return SourceRecord(name, config, split, info.sha or UNKNOWN, _license(info.card_data), True)
+        return SourceRecord(
+            name, config, split, info.sha or UNKNOWN, _license(info.card_data), True, _languages(info.card_data)
+        )
     except (OSError, HTTPError, ValueError) as error:
         logger.info("The Hub tells nothing about %s: %s", name, error)
-        return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True)
+        return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True, [])
 
 
 def library_versions() -> dict[str, str]:

@@ -35,6 +35,7 @@ def publish(
     message: str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    parent: str | None = None,
 ) -> str:
     """Upload a folder written by `hf_evol.run` as a dataset, card included, in one commit.
 
@@ -50,6 +51,7 @@ def publish(
         message: the commit message.
         revision: the branch to push to, which must be there; by default the main one.
         create_pr: open a pull request instead.
+        parent: the commit that must be the last one, where the folder was made from what is published.
 
     Returns:
         The address of the dataset, or of the pull request.
@@ -70,7 +72,9 @@ def publish(
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        commit = _commit(api, folder, url.repo_id, message or "Upload an evolved instruction set", revision, create_pr)
+        commit = _commit(
+            api, folder, url.repo_id, message or "Upload an evolved instruction set", revision, create_pr, parent
+        )
     except HubError:
         raise
     except (OSError, HTTPError, RuntimeError, ValueError) as error:
@@ -87,7 +91,9 @@ def publish(
     return commit.pr_url or str(url)
 
 
-def _commit(api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool) -> Any:
+def _commit(
+    api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool, parent: str | None
+) -> Any:
     """One commit upon the state whose card was read; anew when another commit came between."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
@@ -96,6 +102,10 @@ def _commit(api: Any, folder: Path, repo_id: str, message: str, revision: str | 
     new = (folder / "README.md").read_text(encoding="utf-8")
     for attempt in range(1, _TRIES + 1):
         head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+        if parent is not None and head != parent:
+            raise HubError(
+                f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
+            )
         try:
             card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
             published = Path(card).read_bytes().decode("utf-8")

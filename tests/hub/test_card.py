@@ -16,7 +16,7 @@ def provenance(text="Plain text."):
     return {
         "title": "rows, evolved by tiny (5.07M)",
         "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0, "convention": "paper"},
-        "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True},
+        "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True, "language": ["en"]},
         "license": None,
         "licence_notes": ["The seed set is under cc-by-nc-4.0: *not* for <b>sale</b>."],
         "n_seeds": 10,
@@ -50,6 +50,8 @@ annotations_creators:
 - machine-generated
 language_creators:
 - machine-generated
+language:
+- en
 size_categories:
 - n<1K
 source_datasets:

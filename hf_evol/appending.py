@@ -1,0 +1,195 @@
+"""Add a round to a published set."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import ColumnError, HubError
+from hf_evol.evolve.eliminate import Eliminate
+from hf_evol.hub.provenance import describe_model, library_versions
+from hf_evol.hub.publish import check_repo_id, publish
+from hf_evol.recipe import FILE_FORMATS, public_name
+from hf_evol.result import Round, evolution_reasons, part, response_reasons, set_columns, write_card, write_set
+from hf_evol.selection import select
+from hf_evol.transform import check_columns, map
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_NEEDED = (
+    col.ID, col.INSTRUCTION, col.PARENT_INSTRUCTION, col.OUTPUT, col.ROUND, col.EVOL_STATUS, col.RESPONSE_STATUS,
+    col.EVOLVER, col.RESPONDER, col.IC_IFD, col.IC_IFD_STATUS, col.IC_IFD_CONVENTION,
+)  # fmt: skip
+
+
+def append(
+    rows: Dataset,
+    repo_id: str,
+    *,
+    message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Add one further round to a set that `hf_evol.run` has published, in one commit.
+
+    The rows are those of the last published round after `EvolInstruct`, `Respond` and `IcIfd`::
+
+        rows = load_dataset("user/name", "round_3", split="train")
+        for transform in (EvolInstruct(model), Respond(responder), IcIfd(scorer)):
+            rows = hf_evol.map(rows, transform)
+        hf_evol.append(rows, "user/name")
+
+    They become the config ``round_4``, without those that failed or are eliminated, which go to ``dropped``; the recipe's
+    share of them, those with the highest scores, goes to ``selected``; provenance, figures and the generated part of the
+    card follow. What is published is not evolved, answered or scored again, and its rows stay as they are. To append the
+    same rows once more changes nothing.
+
+    Args:
+        rows: with the columns of those transforms.
+        repo_id: ``user/name``.
+        message: the commit message.
+        revision: the branch; by default the main one.
+        create_pr: open a pull request instead.
+
+    Returns:
+        The address of the dataset, or of the pull request.
+
+    Raises:
+        ColumnError: the rows lack a column, are not all of the round after the last one, or hold ids that the set lacks.
+        HubError: there is no such set, someone else pushed in the meantime, or as in `hf_evol.publish`.
+    """
+    from datasets import concatenate_datasets
+    from huggingface_hub.constants import ENDPOINT
+
+    check_repo_id(repo_id)
+    check_columns(_NEEDED, rows.column_names)
+    record, head = _provenance(repo_id, revision)
+    published = _configs(record, repo_id, head)
+    number = len(record["rounds"]) + 1
+    _check_rows(rows, number, record, published, repo_id)
+    if set(rows[col.ROUND]) == {number - 1}:  # appended already
+        return f"{ENDPOINT}/datasets/{repo_id}"
+    new = _divided(rows)
+
+    chosen = select(
+        set_columns(new.rows), record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"]
+    )
+    sets = [*(published[f"round_{n}"] for n in range(1, number) if f"round_{n}" in published), set_columns(new.rows)]
+    record["rounds"].append(new.table(number))
+    record["recipe"]["rounds"] = number
+    record["models"] += _new_models(rows, record["models"])
+    for name, version in library_versions().items():
+        versions = [*record["libraries"].get(name, version).split(", "), version]
+        record["libraries"][name] = ", ".join(dict.fromkeys(versions))
+    extension = record["configs"][0]["extension"]
+    file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
+    with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
+        folder = Path(made)
+        write_set(
+            folder,
+            record,
+            concatenate_datasets([*_there(published, "selected"), chosen]),
+            sets,
+            concatenate_datasets([*_there(published, "dropped"), new.dropped]),
+            file_format=file_format,
+        )
+        write_card(folder, record, repo_id=repo_id, shown_as=repo_id)
+        return publish(
+            folder,
+            repo_id,
+            message=message or f"Add round {number}",
+            revision=revision,
+            create_pr=create_pr,
+            parent=head,
+        )
+
+
+def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """The published provenance, and the commit that it is of."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    api = HfApi()
+    try:
+        head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+        file = api.hf_hub_download(repo_id, "provenance.json", repo_type="dataset", revision=head)
+        record = json.loads(Path(file).read_text(encoding="utf-8"))
+        if "rounds" not in record:
+            raise ValueError("its provenance.json is not of a run")
+        return record, head
+    except (OSError, HTTPError, ValueError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise HubError(
+            f"There is no set of hf_evol to append to at {repo_id!r}: {line} Publish a first one with hf-evol push."
+        ) from error
+
+
+def _configs(record: dict[str, Any], repo_id: str, head: str) -> dict[str, Dataset]:
+    from datasets import load_dataset
+
+    names = [entry["name"] for entry in record["configs"]]
+    return {name: load_dataset(repo_id, name, split="train", revision=head) for name in names}
+
+
+def _there(published: dict[str, Dataset], name: str) -> list[Dataset]:
+    return [published[name]] if name in published else []
+
+
+def _check_rows(
+    rows: Dataset, number: int, record: dict[str, Any], published: dict[str, Dataset], repo_id: str
+) -> None:
+    rounds, ids = set(rows[col.ROUND]), rows[col.ID][:]
+    last = published.get(f"round_{number - 1}")
+    again = rounds == {number - 1} and last is not None and _same(set_columns(_divided(rows).rows), last)
+    if rounds != {number} and not again:
+        raise ColumnError(
+            f"The rows are of round {', '.join(sorted(str(entry) for entry in rounds)) or 'none'}; {repo_id!r} has "
+            f"{number - 1} rounds, so they must be of round {number}. Evolve the config round_{number - 1} on."
+        )
+    known = {row_id for entry in published.values() for row_id in entry[col.ID]}
+    strangers = [row_id for row_id in ids if row_id not in known]
+    if strangers or len(set(ids)) < len(ids):
+        what = f"{strangers[0]!r}, which {repo_id!r} lacks" if strangers else "an id more than once"
+        raise ColumnError(f"The rows hold {what}. A round has each row of the set at most once.")
+    conventions = set(rows[col.IC_IFD_CONVENTION])
+    if conventions != {record["recipe"]["convention"]}:
+        raise ColumnError(
+            f"The rows are scored by {', '.join(sorted(repr(name) for name in conventions))}; {repo_id!r} by "
+            f"{record['recipe']['convention']!r}. Score them alike: the selection compares them."
+        )
+
+
+def _same(rows: Dataset, others: Dataset) -> bool:
+    compared = (col.ID, col.INSTRUCTION, col.OUTPUT)
+    return len(rows) == len(others) and all(rows[name][:] == others[name][:] for name in compared)
+
+
+def _divided(rows: Dataset) -> Round:
+    """The round's rows, those whose evolution failed, and those without a usable response."""
+    earlier = rows[col.ELIMINATION][:] if col.ELIMINATION in rows.column_names else [col.KEPT] * len(rows)
+    rows = map(rows, Eliminate(keep=True), desc="Eliminate")
+    both = [
+        first if first not in (None, col.KEPT) else now
+        for first, now in zip(earlier, rows[col.ELIMINATION], strict=True)
+    ]
+    rows = rows.remove_columns(col.ELIMINATION).add_column(col.ELIMINATION, both)
+    kept, failed = part(rows, evolution_reasons(rows))
+    kept, unanswered = part(kept, response_reasons(kept))
+    return Round(kept, failed, unanswered)
+
+
+def _new_models(rows: Dataset, known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of the evolvers and responders that the published set does not know yet."""
+    names = {(entry["role"], entry["name"]) for entry in known}
+    found = {
+        (role, name)
+        for role, column in (("evolver", col.EVOLVER), ("responder", col.RESPONDER))
+        for name in rows[column]
+    }
+    return [asdict(describe_model(role, public_name(name), name)) for role, name in sorted(found - names)]

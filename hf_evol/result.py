@@ -1,0 +1,216 @@
+"""What a run leaves: the configs of a set, their tables, provenance, figures and card."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import MissingExtraError
+from hf_evol.evolve.eliminate import OF_RESPONSES
+from hf_evol.generation import models
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.hub import figures, provenance
+from hf_evol.hub.card import build_card
+from hf_evol.hub.licences import notes, plain_licence
+from hf_evol.output import write_dataset, write_provenance, writing
+from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.scoring.pairs import SCORES
+from hf_evol.scoring.summary import summarize
+from hf_evol.selection import select
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_evol.prompts.evol_instruct import Method
+    from hf_evol.stages import Stages
+
+logger = logging.getLogger(__name__)
+
+REASON = "dropped_because"
+SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
+_SET_COLUMNS = (
+    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
+    col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
+)  # fmt: skip
+_DROPPED_COLUMNS = (
+    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
+    col.EVOLVER, col.EVOL_STATUS, REASON,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made: where it lies, and its whole provenance (as in ``provenance.json``)."""
+
+    output: str
+    provenance: dict[str, Any]
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """The rows of one round: those of the set, and those left out before and after they were answered, with reasons."""
+
+    rows: Dataset
+    failed: Dataset
+    unanswered: Dataset
+
+    @property
+    def dropped(self) -> Dataset:
+        """All rows left out, with what is known of them."""
+        from datasets import concatenate_datasets
+
+        return concatenate_datasets(
+            [_columns(self.failed, _DROPPED_COLUMNS), _columns(self.unanswered, _DROPPED_COLUMNS)]
+        )
+
+    def table(self, number: int) -> dict[str, Any]:
+        """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
+        rows_in = len(self.rows) + len(self.failed) + len(self.unanswered)
+        scores = list(zip(self.rows[col.IC_IFD_STATUS], self.rows[col.IC_IFD], strict=True))
+        return {
+            "round": number,
+            "rows_in": rows_in,
+            "ok": rows_in - sum(status != col.OK for status in self.failed[col.EVOL_STATUS]),
+            "kept": rows_in - len(self.failed),
+            "in_set": len(self.rows),
+            "scored": sum(score is not None for _, score in scores),
+            "dropped": dict((Counter(self.failed[REASON]) + Counter(self.unanswered[REASON])).most_common()),
+            "unscored": dict(Counter(status for status, score in scores if score is None).most_common()),
+            "scores": [summarize(label, self.rows[name]) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))],
+        }
+
+
+def evolution_reasons(rows: Dataset) -> list[str]:
+    """Of each row, ``kept``, or why its evolution failed."""
+    return [
+        col.reason(status) if status != col.OK else col.KEPT if why in OF_RESPONSES else why
+        for status, why in zip(rows[col.EVOL_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
+
+
+def response_reasons(rows: Dataset) -> list[str]:
+    """Of each evolved row, ``kept``, or why it has no usable response."""
+    return [
+        f"response_{col.reason(status)}" if status != col.OK else why
+        for status, why in zip(rows[col.RESPONSE_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
+
+
+def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
+    """The kept rows, and the others with their reason."""
+    from datasets import Dataset, Features, Value
+
+    kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
+    lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
+    if not lost:
+        features = Features(dict(rows.features) | {REASON: Value("string")})
+        return rows, Dataset.from_dict({name: [] for name in features}, features=features)
+    dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
+    return rows.select(kept), dropped
+
+
+def set_columns(rows: Dataset) -> Dataset:
+    """The columns that a set's rows have."""
+    return _columns(rows, _SET_COLUMNS)
+
+
+def _columns(rows: Dataset, names: Sequence[str]) -> Dataset:
+    return rows.select_columns([name for name in names if name in rows.column_names])
+
+
+def finish(
+    recipe: Recipe, stages: Stages, methods: Sequence[Method], n_seeds: int, rounds: Sequence[Round]
+) -> RunResult:
+    """Select from the scored rounds, and write everything to the recipe's output."""
+    from datasets import concatenate_datasets
+
+    sets = [set_columns(entry.rows) for entry in rounds]
+    selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
+    lost = concatenate_datasets([entry.dropped for entry in rounds])
+    record = _provenance(recipe, stages, methods, n_seeds, [entry.table(n) for n, entry in enumerate(rounds, 1)])
+    with writing(recipe.output) as folder:
+        write_set(folder, record, selected, sets, lost, file_format=recipe.file_format)
+        write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
+    return RunResult(recipe.output, record)
+
+
+def write_set(
+    folder: Path, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, *, file_format: str
+) -> None:
+    """Write each config's rows and the figures, and add to the record what follows from the rows."""
+    configs = [("selected", selected, "the rows of all rounds with the highest scores; the default config")]
+    configs += [(f"round_{n}", rows, f"all answered rows of round {n}") for n, rows in enumerate(sets, 1)]
+    configs += [("dropped", lost, "rows left out, each with its round and the reason")]
+    configs = [entry for entry in configs if len(entry[1])]  # datasets can't load a config without rows
+    for name, rows, _ in configs:
+        write_dataset(rows, folder / name, file_format)
+    by_round = Counter(selected[col.ROUND])
+    for table in record["rounds"]:
+        table["selected"] = by_round[table["round"]]
+    record["configs"] = [
+        {"name": name, "rows": len(rows), "description": description, "extension": FILE_FORMATS[file_format]}
+        for name, rows, description in configs
+    ]
+    shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
+    by = record["recipe"].get("select_by", col.IC_IFD)
+    record["examples"] = select(selected, by, top=3).select_columns(list(shown)).to_list()
+    record["figures"] = _figures(sets, folder)
+
+
+def write_card(folder: Path, record: dict[str, Any], *, repo_id: str | None, shown_as: str) -> None:
+    """Write provenance and card."""
+    write_provenance(record, folder)
+    card = build_card(record, repo_id=repo_id, folder=shown_as)
+    (folder / "README.md").write_text(f"{card}".rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _provenance(
+    recipe: Recipe, stages: Stages, methods: Sequence[Method], n_seeds: int, tables: list[dict[str, Any]]
+) -> dict[str, Any]:
+    source = provenance.describe_source(
+        recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision
+    )
+    records = [describe(role, model) for role, model in stages.models.items()]
+    licences = [(record.role, record.name, record.license) for record in records]
+    return {
+        "title": f"{source.name.rsplit('/', 1)[-1]}, evolved by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
+        "recipe": recipe.for_card(),
+        "source": asdict(source),
+        "license": recipe.license or plain_licence(source.license, licences),
+        "licence_notes": notes(source.license, licences),
+        "n_seeds": n_seeds,
+        "models": [asdict(record) for record in records],
+        "methods": [method.name for method in methods],
+        "rounds": tables,
+        "libraries": provenance.library_versions(),
+    }
+
+
+def describe(role: str, model: Any) -> provenance.ModelRecord:
+    """What is known of a model by its `ModelSpec` or `EndpointEngine`."""
+    if isinstance(model, EndpointEngine):
+        return provenance.describe_model(role, model.name, model.model, dtype="unknown", stated=model.n_parameters)
+    return provenance.describe_model(
+        role, model.label, model.path, revision=model.revision, dtype=models.precision(model), stated=model.n_parameters
+    )
+
+
+def _figures(sets: Sequence[Dataset], folder: Path) -> list[dict[str, str]]:
+    scores = {number: [value for value in rows[col.IC_IFD] if value is not None] for number, rows in enumerate(sets, 1)}
+    scores = {number: values for number, values in scores.items() if values}
+    if not scores:
+        return []
+    try:
+        figures.check_plots()
+    except MissingExtraError as error:
+        logger.warning("The card has no figures. %s", error)
+        return []
+    (folder / "figures").mkdir()
+    figures.ic_ifd_histogram(scores, folder / "figures" / "ic_ifd.png")
+    return [{"path": "figures/ic_ifd.png", "alt": "Histogram of IC-IFD by round"}]

@@ -1,0 +1,114 @@
+"""A recipe's transforms and models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hf_evol.errors import ConfigError
+from hf_evol.evolve.auto_evol import AutoEvolInstruct
+from hf_evol.evolve.eliminate import Eliminate
+from hf_evol.evolve.evol_instruct import EvolInstruct
+from hf_evol.evolve.respond import Respond
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.generation.models import ModelSpec
+from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.generation.vllm_engine import VllmEngine
+from hf_evol.prompts.auto_evol import AUTO
+from hf_evol.recipe import ENGINES, Recipe
+from hf_evol.scoring.ic_ifd import IcIfd
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The transforms of a recipe, with its models. Building them checks all settings and loads nothing."""
+
+    evolve: EvolInstruct
+    eliminate: Eliminate
+    respond: Respond
+    score: IcIfd | None
+    models: dict[str, ModelSpec | EndpointEngine]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Stages:
+        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model}
+        if recipe.judge:
+            settings["judge"] = recipe.judge
+        engines = {role: engine_of(recipe, setting) for role, setting in settings.items()}
+        scorer = None  # an endpoint gives no losses
+        if recipe.scorer or _engine_name(recipe, recipe.model) != "endpoint":
+            scorer = spec_of(recipe, recipe.scorer or recipe.model)
+        described = {
+            role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
+        } | ({"scorer": scorer} if scorer else {})
+        described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
+        auto = recipe.methods == AUTO.name
+        evolve = (AutoEvolInstruct if auto else EvolInstruct)(
+            engines["evolver"],
+            methods=(AUTO,) if auto else recipe.methods,
+            seed=recipe.seed,
+            temperature=recipe.temperature,
+            top_p=recipe.top_p,
+            max_new_tokens=recipe.max_new_tokens,
+            journal=recipe.journal,
+        )
+        return cls(
+            evolve,
+            Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal),
+            Respond(engines["responder"], max_new_tokens=recipe.max_new_tokens, journal=recipe.journal),
+            scorer
+            and IcIfd(
+                scorer,
+                convention=recipe.convention,
+                max_length=recipe.max_length,
+                truncate=recipe.truncate,
+                journal=recipe.journal,
+            ),
+            described,
+        )
+
+    def check(self) -> None:
+        """Raise if a model can't be found or used; loads configurations and tokenizers only."""
+        if self.score is None:
+            raise ConfigError(
+                "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
+            )
+        for transform in (self.evolve, self.eliminate, self.respond, self.score):
+            transform.check()
+
+
+def _engine_name(recipe: Recipe, setting: str | dict) -> str:
+    return setting.get("engine", recipe.engine) if isinstance(setting, dict) else recipe.engine
+
+
+def engine_of(recipe: Recipe, setting: str | dict) -> Any:
+    """The engine of a role: of the recipe's kind, or of the one that the role's own mapping names."""
+    kind = _engine_name(recipe, setting)
+    own = dict(setting) if isinstance(setting, dict) else {"name": setting}
+    own.pop("engine", None)
+    if kind == "endpoint":
+        own["model"] = own.pop("name", None)
+        shared = {"base_url": recipe.base_url, "api_key_env": recipe.api_key_env}
+        return _built(EndpointEngine, ({} if "provider" in own else shared) | own)
+    if kind == "vllm":
+        return VllmEngine(spec_of(recipe, setting))
+    if kind == "transformers":
+        return TransformersEngine(spec_of(recipe, setting), recipe.batch_size)
+    raise ConfigError(f"engine must be {', '.join(ENGINES)}; got {kind!r}.")
+
+
+def spec_of(recipe: Recipe, setting: str | dict) -> ModelSpec:
+    shared = {"dtype": recipe.dtype, "device": recipe.device, "trust_remote_code": recipe.trust_remote_code}
+    if setting == recipe.model:
+        shared["chat_template"] = recipe.chat_template
+    own = dict(setting) if isinstance(setting, dict) else {"name": setting}
+    own.pop("engine", None)
+    return _built(ModelSpec, shared | own)
+
+
+def _built(kind: Any, settings: dict[str, Any]) -> Any:
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        known = ", ".join(kind.__dataclass_fields__)
+        raise ConfigError(f"A model in the recipe has unknown settings: {settings!r}. Known: {known}.") from error

@@ -1,0 +1,141 @@
+import json
+
+import pytest
+from datasets import load_dataset
+
+import hf_evol
+from hf_evol import columns as col
+from hf_evol.cli.main import main
+from hf_evol.errors import ColumnError, HubError
+
+REPO = "user/evolved"
+
+
+@pytest.fixture
+def published(hub, tmp_path, monkeypatch):
+    """A set of two rounds on the Hub, and its rows of a third, from the bundled model."""
+    monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
+    recipe = hf_evol.Recipe(
+        dataset="demo/gsm8k", methods="gsm8k", limit=8, rounds=2, select=0.5, output=str(tmp_path / "out")
+    )
+    hf_evol.run(recipe)
+    hf_evol.publish(recipe.output, REPO)
+    return hub.repos["dataset", REPO]
+
+
+def third_round():
+    rows = load_dataset(REPO, "round_2", split="train")
+    for transform in (
+        hf_evol.EvolInstruct("embedded", methods="gsm8k"),
+        hf_evol.Respond("embedded"),
+        hf_evol.IcIfd("embedded"),
+    ):
+        rows = hf_evol.map(rows, transform)
+    return rows
+
+
+def loaded(config):
+    return load_dataset(REPO, config, split="train")
+
+
+def test_a_round_is_added_in_one_commit(published):
+    before = {name: loaded(name) for name in ("round_1", "round_2", "selected")}
+    rows, commits = third_round(), len(published.commits)
+    hf_evol.append(rows, REPO)
+    assert len(published.commits) == commits + 1
+    assert published.commits[-1].message == "Add round 3"
+    for name in ("round_1", "round_2"):
+        assert loaded(name).to_list() == before[name].to_list()
+        assert not any(name in path for path in published.commits[-1].changed)
+    new = loaded("round_3")
+    statuses = zip(rows["id"], rows[col.EVOL_STATUS], rows[col.RESPONSE_STATUS], strict=True)
+    assert set(new["id"]) <= {row_id for row_id, *both in statuses if both == ["ok", "ok"]}
+    assert set(new["round"]) == {3}
+    best = sorted((score for score in new[col.IC_IFD] if score is not None), reverse=True)
+    chosen = loaded("selected").filter(lambda row: row["round"] == 3)
+    assert sorted(chosen[col.IC_IFD], reverse=True) == best[: -(-len(best) // 2)]
+    assert loaded("selected").filter(lambda row: row["round"] < 3).to_list() == before["selected"].to_list()
+
+
+def test_provenance_and_card_follow(published):
+    rows = third_round()
+    hf_evol.append(rows, REPO)
+    record = json.loads(published.files["provenance.json"])
+    assert [table["round"] for table in record["rounds"]] == [1, 2, 3] and record["recipe"]["rounds"] == 3
+    table = record["rounds"][2]
+    assert table["rows_in"] == len(rows) == table["in_set"] + sum(table["dropped"].values())
+    assert len(record["models"]) == 3  # the same models
+    card = published.files["README.md"].decode()
+    assert "in\n3 rounds of Evol-Instruct" in card and "config_name: round_3" in card
+
+
+def test_appending_the_same_rows_again_changes_nothing(published):
+    rows = third_round()
+    hf_evol.append(rows, REPO)
+    commits = len(published.commits)
+    hf_evol.append(rows, REPO)
+    assert len(published.commits) == commits
+
+
+def test_another_evolver_is_listed(published, tiny_model):
+    rows = third_round().map(lambda row: {"evolver": tiny_model})
+    hf_evol.append(rows, REPO)
+    models = json.loads(published.files["provenance.json"])["models"]
+    assert [model["name"] for model in models if model["role"] == "evolver"] == [
+        "embedded",
+        tiny_model.rsplit("/", 1)[-1],
+    ]
+
+
+def test_rows_that_do_not_follow_are_refused(published):
+    rows, commits = third_round(), len(published.commits)
+    for wrong, message in (
+        (loaded("round_2"), "not found"),
+        (rows.map(lambda row: {"round": 5}), "must be of round 3"),
+        (rows.map(lambda row: {"id": "other-" + row["id"]}), "which 'user/evolved' lacks"),
+        (rows.map(lambda row: {"id": rows[0]["id"]}), "more than once"),
+        (rows.map(lambda row: {"ic_ifd_convention": "exact"}), "Score them alike"),
+    ):
+        with pytest.raises(ColumnError, match=message):
+            hf_evol.append(wrong, REPO)
+    with pytest.raises(HubError, match="no set of hf_evol to append to"):
+        hf_evol.append(rows, "user/other")
+    assert len(published.commits) == commits
+
+
+def test_someone_else_pushes_meanwhile(published, hub):
+    rows, commits = third_round(), len(published.commits)
+    hub.before_next("/commit/", lambda: published.commit("theirs", {"notes.txt": b"mine"}))
+    with pytest.raises(HubError, match="Someone else has pushed"):
+        hf_evol.append(rows, REPO)
+    assert len(published.commits) == commits + 1
+    hf_evol.append(rows, REPO)
+    assert published.files["notes.txt"] == b"mine" and len(loaded("round_3"))
+
+
+def test_on_the_command_line(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", "embedded"]
+    assert (
+        main(
+            [
+                "evolve",
+                "--dataset",
+                REPO,
+                "--config",
+                "round_2",
+                "--methods",
+                "gsm8k",
+                "--rounds",
+                "1",
+                *model,
+                "--output",
+                "e",
+            ]
+        )
+        == 0
+    )
+    assert main(["respond", "--dataset", "e", *model, "--output", "r"]) == 0
+    assert main(["score", "--dataset", "r", *model, "--output", "s"]) == 0
+    assert main(["push", "s", REPO, "--append"]) == 0
+    assert len(loaded("round_3"))
