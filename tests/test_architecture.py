@@ -32,6 +32,20 @@ ARROWS = {
     "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
     "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
+    "study": {
+        "prompts",
+        "generation",
+        "evolve",
+        "scoring",
+        "hub",
+        "recipe",
+        "sources",
+        "formats",
+        "selection",
+        "output",
+        "transform",
+        "autoif",
+    },
 }
 
 

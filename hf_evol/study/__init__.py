@@ -1,0 +1,1 @@
+"""Studies that compare evolvers on the same seeds."""

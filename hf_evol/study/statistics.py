@@ -1,0 +1,234 @@
+"""Is the difference between two evolvers more than chance? Intervals, p-values, and a verdict in words.
+
+Rows are paired: the same seed, evolved by the same method in the same round, once by each evolver. Pairs must be
+independent of each other, so each round is compared on its own: a seed has one row in each, and those are related.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from hf_evol.errors import ColumnError, ConfigError
+
+NO_DIFFERENCE = "No difference shown"
+
+_LARGE = 10_000  # rows; beyond, the noise of resampling is greater than what it corrects
+_CELLS = 1_000_000  # drawn at a time: bounds the memory at some tens of MB, or bytes per row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evolvers on one measure, in the measure's unit.
+
+    Args:
+        n: pairs of rows.
+        mean_a, mean_b: means of the two sides; None without rows.
+        difference: mean of a - b; None without rows.
+        low, high: interval of ``difference``; None with fewer than two rows.
+        p_value: two-sided, not adjusted for other comparisons; None without rows.
+        confidence: of the interval.
+    """
+
+    n: int
+    mean_a: float | None = None
+    mean_b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    confidence: float = 0.95
+
+
+def compare(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Mean difference of paired values, with a bootstrap interval and a permutation p-value.
+
+    The interval is the symmetric bootstrap-t one (Efron and Tibshirani, 1993, section 12.5; Hall, "On symmetric
+    bootstrap confidence intervals", 1988): difference ± q · standard error, where q is the quantile of the resamples'
+    absolute t statistics. Percentile intervals hold the true difference too seldom with less than a hundred rows, and
+    so do Student's where differences are skewed. ``benchmarks/study_statistics.py`` measures this one: it needs some
+    thirty rows, more where differences are very skewed, and a few rows that differ; with heavy tails it is too wide.
+
+    The p-value is that of the sign-flip test (Davison and Hinkley, 1997, section 4.3): if it doesn't matter which
+    evolver made a row, each difference could as well have had the other sign. It is exact where 2^m, for m differences
+    other than zero, is at most ``resamples``, and (1 + count) / (1 + resamples) elsewhere.
+
+    Beyond 10,000 rows q is the normal quantile, to which the resampled one tends with an error of the order of 1/n.
+
+    The result does not depend on the order of the rows, and swapping a and b negates it. Special cases:
+
+    - no rows: nothing but ``n``;
+    - one row: no interval, p = 1;
+    - all differences the same: the interval is that value alone, (0, 0) if it is zero; p is then 1, else as above.
+
+    Args:
+        a, b: finite values, in the same order of rows, without nulls.
+        seed: of the resampling.
+        resamples: bootstrap samples, and sign flips.
+        confidence: of the interval, between 0 and 1.
+
+    Raises:
+        ColumnError: the sides differ in length, or hold something other than finite numbers.
+        ConfigError: ``resamples`` or ``confidence`` is out of range.
+
+    Example:
+        >>> compare([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 2.0, 3.0]).p_value  # 2 of the 16 ways to give signs
+        0.125
+    """
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ConfigError(
+            f"Got resamples={resamples}, confidence={confidence}; need resamples of at least 1, and confidence "
+            "between 0 and 1."
+        )
+    left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if left.ndim != 1 or left.shape != right.shape:
+        raise ColumnError(f"Pairs need one value a row on each side; got shapes {left.shape} and {right.shape}.")
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = _canonical(left - right)
+    if not np.isfinite(differences).all():
+        raise ColumnError("Pairs must be finite numbers. Leave out the rows where either side is null.")
+    n = len(differences)
+    if n == 0:
+        return Comparison(0, confidence=confidence)
+    generator = np.random.default_rng(seed)
+    mean = math.fsum(left - right) / n
+    margin = _margin(differences, generator, resamples, confidence) if n > 1 else None
+    return Comparison(
+        n=n,
+        mean_a=math.fsum(left) / n,
+        mean_b=math.fsum(right) / n,
+        difference=mean,
+        low=None if margin is None else mean - margin,
+        high=None if margin is None else mean + margin,
+        p_value=_sign_flip_p(differences, generator, resamples),
+        confidence=confidence,
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values adjusted for their number, in the same order (Holm, 1979).
+
+    Calling those under 5 % a difference is wrong about any of them in at most 5 % of studies, however they depend on
+    each other. None stays None and doesn't count.
+
+    Example:
+        >>> holm([0.25, None, 0.0625])
+        [0.25, None, 0.125]
+    """
+    adjusted: list[float | None] = [None] * len(p_values)
+    ordered = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    highest = 0.0
+    for rank, (p, place) in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
+def verdict(
+    name_a: str,
+    name_b: str,
+    measure: str,
+    comparison: Comparison,
+    adjusted_p: float | None,
+    higher_is: str = "higher",
+) -> str | None:
+    """What a comparison shows, as a sentence; None without rows.
+
+    A difference is stated only where the interval excludes zero and the adjusted p-value is below
+    1 - ``comparison.confidence``. The interval alone would find one in some 70 % of studies of 24 comparisons of equal
+    evolvers (1 - 0.95^24); the p-value alone could name a difference that the interval beside it doesn't show.
+
+    Args:
+        name_a, name_b: the evolvers, as the sentence calls them. Names are not escaped.
+        measure: what was measured, for example ``"difficulty score"``.
+        comparison: of a and b.
+        adjusted_p: its p-value after `holm` over all comparisons of the study.
+        higher_is: a comparative for the side of the higher mean, for example ``"harder"``.
+
+    Example:
+        >>> verdict("small", "large", "difficulty score", Comparison(9, 5.0, 7.0, -2.0, -3.0, -1.0), 0.01, "harder")
+        'On difficulty score, large is harder than small, by 2 (95 % interval 1 to 3)'
+    """
+    if comparison.n == 0:
+        return None
+    low, high = comparison.low, comparison.high
+    shown = low is not None and (low > 0 or high < 0) and adjusted_p is not None
+    if not shown or adjusted_p >= 1 - comparison.confidence:
+        return NO_DIFFERENCE
+    if low < 0:
+        name_a, name_b, low, high = name_b, name_a, -high, -low
+    return (
+        f"On {measure}, {name_a} is {higher_is} than {name_b}, by {abs(comparison.difference):.3g} "
+        f"({100 * comparison.confidence:g} % interval {low:.3g} to {high:.3g})"
+    )
+
+
+def _canonical(differences: np.ndarray) -> np.ndarray:
+    """The differences, or all of them negated, in order: the same for any order of rows and for a and b swapped."""
+    ordered = np.sort(differences)
+    mirrored = -ordered[::-1]
+    apart = np.flatnonzero(ordered != mirrored)
+    return mirrored if apart.size and mirrored[apart[0]] < ordered[apart[0]] else ordered
+
+
+def _margin(differences: np.ndarray, generator: np.random.Generator, resamples: int, confidence: float) -> float:
+    """Half the width of the symmetric bootstrap-t interval of the mean."""
+    n = len(differences)
+    if differences[0] == differences[-1]:
+        return 0.0
+    scale = float(max(-differences[0], differences[-1]))
+    values = differences / scale
+    values = values - values.mean()
+    variance = float(values @ values) / n
+    if n > _LARGE:
+        quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    else:
+        statistics = np.empty(resamples)
+        for part in _chunks(resamples, n):
+            drawn = values[generator.integers(n, size=(part.stop - part.start, n))]
+            means = drawn.mean(axis=1)
+            variances = (drawn**2).mean(axis=1) - means**2
+            # A resample of equal rows has no variance, and with few distinct values there are enough of them to make
+            # the interval infinite (Owen, 2025, arXiv:2508.10083). With two values, the floor lies below the variance
+            # of every other resample.
+            statistics[part] = np.abs(means) / np.sqrt(np.maximum(variances, variance / n) / n)
+        quantile = float(np.quantile(statistics, confidence))
+    return quantile * math.sqrt(variance / n) * scale
+
+
+def _sign_flip_p(differences: np.ndarray, generator: np.random.Generator, resamples: int) -> float:
+    """How often random signs make the sum of differences at least as far from zero."""
+    values = differences[differences != 0]
+    n = len(values)
+    if n == 0:
+        return 1.0
+    values = values / np.abs(values).max()
+    total = math.fsum(values)
+    least = abs(total) - 1e-12 * float(np.abs(values).sum())  # sums that differ by rounding are equal
+    if n < resamples.bit_length():  # 2^n <= resamples
+        sums = np.zeros(1)
+        for value in values:
+            sums = np.concatenate((sums + value, sums - value))
+        return float((np.abs(sums) >= least).mean())
+    count = 0
+    for part in _chunks(resamples, n):
+        bits = np.frombuffer(generator.bytes((part.stop - part.start) * -(-n // 8)), dtype=np.uint8)
+        kept = np.unpackbits(bits.reshape(part.stop - part.start, -1), axis=1, count=n) @ values
+        count += int((np.abs(2 * kept - total) >= least).sum())
+    return (1 + count) / (1 + resamples)
+
+
+def _chunks(resamples: int, width: int) -> Iterator[slice]:
+    step = max(1, _CELLS // width)
+    return (slice(start, min(start + step, resamples)) for start in range(0, resamples, step))
