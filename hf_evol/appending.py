@@ -120,7 +120,7 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
         file = api.hf_hub_download(repo_id, "provenance.json", repo_type="dataset", revision=head)
         record = json.loads(Path(file).read_text(encoding="utf-8"))
-        if "rounds" not in record:
+        if record.get("kind") != "evolved":
             raise ValueError("its provenance.json is not of a run")
         return record, head
     except (OSError, HTTPError, ValueError) as error:

@@ -179,6 +179,7 @@ def _provenance(
     records = [describe(role, model) for role, model in stages.models.items()]
     licences = [(record.role, record.name, record.license) for record in records]
     return {
+        "kind": "evolved",
         "title": f"{source.name.rsplit('/', 1)[-1]}, evolved by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
         "recipe": recipe.for_card(),
         "source": asdict(source),

@@ -1,24 +1,20 @@
-"""Verification functions and test cases of a constraint: found in completions, and cross-validated.
+"""Verification functions and test cases of a constraint: cross-validated.
 
 The rule is AutoIF's (arXiv:2406.13542), with the paper's thresholds (arXiv:2412.11231, Scenario 2).
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_evol.autoif.sandbox import Sandbox
+from hf_evol.autoif.completions import parse_completion
+from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.errors import ConfigError
 
-_FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?```", re.DOTALL)
-_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
-_BOOLEANS = {"true": True, "false": False}
+_TIMEOUTS = 2  # a function that runs out of time on its first inputs is not called on the others
 
 
 @dataclass(frozen=True)
@@ -41,27 +37,6 @@ class Thresholds:
 
 
 PRESETS = {"paper": Thresholds(), "autoif": Thresholds(functions=3, cases=10)}
-
-
-def parse_completion(text: str) -> tuple[str, list[dict[str, Any]]] | str:
-    """The function and the cases in one completion, or why there are none.
-
-    The JSON object may be in a fence or bare, with what models get wrong: raw line breaks in strings, trailing commas,
-    Python's notation, "true" for true. Cases without a text and a truth value are left out.
-
-    Returns:
-        (source of ``evaluate``, cases with ``input`` and ``output``), or ``no_json``, ``no_function`` or ``no_cases``.
-    """
-    data = _find_object(text)
-    if data is None:
-        return "no_json"
-    source, listed = data.get("func"), data.get("cases")
-    if isinstance(source, list):
-        source = "\n".join(map(str, source))
-    if not isinstance(source, str) or "evaluate" not in source:
-        return "no_function"
-    cases = [case for entry in listed if (case := _case(entry))] if isinstance(listed, list) else []
-    return (source.strip(), cases) if cases else "no_cases"
 
 
 def cross_validate(
@@ -88,10 +63,7 @@ def cross_validate(
         are kept; ``accuracies`` of the kept functions; ``n_functions`` and ``n_cases`` before, without repetitions; and
         ``reasons``: how many completions, functions and cases were lost to what.
     """
-    if isinstance(thresholds, str):
-        if thresholds not in PRESETS:
-            raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
-        thresholds = PRESETS[thresholds]
+    thresholds = resolve_thresholds(thresholds)
     reasons: Counter[str] = Counter()
     functions, cases = _collect(completions, reasons)
     if sandbox is None:
@@ -152,7 +124,7 @@ def _right(
     """Of each function, whether it gives each case's output. Calls that fail are wrong, and their reason is counted."""
     right = {}
     for source in functions:
-        results = sandbox.call(source, [case["input"] for case in cases])
+        results = _call_all(sandbox, source, [case["input"] for case in cases])
         failures = {result.failure.split(":")[0] for result in results if result.failure}
         reasons.update(f"call_{failure}" for failure in failures)
         right[source] = [
@@ -162,37 +134,20 @@ def _right(
     return right
 
 
-def _case(entry: Any) -> dict[str, Any] | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("input"), str):
-        return None
-    output = entry.get("output")
-    if isinstance(output, str):
-        output = _BOOLEANS.get(output.strip().lower())
-    return {"input": entry["input"], "output": output} if isinstance(output, bool) else None
+def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
+    """Thresholds by the name of a preset, or as given.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if isinstance(thresholds, str) and thresholds not in PRESETS:
+        raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
+    return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
 
 
-def _find_object(text: str) -> dict[str, Any] | None:
-    candidates = [match.group(1) for match in _FENCE.finditer(text)]
-    if "{" in text and "}" in text:  # bare, or with a fence inside of a string
-        candidates.append(text[text.index("{") : text.rindex("}") + 1])
-    for candidate in candidates:
-        data = _loads(candidate.strip())
-        if isinstance(data, list) and len(data) == 1:
-            data = data[0]
-        if isinstance(data, dict) and ("func" in data or "cases" in data):
-            return data
-    return None
-
-
-def _loads(text: str) -> Any:
-    for attempt in (text, _TRAILING_COMMA.sub(lambda match: match.group(1) or "", text)):
-        try:
-            return json.loads(attempt, strict=False)  # raw line breaks in strings are allowed
-        except (ValueError, RecursionError):
-            continue
-    if re.search(r'"(?:func|cases)"\s*:', text):  # broken JSON: the paper's procedure leaves it out, and so does this
-        return None
-    try:
-        return ast.literal_eval(text)  # a mapping in Python's notation: single quotes, True and False
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return None
+def _call_all(sandbox: Sandbox, source: str, inputs: Sequence[str]) -> list[Result]:
+    """A function's results; one that runs out of time on its first two inputs is given up, with ``timeout``."""
+    results = sandbox.call(source, inputs[:_TIMEOUTS])
+    if len(results) == _TIMEOUTS and all(result.failure == "timeout" for result in results):
+        return results + [Result(None, "timeout")] * (len(inputs) - _TIMEOUTS)
+    return results + (sandbox.call(source, inputs[_TIMEOUTS:]) if len(inputs) > _TIMEOUTS else [])

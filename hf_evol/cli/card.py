@@ -26,7 +26,7 @@ def command(
     from hf_evol.recipe import public_name
 
     provenance = read_provenance(folder)
-    if "rounds" not in provenance:
+    if "kind" not in provenance:
         raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
     path, old = f"{folder.rstrip('/')}/README.md", None
     try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_evol.cli import cache, card, evolve, metric, push, respond, run, score, select
+from hf_evol.cli import autoif, cache, card, evolve, metric, push, respond, run, score, select
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.command)
+app.command("autoif")(autoif.command)
 app.command("evolve")(evolve.command)
 app.command("respond")(respond.command)
 app.command("score")(score.command)

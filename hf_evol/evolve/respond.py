@@ -68,6 +68,10 @@ class Respond(Transform):
     def identity(self) -> Any:
         return self.model.identity()
 
+    def prompt(self, instruction: str, input: str | None) -> str:
+        """What the model is asked for one row."""
+        return respond_prompt(instruction, input)
+
     def apply(self, batch: Batch) -> Batch:
         instructions = batch[col.INSTRUCTION]
         inputs = batch.get(col.INPUT, [None] * len(instructions))
@@ -76,7 +80,7 @@ class Respond(Transform):
             for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
             if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
         ]
-        chats = [chat(respond_prompt(instructions[place], inputs[place])) for place in usable]
+        chats = [chat(self.prompt(instructions[place], inputs[place])) for place in usable]
         keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
         completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
         progress.advance(len(instructions) - len(usable))

@@ -20,6 +20,8 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 
+_TAGS = {"evolved": ["evol-instruct", "ic-ifd"], "autoif": ["autoif", "verifiable-rewards"]}
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
 
 
@@ -58,20 +60,20 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "–" if bounds is None else " to ".join(map(number, bounds))
 
 
-def template_path() -> Path:
-    """The card template: beside the package in a checkout, inside it in an installation."""
+def template_path(kind: str) -> Path:
+    """A card template: beside the package in a checkout, inside it in an installation."""
     package = Path(__file__).parent.parent
-    inside = package / "dataset_cards" / "evolved.md"
-    return inside if inside.is_file() else package.parent / "dataset_cards" / "evolved.md"
+    inside = package / "dataset_cards" / f"{kind}.md"
+    return inside if inside.is_file() else package.parent / "dataset_cards" / f"{kind}.md"
 
 
 def build_card(
     provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder"
 ) -> DatasetCard:
-    """The card of an evolved set.
+    """The card of a set, by the template of its kind.
 
     Args:
-        provenance: what `hf_evol.run` writes as ``provenance.json``.
+        provenance: what `hf_evol.run` and `hf_evol.autoif.run` write as ``provenance.json``.
         repo_id: where the set is, or will be, on the Hub; shown in the loading example.
         folder: shown instead, where there is no ``repo_id``.
     """
@@ -84,12 +86,12 @@ def build_card(
         "human": human_number,
         "repo": repo_id or folder,
         "recipe_yaml": without_marks(yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip()),
-        "reasons": _reason_names(provenance["rounds"]),
+        "reasons": _reason_names(provenance.get("rounds", [])),
         "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,
         "END": END,
     }
-    template = template_path().read_text(encoding="utf-8")
+    template = template_path(provenance["kind"]).read_text(encoding="utf-8")
     return DatasetCard.from_template(card_data(provenance), template_str=template, **context)
 
 
@@ -107,13 +109,13 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
         annotations_creators=["machine-generated"],
         language_creators=["machine-generated"],
         source_datasets=[source["name"]] if source["on_hub"] else None,
-        tags=["synthetic", "instruction-tuning", "evol-instruct", "ic-ifd", "hf_evol", *size],
+        tags=["synthetic", "instruction-tuning", *_TAGS[provenance["kind"]], "hf_evol", *size],
         configs=[
             {
                 "config_name": entry["name"],
                 "data_files": [{"split": "train", "path": f"{entry['name']}/*.{entry['extension']}"}],
             }
-            | ({"default": True} if entry["name"] == "selected" else {})
+            | ({"default": True} if entry["name"] in ("selected", "rows") else {})
             for entry in provenance["configs"]
         ],
     )

@@ -86,7 +86,7 @@ def describe_model(
         dtype: the precision it ran in.
         stated: the number of parameters that the user states; it is believed.
     """
-    folder = Path(path)
+    folder, reached = Path(path), True
     if folder.is_dir():
         counted, origin = _count_headers(folder), "counted from the headers of the weights' files"
         found = {
@@ -94,15 +94,15 @@ def describe_model(
             "license": _card_license(folder / "README.md"),
         }
     else:
-        found, counted, origin = _ask_hub(path, revision)
-    base = _adapted(path, revision)
+        found, counted, origin, reached = _ask_hub(path, revision)
+    base = _adapted(path, revision, reached)
     if base is not None:
         of_base = describe_model(role, base, base)
         counted = counted + of_base.n_parameters if counted and of_base.n_parameters else None
         origin = f"{origin}, with those of the base"
         if found["license"] == UNKNOWN:
             found["license"] = of_base.license
-    elif counted is None and (counted := _count_architecture(path, revision)):
+    elif counted is None and (counted := _count_architecture(path, revision, reached)):
         origin = "counted in the architecture, as the stored weights are packed or not in safetensors"
     if stated is not None:
         counted, origin = stated, "stated by the user"
@@ -118,7 +118,7 @@ def describe_model(
     )
 
 
-def _adapted(path: str, revision: str | None) -> str | None:
+def _adapted(path: str, revision: str | None, online: bool) -> str | None:
     """The base of a PEFT adapter, by its adapter_config.json; None of any other model."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
@@ -126,20 +126,20 @@ def _adapted(path: str, revision: str | None) -> str | None:
     try:
         file = Path(path) / "adapter_config.json"
         if not Path(path).is_dir():
-            file = Path(hf_hub_download(path, file.name, revision=revision))
+            file = Path(hf_hub_download(path, file.name, revision=revision, local_files_only=not online))
         return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, HTTPError, ValueError, KeyError, TypeError):
         return None
 
 
-def _count_architecture(path: str, revision: str | None) -> int | None:
+def _count_architecture(path: str, revision: str | None, online: bool) -> int | None:
     """Parameters of the model that the configuration describes, built without memory; tied ones count once."""
     import torch
     from huggingface_hub.errors import HTTPError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=not online)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         with torch.device("meta"):
@@ -151,20 +151,22 @@ def _count_architecture(path: str, revision: str | None) -> int | None:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str]:
-    """(revision and licence, parameters, where the number comes from) of a model on the Hub or in its cache."""
+def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str, bool]:
+    """(revision and licence, parameters, where the number comes from, whether the Hub answered) of a model on the Hub or in
+    its cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 
-    found, counted = {"revision": revision or UNKNOWN, "license": UNKNOWN}, None
+    found, counted, reached = {"revision": revision or UNKNOWN, "license": UNKNOWN}, None, True
     try:
         info = HfApi().model_info(repo_id, revision=revision)
         found = {"revision": info.sha or found["revision"], "license": _license(info.card_data)}
         metadata = HfApi().get_safetensors_metadata(repo_id, revision=info.sha)
         if not PACKED & metadata.parameter_count.keys():
             counted = sum(metadata.parameter_count.values())
-        return found, counted, "safetensors metadata on the Hub"
+        return found, counted, "safetensors metadata on the Hub", True
     except (OSError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
+        reached = getattr(error, "response", None) is not None or isinstance(error, ValueError)
         logger.info("The Hub gives no size for %s: %s", repo_id, error)
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
@@ -175,7 +177,7 @@ def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | 
             found["license"] = _card_license(folder / "README.md")
     except (OSError, ValueError) as error:
         logger.info("No cached copy of %s: %s", repo_id, error)
-    return found, counted, "counted from the headers of the weights' files"
+    return found, counted, "counted from the headers of the weights' files", reached
 
 
 def _count_headers(folder: Path) -> int | None:

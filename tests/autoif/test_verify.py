@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from hf_evol.autoif.completions import parse_completion
 from hf_evol.autoif.sandbox import Sandbox
-from hf_evol.autoif.verify import Thresholds, cross_validate, parse_completion
+from hf_evol.autoif.verify import Thresholds, cross_validate
 from hf_evol.errors import ConfigError
 
 UPPER = "def evaluate(response):\n    return response.isupper()"

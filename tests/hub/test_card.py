@@ -14,6 +14,7 @@ def provenance(text="Plain text."):
     model = {"revision": "local files", "n_parameters": 5_065_472, "n_parameters_from": "counted", "dtype": "float32"}
     statistics = {"mean": 0.51234567, "ci95": [0.48, 0.54321], "q1": 0.4, "median": 0.5, "q3": None}
     return {
+        "kind": "evolved",
         "title": "rows, evolved by tiny (5.07M)",
         "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0, "convention": "paper"},
         "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True, "language": ["en"]},
@@ -273,4 +274,4 @@ def test_unknown_size_is_not_guessed():
 
 def test_yaml_is_yaml_and_the_template_is_there():
     assert yaml.safe_load(card_data(provenance()).to_yaml())["configs"][0]["default"] is True
-    assert template_path().is_file()
+    assert template_path("evolved").is_file()

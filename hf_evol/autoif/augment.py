@@ -1,0 +1,213 @@
+"""New constraints from seed constraints (AutoIF, arXiv:2406.13542; the paper's Scenario 2, arXiv:2412.11231)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_evol import columns as col
+from hf_evol.errors import ConfigError
+from hf_evol.evolve.clean import is_refusal, strip_thinking
+from hf_evol.generation.base import Engine, SamplingParams, generate
+from hf_evol.generation.journal import open_journal
+from hf_evol.generation.sampling import row_key
+from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.prompts.autoif import AUGMENT
+from hf_evol.prompts.template import chat
+from hf_evol.transform import Batch, Transform
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_evol.generation.models import ModelSpec
+
+_MARK = re.compile(r"\s*(?:[*_]{0,2}(?:[-•+–*]|\(?\d{1,3}[.):]|#\d{1,3}[.):]?)[*_]{0,2})\s+")
+_BOLD = re.compile(r"(?<!\w)(\*\*|__)(.+?)\1(?!\w)")
+_QUOTES = {'"': '"', "“": "”", "`": "`"}
+_LEAST_WORDS, _MOST_WORDS = 3, 60  # shorter is no instruction, longer is no single one
+_NEAR = 0.8  # share of words in common, of all words of both
+
+
+@dataclass(frozen=True)
+class Augment(Transform):
+    """Ask a model for new constraints, once a row.
+
+    Input columns:
+        ``id``, which decides the sampling noise and nothing else. `augment_requests` makes such rows.
+
+    Output columns:
+        ``constraints`` (the lines of the reply, as `read_list` reads them), ``augment_status``: ``ok``, ``refusal``,
+        ``empty`` (nothing listed) or the engine's error. A reply that the token limit cuts off loses its last line.
+
+    Args:
+        model: a Hub id, a folder, a `ModelSpec` or an engine.
+        seeds: the constraints to show; 36 in the paper.
+        count: how many to ask for at a time; 50 in the paper.
+        seed: of the sampling noise.
+        temperature, top_p, max_new_tokens: the paper's by default.
+        journal: True for the journal in the cache folder, False for none, or a file.
+
+    Raises:
+        ConfigError: a wrong argument, at construction.
+    """
+
+    model: str | ModelSpec | Engine
+    seeds: tuple[str, ...]
+    count: int = 50
+    seed: int = 0
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_new_tokens: int = 2048
+    journal: bool | str | Path = True
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.ID,)
+    output_columns: ClassVar[dict[str, Any]] = {col.CONSTRAINTS: ["string"], col.AUGMENT_STATUS: "string"}
+    label: ClassVar[str] = "Augment"
+
+    def __post_init__(self) -> None:
+        seeds = tuple(self.seeds) if not isinstance(self.seeds, str) else ()
+        if not seeds or not all(isinstance(text, str) and text.strip() for text in seeds):
+            raise ConfigError("seeds must be one or more constraints, each a text.")
+        if self.count < 1:
+            raise ConfigError(f"count must be 1 or more; got {self.count!r}.")
+        object.__setattr__(self, "seeds", seeds)
+        object.__setattr__(self, "model", as_engine(self.model))
+        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
+
+    def check(self) -> None:
+        self.model.check()
+
+    def identity(self) -> Any:
+        return self.model.identity()
+
+    def apply(self, batch: Batch) -> Batch:
+        shown = "\n".join(f"- {' '.join(text.split())}" for text in self.seeds)
+        chats = [chat(AUGMENT.fill(count=str(self.count), seeds=shown)) for _ in batch[col.ID]]
+        keys = [row_key(self.seed, str(row_id), 0, "augment") for row_id in batch[col.ID]]
+        lists, statuses = [], []
+        for completion in generate(self.model, chats, self.sampling, keys, open_journal(self.journal)):
+            reply = strip_thinking(completion.text)
+            lines = read_list(reply)
+            if completion.finish_reason == "length":
+                lines = lines[:-1]
+            refused = is_refusal(reply) and len(lines) < 2
+            status = completion.error or ("refusal" if refused else col.OK if lines else "empty")
+            lists.append(lines if status == col.OK else [])
+            statuses.append(status)
+        return {col.CONSTRAINTS: lists, col.AUGMENT_STATUS: statuses}
+
+
+def augment_requests(n: int) -> Dataset:
+    """Rows for `Augment`: ids from ``augment-0`` on."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({col.ID: [f"augment-{place}" for place in range(n)]})
+
+
+def read_list(reply: str) -> list[str]:
+    """The items of a list as models write them: bullets, numbers, bold, or plain lines, one item a line.
+
+    Where some lines bear a list's mark, only those count; a line that goes on from a marked one does not.
+
+    Example:
+        >>> read_list('Sure, here are some:\\n1. **Use no commas.**\\n2) Write "STOP" after each sentence')
+        ['Use no commas.', 'Write "STOP" after each sentence']
+    """
+    lines = [line for line in reply.splitlines() if line.strip() and set(line.strip()) - set("-=*_` ")]
+    marked = [line for line in lines if _MARK.match(line)]
+    items = (_BOLD.sub(r"\2", _MARK.sub("", line, count=1)).strip() for line in marked or lines)
+    return [_unquoted(item) for item in items if item]
+
+
+def _unquoted(text: str) -> str:
+    close = _QUOTES.get(text[:1])
+    inner = text[1:-1]
+    whole = close and len(text) > 2 and text.endswith(close) and text[0] not in inner and close not in inner
+    return inner.strip() if whole else text
+
+
+def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tuple[Dataset, Counter[str]]:
+    """The constraints worth keeping, each once, and how many lines each reason took.
+
+    Two constraints are near if they have the same numbers and quoted texts, and at least four fifths of their words in
+    common. The first one stays; seeds come before all others.
+
+    Args:
+        lists: the ``constraints`` column of `Augment`.
+        seeds: the seed constraints, which are not among the result.
+
+    Returns:
+        A dataset with ``id`` (``constraint-0`` and so on) and ``instruction``; and counts of ``heading``, ``refusal``,
+        ``too_short`` (under 3 words), ``too_long`` (over 60), ``repeated``, ``near_repeated``, ``seed`` and ``near_seed``.
+    """
+    from datasets import Dataset, Features, Value
+
+    reasons: Counter[str] = Counter()
+    exact: dict[str, bool] = {}  # squeezed text: whether it is a seed
+    near = _Near()
+    for text in seeds:
+        exact[_squeezed(text)] = True
+        near.add(text, True)
+    kept = []
+    for text in (line for lines in lists for line in lines):
+        reason = _unfit(text)
+        if reason is None and (of_seed := exact.get(_squeezed(text))) is not None:
+            reason = "seed" if of_seed else "repeated"
+        if reason is None and (of_seed := near.find(text)) is not None:
+            reason = "near_seed" if of_seed else "near_repeated"
+        if reason is not None:
+            reasons[reason] += 1
+            continue
+        exact[_squeezed(text)] = False
+        near.add(text, False)
+        kept.append(text)
+    columns = {col.ID: [f"constraint-{place}" for place in range(len(kept))], col.INSTRUCTION: kept}
+    features = Features({name: Value("string") for name in columns})
+    return Dataset.from_dict(columns, features=features), reasons
+
+
+def _unfit(text: str) -> str | None:
+    words = len(text.split())
+    if text.startswith("#") or text.endswith(":"):
+        return "heading"
+    if is_refusal(text):
+        return "refusal"
+    return "too_short" if words < _LEAST_WORDS else "too_long" if words > _MOST_WORDS else None
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!")
+
+
+class _Near:
+    """Finds a text that is near an earlier one, among those with the same numbers and quoted texts only."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, ...], list[tuple[frozenset[str], bool]]] = defaultdict(list)
+
+    def add(self, text: str, of_seed: bool) -> None:
+        group, words = self._key(text)
+        self._groups[group].append((words, of_seed))
+
+    def find(self, text: str) -> bool | None:
+        group, words = self._key(text)
+        for others, of_seed in self._groups.get(group, ()):
+            common = len(words & others)
+            if common >= _NEAR * (len(words) + len(others) - common):
+                return of_seed
+        return None
+
+    @staticmethod
+    def _key(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+        text = _squeezed(text)
+        said = re.findall(r"\d+(?:[.,]\d+)?|\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)", text)
+        return tuple(sorted(said)), frozenset(re.findall(r"\w+", text))

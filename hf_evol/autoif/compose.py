@@ -1,0 +1,121 @@
+"""Rows of a constraint and a user's query, and answers under the constraint (the paper's Scenario 2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.evolve.respond import Respond
+from hf_evol.generation.sampling import request_seed, row_key
+from hf_evol.prompts.autoif import ANSWER
+from hf_evol.transform import check_columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_CARRIED = (col.FUNCTIONS, col.CASES, col.ACCURACIES)
+_TURNS = {"messages": ("role", "content", "user"), "conversations": ("from", "value", "human")}
+_TEXTS = ("instruction", "prompt", "question", "query", "text")
+
+
+@dataclass(frozen=True)
+class AnswerUnderConstraint(Respond):
+    """Answer each row's query, its ``input``, strictly under its constraint, its ``instruction``; else as `Respond`."""
+
+    def prompt(self, instruction: str, input: str | None) -> str:
+        return ANSWER.fill(instruction=instruction, query=input or "")
+
+
+def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int = 300) -> tuple[list[str], Counter[str]]:
+    """The queries that users ask in a dataset, each once, and how many rows were left out for which reason.
+
+    Args:
+        dataset: chats in ``messages`` or ``conversations`` (their first user turn counts), or texts in ``instruction``
+            (with ``input``, on a new line), ``prompt``, ``question``, ``query`` or ``text``.
+        longer_than, shorter_than: characters; 20 and 300 in the paper.
+
+    Returns:
+        The queries in their order; and counts of ``no_query``, ``too_short``, ``too_long`` and ``repeated``.
+
+    Raises:
+        ColumnError: none of those columns is there.
+    """
+    found: dict[str, None] = {}
+    lost: Counter[str] = Counter()
+    name = next((name for name in (*_TURNS, *_TEXTS) if name in dataset.column_names), None)
+    if name is None:
+        raise ColumnError(
+            f"No column with queries. Columns present: {', '.join(map(repr, dataset.column_names))}. Rename the right one "
+            "with dataset.rename_column(…, 'query')."
+        )
+    for row in dataset:
+        query = _query(row, name)
+        reason = (
+            "no_query" if not query
+            else "too_short" if len(query) <= longer_than
+            else "too_long" if len(query) >= shorter_than
+            else "repeated" if query in found
+            else None
+        )  # fmt: skip
+        if reason:
+            lost[reason] += 1
+        else:
+            found[query] = None
+    return list(found), lost
+
+
+def _query(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    if name in _TURNS or isinstance(value, list):
+        role, content, user = _TURNS.get(name, _TURNS["messages"])
+        turns = [turn for turn in value or [] if isinstance(turn, Mapping)]
+        value = next((turn.get(content) for turn in turns if turn.get(role) == user), None)
+    elif name == col.INSTRUCTION and isinstance(value, str) and isinstance(row.get(col.INPUT), str) and row[col.INPUT]:
+        value = f"{value}\n{row[col.INPUT]}"
+    return value.strip() if isinstance(value, str) else ""
+
+
+def compose_rows(constraints: Dataset, queries: list[str], *, per_constraint: int = 16, seed: int = 0) -> Dataset:
+    """Pair each constraint with queries drawn at random.
+
+    Which queries a constraint gets depends on the seed, its id and the list of queries, not on the other constraints.
+
+    Args:
+        constraints: rows with ``id`` and ``instruction``, and, if there, ``functions``, ``cases``, ``accuracies``.
+        queries: of `user_queries`.
+        per_constraint: how many each gets, without repetition; 16 in the paper.
+        seed: of the choice.
+
+    Returns:
+        Rows with ``id`` (the constraint's, a dash and a number), ``instruction`` (the constraint), ``input`` (the query)
+        and the columns carried along.
+
+    Raises:
+        ConfigError: fewer queries than ``per_constraint``.
+        ColumnError: a missing column.
+    """
+    import numpy as np
+    from datasets import Dataset, Features, Value
+
+    if per_constraint < 1:
+        raise ConfigError(f"per_constraint must be 1 or more; got {per_constraint!r}.")
+    if len(queries) < per_constraint:
+        raise ConfigError(f"{len(queries)} usable queries are too few for {per_constraint} to each constraint.")
+    check_columns((col.ID, col.INSTRUCTION), constraints.column_names)
+    carried = [name for name in _CARRIED if name in constraints.column_names]
+    columns: dict[str, list[Any]] = {name: [] for name in (col.ID, col.INSTRUCTION, col.INPUT, *carried)}
+    for row in constraints:
+        generator = np.random.default_rng(request_seed(row_key(seed, str(row[col.ID]), 0, "compose")))
+        for k, place in enumerate(generator.choice(len(queries), per_constraint, replace=False)):
+            columns[col.ID].append(f"{row[col.ID]}-{k}")
+            columns[col.INSTRUCTION].append(row[col.INSTRUCTION])
+            columns[col.INPUT].append(queries[place])
+            for name in carried:
+                columns[name].append(row[name])
+    features = {name: Value("string") for name in (col.ID, col.INSTRUCTION, col.INPUT)}
+    features |= {name: constraints.features[name] for name in carried}
+    return Dataset.from_dict(columns, features=Features(features))

@@ -1,0 +1,315 @@
+"""The whole scenario: augment → verify → cross-validate → compose → respond → check, with what each stage loses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
+from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
+from hf_evol.autoif.functions import CheckResponses, CrossValidate, Verify
+from hf_evol.autoif.sandbox import Sandbox
+from hf_evol.autoif.verify import resolve_thresholds
+from hf_evol.errors import ColumnError, ConfigError, SourceError
+from hf_evol.generation import models
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.hub.licences import notes, plain_licence
+from hf_evol.hub.provenance import describe_source, library_versions
+from hf_evol.hub.publish import check_repo_id, publish
+from hf_evol.output import check_output, is_remote, write_dataset, writing
+from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.result import RunResult, describe, part, write_card
+from hf_evol.selection import select
+from hf_evol.sources import load_seeds
+from hf_evol.stages import engine_of
+from hf_evol.transform import map
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_MAP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class AutoIf:
+    """What the scenario needs beside a `Recipe`, whose models, sampling and output it uses.
+
+    Args:
+        seeds: a text file with a constraint a line, or any seed set with an ``instruction`` column.
+        queries: any dataset that `user_queries` can read.
+        queries_config, queries_split: of that dataset.
+        requests: how often to ask for new constraints; 100 in the paper.
+        per_request: how many to ask for at a time; 50 in the paper.
+        include_seeds: verify and use the seed constraints, too.
+        completions: replies with a function for each constraint; 8 in the paper.
+        thresholds: ``"paper"`` or ``"autoif"``; see `hf_evol.autoif.Thresholds`.
+        per_constraint: queries for each constraint; 16 in the paper.
+        require_pass: keep only responses with at least this share of functions passed; None keeps all, as the paper.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    seeds: str
+    queries: str
+    queries_config: str | None = None
+    queries_split: str = "train"
+    requests: int = 100
+    per_request: int = 50
+    include_seeds: bool = True
+    completions: int = 8
+    thresholds: str = "paper"
+    per_constraint: int = 16
+    require_pass: float | None = None
+
+    def __post_init__(self) -> None:
+        resolve_thresholds(self.thresholds)
+        for name in ("requests", "per_request", "completions", "per_constraint"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
+        if self.require_pass is not None and not 0 <= self.require_pass <= 1:
+            raise ConfigError(f"require_pass must be from 0 to 1; got {self.require_pass!r}.")
+
+    def for_card(self) -> dict[str, Any]:
+        """The settings, fit for publishing."""
+        return asdict(self) | {"seeds": public_name(self.seeds), "queries": public_name(self.queries)}
+
+
+@dataclass(frozen=True)
+class Survival:
+    """How many of what one stage was given, how many came through, and what the others were lost to."""
+
+    stage: str
+    what: str
+    given: int
+    left: int
+    lost: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lost", dict(self.lost))
+
+
+def run(settings: AutoIf, recipe: Recipe) -> RunResult:
+    """Make rows with verifiable constraints, and write them.
+
+    The output holds the configs ``rows`` (the default: ``instruction``, the constraint; ``input``, the query; ``output``;
+    ``functions``, ``cases``, ``accuracies``; ``pass_rate``), ``constraints`` (every constraint with its status) and
+    ``dropped`` (rows without a response, or under ``require_pass``), the card and ``provenance.json``, whose ``stages``
+    hold a record like `Survival` for each stage.
+
+    Args:
+        settings: of the scenario.
+        recipe: ``model`` writes constraints and functions, ``responder`` answers; sampling, engine and output settings
+            count, those of evolving and scoring don't.
+
+    Raises:
+        HfEvolError: with what to do; wrong settings and sources before any model is loaded.
+    """
+    sandbox = Sandbox()
+    evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
+    sampling = {
+        "seed": recipe.seed,
+        "temperature": recipe.temperature,
+        "top_p": recipe.top_p,
+        "max_new_tokens": recipe.max_new_tokens,
+        "journal": recipe.journal,
+    }
+    seeds = read_constraints(settings.seeds)
+    augment = Augment(evolver, tuple(seeds), settings.per_request, **sampling)
+    verify = Verify(evolver, settings.completions, **sampling)
+    answer = AnswerUnderConstraint(responder, recipe.max_new_tokens, recipe.journal)
+    check_output(recipe.output, recipe.overwrite)
+    if recipe.push_to:
+        check_repo_id(recipe.push_to)
+        if is_remote(recipe.output):
+            raise ConfigError("push_to uploads a local folder: give a local --output.")
+    asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)
+    queries, unusable = user_queries(asked)
+    if len(queries) < settings.per_constraint:
+        raise ConfigError(
+            f"{len(queries)} usable queries are too few for {settings.per_constraint} to each constraint."
+        )
+    for transform in (augment, verify, answer):
+        transform.check()
+
+    stages: list[Survival] = []
+    constraints = _augmented(augment, seeds, settings, recipe, stages)
+    constraints = _verified(constraints, verify, CrossValidate(settings.thresholds, sandbox), recipe, stages)
+    stages.append(Survival("queries", "user queries", len(asked), len(queries), unusable))
+    kept = _where(constraints, col.CONSTRAINT_STATUS)
+    rows = compose_rows(kept, queries, per_constraint=settings.per_constraint, seed=recipe.seed)
+    stages.append(Survival("compose", "rows", len(rows), len(rows), {}))
+    if evolver != responder:
+        models.release()
+    rows, dropped = _answered(rows, answer, CheckResponses(sandbox), settings, recipe, stages)
+    engines = {"evolver": evolver, "responder": responder}
+    return _written(settings, recipe, engines, (rows, constraints, dropped), stages)
+
+
+def read_constraints(source: str) -> list[str]:
+    """Constraints from a text file, one a line, or from the ``instruction`` column of a dataset.
+
+    Raises:
+        SourceError: nothing can be read there, or there is no constraint.
+    """
+    if source.endswith(".txt"):
+        import fsspec
+
+        try:
+            with fsspec.open(source, "r", encoding="utf-8") as file:
+                lines = file.read().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"Cannot read the constraints {source!r}: {error}") from error
+    else:
+        rows = load_seeds(source)
+        if col.INSTRUCTION not in rows.column_names:
+            raise ColumnError(f"Column 'instruction' not found in {source!r}. Columns present: {rows.column_names}.")
+        lines = rows[col.INSTRUCTION]
+    found = list(dict.fromkeys(line.strip() for line in lines if isinstance(line, str) and line.strip()))
+    if not found:
+        raise SourceError(f"{source!r} holds no constraint.")
+    return found
+
+
+def _map(rows: Dataset, transform: Any, recipe: Recipe, label: str) -> Dataset:
+    return map(rows, transform, batch_size=_MAP_ROWS, num_proc=recipe.num_proc, desc=label)
+
+
+def _where(rows: Dataset, status: str) -> Dataset:
+    return rows.select([place for place, value in enumerate(rows[status]) if value == col.OK])
+
+
+def _lost(statuses: list[str]) -> Counter[str]:
+    return Counter(col.reason(status) for status in statuses if status != col.OK)
+
+
+def _augmented(augment: Augment, seeds: list[str], settings: AutoIf, recipe: Recipe, stages: list[Survival]) -> Dataset:
+    """The constraints to verify, with ids."""
+    from datasets import Dataset, concatenate_datasets
+
+    replies = _map(augment_requests(settings.requests), augment, recipe, "Augment")
+    lost = _lost(replies[col.AUGMENT_STATUS])
+    stages.append(Survival("augment", "requests", len(replies), len(replies) - lost.total(), lost))
+    made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
+    stages.append(Survival("clean", "lines", len(made) + reasons.total(), len(made), reasons))
+    own = {col.ID: [f"seed-{place}" for place in range(len(seeds))], col.INSTRUCTION: seeds}
+    return (
+        concatenate_datasets([Dataset.from_dict(own, features=made.features), made]) if settings.include_seeds else made
+    )
+
+
+def _verified(
+    constraints: Dataset, verify: Verify, validate: CrossValidate, recipe: Recipe, stages: list[Survival]
+) -> Dataset:
+    """All constraints, with functions and cases where they are kept."""
+    rows = _map(constraints, verify, recipe, "Verify")
+    lost = _lost(rows[col.VERIFY_STATUS])
+    stages.append(Survival("verify", "constraints", len(rows), len(rows) - lost.total(), lost))
+    rows = _map(rows, validate, recipe, "Cross-validate")
+    losses: Counter[str] = Counter()
+    for entry in (entry for entries in rows[col.LOSSES] for entry in entries):
+        losses[entry["reason"]] += entry["count"]
+    for what, column, n_column, reasons in (
+        ("completions", None, col.COMPLETIONS, ("no_json", "no_function", "no_cases", "syntax_error")),
+        ("functions", col.FUNCTIONS, col.N_FUNCTIONS, ("function_inaccurate",)),
+        ("cases", col.CASES, col.N_CASES, ("case_without_agreement",)),
+    ):
+        given = sum(len(entry) if isinstance(entry, list) else entry for entry in rows[n_column])
+        lost = Counter({reason: losses[reason] for reason in reasons if losses[reason]})
+        left = sum(len(entry) for entry in rows[column]) if column else given - lost.total()
+        stages.append(Survival("cross-validate", what, given, left, lost))
+    lost = _lost(rows[col.CONSTRAINT_STATUS][:])
+    stages.append(Survival("cross-validate", "constraints", len(rows), len(rows) - lost.total(), lost))
+    return rows.remove_columns(col.COMPLETIONS)
+
+
+def _answered(
+    rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses, settings: AutoIf, recipe: Recipe,
+    stages: list[Survival],
+) -> tuple[Dataset, Dataset]:  # fmt: skip
+    """The rows to keep, and the others, each with its reason."""
+    from datasets import concatenate_datasets
+
+    rows = _map(rows, answer, recipe, "Respond")
+    lost = _lost(rows[col.RESPONSE_STATUS])
+    stages.append(Survival("respond", "rows", len(rows), len(rows) - lost.total(), lost))
+    reasons = [
+        col.KEPT if status == col.OK else f"response_{col.reason(status)}" for status in rows[col.RESPONSE_STATUS]
+    ]
+    rows, unanswered = part(rows, reasons)
+    rows = _map(rows, check, recipe, "Check")
+    rates, least = rows[col.PASS_RATE][:], settings.require_pass
+    failed = _lost(rows[col.CHECK_STATUS])
+    below = sum(rate is not None and rate < 1 for rate in rates)
+    passed = sum(rate == 1 for rate in rates)
+    stages.append(
+        Survival("check", "rows", len(rows), passed, failed | ({"not_every_function": below} if below else {}))
+    )
+    if least is None:
+        return rows, unanswered
+    reasons = [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates]
+    rows, refused = part(rows, reasons)
+    stages.append(Survival("require_pass", "rows", len(reasons), len(rows), {"not_passed": len(refused)}))
+    return rows, concatenate_datasets([unanswered, refused.remove_columns([col.PASS_RATE, col.CHECK_STATUS])])
+
+
+def _written(
+    settings: AutoIf,
+    recipe: Recipe,
+    engines: dict[str, Any],
+    sets: tuple[Dataset, Dataset, Dataset],
+    stages: list[Survival],
+) -> RunResult:
+    rows, constraints, dropped = sets
+    configs = [
+        ("rows", rows, "constraints, queries and responses, with the functions that check them; the default config")
+    ]
+    configs += [("constraints", constraints, "every constraint, with its status, functions and cases")]
+    configs += [("dropped", dropped, "rows left out, with the reason")]
+    record = _provenance(settings, recipe, engines, stages)
+    record["configs"] = [
+        {"name": name, "rows": len(each), "description": said, "extension": FILE_FORMATS[recipe.file_format]}
+        for name, each, said in configs
+        if len(each)
+    ]
+    shown = (col.INSTRUCTION, col.INPUT, col.OUTPUT, col.FUNCTIONS, col.PASS_RATE)
+    best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
+    record["examples"] = best.select_columns(list(shown)).to_list()
+    with writing(recipe.output) as folder:
+        for name, each, _ in configs:
+            if len(each):
+                write_dataset(each, folder / name, recipe.file_format)
+        write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
+    url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
+    return RunResult(recipe.output, record, url)
+
+
+def _provenance(settings: AutoIf, recipe: Recipe, engines: dict[str, Any], stages: list[Survival]) -> dict[str, Any]:
+    queries = describe_source(
+        settings.queries, config=settings.queries_config, split=settings.queries_split, revision=None
+    )
+    records = [
+        describe(role, engine if isinstance(engine, EndpointEngine) else engine.model)
+        for role, engine in engines.items()
+    ]
+    licences = [(record.role, record.name, record.license) for record in records]
+    of_recipe = {
+        name: value
+        for name, value in recipe.for_card().items()
+        if name in ("model", "responder", "seed", "temperature", "top_p", "max_new_tokens", "engine")
+    }
+    return {
+        "kind": "autoif",
+        "title": f"Verifiable constraints by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
+        "recipe": settings.for_card() | of_recipe,
+        "source": asdict(queries),
+        "license": recipe.license or plain_licence(queries.license, licences),
+        "licence_notes": notes(queries.license, licences),
+        "models": [asdict(record) for record in records],
+        "stages": [asdict(stage) for stage in stages],
+        "figures": [],
+        "libraries": library_versions(),
+    }

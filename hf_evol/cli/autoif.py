@@ -1,0 +1,70 @@
+"""``hf-evol autoif``: rows with constraints that Python functions check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, OUTPUT_OPTIONS, quiet, recipe_options
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(
+    "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
+    "num_proc", "journal", "license", "push_to", "private", *OUTPUT_OPTIONS,
+)  # fmt: skip
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    seeds: Annotated[str, typer.Option(help="Seed constraints: a text file with one a line, or a dataset.")],
+    queries: Annotated[str, typer.Option(help="User queries: a Hub name, file, URL or folder; chats or texts.")],
+    queries_config: Annotated[str | None, typer.Option(help="Configuration of the queries.")] = None,
+    queries_split: Annotated[str, typer.Option(help="Split of the queries.")] = "train",
+    requests: Annotated[int, typer.Option(help="How often to ask for new constraints.")] = 100,
+    per_request: Annotated[int, typer.Option(help="How many to ask for at a time.")] = 50,
+    include_seeds: Annotated[bool, typer.Option(help="Verify and use the seed constraints, too.")] = True,
+    completions: Annotated[int, typer.Option(help="Replies with a function and cases for each constraint.")] = 8,
+    thresholds: Annotated[str, typer.Option(help="When a constraint is kept: paper or autoif.")] = "paper",
+    per_constraint: Annotated[int, typer.Option(help="Queries for each constraint.")] = 16,
+    require_pass: Annotated[
+        float | None, typer.Option(help="Keep only responses that pass at least this share of their functions.")
+    ] = None,
+) -> None:
+    """Write new constraints on answers and functions that check them; answer queries under them; check the answers.
+
+    Generated functions run in a sandbox only.
+    """
+    quiet()
+    from hf_evol.autoif.scenario import AutoIf, run
+
+    settings = AutoIf(
+        seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
+        per_constraint, require_pass,
+    )  # fmt: skip
+    result = run(settings, recipe)
+    _show(result)
+
+
+def _show(result: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=result.provenance["title"], title_justify="left", title_style="bold")
+    for name, justify in (
+        ("Stage", "left"),
+        ("Of", "left"),
+        ("Given", "right"),
+        ("Left", "right"),
+        ("Lost to", "left"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=name != "Lost to")
+    for stage in result.provenance["stages"]:
+        lost = ", ".join(f"{reason} {count}" for reason, count in stage["lost"].items())
+        table.add_row(stage["stage"], stage["what"], str(stage["given"]), str(stage["left"]), lost)
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+    print(f"The set:  {result.output}\nThe card: {result.output}/README.md")
+    if result.url:
+        print(f"On the Hub: {result.url}")

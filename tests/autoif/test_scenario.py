@@ -1,0 +1,147 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from hf_evol import autoif
+from hf_evol.autoif.scenario import AutoIf, read_constraints
+from hf_evol.cli.main import main
+from hf_evol.errors import ConfigError, SourceError
+from hf_evol.recipe import Recipe
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "generation")]
+import scripted_model
+from chat_server import ChatServer
+
+SEEDS = ["Write the whole answer in capital letters", "Use exactly 5 words", "Use only palindromes"]
+
+
+@pytest.fixture
+def server():
+    with ChatServer() as server:
+        server.choice = scripted_model.reply
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path):
+    seeds, queries = tmp_path / "seeds.txt", tmp_path / "queries.jsonl"
+    seeds.write_text("\n".join([*SEEDS, "", SEEDS[0]]), encoding="utf-8")
+    asked = [f"What can you tell me about the number {n}, {{really}}?" for n in range(20)]
+    queries.write_text("\n".join(json.dumps({"query": text}) for text in ["short", *asked, asked[0]]), encoding="utf-8")
+    return {"seeds": str(seeds), "queries": str(queries), "requests": 6, "completions": 5, "per_constraint": 4}
+
+
+@pytest.fixture
+def recipe(tmp_path, server):
+    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "max_new_tokens": 512}
+    return Recipe(**options, output=str(tmp_path / "out"), journal=str(tmp_path / "journal.sqlite"))
+
+
+def stages_of(result):
+    return {(stage["stage"], stage["what"]): stage for stage in result.provenance["stages"]}
+
+
+def test_everything_is_accounted_for(settings, recipe, server):
+    result = autoif.run(AutoIf(**settings), recipe)
+    stages = stages_of(result)
+    for stage in stages.values():
+        assert stage["given"] - stage["left"] == sum(stage["lost"].values())
+    constraints = load_dataset(recipe.output, "constraints", split="train")
+    rows = load_dataset(recipe.output, split="train")
+    new = stages["clean", "lines"]["left"]
+    assert len(constraints) == stages["verify", "constraints"]["given"] == len(SEEDS) + new
+    kept = [row for row in constraints if row["constraint_status"] == "ok"]
+    assert len(rows) == 4 * len(kept) == stages["check", "rows"]["given"]
+    assert sum(rate == 1 for rate in rows["pass_rate"]) == stages["check", "rows"]["left"]
+    assert all(row["functions"] and len(row["functions"]) == len(row["accuracies"]) for row in rows)
+    assert not any("os.open" in source or "subprocess" in source for row in rows for source in row["functions"])
+    assert stages["queries", "user queries"]["lost"] == {"too_short": 1, "repeated": 1}
+    assert stages["cross-validate", "completions"]["lost"]["no_json"] > 0
+    probe = 1  # whether anyone is there
+    assert len(server.requests) == probe + 6 + 5 * len(constraints) + 4 * len(kept)
+
+
+def test_a_response_passes_where_its_own_rule_says_so(settings, recipe):
+    autoif.run(AutoIf(**settings), recipe)
+    rows = load_dataset(recipe.output, split="train")
+    rows = rows.filter(lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1)
+    assert len(rows) > 8
+    for row in rows:
+        n = int(row["instruction"].split()[2])
+        assert row["pass_rate"] == float(len(row["output"].split()) == n)
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same(settings, recipe, server, tmp_path):
+    from dataclasses import replace
+
+    autoif.run(AutoIf(**settings), recipe)
+    asked = len(server.requests)
+    autoif.run(AutoIf(**settings), replace(recipe, output=str(tmp_path / "again")))
+    assert len(server.requests) == asked
+    for name in ("rows", "constraints"):
+        one, other = (load_dataset(str(tmp_path / place), name, split="train") for place in ("out", "again"))
+        assert one.to_list() == other.to_list()
+
+
+def test_require_pass(settings, recipe):
+    result = autoif.run(AutoIf(**settings, require_pass=1.0), recipe)
+    rows = load_dataset(recipe.output, "rows", split="train")
+    dropped = load_dataset(recipe.output, "dropped", split="train")
+    assert set(rows["pass_rate"]) == {1.0} and set(dropped["dropped_because"]) == {"not_passed"}
+    stage = stages_of(result)["require_pass", "rows"]
+    assert (stage["given"], stage["left"]) == (len(rows) + len(dropped), len(rows))
+
+
+def test_a_server_that_refuses_everything_leaves_reasons(settings, recipe, server):
+    server.fault = lambda prompt, attempt: None if prompt == "Hello" else 400
+    result = autoif.run(AutoIf(**settings), recipe)
+    stages = stages_of(result)
+    assert stages["augment", "requests"]["lost"] == {"engine_error": 6}
+    assert stages["verify", "constraints"]["lost"] == {"engine_error": len(SEEDS)}
+    assert stages["check", "rows"]["given"] == 0
+    assert "No row was made" in (Path(recipe.output) / "README.md").read_text()
+
+
+def test_on_the_command_line(settings, recipe, server, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    given = [
+        "autoif",
+        *options,
+        "--engine",
+        "endpoint",
+        "--base-url",
+        server.url,
+        "--model",
+        "tiny",
+        "--output",
+        recipe.output,
+    ]
+    assert main(given) == 0
+    shown = capsys.readouterr().out
+    assert "cross-validate" in shown and "README.md" in shown
+    assert main([*given, "--overwrite", "--thresholds", "autoif"]) == 0
+    assert main(["card", recipe.output, "--diff"]) == 0
+    assert "The card would not change." in capsys.readouterr().out
+
+
+def test_wrong_settings_are_refused_before_any_request(settings, recipe, server, tmp_path):
+    for wrong, kind, message in (
+        ({"thresholds": "none"}, ConfigError, "paper, autoif"),
+        ({"requests": 0}, ConfigError, "requests must be 1"),
+        ({"require_pass": 2}, ConfigError, "from 0 to 1"),
+        ({"per_constraint": 21}, ConfigError, "20 usable queries are too few"),
+        ({"seeds": str(tmp_path / "none.txt")}, SourceError, "Cannot read the constraints"),
+        ({"queries": str(tmp_path / "none.jsonl")}, SourceError, "none.jsonl"),
+    ):
+        with pytest.raises(kind, match=message):
+            autoif.run(AutoIf(**settings | wrong), recipe)
+    assert not server.requests
+
+
+def test_constraints_from_a_dataset(tmp_path):
+    Dataset.from_list([{"instruction": text} for text in SEEDS]).to_json(tmp_path / "seeds.jsonl")
+    assert read_constraints(str(tmp_path / "seeds.jsonl")) == SEEDS
