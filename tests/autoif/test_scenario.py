@@ -1,8 +1,9 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import scripted_model
+from chat_server import ChatServer
 from datasets import Dataset, load_dataset
 
 from hf_evol import autoif
@@ -10,10 +11,6 @@ from hf_evol.autoif.scenario import AutoIf, read_constraints
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, SourceError
 from hf_evol.recipe import Recipe
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "generation")]
-import scripted_model
-from chat_server import ChatServer
 
 SEEDS = ["Write the whole answer in capital letters", "Use exactly 5 words", "Use only palindromes"]
 
