@@ -18,6 +18,7 @@ _HOME = {
     "Respond": "hf_evol.evolve.respond",
     "IcIfd": "hf_evol.scoring.ic_ifd",
     "Method": "hf_evol.prompts.evol_instruct",
+    "MethodOptimizer": "hf_evol.evolve.optimize",
     "ModelSpec": "hf_evol.generation.models",
     "EndpointEngine": "hf_evol.generation.endpoint",
     "TrajectoryKeywords": "hf_evol.evolve.auto_evol",

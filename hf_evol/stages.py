@@ -15,6 +15,7 @@ from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.prompts.auto_evol import AUTO
+from hf_evol.prompts.evol_instruct import resolve_methods
 from hf_evol.recipe import ENGINES, Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 
@@ -42,10 +43,13 @@ class Stages:
             role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
         } | ({"scorer": scorer} if scorer else {})
         described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
-        auto = recipe.methods == AUTO.name
-        evolve = (AutoEvolInstruct if auto else EvolInstruct)(
+        methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
+        auto = {method.kind == "auto" for method in methods}
+        if len(auto) > 1:
+            raise ConfigError("Methods of kind 'auto' can't be mixed with others: their replies are read differently.")
+        evolve = (AutoEvolInstruct if auto == {True} else EvolInstruct)(
             engines["evolver"],
-            methods=(AUTO,) if auto else recipe.methods,
+            methods=methods,
             seed=recipe.seed,
             temperature=recipe.temperature,
             top_p=recipe.top_p,

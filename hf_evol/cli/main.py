@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_evol.cli import autoif, cache, card, evolve, metric, push, respond, run, score, select
+from hf_evol.cli import autoif, cache, card, evolve, metric, optimize, push, respond, run, score, select
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("autoif")(autoif.command)
 app.command("evolve")(evolve.command)
+app.command("optimize")(optimize.command)
 app.command("respond")(respond.command)
 app.command("score")(score.command)
 app.command("select")(select.command)

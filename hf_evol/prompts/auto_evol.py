@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
+from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import Method
+from hf_evol.prompts.template import Template
 
 # "adding only 10 to 20 words" is the paper's limit.
 AUTO = Method(
@@ -33,6 +35,7 @@ Review the rewriting for anything unreasonable, mend it, and write the final ins
 
 ### Given instruction
 {instruction}""",
+    kind="auto",
 )
 
 KEYWORDS = """\
@@ -43,6 +46,33 @@ Reply with the key phrases alone, separated by commas.
 {trajectory}
 
 ### Key phrases"""
+
+ANALYSE = Template(
+    """\
+Below are instructions, and what became of each when a model was asked to make it somewhat more complex. Find what went \
+wrong: no real gain in complexity, lost facts or data, unreasonable or unanswerable requests, changes of subject, needless \
+length, words that don't belong to the instruction, missing results. Name each kind of failure in a line of its own, with \
+what in the method may have caused it. Be brief. Where nothing went wrong, say so.
+
+{trajectory}""",
+    ("trajectory",),
+)
+
+REVISE = Template(
+    """\
+Below is a prompt that asks a model to make an instruction more complex, and a report of failures that happened with it. \
+Revise the prompt so that these failures happen less often. Keep the four steps with their headings, "Step 1:" to "Step 4:", \
+of which the last gives nothing but the final instruction; keep the limit of 10 to 20 added words; and keep the mark \
+{mark}, which stands for the given instruction, exactly once.
+Reply with the revised prompt alone, between <method> and </method>.
+
+### Prompt
+{method}
+
+### Report
+{report}""",
+    ("mark", "method", "report"),
+)
 
 _LINE = r"^[ \t>#*_\-]*"
 _END = r"[ \t]*(?:[#*_]+[ \t]*:?[ \t]*[#*_]*|[:.\-–][ \t]*[#*_]*|(?=\n)|\Z)"
@@ -86,3 +116,16 @@ def trajectory(answer: str) -> list[str]:
     ends = [match.start() for number in (2, 3, 4) if (match := _STEPS[number].search(answer, start))]
     part = answer[start : min(ends)] if ends else answer[start:] if first else ""
     return [re.sub(r"[*_`]{1,3}", "", item).strip() for item in _ITEM.findall(part)]
+
+
+def revised_method(reply: str, name: str) -> Method | None:
+    """The method in a reply to `REVISE`; None where it lacks the mark of the instruction or a step's heading."""
+    found = re.search(r"<method>(.*?)</method>", reply, re.DOTALL | re.IGNORECASE)
+    text = (found[1] if found else reply).strip()
+    text = re.sub(r"\A```[a-z]*\n(.*)\n```\Z", r"\1", text, flags=re.DOTALL)
+    if text.count("{instruction}") != 1 or not all(step.search(text) for step in _STEPS.values()):
+        return None
+    try:
+        return Method(name, text, kind="auto")
+    except ConfigError:  # other marks in braces
+        return None

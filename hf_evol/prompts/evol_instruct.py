@@ -53,7 +53,8 @@ class Method:
     Args:
         name: recorded in the ``method`` column.
         template: the prompt; its only slot is ``{instruction}``.
-        kind: ``"in_depth"`` (a harder version of the same prompt) or ``"in_breadth"`` (a new prompt).
+        kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
+            replies go through the steps of Auto Evol-Instruct).
     """
 
     name: str
@@ -61,8 +62,10 @@ class Method:
     kind: str = "in_depth"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("in_depth", "in_breadth"):
-            raise ConfigError(f"Method {self.name!r} has kind {self.kind!r}; allowed: 'in_depth', 'in_breadth'.")
+        if self.kind not in ("in_depth", "in_breadth", "auto"):
+            raise ConfigError(
+                f"Method {self.name!r} has kind {self.kind!r}; allowed: 'in_depth', 'in_breadth', 'auto'."
+            )
         for field in (self.name, self.template):
             if not field or not isinstance(field, str):
                 raise ConfigError(f"A method needs a name and a template that are non-empty strings, not {field!r}.")

@@ -1,0 +1,61 @@
+"""``hf-evol optimize``: revise the evolving method of Auto Evol-Instruct."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, SEED_OPTIONS, quiet, recipe_options
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(
+    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
+    "journal", "output", "overwrite",
+)  # fmt: skip
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    optimizer: Annotated[
+        str | None, typer.Option(help="The model that names failures, revises and judges; by default the evolver.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="How many mini-batches to learn from.")] = 5,
+    candidates: Annotated[int, typer.Option(help="Revisions in each step.")] = 3,
+    mini_batch: Annotated[int, typer.Option(help="Rows of a mini-batch.")] = 10,
+    held_out: Annotated[int, typer.Option(help="Rows on which failure rates are measured.")] = 50,
+    max_calls: Annotated[int, typer.Option(help="The most requests to models.")] = 5000,
+) -> None:
+    """Let a model revise the method of Auto Evol-Instruct by what goes wrong with it, and keep what fails least.
+
+    The output folder gets method.yaml, for --methods, and provenance.json with every step.
+    """
+    quiet()
+    from hf_evol.evolve.optimize import MethodOptimizer
+    from hf_evol.output import check_output, writing
+    from hf_evol.pipeline import read_seeds
+    from hf_evol.stages import engine_of
+
+    check_output(recipe.output, recipe.overwrite)
+    search = MethodOptimizer(
+        engine_of(recipe, recipe.model),
+        engine_of(recipe, optimizer or recipe.model),
+        steps=steps,
+        candidates=candidates,
+        batch_size=mini_batch,
+        held_out=held_out,
+        max_calls=max_calls,
+        seed=recipe.seed,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        max_new_tokens=recipe.max_new_tokens,
+        journal=recipe.journal,
+    )
+    found = search.optimize(read_seeds(recipe))
+    with writing(recipe.output) as folder:
+        found.save(folder)
+    first = found.record[0]["failure_rate"]
+    print(
+        f"Failure rate on {held_out} held-out rows: {first:.3f} at first, {found.failure_rate:.3f} with {found.method.name}"
+    )
+    print(f"{found.calls:,} requests. Use it: hf-evol run --methods {recipe.output}/method.yaml")
