@@ -33,7 +33,7 @@ _RATING = re.compile(
 )
 # Between two mentions of one breath: "70-80", "easy or medium", "hard (or even very hard)".
 _JOINED = re.compile(
-    r"[\s,/~–—-]*(?:\(?\b(?:or|to|and|but|even|perhaps|maybe|possibly|bordering|on|towards?)\b[\s,]*)*"
+    r"[\s,/~<>→–—-]*(?:\(?\b(?:or|to|and|but|even|perhaps|maybe|possibly|bordering|leaning|on|towards?)\b[\s,]*)*"
 )
 
 _LEVEL = r"(?:very[ -]+(?:easy|hard)|easy|medium|hard)"
@@ -50,7 +50,7 @@ _NUMBER_MENTION = re.compile(
 )
 # A number of something is no score: "3 steps".
 _UNIT = re.compile(
-    r"\s(?!(?:points?|because|since|as|due|given|for|overall|based|which|and|or|to|but|with|on|in)\b)[a-z]"
+    r"\s(?!(?:points?|because|since|as|due|given|for|overall|based|which|and|or|to|but|with|on|in|seems?|is|would|feels?)\b)[a-z]"
 )
 _NOTE = r"(?:\s*\([^()\n]*\))?"
 _SCORE_SCALE = re.compile(
@@ -66,7 +66,7 @@ _SIDE = re.compile(
 )
 _CHOICES = re.compile(r"better than\W{1,3}worse than\W{1,3}(?:or|and)? ?equal to(?: ②)?")
 _COMPARISON = re.compile(
-    r"(?:(?P<subject>[①②])(?P<gap>[^①②.;,\n]{0,40}))?"
+    r"(?:(?P<subject>[①②])(?P<gap>[^①②.;,\n]{0,40}?))?"
     r"\b(?:(?P<win>better|superior|preferable|wins)|(?P<lose>worse|inferior|loses)|equal|equally|equivalent|tied?)\b"
     r"(?P<than>(?: \w+){0,4}? (?:than|to|as)\b)?"
     r"(?: ?(?P<object>[①②])|(?: response| answer| one| option)?(?: overall)?(?: is|:) ?(?P<named>[①②]))?"
@@ -91,13 +91,18 @@ def read_level(reply: str) -> str | None:
         >>> read_level("**Difficulty:** Very Hard. It isn't easy to …")
         'very hard'
     """
-    text = _LEVEL_SCALE.sub(" ", _plain(reply))
+    text = _LEVEL_SCALE.sub(_without_scale, _plain(reply))
     mentions = [
         (match.start("level"), match.end(), None if match["other"] else re.sub(r"[ -]+", " ", match["level"]), True)
         for match in _LEVEL_MENTION.finditer(text)
         if not match["denied"]
     ]
     return _agreed(text, mentions)
+
+
+def _without_scale(match: re.Match[str]) -> str:
+    """Nothing in place of a list of levels; but one level, said several times, stays."""
+    return match.group() if len(set(re.findall(_LEVEL, match.group()))) == 1 else " "
 
 
 def read_score(reply: str) -> float | None:
@@ -147,6 +152,8 @@ def _comparison(match: re.Match[str], before: str) -> tuple[str | None, bool] | 
             return (None, True)
         of_both = named or match["subject"] or re.search(r"[①②]|\b(?:both|they|responses|answers)\b", before)
         return ("tie", bool(of_both) or match.group().startswith("tie"))
+    if re.search(r"\b(?:could|should|to) (?:have been|be)\W*\Z", before):
+        return None  # a wish
     if re.search(r"\bneither\b", before):
         return ("tie", True)
     if re.search(r"\b(?:not|no|never|hardly)\b(?: \w+){0,2}\W*\Z", before):

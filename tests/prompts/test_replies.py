@@ -27,7 +27,10 @@ LEVEL_REPLIES = {
     "medium-hard": None, "Difficulty: hard or very hard": None, "Between medium and hard": None, "Easy.\nHard.": None,
     "easy for experts but hard for beginners": None, "Extremely hard": None, "moderately easy": None, "not hard": None,
     "It is hard to tell.": None, "Not very hard.": None, "too easy": None, "Very easy, easy, medium, hard, very hard": None,
-    "Difficulty: hard (bordering on very hard)": None, "easy-to-follow": None, "There are no hard parts: easy": "easy", "Level: not very hard": None, "harder than most": None,
+    "Difficulty: hard (bordering on very hard)": None, "easy-to-follow": None, "Easy → Medium": None, "Easy\nEasy\nEasy": "easy",
+    "Medium (leaning towards hard)": None, "It is easy to understand, but hard to answer well.\n\nDifficulty level: medium": "medium",
+    "Knowledge: medium\nSteps: easy\nLevel: medium": "medium", "Difficulty: hard\nConfidence: medium": "hard",
+    "It has many hard constraints. Therefore, the difficulty level is very hard.": "very hard", "(c) medium": "medium", "There are no hard parts: easy": "easy", "Level: not very hard": None, "harder than most": None,
 }  # fmt: skip
 
 SCORE_REPLIES = {
@@ -44,7 +47,9 @@ SCORE_REPLIES = {
     "The difficulty lies in 3 constraints. I rate it 60.": 60.0, "Score: 60. Final score: 65": 65.0, "Score:85": 85.0,
     "Score - 85": 85.0, "difficulty = 15": 15.0, "I would estimate the difficulty of this instruction at around 40.": 40.0,
     "８５": 85.0, "": None, "hard": None, "eighty-five": None, "105": None, "-5": None, "Score: -5": None, "150/100": None,
-    "8/10": None, "Score: 8/10": None, "4 out of 5": None, "10/10": None, "70-80": None, "70–80": None, "Score: 70 to 80": None,
+    "8/10": None, "Score: 8/10": None, "4 out of 5": None, "10/10": None, "40 seems right": 40.0, "65+": 65.0,
+    "40 on a scale of 0 to 100": 40.0, "Base: 20, +10 for steps = 30": None, "As of 2024, experts know it. Score: 80": 80.0,
+    "The instruction asks to add 2 and 3, so the score is 5.": 5.0, "Score: forty (40)": 40.0, "score 60s": None, "70-80": None, "70–80": None, "Score: 70 to 80": None,
     "between 70 and 80": None, "60 or 70": None, "Score: 60\nScore: 70": None, "1,000": None, "Score: 1000": None,
     "It asks for 20 words.": None, "It takes 3 steps and 200 words.": None, "On a scale from 0 to 100": None, "GPT-4": None,
     "I can't score this.": None, "3-step tasks": None, "Score: N/A": None, "nan": None, "1e2": None, "0x55": None,
@@ -70,7 +75,10 @@ VERDICT_REPLIES = {
     "Verdict: Response 1 is worse than Response 2": "lose", "Response 1 gives a better answer than Response 2.": "win",
     "": None, "Response 1": None, "Response 1 and Response 2 are not equal.": None, "tied": "tie", "I can't compare them.": None, "Response 1 is not better than Response 2.": None, "42": None,
     "Response 1 is better than Response 2, and Response 2 is better than Response 1.": None, "better than or equal to": None,
-    "Better than\nWorse than": None, "Is Response 1 better than, worse than, or equal to Response 2? Worse than.": "lose",
+    "Better than\nWorse than": None, "Response 1 is better than or equal to Response 2": None,
+    "Response 1 is the better response.": "win", "Response #1 is better than response #2": "win", "Both are equally bad.": "tie",
+    "Response 1: better than\nResponse 2: worse than": "win", "Response 1 is no better than Response 2.": None,
+    "Response 1 is better because it is correct; Response 2 is worse because it is wrong.": "win", "Is Response 1 better than, worse than, or equal to Response 2? Worse than.": "lose",
     "Both could be better organised.": None, "better than, worse than or equal to": None,
     "Response 1 is better in style, but Response 2 is better in substance.": None, "x is equal to 4": None,
 }  # fmt: skip
