@@ -51,6 +51,19 @@ IC_IFD_STATUS = "ic_ifd_status"
 IC_IFD_CONVENTION = "ic_ifd_convention"
 IC_IFD_TURNS = "ic_ifd_turns"
 
+DIFFICULTY_LEVEL = "difficulty_level"
+DIFFICULTY_SCORE = "difficulty_score"
+DIFFICULTY_STATUS = "difficulty_status"
+
+REWARD = "reward"
+REWARD_STATUS = "reward_status"
+
+OUTPUT_A = "output_a"
+OUTPUT_B = "output_b"
+VERDICT = "verdict"
+VERDICT_ORDERS = "verdict_orders"
+JUDGE_STATUS = "judge_status"
+
 OK = "ok"  # the value of a status column where nothing went wrong
 KEPT = "kept"  # the value of the elimination column where no rule applied
 

@@ -12,12 +12,12 @@ from hf_evol import progress
 from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import Thresholds, cross_validate, resolve_thresholds
 from hf_evol.errors import ConfigError
-from hf_evol.evolve.clean import strip_thinking
 from hf_evol.generation.base import Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.autoif import VERIFY
+from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.transform import Batch, Transform
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.evolve.clean import clean_evolved, evolved_status, strip_thinking
+from hf_evol.evolve.clean import clean_evolved, evolved_status
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.generation.base import GREEDY, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.auto_evol import AUTO, KEYWORDS, final_instruction, trajectory
+from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import Template, chat
 from hf_evol.transform import Batch, Transform
 

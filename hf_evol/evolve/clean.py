@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from hf_evol.columns import OK
+from hf_evol.prompts.replies import strip_thinking
 
-_THINKING = re.compile(r"\s*<(think|thinking|reasoning)>(?:.*?</\1>|.*\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THINKING = re.compile(r"\A(?:(?!<think>).)*?</think>[ \t]*(?:\n|\Z)", re.DOTALL)  # on a line's end only
 _LABEL = r"(?:rewritten|created|new|evolved|final|harder)\s+(?:prompt|instruction|question)"
 # "Rewritten Prompt:", "### Rewritten prompt", "**Created prompt**:", "#Rewritten Prompt#:" on their own or in front.
 _MARKER = re.compile(
@@ -28,16 +27,6 @@ _REFUSAL = re.compile(
     r"as an ai\b)",
     re.IGNORECASE,
 )
-
-
-def strip_thinking(text: str) -> str:
-    """Drop a reasoning model's leading thinking block; one that never ends leaves nothing.
-
-    A closing ``</think>`` that ends a line counts without its opening tag, too: some chat templates put the
-    opening one into the prompt.
-    """
-    text = _THINKING.sub("", text, count=1) if _THINKING.match(text) else text
-    return _END_OF_THINKING.sub("", text, count=1).strip()
 
 
 def clean_evolved(text: str) -> str:

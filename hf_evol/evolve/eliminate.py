@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
-from hf_evol.evolve.clean import LEAKED_PHRASES, strip_thinking
+from hf_evol.evolve.clean import LEAKED_PHRASES
 from hf_evol.generation.base import GREEDY, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.eliminate import INFORMATION_GAIN, says_equal
+from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.transform import Batch, Transform, map
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.evolve.clean import strip_thinking
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.prompts.template import chat
 from hf_evol.transform import Batch, Transform

@@ -1,4 +1,4 @@
-"""Causal language models and their tokenizers: named by a `ModelSpec`, loaded once per process and device."""
+"""Language models and their tokenizers: named by a `ModelSpec`, loaded once per process and device."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
+CAUSAL = "AutoModelForCausalLM"
+CLASSIFIER = "AutoModelForSequenceClassification"
 EMBEDDED_PATH = Path(__file__).parent.parent / "demo" / "model"
 
 
@@ -155,10 +157,17 @@ def _read_template(template: str) -> str:
         raise ConfigError(f"Cannot read the chat template {template!r}: {error}") from error
 
 
-def load_model(spec: ModelSpec) -> PreTrainedModel:
-    """The model in evaluation mode on its device; loaded at the first call in this process."""
+def load_model(spec: ModelSpec, kind: str = CAUSAL) -> PreTrainedModel:
+    """The model in evaluation mode on its device; loaded at the first call in this process.
+
+    Args:
+        kind: the class of `transformers` to load it with: `CAUSAL` or `CLASSIFIER`.
+
+    Raises:
+        ModelError: the weights can't be loaded, or a classifier's head is not among them.
+    """
     _calm_worker(os.getpid())
-    return _load_model(replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None))
+    return _load_model(replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None), kind)
 
 
 @lru_cache(maxsize=1)
@@ -179,21 +188,26 @@ def precision(spec: ModelSpec) -> str:
 
 
 @cache
-def _load_model(spec: ModelSpec) -> PreTrainedModel:
+def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     dtype = precision(spec)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = getattr(transformers, kind).from_pretrained(
             spec.path,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
             **spec.loading_options,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _model_error(spec, "weights", error) from error
+    if kind == CLASSIFIER and loaded["missing_keys"]:  # transformers would fill them with random numbers
+        raise ModelError(
+            f"The model {spec.name!r} is no trained classifier: its weights lack {', '.join(sorted(loaded['missing_keys']))}."
+        )
     placed = "device_map" in spec.loading_options or getattr(model, "is_quantized", False)
     return (model if placed else model.to(spec.device)).eval()
 
@@ -270,16 +284,18 @@ def encode_text(
     return encoded["input_ids"]
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]) -> list[int]:
-    """Token ids of a chat with the generation prompt, by the tokenizer's chat template.
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool = True
+) -> list[int]:
+    """Token ids of a chat, with the generation prompt unless told otherwise, by the tokenizer's chat template.
 
     Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
     (`chat_frame`): text from data can't end its turn or begin another.
     """
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     if not any(token in turn["content"] for token in special for turn in chat):
-        return tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
-    frame = chat_frame(tokenizer, [turn["role"] for turn in chat])
+        return tokenizer.apply_chat_template(list(chat), add_generation_prompt=generation_prompt, return_dict=False)
+    frame = chat_frame(tokenizer, [turn["role"] for turn in chat], generation_prompt)
     ids = frame[0]
     for turn, after in zip(chat, frame[1:], strict=True):
         ids = ids + encode_text(tokenizer, [turn["content"]], special_tokens=False)[0] + after
@@ -292,7 +308,9 @@ def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]
     return sum(len(render_chat(tokenizer, chat)) for chat in chats)
 
 
-def chat_frame(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> list[list[int]]:
+def chat_frame(
+    tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], generation_prompt: bool = True
+) -> list[list[int]]:
     """Token ids of what the chat template puts before, between and after the texts of turns with these roles.
 
     Raises:
@@ -300,7 +318,7 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> list
     """
     marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
     stand_ins = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-    rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=True, tokenize=False)
+    rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=generation_prompt, tokenize=False)
     pieces = []
     for mark in marks:
         before, found, rendered = rendered.partition(mark)

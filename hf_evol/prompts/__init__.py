@@ -1,1 +1,1 @@
-"""The words sent to models: a safe template and one file per scenario."""
+"""The words sent to models, one file per scenario, a safe template for them, and how to read the replies."""

@@ -134,7 +134,7 @@ class PairScorer:
 
 def make_pair(instruction: Any, output: Any, input: Any = None) -> Pair | None:
     """(Q, A), where Q is the instruction and, on a new line, the input where there is one; None if unusable."""
-    if not (input is None or isinstance(input, str)) or not _is_text(instruction):
+    if not (input is None or isinstance(input, str)) or not is_text(instruction):
         return None
     question = f"{instruction}\n{input}" if input else instruction
     return checked_pair([{"role": "user", "content": question}], output)
@@ -143,11 +143,12 @@ def make_pair(instruction: Any, output: Any, input: Any = None) -> Pair | None:
 def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
     """The pair, or None if there is no text before the answer or none in it."""
     texts = [turn["content"] for turn in turns]
-    fit = _is_text(answer) and all(isinstance(text, str) for text in texts) and any(text.strip() for text in texts)
+    fit = is_text(answer) and all(isinstance(text, str) for text in texts) and any(text.strip() for text in texts)
     return (turns, answer) if fit else None
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that holds anything and can be encoded."""
     try:
         return isinstance(value, str) and bool(value.strip()) and bool(value.encode())
     except UnicodeEncodeError:

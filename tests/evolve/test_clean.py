@@ -1,6 +1,6 @@
 import pytest
 
-from hf_evol.evolve.clean import clean_evolved, evolved_status, strip_thinking
+from hf_evol.evolve.clean import clean_evolved, evolved_status
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,3 @@ def test_legitimate_text_is_not_harmed(text):
 )
 def test_status(evolved, parent, status):
     assert evolved_status(evolved, parent) == status
-
-
-def test_thinking_block_is_dropped_from_responses():
-    assert strip_thinking("<think>\na\n</think>\n\nAnswer with </b> tags") == "Answer with </b> tags"

@@ -1,0 +1,79 @@
+"""Which of two responses is better, as a judge model sees it (paper, "Win / tie / lose")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hf_evol import columns as col
+from hf_evol.generation.base import Completion
+from hf_evol.prompts.judge import COMPARISON, task
+from hf_evol.prompts.replies import read_verdict
+from hf_evol.scoring.judged import JudgedTransform, answer, tasks
+from hf_evol.scoring.pairs import is_text
+from hf_evol.transform import Batch
+
+_TURNED: dict[str | None, str | None] = {"win": "lose", "tie": "tie", "lose": "win", None: None}
+
+
+@dataclass(frozen=True)
+class Judge(JudgedTransform):
+    """Ask a judge which of two responses to one instruction is better.
+
+    Judges favour a place, so each pair is shown in both orders (as in MT-Bench, arXiv:2306.05685); where the verdicts
+    differ, it is a tie.
+
+    Input columns:
+        ``instruction``, ``output_a``, ``output_b``; and, if there, ``input``.
+
+    Output columns:
+        ``verdict``: ``win`` (a is better), ``tie`` or ``lose``; null where there is none. ``verdict_orders``: the
+        verdicts with a shown first and with b shown first, both from a's point of view, null where unreadable.
+        ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict), ``invalid_input``
+        (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of either request).
+
+    Args:
+        model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.
+        max_new_tokens: for each of the two replies; 2,048 in the paper. A reply that is cut off is unreadable.
+        journal: True for the journal in the cache folder, False for none, or a file.
+
+    Raises:
+        ConfigError: a wrong argument, at construction.
+        ColumnError: a missing column.
+
+    Example:
+        >>> judged = hf_evol.map(pairs, Judge("Qwen/Qwen2.5-72B-Instruct"))  # doctest: +SKIP
+        >>> Counter(judged["verdict"])  # doctest: +SKIP
+    """
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.OUTPUT_A, col.OUTPUT_B)
+    output_columns: ClassVar[dict[str, Any]] = {
+        col.VERDICT: "string",
+        col.VERDICT_ORDERS: ["string"],
+        col.JUDGE_STATUS: "string",
+    }
+    label: ClassVar[str] = "Judge"
+
+    def apply(self, batch: Batch) -> Batch:
+        rows = zip(tasks(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True)
+        replies = self.ask([_prompts(*row) for row in rows])
+        results = [(None, [None, None], "invalid_input") if reply is None else _verdict(*reply) for reply in replies]
+        return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
+
+
+def _prompts(row: tuple[str, str | None] | None, a: Any, b: Any) -> tuple[str, str] | None:
+    if row is None or not is_text(a) or not is_text(b):
+        return None
+    text = task(*row)
+    return COMPARISON.fill(task=text, first=a, second=b), COMPARISON.fill(task=text, first=b, second=a)
+
+
+def _verdict(a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:
+    orders = [read_verdict(answer(a_first)), _TURNED[read_verdict(answer(b_first))]]
+    if error := a_first.error or b_first.error:
+        return None, orders, error
+    if None in orders:
+        return None, orders, "unreadable"
+    if orders[0] != orders[1]:
+        return "tie", orders, "disagreement"
+    return orders[0], orders, col.OK

@@ -1,0 +1,75 @@
+"""What transforms that ask a judge model share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_evol import columns as col
+from hf_evol import progress
+from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
+from hf_evol.generation.journal import open_journal
+from hf_evol.generation.models import ModelSpec
+from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.prompts.replies import strip_thinking
+from hf_evol.prompts.template import chat
+from hf_evol.scoring.pairs import is_text
+from hf_evol.transform import Batch, Transform
+
+Prompts = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class JudgedTransform(Transform):
+    """Asks a judge two questions about each row, greedily (paper, "Sampling")."""
+
+    model: str | ModelSpec | Engine
+    max_new_tokens: int = 2048
+    journal: bool | str | Path = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", as_engine(self.model))
+        self.sampling  # noqa: B018 - checks max_new_tokens now
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
+
+    @property
+    def passes(self) -> int:
+        return 2
+
+    def check(self) -> None:
+        self.model.check()
+
+    def identity(self) -> Any:
+        return self.model.identity()
+
+    def ask(self, rows: Sequence[Prompts | None]) -> list[tuple[Completion, Completion] | None]:
+        """Both answers to each row's prompts; None for a row without any."""
+        usable = [prompts for prompts in rows if prompts is not None]
+        chats = [chat(prompt) for prompts in usable for prompt in prompts]
+        keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
+        replies = iter(generate(self.model, chats, self.sampling, keys, open_journal(self.journal)))
+        progress.advance(2 * (len(rows) - len(usable)))
+        return [None if prompts is None else (next(replies), next(replies)) for prompts in rows]
+
+
+def tasks(batch: Batch) -> list[tuple[str, str | None] | None]:
+    """Each row's instruction and input; None where they are no text."""
+    instructions = batch[col.INSTRUCTION]
+    inputs = batch.get(col.INPUT, [None] * len(instructions))
+    return [
+        (text, extra) if _are_texts(text, extra) else None for text, extra in zip(instructions, inputs, strict=True)
+    ]
+
+
+def _are_texts(instruction: Any, extra: Any) -> bool:
+    return is_text(instruction) and (extra is None or isinstance(extra, str)) and is_text(instruction + (extra or ""))
+
+
+def answer(completion: Completion) -> str:
+    """What a judge says after its thinking; nothing if it failed, or was cut off and so may have gone on to differ."""
+    return strip_thinking(completion.text) if completion.finish_reason != "length" else ""

@@ -1,0 +1,30 @@
+"""What tests of transforms that ask a judge share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hf_evol.generation.base import Completion
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Says what is scripted for the first of the marks that the prompt holds, for what no tiny model can be made to say."""
+
+    script: tuple[tuple[str, str], ...]
+    name: str = "scripted"
+
+    def check(self):
+        pass
+
+    def identity(self):
+        return {"script": self.script}
+
+    def stream(self, chats, params, keys):
+        assert params.temperature == 0
+        for place, (turn,) in enumerate(chats):
+            said = next(reply for mark, reply in self.script if mark in turn["content"])
+            if said.startswith(("engine_error", "too_long")):
+                yield [(place, Completion("", "error", error=said))]
+            else:
+                yield [(place, Completion(said.removesuffix(" CUT"), "length" if said.endswith(" CUT") else "stop"))]

@@ -1,0 +1,223 @@
+"""Rewards are those of `transformers` itself, row by row, in any arrangement."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, Value
+from datasets.fingerprint import Hasher
+from scored_rows import ROWS, batch_of, unloadable
+from tiny_models import build_llama, build_tokenizer
+
+import hf_evol
+from hf_evol import columns as col
+from hf_evol.errors import ColumnError, ConfigError, ModelError
+from hf_evol.generation import models
+from hf_evol.generation.models import ModelSpec
+from hf_evol.prompts.evol_instruct import METHODS, Method
+from hf_evol.scoring import reward
+from hf_evol.scoring.reward import Reward
+
+PAD, END = 0, 3
+
+
+def build_classifier(folder, pad=PAD, labels=1, **tokenizer):
+    from transformers import LlamaForSequenceClassification
+
+    config = build_llama().config
+    config.num_labels, config.pad_token_id = labels, pad
+    torch.manual_seed(7)
+    LlamaForSequenceClassification(config).eval().save_pretrained(folder)
+    saved = build_tokenizer()
+    for name, value in tokenizer.items():
+        setattr(saved, name, value)
+    saved.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory):
+    return build_classifier(tmp_path_factory.mktemp("reward"))
+
+
+@pytest.fixture(scope="module", params=["padded", "no pad token", "left", "padded with the end", "out of range"])
+def any_reward_model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward")
+    settings = {
+        "padded": {}, "no pad token": {"pad": None, "pad_token": None}, "left": {"padding_side": "left"},
+        "padded with the end": {"pad": END, "pad_token": "<|end|>"}, "out of range": {"pad": -1},
+    }  # fmt: skip
+    return build_classifier(folder, **settings[request.param])
+
+
+def plainly(folder, chats):
+    """One row at a time, without padding."""
+    from transformers import AutoModelForSequenceClassification
+
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), build_tokenizer()
+    rewards = []
+    for user, assistant in chats:
+        ids = [1, *tokenizer(user, split_special_tokens=True)["input_ids"], END]
+        ids += [2, *tokenizer(assistant, split_special_tokens=True)["input_ids"], END]
+        with torch.no_grad():
+            rewards.append(model(torch.tensor([ids])).logits.item() if len(ids) <= 512 else None)
+    return rewards
+
+
+def close(rewards):
+    return [None if value is None else pytest.approx(value, rel=1e-4, abs=1e-5) for value in rewards]
+
+
+USABLE = [row for row in ROWS if row[0]]
+PLACES = [place for place, row in enumerate(ROWS) if row[0]]
+
+
+@pytest.mark.parametrize("budget", [None, 1, 70, 300])
+def test_rewards_are_those_of_the_library_row_by_row(any_reward_model, budget):
+    expected = plainly(any_reward_model, USABLE)
+    assert len({value for value in expected if value}) == len(set(USABLE)) - 1 and None in expected
+    data = Dataset.from_dict(batch_of(ROWS))
+    out = hf_evol.map(data, Reward(any_reward_model, batch_tokens=budget, journal=False))
+    assert [out[col.REWARD][place] for place in PLACES] == close(expected)
+    assert [out[col.REWARD_STATUS][place] for place in PLACES] == ["ok" if value else "too_long" for value in expected]
+    assert out[col.REWARD_STATUS][ROWS.index(("", "No question."))] == "invalid_input"
+    back = data.select(range(len(ROWS))[::-1])
+    turned = back.map(Reward(any_reward_model, batch_tokens=budget, journal=False), batched=True, batch_size=3)
+    assert turned[col.REWARD][::-1] == close(out[col.REWARD][:])
+    assert models.load_model(ModelSpec(any_reward_model), models.CLASSIFIER).config.pad_token_id in (PAD, END, None, -1)
+
+
+def test_input_belongs_to_the_user(reward_model):
+    rows = {"instruction": ["Sort."] * 4, "input": ["4 2", "", None, 3], "output": ["2 4"] * 4}
+    out = Reward(reward_model, journal=False)(rows)
+    with_input, without = plainly(reward_model, [("Sort.\n4 2", "2 4"), ("Sort.", "2 4")])
+    assert out[col.REWARD] == close([with_input, without, without, None])
+    assert out[col.REWARD_STATUS] == ["ok", "ok", "ok", "invalid_input"]
+
+
+def test_an_evolution_is_scored_as_the_answer_to_its_prompt(reward_model):
+    ways = (Method("deepen", "Deepen {instruction}"), Method("mine", "Do {instruction}"))
+    rows = {
+        "instruction": ["Harder {instruction}", "Rarer", "Same", "New", "x", None, "Harder"],
+        "parent_instruction": ["easy", "{how}", "Same", "old", None, "easy", "easy"],
+        "method": ["deepen", "mine", "deepen", "breadth", "deepen", "deepen", None],
+        "evol_status": ["ok", None, "unchanged", "ok", "ok", "ok", "ok"],
+    }
+    out = Reward(reward_model, of="evolution", methods=ways, journal=False)(rows)
+    expected = plainly(reward_model, [("Deepen easy", "Harder {instruction}"), ("Do {how}", "Rarer")])
+    assert out[col.REWARD] == close([*expected, None, None, None, None, None])
+    assert out[col.REWARD_STATUS] == ["ok", "ok", "not_evolved", "unknown_method", *["invalid_input"] * 3]
+
+
+def test_evolutions_of_a_real_run_are_scored(reward_model, tiny_model, seeds):
+    evolved = hf_evol.map(seeds, hf_evol.EvolInstruct(tiny_model, max_new_tokens=8, temperature=5.0, journal=False))
+    evolved = evolved.map(lambda row: {"evol_status": "ok", "instruction": row["history"][-1]["instruction"] or "x"})
+    scored = Reward(ModelSpec(reward_model), of="evolution", journal=False)(evolved[:])
+    chats = [(METHODS[row["method"]].prompt(row["parent_instruction"]), row["instruction"]) for row in evolved]
+    expected = plainly(reward_model, chats)
+    assert scored[col.REWARD] == close(expected) and any(expected)
+
+
+def test_a_second_run_is_read_from_the_journal(reward_model, tmp_path):
+    once = Reward(reward_model, journal=tmp_path / "journal")
+    expected = once(batch_of(ROWS))
+    again = Reward(reward_model, batch_tokens=1, journal=tmp_path / "journal")
+    with unloadable():
+        assert again(batch_of(USABLE[:5]))[col.REWARD] == [expected[col.REWARD][place] for place in PLACES[:5]]
+    other = Reward(
+        ModelSpec(reward_model, chat_template="{% for m in messages %}{{ m.content }}!{% endfor %}"),
+        journal=once.journal,
+    )
+    assert other(batch_of(ROWS[:1]))[col.REWARD] != expected[col.REWARD][:1]
+
+
+def test_rows_that_do_not_fit_into_memory(reward_model, monkeypatch):
+    expected = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))[col.REWARD]
+    monkeypatch.setattr(reward, "_budgets", {})
+    forward, sizes = reward._forward, []
+
+    def limited(model, sequences):
+        sizes.append(len(sequences) * max(map(len, sequences)))
+        if sizes[-1] > 90:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(model, sequences)
+
+    monkeypatch.setattr(reward, "_forward", limited)
+    out = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))
+    statuses = out[col.REWARD_STATUS]
+    assert "out_of_memory" in statuses and "ok" in statuses and len(sizes) < 20
+    assert out[col.REWARD] == close([v if s == "ok" else None for v, s in zip(expected, statuses, strict=True)])
+
+
+def test_other_errors_are_not_taken_for_memory(reward_model, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a shape is wrong")
+
+    monkeypatch.setattr(reward, "_forward", broken)
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        Reward(reward_model, journal=False)(batch_of(ROWS[:1]))
+
+
+def test_broken_weights_give_no_number(tmp_path):
+    from transformers import LlamaForSequenceClassification
+
+    folder = build_classifier(tmp_path)
+    model = LlamaForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.score.weight.fill_(float("nan"))
+    model.save_pretrained(folder)
+    out = Reward(folder, journal=False)(batch_of(ROWS[:2]))
+    assert out == {col.REWARD: [None, None], col.REWARD_STATUS: ["not_finite"] * 2}
+
+
+def test_models_that_give_no_reward(tiny_model, bos_model, reward_model, tmp_path):
+    data = Dataset.from_dict(batch_of(ROWS))
+    with unloadable("_load_model"):
+        with pytest.raises(ModelError, match="it has 2 outputs"):
+            hf_evol.map(data, Reward(tiny_model))
+        with pytest.raises(ModelError, match="it has 3 outputs"):
+            Reward(build_classifier(tmp_path / "several", labels=3), journal=False)(batch_of(ROWS))
+        with pytest.raises(ConfigError, match="has no chat template"):
+            hf_evol.map(data, Reward(build_classifier(tmp_path / "bare", chat_template=None)))
+        with pytest.raises(ConfigError, match="can't render two turns"):
+            hf_evol.map(data, Reward(ModelSpec(reward_model, chat_template="{{ raise_exception('no') }}")))
+        with pytest.raises(ModelError, match="leaves out"):
+            hf_evol.map(data, Reward(ModelSpec(reward_model, chat_template="{{ messages[0].content }}")))
+        with pytest.raises(ColumnError, match="'parent_instruction', 'method' not found"):
+            hf_evol.map(data, Reward(reward_model, of="evolution"))
+
+
+def test_a_head_that_was_never_trained(tiny_model, tmp_path):
+    """transformers makes one of random numbers, with a warning."""
+    models.load_model(ModelSpec(tiny_model)).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    config = Path(tmp_path, "config.json")
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"id2label": {"0": "reward"}, "label2id": {"reward": 0}})
+    )
+    with pytest.raises(ModelError, match=r"no trained classifier: its weights lack score\.weight"):
+        Reward(str(tmp_path), journal=False)(batch_of(ROWS))
+
+
+def test_columns_and_fingerprints(reward_model):
+    data = Dataset.from_dict(batch_of(ROWS[:4]))
+    scorer = Reward(reward_model, journal=False)
+    out = hf_evol.map(data, scorer)
+    assert out.features[col.REWARD] == Value("float64") and out.features[col.REWARD_STATUS] == Value("string")
+    assert pickle.loads(pickle.dumps(scorer)) == scorer
+    assert Hasher.hash(scorer) == Hasher.hash(Reward(reward_model, journal=False)) != Hasher.hash(Reward(reward_model))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"of": "prompt"}, "of must be"),
+        ({"batch_tokens": 0}, "batch_tokens must"),
+        ({"methods": "none"}, "Unknown method"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Reward("no-such-model", **settings)
