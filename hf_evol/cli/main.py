@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_evol.cli import autoif, cache, card, evolve, metric, optimize, push, respond, run, score, select
+from hf_evol.cli import autoif, cache, card, evolve, metric, optimize, push, recipe, respond, run, score, select
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 
@@ -28,6 +28,7 @@ app.command("score")(score.command)
 app.command("select")(select.command)
 app.command("card")(card.command)
 app.command("push")(push.command)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(metric.app, name="metric")
 app.add_typer(cache.app, name="cache")
 

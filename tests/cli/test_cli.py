@@ -12,7 +12,22 @@ import hf_evol
 from hf_evol.cli.main import main
 from hf_evol.recipe import Recipe
 
-COMMANDS = ["run", "evolve", "respond", "score", "select", "card", "push", "metric", "metric install", "metric path"]
+COMMANDS = [
+    "run",
+    "evolve",
+    "respond",
+    "score",
+    "select",
+    "card",
+    "push",
+    "recipe",
+    "metric",
+    "metric install",
+    "metric path",
+    "recipe trl",
+    "recipe llama-factory",
+    "recipe lighteval",
+]
 SHORT = ["--max-new-tokens", "8"]
 
 
@@ -60,7 +75,7 @@ def test_every_command_explains_itself(call, command):
         assert {"--" + name.replace("_", "-") for name in Recipe.__dataclass_fields__} <= shown
         assert {"--recipe", "--dry-run"} <= shown
     if not command:
-        assert all(name in said for name in COMMANDS[:8])
+        assert all(name in said for name in COMMANDS[:9])
 
 
 def test_the_short_help_flag_works(call):

@@ -1,0 +1,111 @@
+"""``hf-evol recipe``: configurations for trainers and for benchmarks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_evol.cli.options import quiet
+
+if TYPE_CHECKING:
+    from hf_evol.training.sets import TrainingSet
+
+app = typer.Typer(
+    help="Fine-tune a base model on evolved sets with the paper's settings, and evaluate it: what other tools need.",
+    no_args_is_help=True,
+)
+Sets = Annotated[list[str], typer.Argument(help="Folders that hf-evol run has written, or Hub names (user/name).")]
+Model = Annotated[str, typer.Option(help="The base model: a Hub name or folder.")]
+Output = Annotated[str, typer.Option(help="The folder to write to.")]
+ConfigName = Annotated[
+    str | None, typer.Option(help="The configuration of each set, if it has several; by default 'selected'.")
+]
+Gpus = Annotated[int, typer.Option(help="How many GPUs; with several, the model is sharded over them.")]
+BatchSize = Annotated[int, typer.Option(help="Rows that one GPU holds at once; the global batch is 64 in any case.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier recipe in the output folder.")]
+
+
+@app.command("trl")
+def trl(
+    sets: Sets,
+    model: Model,
+    output: Output,
+    config_name: ConfigName = None,
+    gpus: Gpus = 1,
+    per_device_batch_size: BatchSize = 4,
+    chat_template: Annotated[
+        str, typer.Option(help="plain, own (the base model's), a .jinja file, or a model to take it from.")
+    ] = "plain",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the rows and a configuration for `trl sft`, one of each set; only the set differs."""
+    quiet()
+    from hf_evol.training.sets import load_training_sets
+    from hf_evol.training.settings import FineTuning
+    from hf_evol.training.trainers import write_trl
+
+    tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
+    loaded = load_training_sets(sets, config_name)
+    _show_training(loaded, output, "trl", write_trl(loaded, tuning, output, overwrite=overwrite))
+
+
+@app.command("llama-factory")
+def llama_factory(
+    sets: Sets,
+    model: Model,
+    output: Output,
+    config_name: ConfigName = None,
+    gpus: Gpus = 1,
+    per_device_batch_size: BatchSize = 4,
+    chat_template: Annotated[
+        str, typer.Option(help="plain, own (the base model's), or the name of a template of LLaMA-Factory.")
+    ] = "plain",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the rows and a configuration for `llamafactory-cli train`, one of each set; only the set differs."""
+    quiet()
+    from hf_evol.training.sets import load_training_sets
+    from hf_evol.training.settings import FineTuning
+    from hf_evol.training.trainers import write_llama_factory
+
+    tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
+    loaded = load_training_sets(sets, config_name)
+    needs = "llamafactory" + (" and deepspeed" if gpus > 1 else "")
+    _show_training(loaded, output, needs, write_llama_factory(loaded, tuning, output, overwrite=overwrite))
+
+
+@app.command("lighteval")
+def lighteval(
+    models: Annotated[list[str], typer.Argument(help="Fine-tuned models: folders or Hub names.")],
+    output: Output,
+    batch_size: Annotated[int, typer.Option(help="Rows that are generated together.")] = 16,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write what evaluates models on IFEval, GSM8K, MATH, HumanEval and MBPP.
+
+    The last two, which lighteval does not have, are for lm-eval. It runs the code that the models write.
+    """
+    from hf_evol.training.evaluation import write_evaluation
+
+    commands = write_evaluation(models, output, overwrite=overwrite, batch_size=batch_size)
+    _show_commands(output, "lighteval[extended_tasks,math] and lm-eval[hf]", commands)
+    print("lm-eval runs code that the model has written: start it in a container that has nothing to lose.")
+
+
+def _show_training(sets: Sequence[TrainingSet], output: str, needs: str, commands: Sequence[str]) -> None:
+    for one in sets:
+        print(f"{one.name}: {len(one.rows):,} rows of {one.source} ({one.config})")
+    if len({len(one.rows) for one in sets}) > 1:
+        print("The sets differ in size, and so in training steps: hf_evol.equal_size makes two equal.")
+    _show_commands(output, needs, commands)
+    trained = shlex.join(f"{output.rstrip('/')}/{one.name}/model" for one in sets)
+    print(f"Then: hf-evol recipe lighteval {trained} --output {shlex.quote(output.rstrip('/') + '-evaluation')}")
+
+
+def _show_commands(output: str, needs: str, commands: Sequence[str]) -> None:
+    print(f"Next, in an environment with {needs}:")
+    for command in (f"cd {shlex.quote(output)}", *commands):
+        print(f"  {command}")
