@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _POSITION = re.compile(r"(\d+)\Z")
 
-_ROUND_RECORD = {"round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string"}
+_ROUND_RECORD = {
+    "round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string",
+    "n_prompt_tokens": "int32", "n_tokens": "int32",
+}  # fmt: skip
 
 
 def position(row_id: Any) -> int:
@@ -61,8 +64,8 @@ class EvolInstruct(Transform):
     Output columns:
         ``instruction`` (the last good one), ``parent_instruction`` (what the last round started from),
         ``seed_instruction``, ``round`` (rounds done), ``method`` and ``evol_status`` (of the last round),
-        ``evolver`` (the model's name), ``history`` (a list with round, method, parent, instruction and
-        status of every round). Where there is an ``output``, it becomes null, as it answers the seed, and
+        ``evolver`` (the model's name), ``history`` (a list with round, method, parent, instruction, status
+        and the numbers of prompt and generated tokens of every round). Where there is an ``output``, it becomes null, as it answers the seed, and
         is kept as ``seed_output``.
 
         ``evol_status`` is ``ok``, ``empty``, ``unchanged``, ``leak`` (words of the evolving prompt),
@@ -185,10 +188,10 @@ class EvolInstruct(Transform):
             if completion.finish_reason == "length":
                 status = "cut_off"
         row[col.ROUND] += 1
-        row[col.HISTORY] = [
-            *row[col.HISTORY],
-            {"round": row[col.ROUND], "method": method, "parent": parent, "instruction": text, "status": status},
-        ]
+        entry = {"round": row[col.ROUND], "method": method, "parent": parent, "instruction": text, "status": status}
+        for count in ("n_prompt_tokens", "n_tokens"):
+            entry[count] = getattr(completion, count) if completion is not None else 0
+        row[col.HISTORY] = [*row[col.HISTORY], entry]
         row |= {
             col.PARENT_INSTRUCTION: parent,
             col.METHOD: method,

@@ -58,6 +58,16 @@ nothing else.""",
 )
 
 
+# What two evolvers were asked of one seed, for a judge that compares what they made of it.
+REWRITING = Template(
+    """\
+Rewrite the prompt below into a somewhat harder one, or create a rarer one of its kind. It must stay reasonable, and people \
+must be able to understand and answer it.
+
+{instruction}"""
+)
+
+
 def task(instruction: str, input: str | None) -> str:
     """What a prompt says of one row: the instruction and, where there is one, the input."""
     return f"{instruction}\n\n### Input\n{input}" if input and input.strip() else instruction
