@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import re
 import socket
@@ -24,6 +25,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 TOKEN = "hf_TestTokenThatNobodyMaySee"
+SIGNATURE = "X-Amz-Signature=ThatNobodyMaySee"  # in the addresses that large files go to
 FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---", re.DOTALL)
 ALWAYS = 10**9
 
@@ -92,7 +94,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class HubServer:
-    """Use as a context manager. ``requests`` lists what was asked as ``"METHOD /path"``, ``tokens`` with what token."""
+    """Use as a context manager. ``requests`` lists what was asked as ``"METHOD /path"``, ``received`` the bytes that came
+    with each, ``tokens`` with what token."""
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -100,10 +103,12 @@ class HubServer:
         self.lfs_suffixes: tuple[str, ...] = (".parquet", ".png", ".safetensors")
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
+        self.received: list[int] = []
         self.waits: list[float] = []
         self.connections: set[socket.socket] = set()
         self._failures: list[list[Any]] = []
         self._actions: list[list[Any]] = []
+        self._halfway: list[list[Any]] = []
         self.lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -120,18 +125,29 @@ class HubServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def fail_next(self, path_fragment: str, status: int | str, times: int = ALWAYS) -> None:
-        """Answer the next requests whose path holds the fragment with a status, or with ``"reset"``."""
+        """Answer the next requests whose path holds the fragment with a status; or drop the connection, instead of
+        doing what was asked (``"reset"``) or of telling that it is done (``"lost"``)."""
         self._failures.append([path_fragment, status, times])
 
     def before_next(self, path_fragment: str, action: Callable[[], object], times: int = 1) -> None:
         """Do something, such as another person's commit, before the next requests whose path holds the fragment."""
         self._actions.append([path_fragment, action, times])
 
+    def at_half(self, path_fragment: str, action: Callable[[], object]) -> None:
+        """Do something when half of the next request whose path holds the fragment has come."""
+        self._halfway.append([path_fragment, action, 1])
+
     def heal(self) -> None:
         self._failures.clear()
 
     def act_before(self, path: str) -> None:
-        for entry in self._actions:
+        self._act(self._actions, path)
+
+    def act_halfway(self, path: str) -> None:
+        self._act(self._halfway, path)
+
+    def _act(self, actions: list[list[Any]], path: str) -> None:
+        for entry in actions:
             if entry[0] in path and entry[2] > 0:
                 entry[2] -= 1
                 entry[1]()
@@ -204,13 +220,17 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         with self.hub.lock:
             self.hub.requests.append(f"{self.command} {path}")
+            self.hub.received.append(len(body))
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
             self.hub.tokens.add(token)
             self.signed_in = token == TOKEN
             self.query = parse_qs(urlsplit(self.path).query)
             self.hub.act_before(path)
             failure = self.hub.failure_for(path)
-            if failure == "reset":
+            if failure in ("reset", "lost"):
+                if failure == "lost":
+                    self.wfile = io.BytesIO()
+                    self._route(urlsplit(self.path).path, body)
                 self._reset()
             elif failure is not None:
                 self._error(int(failure), message="Told to fail")
@@ -229,7 +249,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            half = self.rfile.read(length // 2)
+            self.hub.act_halfway(self.path)
+            return half + self.rfile.read(length - len(half))
         chunks = []
         while size := int(self.rfile.readline(), 16):
             chunks.append(self.rfile.read(size))
@@ -337,7 +360,7 @@ class _Handler(BaseHTTPRequestHandler):
         objects = json.loads(body)["objects"]
         for entry in objects:
             if entry["oid"] not in self.hub.objects:
-                entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-objects/{entry['oid']}"}}
+                entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-objects/{entry['oid']}?{SIGNATURE}"}}
         self._json({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, body: bytes, oid: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
+
+from hf_evol.cli.options import TERMINATED, quiet
 
 
 def command(
@@ -20,15 +23,18 @@ def command(
 ) -> None:
     """Upload a finished set to the Hub. A push that broke off goes on when repeated."""
     options = {"message": message, "revision": revision, "create_pr": create_pr}
-    if append:
-        from hf_evol.appending import append as add
-        from hf_evol.cli.options import quiet
-        from hf_evol.sources import load_seeds
+    try:
+        if append:
+            from hf_evol.appending import append as add
+            from hf_evol.sources import load_seeds
 
-        quiet()
-        url = add(load_seeds(folder), repo_id, **options)
-    else:
-        from hf_evol.hub.publish import publish
+            quiet()
+            url = add(load_seeds(folder), repo_id, **options)
+        else:
+            from hf_evol.hub.publish import publish
 
-        url = publish(folder, repo_id, private=private, **options)
+            url = publish(folder, repo_id, private=private, **options)
+    except KeyboardInterrupt as interrupt:
+        print("\nInterrupted. The same command goes on: files that the Hub has are not sent again.", file=sys.stderr)
+        raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
     print(f"On the Hub: {url}")

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 import yaml
@@ -21,7 +22,8 @@ _SIZES = (
 )  # fmt: skip
 
 _TAGS = {"evolved": ["evol-instruct", "ic-ifd"], "autoif": ["autoif", "verifiable-rewards"]}
-
+_WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
+_REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
 
 
@@ -42,12 +44,25 @@ def cell(text: Any) -> str:
     return _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], line)
 
 
+def commit(name: str, revision: str) -> str:
+    """A model's commit, as a short link where it is on the Hub: whole, it would push the table off the page."""
+    if not _REPO_ID.fullmatch(name) or not _COMMIT.fullmatch(revision):
+        return cell(revision)
+    return f"[{revision[:7]}](https://huggingface.co/{name}/tree/{revision})"
+
+
 def fenced(text: Any, language: str = "text") -> str:
     """Text as a fenced block whose fence is longer than any run of backticks in it."""
     body = without_marks(visible(text))
     longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{body}\n{fence}"
+
+
+def wrapped(text: Any) -> str:
+    """Text with its long lines broken at spaces, as a fenced block shows no more of a line than fits on the page."""
+    lines = visible(text).split("\n")
+    return "\n".join(part for line in lines for part in (_WRAP.wrap(line) if len(line) > _WRAP.width else [line]))
 
 
 def number(value: float | None) -> str:
@@ -80,7 +95,9 @@ def build_card(
     context = {
         "p": provenance,
         "cell": cell,
+        "commit": commit,
         "fenced": fenced,
+        "wrapped": wrapped,
         "number": number,
         "interval": interval,
         "human": human_number,

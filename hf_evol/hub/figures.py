@@ -38,6 +38,7 @@ def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
         axes.axvline(float(np.median(values)), color=colour, linewidth=1.5, linestyle=":")
     axes.set_xlabel("IC-IFD (dotted: median)")
     axes.set_ylabel("rows")
+    axes.yaxis.get_major_locator().set_params(integer=True)  # rows are whole
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(path, facecolor="white", metadata={"Software": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hf_evol.hub.merge import merge_cards
 
 _TRIES = 4
 _STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
+_NO_RIGHT = (401, 403, 404)  # 404: that of a private dataset of others, too
+_SIGN_IN = " Sign in with `hf auth login` if the token is missing or may not write."
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -77,18 +80,44 @@ def publish(
         )
     except HubError:
         raise
-    except (OSError, HTTPError, RuntimeError, ValueError) as error:
-        lines = str(error.__cause__ if isinstance(error, RuntimeError) else error).strip().splitlines()
+    except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
         again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
         again += ["--message", message] if message else []
         again += ["--revision", revision] if revision else []
         again += ["--create-pr"] if create_pr else []
         raise HubError(
-            f"The push to {repo_id!r} did not finish: {lines[0] if lines else type(error).__name__} "
-            f"Sign in with `hf auth login` if the token is missing or may not write. The set in {str(folder)!r} is "
-            f"untouched; go on with: {shlex.join(again)}"
+            f"The push to {repo_id!r} did not finish: {_reason(error)} The set in {str(folder)!r} is untouched; go on "
+            f"with: {shlex.join(again)}"
         ) from error
     return commit.pr_url or str(url)
+
+
+def _reason(error: BaseException) -> str:
+    """What the Hub said, or why it was not heard, in one line; and to sign in, where that may help."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, HfHubHTTPError):
+        said, status = " ".join((error.server_message or "").split())[:300].rstrip("."), error.response.status_code
+        text = (
+            f"{status} {error.response.reason_phrase} for {_asked(error.response.request)}{': ' if said else ''}{said}"
+        )
+        return f"{text}.{_SIGN_IN if status in _NO_RIGHT else ''}"
+    if isinstance(error, HTTPError):
+        with suppress(RuntimeError):  # it may know of no request
+            return f"No answer to {_asked(error.request)}: {text}."
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
+        return f"The published card could not be fetched. {_reason(error.__cause__)}"
+    if isinstance(error, RuntimeError) and error.__cause__:  # names the file
+        return f"{text}. {_reason(error.__cause__)}"
+    if isinstance(error, KeyError):
+        return f"The Hub's answer lacks {text}."
+    return f"{text}."
+
+
+def _asked(request: Any) -> str:
+    """The request without the address's query, which is a signature where files are uploaded."""
+    return f"{request.method} {request.url.host}{request.url.path}"
 
 
 def _commit(

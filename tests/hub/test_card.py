@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from hf_evol.hub.card import build_card, card_data, cell, fenced, size_category, template_path, visible
+from hf_evol.hub.card import build_card, card_data, cell, commit, fenced, size_category, template_path, visible, wrapped
 
 HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n---\n# Title\n[x](y) {{ 7*7 }} {% raw %} `c` \x1b[31m\u202eevil\x00"
 
@@ -103,10 +103,12 @@ round_1 = load_dataset("user/evolved", "round_1", split="train")
 
 ## Models
 
-| Role | Model | Parameters | Counted how | Revision | Precision | Licence |
-| --- | --- | ---: | --- | --- | --- | --- |
-| evolver | tiny | 5,065,472 | counted | local files | float32 | apache-2.0 |
-| scorer | user/other (adapter of user/base) | unknown | unknown | local files | float32 | unknown |
+| Role | Model | Parameters | Revision | Precision | Licence |
+| --- | --- | ---: | --- | --- | --- |
+| evolver | tiny | 5,065,472 | local files | float32 | apache-2.0 |
+| scorer | user/other (adapter of user/base) | unknown | local files | float32 | unknown |
+
+Where the numbers of parameters come from: counted (evolver); unknown (scorer).
 
 ## Source
 
@@ -138,13 +140,15 @@ Why rows were left out:
 
 IFD is L(A \\| Q) / L(A), and IC-IFD is IFD / L(Q), with L the mean cross-entropy per token under the scorer, by the convention `paper` of hf_evol; higher means that the row teaches more. Intervals are 95 % bootstrap intervals of the mean.
 
-| Round | Score | Rows | Without a score | Mean | Interval | 1st quartile | Median | 3rd quartile |
-| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| 1 | IFD | 7 | 1 | 0.5123 | 0.48 to 0.5432 | 0.4 | 0.5 | – |
+| Round | Score | Rows | Mean | Interval | 25 % | Median | 75 % |
+| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| 1 | IFD | 7 | 0.5123 | 0.48 to 0.5432 | 0.4 | 0.5 | – |
 
 ![Histogram](figures/ic_ifd.png)
 
 ## Examples
+
+Long lines are broken here, and only here.
 
 <details>
 <summary>Example 1: round 1, method constraint, IC-IFD 0.5</summary>
@@ -248,7 +252,7 @@ def test_hostile_text_stays_inside():
     assert not {"\x1b", "\x00", "\u202e"} & set(card.text)
     assert "\n# Title" not in body and "\n---\n" not in body
     rows = [line for line in body.splitlines() if line.startswith("| evolver")]
-    assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+    assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 7
 
 
 @pytest.mark.parametrize(
@@ -263,6 +267,24 @@ def test_escapes():
     assert cell("a|b\nc <i> *x* &amp;") == r"a\|b c &lt;i&gt; \*x\* &amp;amp;"
     assert fenced("x ```` y") == "`````text\nx ```` y\n`````"
     assert visible("a\tb\nc\r\x07👋🏽 مرحبا") == "a\tb\nc👋🏽 مرحبا"
+
+
+def test_commits_are_short_links_to_the_hub():
+    sha = "0123456789abcdef" * 2 + "01234567"
+    assert commit("user/model-0.5B", sha) == f"[0123456](https://huggingface.co/user/model-0.5B/tree/{sha})"
+    assert commit("user/model", "local files") == "local files"
+    assert commit("user/model", "a_branch") == r"a\_branch"
+    for name in ("folder", "user/mo)del", "user/model/more", "user/mod el", "user/model\n", "embedded"):
+        assert commit(name, sha) == sha
+
+
+def test_long_lines_are_broken_at_spaces_and_nowhere_else():
+    text = "    indented\n" + "word " * 30 + "\n\n" + "x" * 100 + "\nself-made " + "y" * 80 + "\n"
+    lines = wrapped(text).split("\n")
+    assert lines[0] == "    indented" and "x" * 100 in lines and lines[-1] == ""
+    assert max(len(line) for line in lines if "x" not in line) <= 88
+    assert wrapped(text).split() == text.split()
+    assert wrapped("short\tlines  stay \n as they are") == "short\tlines  stay \n as they are"
 
 
 def test_unknown_size_is_not_guessed():

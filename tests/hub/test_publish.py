@@ -1,12 +1,16 @@
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from hub_server import TOKEN
+from hub_server import SIGNATURE, TOKEN
 from huggingface_hub import HfApi
 
 from hf_evol.errors import ConfigError, HubError, OutputError
@@ -128,7 +132,68 @@ def _check_message(error, folder):
     assert str(folder) in message
     assert REPO in message
     assert TOKEN not in message
+    assert SIGNATURE not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("place", ["/resolve/", *PLACES])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_the_message_holds_what_the_hub_said(hub, finished, place, status):
+    hub.add_repo("dataset", REPO, {"README.md": b"# Theirs\n"} if place == "/resolve/" else {})
+    hub.fail_next(place, status)
+    if place == "/repos/create" and status in (401, 403):  # the dataset is there, so nothing need be created
+        publish(finished, REPO)
+        return
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    message = str(caught.value)
+    assert re.search(
+        rf"did not finish: .*{status} [A-Z][A-Za-z ]+ for [A-Z]+ [^ ]*{place}[^ ]*: Told to fail\.", message
+    )
+    assert ("hf auth login" in message) == (status in (401, 403, 404))
+    assert ("'data/train.parquet'" in message or "'histogram.png'" in message) == (place == "/lfs-objects/")
+
+
+@pytest.mark.parametrize("place", ["/resolve/", *PLACES])
+def test_the_message_says_what_got_no_answer(hub, finished, place):
+    hub.add_repo("dataset", REPO, {"README.md": b"# Theirs\n"})
+    hub.fail_next(place, "reset")
+    with pytest.raises(HubError, match=rf"did not finish: .*No answer to [A-Z]+ [^ ]*{place}[^ ]*: ") as caught:
+        publish(finished, REPO)
+    assert "hf auth login" not in str(caught.value)
+
+
+def test_a_conflict_without_the_address_of_the_dataset(hub, finished):
+    hub.fail_next("/repos/create", 409)
+    with pytest.raises(HubError, match="The Hub's answer lacks 'url'") as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, finished):
+    hub.fail_next("/commit/", "lost")
+    with pytest.raises(HubError) as caught:
+        publish(finished, REPO)
+    _check_message(caught.value, finished)
+    hub.heal()
+    sent = len(hub.requests)
+    publish(finished, REPO)
+    assert len(hub.repos["dataset", REPO].commits) == 2
+    assert not [request for request in hub.requests[sent:] if "/lfs-objects/" in request or "/commit/" in request]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_push_goes_on_when_repeated(hub, finished, tmp_path, sent, code):
+    env = os.environ | hub.environment() | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "hf_evol.cli.main", "push", str(finished), REPO]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    hub.before_next("/lfs-objects/", lambda: process.send_signal(sent))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Interrupted. The same command goes on" in errors and "Traceback" not in errors
+    assert len(hub.repos["dataset", REPO].commits) == 1
+    publish(finished, REPO)
+    assert hub.repos["dataset", REPO].files == content(finished)
 
 
 def test_large_files_that_arrived_are_not_sent_again(hub, finished):
