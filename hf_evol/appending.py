@@ -13,7 +13,7 @@ from hf_evol import columns as col
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.hub.provenance import describe_model, library_versions
-from hf_evol.hub.publish import check_repo_id, publish
+from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.recipe import FILE_FORMATS, public_name
 from hf_evol.result import Round, evolution_reasons, part, response_reasons, set_columns, write_card, write_set
 from hf_evol.selection import select
@@ -113,7 +113,7 @@ def append(
 def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """The published provenance, and the commit that it is of."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
     api = HfApi()
     try:
@@ -123,11 +123,12 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         if record.get("kind") != "evolved":
             raise ValueError("its provenance.json is not of a run")
         return record, head
-    except (OSError, HTTPError, ValueError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, ValueError) as error:
         raise HubError(
-            f"There is no set of hf_evol to append to at {repo_id!r}: {line} Publish a first one with hf-evol push."
+            f"There is no set of hf_evol to append to at {repo_id!r}. {why(error)} Publish a first one with hf-evol push."
         ) from error
+    except (OSError, HTTPError) as error:
+        raise HubError(f"What is published at {repo_id!r} can't be read. {why(error)} Nothing was changed.") from error
 
 
 def _configs(record: dict[str, Any], repo_id: str, head: str) -> dict[str, Dataset]:

@@ -81,18 +81,22 @@ def publish(
     except HubError:
         raise
     except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
+        if parent is not None:  # the folder is a passing one
+            raise HubError(
+                f"The push to {repo_id!r} did not finish: {why(error)} Nothing was changed there; append the rows again."
+            ) from error
         again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
         again += ["--message", message] if message else []
         again += ["--revision", revision] if revision else []
         again += ["--create-pr"] if create_pr else []
         raise HubError(
-            f"The push to {repo_id!r} did not finish: {_reason(error)} The set in {str(folder)!r} is untouched; go on "
+            f"The push to {repo_id!r} did not finish: {why(error)} The set in {str(folder)!r} is untouched; go on "
             f"with: {shlex.join(again)}"
         ) from error
     return commit.pr_url or str(url)
 
 
-def _reason(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     """What the Hub said, or why it was not heard, in one line; and to sign in, where that may help."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
@@ -107,9 +111,9 @@ def _reason(error: BaseException) -> str:
         with suppress(RuntimeError):  # it may know of no request
             return f"No answer to {_asked(error.request)}: {text}."
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
-        return f"The published card could not be fetched. {_reason(error.__cause__)}"
+        return f"The published card could not be fetched. {why(error.__cause__)}"
     if isinstance(error, RuntimeError) and error.__cause__:  # names the file
-        return f"{text}. {_reason(error.__cause__)}"
+        return f"{text}. {why(error.__cause__)}"
     if isinstance(error, KeyError):
         return f"The Hub's answer lacks {text}."
     return f"{text}."

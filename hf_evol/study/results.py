@@ -110,16 +110,20 @@ def _levels(by_set: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any
     return entries
 
 
-def _yields(
-    by_set: dict[tuple[str, int], dict[str, Any]], labels: Sequence[str], rounds: int
-) -> list[dict[str, Any]]:
+def _yields(by_set: dict[tuple[str, int], dict[str, Any]], labels: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     entries = []
     for label in labels:
         for number in range(1, rounds + 1):
             statuses = Counter(row[STATUS] for row in by_set.get((label, number), {}).values())
             lost = {reason: count for reason, count in statuses.most_common() if reason != col.OK}
             entries.append(
-                {"evolver": label, "round": number, "rows_in": statuses.total(), "ok": statuses[col.OK], "dropped": lost}
+                {
+                    "evolver": label,
+                    "round": number,
+                    "rows_in": statuses.total(),
+                    "ok": statuses[col.OK],
+                    "dropped": lost,
+                }
             )
     return entries
 

@@ -139,3 +139,15 @@ def test_on_the_command_line(published, tmp_path, monkeypatch):
     assert main(["score", "--dataset", "r", *model, "--output", "s"]) == 0
     assert main(["push", "s", REPO, "--append"]) == 0
     assert len(loaded("round_3"))
+
+
+@pytest.mark.parametrize("place", ["/resolve/", "/commit/"])
+def test_a_hub_that_fails_is_not_an_empty_one(published, hub, place):
+    rows, commits = third_round(), len(published.commits)
+    hub.fail_next(f"{REPO}{place}", 503)
+    with pytest.raises(HubError, match="503") as caught:
+        hf_evol.append(rows, REPO)
+    assert "/tmp" not in str(caught.value) and "no set" not in str(caught.value)
+    hub.heal()
+    hf_evol.append(rows, REPO)
+    assert len(published.commits) == commits + 1
