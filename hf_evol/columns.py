@@ -64,6 +64,16 @@ VERDICT = "verdict"
 VERDICT_ORDERS = "verdict_orders"
 JUDGE_STATUS = "judge_status"
 
+TOP1_PROBS = "top1_probs"
+TOP1_MEAN = "top1_mean"
+ENTROPY_MEAN = "entropy_mean"
+SHARE_OVER_90 = "share_over_90"
+CONFIDENCE_STATUS = "confidence_status"
+
+EMBEDDING = "embedding"
+EMBEDDING_STATUS = "embedding_status"
+MND = "mnd"
+
 OK = "ok"  # the value of a status column where nothing went wrong
 KEPT = "kept"  # the value of the elimination column where no rule applied
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol.errors import ConfigError, ModelError, require_extra
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
@@ -212,9 +213,36 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
     return (model if placed else model.to(spec.device)).eval()
 
 
+def load_embedder(spec: ModelSpec) -> SentenceTransformer:
+    """The sentence-transformers model on its device; loaded at the first call in this process."""
+    _calm_worker(os.getpid())
+    return _load_embedder(replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None))
+
+
+@cache
+def _load_embedder(spec: ModelSpec) -> SentenceTransformer:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    dtype = precision(spec)
+    try:
+        model = SentenceTransformer(
+            spec.path,
+            revision=spec.revision,
+            device=spec.device,
+            trust_remote_code=spec.trust_remote_code,
+            model_kwargs={"dtype": dtype if dtype == "auto" else getattr(torch, dtype)} | spec.loading_options,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _model_error(spec, "weights", error) from error
+    model.tokenizer.split_special_tokens = True  # those inside a text count as ordinary characters, as everywhere here
+    return model.eval()
+
+
 def release() -> None:
     """Forget every loaded model, so that the next stage has the memory."""
     _load_model.cache_clear()
+    _load_embedder.cache_clear()
     gc.collect()
     import torch
 

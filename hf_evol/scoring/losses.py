@@ -72,7 +72,7 @@ def mean_losses(
             work.append((sequences[place], new))
     missing = dict(waiting)
     yield [(place, [known[key] for key in keys[place]]) for place, count in missing.items() if not count]
-    for results in _batches(model, parts, work, batch_tokens):
+    for results in batches(model, parts, work, batch_tokens, LossBatch):
         finished = []
         for key, loss in results:
             known[key] = loss
@@ -83,7 +83,7 @@ def mean_losses(
         yield finished
 
 
-Work = tuple[TokenSpans, list[tuple[bytes, tuple[Span, ...]]]]
+Work = tuple[TokenSpans, list[tuple[Any, tuple[Span, ...]]]]  # with a key for each of the parts
 
 
 def _end(spans: tuple[Span, ...]) -> int:
@@ -94,17 +94,20 @@ def _key(ids: np.ndarray, spans: tuple[Span, ...]) -> bytes:
     return hashlib.blake2b(ids[: _end(spans)].tobytes() + repr(spans).encode(), digest_size=16).digest()
 
 
-def _batches(
-    model: Any, parts: SplitModel, work: list[Work], batch_tokens: int | None
-) -> Iterator[list[tuple[bytes, Loss]]]:
-    """Run sequences, longest first. While a GPU works on one batch, the next is made ready."""
-    under_way: _Batch | None = None
+def batches(
+    model: Any, parts: SplitModel, work: list[Work], batch_tokens: int | None, kind: type[Batch]
+) -> Iterator[list[tuple[Any, Any]]]:
+    """Run sequences, longest first, and yield what ``kind`` says of their parts, or `OUT_OF_MEMORY`, by key.
+
+    While a GPU works on one batch, the next is made ready.
+    """
+    under_way: Batch | None = None
     while work:
         wanted = batch_tokens or token_budget(model)
         budget = min(wanted, _budgets.get(model, wanted))
         longest = max(1, len(work[0][0].ids))
         count = max(1, min(budget, parts.max_tokens or budget) // longest)
-        batch = _launch(parts, work[:count])
+        batch = _launch(kind, parts, work[:count])
         if under_way:
             yield under_way.results()
         under_way = batch
@@ -128,17 +131,17 @@ def _shortened(work: Work) -> Iterator[Work]:
             yield TokenSpans(sequence.ids[:end], (spans,)), [(key, spans)]
 
 
-def _launch(parts: SplitModel, work: list[Work]) -> _Batch | None:
+def _launch(kind: type[Batch], parts: SplitModel, work: list[Work]) -> Batch | None:
     """A batch under way, or None if memory ran out; what it held is free again then."""
     try:
-        return _Batch(parts, work)
+        return kind(parts, work)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not models.is_out_of_memory(error):
             raise
         return None
 
 
-class _Batch:
+class Batch:
     """One forward pass, under way on a GPU until `results` waits for it."""
 
     def __init__(self, parts: SplitModel, work: list[Work]) -> None:
@@ -156,15 +159,30 @@ class _Batch:
                 self.keys.append(key)
                 self.counts.append(sum(map(len, at)))
                 rows.append(np.full(self.counts[-1], row))
-        self.losses: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
         if sum(self.counts):
-            self.losses = parts.losses(ids, np.concatenate(rows), np.concatenate(positions))
+            self.values = self.measure(parts, ids, np.concatenate(rows), np.concatenate(positions))
+
+    def measure(self, parts: SplitModel, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        """A value, or some, for each of the positions."""
+        raise NotImplementedError
+
+    def results(self) -> list[tuple[Any, Any]]:
+        """For each part its key, and what is made of its values."""
+        raise NotImplementedError
+
+
+class LossBatch(Batch):
+    """Mean losses."""
+
+    def measure(self, parts: SplitModel, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        return parts.losses(ids, rows, positions)
 
     def results(self) -> list[tuple[bytes, Loss]]:
         import numpy as np
 
         owners = np.repeat(np.arange(len(self.keys)), self.counts)
-        losses = np.zeros(0) if self.losses is None else self.losses.double().cpu().numpy()
+        losses = np.zeros(0) if self.values is None else self.values.double().cpu().numpy()
         sums = np.bincount(owners, weights=losses, minlength=len(self.keys))
         return [
             (key, float(total) / count if count else None)

@@ -1,8 +1,8 @@
-"""Cross-entropy of chosen tokens under a causal language model, with the head run on those positions alone."""
+"""What a causal language model says about chosen tokens, with the head run on those positions alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -73,6 +73,22 @@ class SplitModel:
             rows: of each wanted token, its sequence.
             positions: of each wanted token, its position, from 1 on; the first token is never predicted.
         """
+        return self._measure(self._losses, ids, rows, positions)
+
+    def confidences(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        """Of what is predicted for each position: the probability of the most probable token, and the entropy in nats.
+
+        As `losses` otherwise; of shape (positions, 2).
+        """
+        return self._measure(self._confidences, ids, rows, positions)
+
+    def _measure(
+        self,
+        of_states: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        ids: np.ndarray,
+        rows: np.ndarray,
+        positions: np.ndarray,
+    ) -> torch.Tensor:
         import torch
 
         tokens = torch.from_numpy(ids).to(self.device)
@@ -80,7 +96,7 @@ class SplitModel:
         with torch.inference_mode():
             states = self._states(tokens)
             parts = [
-                self._losses(states[row, position - 1], tokens[row, position]).to(self.device)
+                of_states(states[row, position - 1], tokens[row, position]).to(self.device)
                 for row, position in zip(where[0].split(self._block[0]), where[1].split(self._block[0]), strict=True)
             ]
             return torch.cat(parts)
@@ -110,6 +126,25 @@ class SplitModel:
             sums.append(logits.sub_(highest).exp_().sum(-1).log_().add_(highest[:, 0]))
             start += width
         return torch.logsumexp(torch.stack(sums), 0) - chosen
+
+    def _confidences(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """From each block's highest logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
+        import torch
+
+        blocks = []
+        for logits in self._logits(states):
+            highest = logits.amax(-1)
+            # exp(-100) is nothing in float32, while minus infinity times 0, for a token that is ruled out, is no number.
+            below = logits.sub_(highest[:, None]).clamp_(min=-100)
+            weights = below.exp()
+            blocks.append(torch.stack([highest, weights.sum(-1), weights.mul_(below).sum(-1)]))
+        highest, sums, moments = torch.stack(blocks, 1)
+        top = highest.amax(0)
+        below = highest - top
+        weights = below.exp()
+        total = (weights * sums).sum(0)
+        moment = (weights * (moments + below.clamp(min=-100) * sums)).sum(0)
+        return torch.stack([1 / total, (total.log() - moment / total).clamp(min=0)], -1)
 
     def _logits(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
         """Blocks of the logits, in float32, along the vocabulary."""

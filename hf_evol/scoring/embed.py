@@ -1,0 +1,121 @@
+"""Sentence embeddings of instructions (paper, "Diversity")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_evol import columns as col
+from hf_evol import progress
+from hf_evol.errors import ConfigError, require_extra
+from hf_evol.generation import models
+from hf_evol.generation.models import ModelSpec
+from hf_evol.scoring.pairs import is_text
+from hf_evol.transform import Batch, Transform
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TRUNCATED = "truncated"  # embedded, by a part of the text
+
+
+@dataclass(frozen=True)
+class Embed(Transform):
+    r"""Embed each row's instruction and, on a new line, its input, with sentence-transformers.
+
+    The vectors are the model's own: those of the default, which is the paper's, are of unit length. Special tokens
+    written inside a text, such as ``<s>``, count as ordinary characters. Batching changes a number by rounding alone.
+
+    Input columns:
+        ``instruction``; and, if there, ``input``.
+
+    Output columns:
+        ``embedding`` (a list of float32) and ``embedding_status``: ``ok``, ``truncated`` (embedded by its first tokens,
+        as the text is longer than the model takes: 384 tokens with the default), or why the embedding is null:
+        ``invalid_input`` (no text) or ``not_finite``.
+
+    Args:
+        model: a Hub id, a folder or a `ModelSpec`.
+        batch_size: texts embedded together; sorted by length before. Halved when memory runs out.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed; at construction.
+        ConfigError: a wrong argument, at construction.
+        ColumnError: a missing column.
+        ModelError: the model can't be found.
+
+    Example:
+        >>> embedded = hf_evol.map(evolved, Embed())  # doctest: +SKIP
+        >>> with_mnd, summary = hf_evol.diversity(embedded)  # doctest: +SKIP
+    """
+
+    model: str | ModelSpec = "sentence-transformers/all-mpnet-base-v2"
+    batch_size: int = 64
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
+    output_columns: ClassVar[dict[str, Any]] = {col.EMBEDDING: ["float32"], col.EMBEDDING_STATUS: "string"}
+    label: ClassVar[str] = "Embed"
+
+    def __post_init__(self) -> None:
+        require_extra("sentence_transformers", "embeddings", "Embed")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
+        object.__setattr__(self, "model", models.as_spec(self.model))
+
+    def check(self) -> None:
+        models.load_config(self.model)
+        models.check_device(self.model)
+
+    def identity(self) -> Any:
+        return models.weights_identity(self.model) | {"dtype": models.precision(self.model)}
+
+    def apply(self, batch: Batch) -> Batch:
+        texts = texts_of(batch)
+        known: dict[str, tuple[Any, str]] = {}
+        if distinct := sorted({text for text in texts if text is not None}):  # equal texts, equal vectors
+            self.check()
+            known = dict(zip(distinct, self._embed(distinct), strict=True))
+        progress.advance(len(texts))
+        results = [(None, "invalid_input") if text is None else known[text] for text in texts]
+        return {
+            col.EMBEDDING: [vector for vector, _ in results],
+            col.EMBEDDING_STATUS: [status for _, status in results],
+        }
+
+    def _embed(self, texts: list[str]) -> list[tuple[np.ndarray | None, str]]:
+        import numpy as np
+
+        model = models.load_embedder(self.model)
+        lengths = [len(ids) for ids in model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+        vectors = _encode(model, texts, min(self.batch_size, len(texts)))
+        finite = np.isfinite(vectors).all(-1)
+        return [
+            (vector, TRUNCATED if length > model.max_seq_length else col.OK) if usable else (None, "not_finite")
+            for vector, usable, length in zip(vectors, finite, lengths, strict=True)
+        ]
+
+
+def _encode(model: Any, texts: list[str], batch_size: int) -> np.ndarray:
+    import numpy as np
+
+    try:
+        return model.encode(texts, batch_size=batch_size, show_progress_bar=False).astype(np.float32)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not models.is_out_of_memory(error) or batch_size == 1:
+            raise
+    return _encode(model, texts, batch_size // 2)
+
+
+def texts_of(batch: dict[str, Sequence[Any]]) -> list[str | None]:
+    r"""Instruction + "\n" + input of each row, the instruction alone where there is no input; None if unusable."""
+    instructions = batch[col.INSTRUCTION]
+    inputs = batch.get(col.INPUT, [None] * len(instructions))
+    return [_text(*row) for row in zip(instructions, inputs, strict=True)]
+
+
+def _text(instruction: Any, input: Any) -> str | None:
+    if not is_text(instruction) or not (input is None or isinstance(input, str)):
+        return None
+    text = f"{instruction}\n{input}" if input else instruction
+    return text if is_text(text) else None
