@@ -27,11 +27,24 @@ if TYPE_CHECKING:
 
     from hf_evol.generation.models import ModelSpec
 
-_MARK = re.compile(r"\s*(?:[*_]{0,2}(?:[-•+–*]|\(?\d{1,3}[.):]|#\d{1,3}[.):]?)[*_]{0,2})\s+")
-_BOLD = re.compile(r"(?<!\w)(\*\*|__)(.+?)\1(?!\w)")
+_NUMBER = r"(?:\(?\d{1,3}(?:[.):]|\\\.)|#\d{1,3}[.):]?)"
+_SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\s+"
+_UNSPACED = r"[•◦▪●‣·]\s*|\d{1,3}(?:、\s*|[.)](?=[^\W\d_]))"
+_MARK = re.compile(rf"\A\s*(?:{_SPACED}|{_UNSPACED})")
+_BOLD_MARK = re.compile(rf"\A\s*(\*\*|__)({_NUMBER})\s+(?=.*\1)")  # "**1. Title**: rest"
+_BOLD = re.compile(r"(\*\*|__)(.+?)\1(?!\w)")
 _QUOTES = {'"': '"', "“": "”", "`": "`"}
 _LEAST_WORDS, _MOST_WORDS = 3, 60  # shorter is no instruction, longer is no single one
 _NEAR = 0.8  # share of words in common, of all words of both
+_UNSPACED_SCRIPTS = r"\u3040-\u30ff\u3400-\u9fff"  # Japanese and Chinese: each character counts as a word
+_WORD = re.compile(rf"[{_UNSPACED_SCRIPTS}]|[^\W{_UNSPACED_SCRIPTS}]+")
+# What makes two constraints different ones, however alike their other words: numbers, quoted texts, letters, opposites.
+_DECISIVE = re.compile(
+    r"\d+(?:[.,]\d+)?|\"[^\"]*\"|“[^”]*”|`[^`]*`|‘[^’]*’(?!\w)|«[^»]*»|「[^」]*」|(?<!\w)'[^']*'(?!\w)|(?<=\bletter )\w\b|"
+    r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|fifty|hundred|once|twice|single|double|"
+    r"first|second|third|last|least|most|minimum|maximum|more|fewer|less|than|begins?|starts?|ends?|before|after|not|no|"
+    r"never|without|odd|even|upper|lower|uppercase|lowercase)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class Augment(Transform):
             lines = read_list(reply)
             if completion.finish_reason == "length":
                 lines = lines[:-1]
-            refused = is_refusal(reply) and len(lines) < 2
+            refused = is_refusal(reply) and not any(map(_MARK.match, reply.splitlines()))
             status = completion.error or ("refusal" if refused else col.OK if lines else "empty")
             lists.append(lines if status == col.OK else [])
             statuses.append(status)
@@ -117,16 +130,26 @@ def augment_requests(n: int) -> Dataset:
 def read_list(reply: str) -> list[str]:
     """The items of a list as models write them: bullets, numbers, bold, or plain lines, one item a line.
 
-    Where some lines bear a list's mark, only those count; a line that goes on from a marked one does not.
+    Where some lines bear a list's mark, only those count; a line that goes on from a marked one does not. Fences and
+    rules are no items. Bold at an item's beginning is taken off, as that is the list's; elsewhere it may be what the
+    item is about.
 
     Example:
         >>> read_list('Sure, here are some:\\n1. **Use no commas.**\\n2) Write "STOP" after each sentence')
         ['Use no commas.', 'Write "STOP" after each sentence']
     """
-    lines = [line for line in reply.splitlines() if line.strip() and set(line.strip()) - set("-=*_` ")]
+    lines = [
+        line for line in reply.splitlines() if set(line) - set("-=*_|: \t") and not line.lstrip().startswith("```")
+    ]
+    lines = [_BOLD_MARK.sub(r"\2 \1", line, count=1) for line in lines]
     marked = [line for line in lines if _MARK.match(line)]
-    items = (_BOLD.sub(r"\2", _MARK.sub("", line, count=1)).strip() for line in marked or lines)
-    return [_unquoted(item) for item in items if item]
+    items = (_unquoted(_MARK.sub("", line, count=1).strip()) for line in marked or lines)
+    return [_unquoted(_without_bold(item)) for item in items if item]
+
+
+def _without_bold(text: str) -> str:
+    bold = _BOLD.match(text)
+    return bold[2] + text[bold.end() :] if bold else text
 
 
 def _unquoted(text: str) -> str:
@@ -139,16 +162,18 @@ def _unquoted(text: str) -> str:
 def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tuple[Dataset, Counter[str]]:
     """The constraints worth keeping, each once, and how many lines each reason took.
 
-    Two constraints are near if they have the same numbers and quoted texts, and at least four fifths of their words in
-    common. The first one stays; seeds come before all others.
+    Two constraints are near if they have the same numbers, quoted texts, letters and words such as "first", "least" or
+    "not", and at least four fifths of all their words in common. The first one stays; seeds come before all others. In
+    Chinese and Japanese, each character counts as a word.
 
     Args:
         lists: the ``constraints`` column of `Augment`.
         seeds: the seed constraints, which are not among the result.
 
     Returns:
-        A dataset with ``id`` (``constraint-0`` and so on) and ``instruction``; and counts of ``heading``, ``refusal``,
-        ``too_short`` (under 3 words), ``too_long`` (over 60), ``repeated``, ``near_repeated``, ``seed`` and ``near_seed``.
+        A dataset with ``id`` (``constraint-0`` and so on) and ``instruction``; and counts of ``heading`` (or a table's row),
+        ``refusal``, ``too_short`` (under 3 words), ``too_long`` (over 60), ``repeated``, ``near_repeated``, ``seed`` and
+        ``near_seed``.
     """
     from datasets import Dataset, Features, Value
 
@@ -177,8 +202,8 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
 
 
 def _unfit(text: str) -> str | None:
-    words = len(text.split())
-    if text.startswith("#") or text.endswith(":"):
+    words = len(_WORD.findall(text))
+    if text.startswith(("#", "|")) or text.endswith((":", "：")):
         return "heading"
     if is_refusal(text):
         return "refusal"
@@ -190,7 +215,7 @@ def _squeezed(text: str) -> str:
 
 
 class _Near:
-    """Finds a text that is near an earlier one, among those with the same numbers and quoted texts only."""
+    """Finds a text that is near an earlier one, among those with the same numbers, quoted texts and so on only."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, ...], list[tuple[frozenset[str], bool]]] = defaultdict(list)
@@ -210,5 +235,4 @@ class _Near:
     @staticmethod
     def _key(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
         text = _squeezed(text)
-        said = re.findall(r"\d+(?:[.,]\d+)?|\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)", text)
-        return tuple(sorted(said)), frozenset(re.findall(r"\w+", text))
+        return tuple(sorted(_DECISIVE.findall(text))), frozenset(_WORD.findall(text))

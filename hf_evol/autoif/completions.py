@@ -16,7 +16,8 @@ def parse_completion(text: str) -> tuple[str, list[dict[str, Any]]] | str:
     """The function and the cases in one completion, or why there are none.
 
     The JSON object may be in a fence or bare, with what models get wrong: raw line breaks in strings, trailing commas,
-    Python's notation, "true" for true. Cases without a text and a truth value are left out.
+    Python's notation, "true" for true. Cases without a text and a truth value are left out, and so are those whose text
+    no file can hold: half of a surrogate pair.
 
     Returns:
         (source of ``evaluate``, cases with ``input`` and ``output``), or ``no_json``, ``no_function`` or ``no_cases``.
@@ -30,11 +31,15 @@ def parse_completion(text: str) -> tuple[str, list[dict[str, Any]]] | str:
     if not isinstance(source, str) or "evaluate" not in source:
         return "no_function"
     cases = [case for entry in listed if (case := _case(entry))] if isinstance(listed, list) else []
-    return (source.strip(), cases) if cases else "no_cases"
+    return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
 
 
 def _case(entry: Any) -> dict[str, Any] | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("input"), str):
+        return None
+    try:
+        entry["input"].encode()
+    except UnicodeEncodeError:
         return None
     output = entry.get("output")
     if isinstance(output, str):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _CARRIED = (col.FUNCTIONS, col.CASES, col.ACCURACIES)
-_TURNS = {"messages": ("role", "content", "user"), "conversations": ("from", "value", "human")}
+_TURNS = ("messages", "conversations", "conversation")
 _TEXTS = ("instruction", "prompt", "question", "query", "text")
 
 
@@ -34,8 +34,9 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
     """The queries that users ask in a dataset, each once, and how many rows were left out for which reason.
 
     Args:
-        dataset: chats in ``messages`` or ``conversations`` (their first user turn counts), or texts in ``instruction``
-            (with ``input``, on a new line), ``prompt``, ``question``, ``query`` or ``text``.
+        dataset: chats in ``messages``, ``conversations`` or ``conversation``, with turns of ``role`` and ``content`` or
+            of ``from`` and ``value`` (their first user turn counts), or texts in ``instruction`` (with ``input``, on a new
+            line), ``prompt``, ``question``, ``query`` or ``text``.
         longer_than, shorter_than: characters; 20 and 300 in the paper.
 
     Returns:
@@ -52,7 +53,7 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
             f"No column with queries. Columns present: {', '.join(map(repr, dataset.column_names))}. Rename the right one "
             "with dataset.rename_column(…, 'query')."
         )
-    for row in dataset:
+    for row in dataset.select_columns([each for each in (name, col.INPUT) if each in dataset.column_names]):
         query = _query(row, name)
         reason = (
             "no_query" if not query
@@ -71,9 +72,9 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
 def _query(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if name in _TURNS or isinstance(value, list):
-        role, content, user = _TURNS.get(name, _TURNS["messages"])
         turns = [turn for turn in value or [] if isinstance(turn, Mapping)]
-        value = next((turn.get(content) for turn in turns if turn.get(role) == user), None)
+        asked = (turn for turn in turns if (turn.get("role") or turn.get("from")) in ("user", "human"))
+        value = next((turn.get("content") or turn.get("value") for turn in asked), None)
     elif name == col.INSTRUCTION and isinstance(value, str) and isinstance(row.get(col.INPUT), str) and row[col.INPUT]:
         value = f"{value}\n{row[col.INPUT]}"
     return value.strip() if isinstance(value, str) else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.autoif.sandbox import Sandbox
+from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.autoif.verify import Thresholds, cross_validate, resolve_thresholds
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Engine, SamplingParams, generate
@@ -193,19 +193,23 @@ def pass_rates(
     Rows with the same function are called together, which is where the sandbox is quick.
     """
     rows: list[tuple[float | None, str]] = [(None, "no_response")] * len(responses)
+    by_row: dict[int, list[str]] = {}
     by_source: dict[str, list[int]] = {}
     for place, (sources, response) in enumerate(zip(functions, responses, strict=True)):
         if not isinstance(response, str) or not response.strip():
             continue
-        rows[place] = (None, "no_functions")
-        for source in dict.fromkeys(sources or ()):
+        by_row[place] = [source for source in dict.fromkeys(sources or ()) if source]
+        for source in by_row[place]:
             by_source.setdefault(source, []).append(place)
-    results: dict[int, list[Any]] = {}
+    results: dict[tuple[int, str], Result] = {}
     for source, places in by_source.items():
         for place, result in zip(places, sandbox.call(source, [responses[i] for i in places]), strict=True):
-            results.setdefault(place, []).append(result)
-    for place, called in results.items():
-        if all(result.failure for result in called):
+            results[place, source] = result
+    for place, sources in by_row.items():
+        called = [results[place, source] for source in sources]
+        if not called:
+            rows[place] = (None, "no_functions")
+        elif all(result.failure for result in called):
             rows[place] = (None, f"call_failed: {called[-1].failure}")
         else:
             rows[place] = (sum(result.value is True for result in called) / len(called), col.OK)

@@ -159,9 +159,9 @@ def read_constraints(source: str) -> list[str]:
         import fsspec
 
         try:
-            with fsspec.open(source, "r", encoding="utf-8") as file:
+            with fsspec.open(source, "r", encoding="utf-8-sig") as file:
                 lines = file.read().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, ImportError) as error:  # not UTF-8, or no such file system
             raise SourceError(f"Cannot read the constraints {source!r}: {error}") from error
     else:
         rows = load_seeds(source)

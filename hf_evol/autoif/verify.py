@@ -6,7 +6,7 @@ The rule is AutoIF's (arXiv:2406.13542), with the paper's thresholds (arXiv:2412
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,12 @@ def cross_validate(
     """
     thresholds = resolve_thresholds(thresholds)
     reasons: Counter[str] = Counter()
-    functions, cases = _collect(completions, reasons)
+    sources, cases = _collect(completions, reasons)
     if sandbox is None:
         with Sandbox() as own:
-            right = _right(own, functions, cases, reasons)
+            right = _right(own, sources, cases, reasons)
     else:
-        right = _right(sandbox, functions, cases, reasons)
+        right = _right(sandbox, sources, cases, reasons)
     kept_cases = [place for place in range(len(cases)) if any(row[place] for row in right.values())]
     reasons["case_without_agreement"] += len(cases) - len(kept_cases)
     accuracies = {
@@ -90,41 +90,43 @@ def cross_validate(
         "functions": kept,
         "accuracies": [accuracies[source] for source in kept],
         "cases": [cases[place] for place in kept_cases],
-        "n_functions": len(functions),
+        "n_functions": len(right),
         "n_cases": len(cases),
         "reasons": {reason: count for reason, count in reasons.items() if count},
     }
 
 
-def _collect(completions: Sequence[str], reasons: Counter[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    functions: dict[str, None] = {}
+def _collect(completions: Sequence[str], reasons: Counter[str]) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """Sources, with how often each came, and different cases."""
+    sources: Counter[str] = Counter()
     cases: dict[tuple[str, bool], dict[str, Any]] = {}
     for completion in completions:
-        parsed = parse_completion(completion)
+        parsed = parse_completion(completion or "")
         if isinstance(parsed, str):
             reasons[parsed] += 1
             continue
         source, found = parsed
-        try:
-            compile(source, "<evaluate>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            reasons["syntax_error"] += 1
-        else:
-            reasons["function_repeated"] += source in functions
-            functions.setdefault(source)
+        sources[source] += 1
         for case in found:
             reasons["case_repeated"] += (case["input"], case["output"]) in cases
             cases.setdefault((case["input"], case["output"]), case)
-    return list(functions), list(cases.values())
+    return sources, list(cases.values())
 
 
 def _right(
-    sandbox: Sandbox, functions: Sequence[str], cases: Sequence[dict[str, Any]], reasons: Counter[str]
+    sandbox: Sandbox, sources: Mapping[str, int], cases: Sequence[dict[str, Any]], reasons: Counter[str]
 ) -> dict[str, list[bool]]:
-    """Of each function, whether it gives each case's output. Calls that fail are wrong, and their reason is counted."""
+    """Of each function, whether it gives each case's output. Calls that fail are wrong, and their reason is counted.
+
+    What doesn't compile is no function. Only the sandbox parses it: a parser, too, is something to attack.
+    """
     right = {}
-    for source in functions:
+    for source, times in sources.items():
         results = _call_all(sandbox, source, [case["input"] for case in cases])
+        if results[0].failure == "syntax_error":
+            reasons["syntax_error"] += times
+            continue
+        reasons["function_repeated"] += times - 1
         failures = {result.failure.split(":")[0] for result in results if result.failure}
         reasons.update(f"call_{failure}" for failure in failures)
         right[source] = [

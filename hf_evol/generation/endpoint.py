@@ -232,7 +232,7 @@ class _Session:
                     failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
                 except _Failure as error:
                     failure = error
-                completion = Completion("", "error", error=f"engine_error: {failure}")
+                completion = Completion("", "error", error=f"engine_error: {_storable(str(failure))}")
                 if failure.again and attempt < self.engine.max_tries:
                     longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
                     wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
@@ -340,4 +340,9 @@ def _completion(answer: Any, params: SamplingParams) -> Completion:
         # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
         probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in tokens]
     reason = "length" if choice.finish_reason == "length" else "stop"
-    return Completion(choice.message.content or "", reason, *counts, top1_probs=probs)
+    return Completion(_storable(choice.message.content or ""), reason, *counts, top1_probs=probs)
+
+
+def _storable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can hold and UTF-8 can't, becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
