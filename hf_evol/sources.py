@@ -51,6 +51,11 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
             if split not in loaded:
                 raise ValueError(f"Unknown split {split!r}. Should be one of {sorted(loaded)}.")
             return loaded[split]
+        if path.is_dir():
+            # A folder whose card names configs is cached under its name and card alone. Its files, which know when they
+            # were written, tell it from others, and from what it held before.
+            files = datasets.load_dataset_builder(str(path), config).config.data_files
+            return datasets.load_dataset(str(path), config, data_files=files, split=split)
         return datasets.load_dataset(str(path) if path.exists() else source, config, split=split, revision=revision)
     except (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError) as error:
         lines = str(error.__cause__ or error).strip().splitlines()
