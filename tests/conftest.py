@@ -14,11 +14,16 @@ def caches(tmp_path_factory):
         patch.setenv("HF_HOME", str(folder / "hf"))
         patch.setenv("HF_EVOL_CACHE", str(folder / "hf_evol"))
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        import datasets.config
-
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Each test reads what it wrote: ``load_dataset`` takes folders of one name and equal cards for the same set."""
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
 
 
 @pytest.fixture(scope="session")

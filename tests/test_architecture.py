@@ -52,12 +52,11 @@ ARROWS = {
         "scoring",
         "hub",
         "recipe",
-        "sources",
-        "formats",
-        "selection",
         "output",
         "transform",
-        "autoif",
+        "stages",
+        "result",
+        "pipeline",
     },
 }
 

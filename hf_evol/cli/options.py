@@ -79,15 +79,21 @@ def _option(name: str, hint: Any) -> Any:
 
 def _parsed(name: str, value: Any) -> Any:
     """Booleans and mappings in options that also take text: ``--journal false``, ``--model '{name: …}'``."""
-    mapping = name != "chat_template" and isinstance(value, str) and value.startswith("{")
-    if mapping or (name == "journal" and str(value).lower() in ("true", "false")):
-        import yaml
+    if name == "journal" and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    return value if name == "chat_template" else as_mapping(value)
 
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{value!r} is not a mapping such as {{name: x, revision: y}}: {error}") from error
-    return value
+
+def as_mapping(value: Any) -> Any:
+    """A model's settings where they are written as a mapping, else the value as it is."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"{value!r} is not a mapping such as {{name: x, revision: y}}: {error}") from error
 
 
 def quiet() -> None:

@@ -21,7 +21,11 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 
-_TAGS = {"evolved": ["evol-instruct", "ic-ifd"], "autoif": ["autoif", "verifiable-rewards"]}
+_TAGS = {
+    "evolved": ["evol-instruct", "ic-ifd"],
+    "autoif": ["autoif", "verifiable-rewards"],
+    "study": ["model-comparison"],
+}
 _WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 _REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
@@ -104,6 +108,7 @@ def build_card(
         "repo": repo_id or folder,
         "recipe_yaml": without_marks(yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip()),
         "reasons": _reason_names(provenance.get("rounds", [])),
+        "labels": {entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
         "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,
         "END": END,
@@ -115,8 +120,8 @@ def build_card(
 def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     """The card's YAML metadata, in the Hub's vocabulary."""
     source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
-    evolver = next(model for model in provenance["models"] if model["role"] == "evolver")
-    size = ["evolver-size-" + human_number(evolver["n_parameters"])] if evolver["n_parameters"] else []
+    counts = [model["n_parameters"] for model in provenance["models"] if model["role"] == "evolver"]
+    sizes = list(dict.fromkeys(f"evolver-size-{human_number(count)}" for count in counts if count))
     return DatasetCardData(
         pretty_name=provenance["title"],
         license=provenance["license"],
@@ -126,7 +131,7 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
         annotations_creators=["machine-generated"],
         language_creators=["machine-generated"],
         source_datasets=[source["name"]] if source["on_hub"] else None,
-        tags=["synthetic", "instruction-tuning", *_TAGS[provenance["kind"]], "hf_evol", *size],
+        tags=["synthetic", "instruction-tuning", *_TAGS[provenance["kind"]], "hf_evol", *sizes],
         configs=[
             {
                 "config_name": entry["name"],

@@ -8,13 +8,14 @@ from itertools import combinations
 from typing import Any
 
 from hf_evol.hub.card import visible
+from hf_evol.study.measures import PREFERRED, REWARD_OF_EVOLUTION
 from hf_evol.study.statistics import NO_DIFFERENCE
 
-# The measures that say which evolver is the better one; all others describe. More of each is better: harder, better
-# rewarded, more worth training on (selection keeps the highest IC-IFD) and more diverse. IFD is left out, since
+# The measures that say which evolver is the better one; all others describe. More of each is better: harder, preferred,
+# better rewarded, more worth training on (selection keeps the highest IC-IFD) and more diverse. IFD is left out, since
 # instructions that are hard to read inflate it (paper, "IC-IFD"), and so are the length and the output space, which the
 # paper gives as an explanation.
-QUALITY = ("difficulty_score", "reward", "ic_ifd", "mnd")
+QUALITY = ("difficulty_score", PREFERRED, REWARD_OF_EVOLUTION, "reward", "ic_ifd", "mnd")
 
 _FEW = 30  # pairs: what the intervals need (`hf_evol.study.statistics.compare`)
 

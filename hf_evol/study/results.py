@@ -22,19 +22,21 @@ Rows = list[dict[str, Any]]
 CONFIDENCE, RESAMPLES = 0.95, 10_000
 
 
-def analyse(rows: Rows, judged: Rows, labels: Sequence[str], rounds: int, *, seed: int) -> dict[str, Any]:
+def analyse(rows: Rows, judged: Rows | None, labels: Sequence[str], rounds: int, *, seed: int) -> dict[str, Any]:
     """Everything of ``results.json`` that follows from the rows.
 
     Args:
         rows: of all evolvers and rounds, and the seeds with the label ``seeds`` and round 0; with ``label``, ``id``,
             ``round``, ``status`` and the columns of the measures.
-        judged: of each pair of evolvers and round, ``a``, ``b``, ``round``, ``id``, ``verdict`` and ``judge_status``.
+        judged: of each pair of evolvers and round, ``a``, ``b``, ``round``, ``id``, ``verdict`` and ``judge_status``; None
+            where nobody judged.
         labels: the evolvers.
         rounds: how many.
         seed: of the resampling.
     """
     made = [measure for measure in MEASURES if measure.name == PREFERRED or any(measure.name in row for row in rows)]
-    made = [measure for measure in made if measure.name != PREFERRED or judged]
+    made = [measure for measure in made if measure.name != PREFERRED or judged is not None]
+    judged = judged or []
     by_set: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in rows:
         by_set.setdefault((row[LABEL], row[col.ROUND]), {})[row[col.ID]] = row

@@ -1,0 +1,224 @@
+"""Compare evolvers on one seed set: evolve, answer, measure, and say which differences hold up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_evol import columns as col
+from hf_evol.errors import ConfigError
+from hf_evol.hub.figures import check_plots
+from hf_evol.hub.licences import notes, plain_licence
+from hf_evol.hub.provenance import describe_source, library_versions
+from hf_evol.hub.publish import check_repo_id, publish
+from hf_evol.output import check_output, is_remote, write_dataset, writing
+from hf_evol.pipeline import read_seeds
+from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.result import RunResult, write_card
+from hf_evol.study.figures import draw
+from hf_evol.study.findings import cost_sentences, findings, sentences
+from hf_evol.study.report import write_report
+from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
+from hf_evol.study.work import MPNET, Work
+
+SCHEMA = 1  # of results.json
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study compares and measures, beside a `Recipe` with the seed set, the fixed models and the sampling.
+
+    Args:
+        evolvers: label to model, two or more; a model as in a recipe.
+        judge: the model that rates difficulty and compares rewritings; None leaves those measures out.
+        reward: a reward model; None leaves rewards out.
+        embedding: an embedding model; None leaves diversity out. The default is left out with a note where it can't be
+            had.
+        positions: of how many first positions to take the top-1 probability; 5 in the paper's script.
+
+    Raises:
+        ConfigError: fewer than two evolvers, or labels that can't be used.
+    """
+
+    evolvers: Mapping[str, str | dict]
+    judge: str | dict | None = None
+    reward: str | dict | None = None
+    embedding: str | dict | None = MPNET
+    positions: int = 5
+
+    def __post_init__(self) -> None:
+        if len(self.evolvers) < 2:
+            raise ConfigError(
+                f"A study compares two or more evolvers; got {len(self.evolvers)}. Name each: --evolver small=MODEL "
+                "--evolver large=MODEL."
+            )
+        for label in self.evolvers:
+            if not label.strip() or len(label) > 60 or label == SEEDS or not label.isprintable():
+                raise ConfigError(f"An evolver's label must be 1 to 60 characters, and not {SEEDS!r}; got {label!r}.")
+        if self.positions < 1:
+            raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
+
+
+def run(study: Study, recipe: Recipe) -> RunResult:
+    """Compare evolvers, and write what was found.
+
+    Every evolver rewrites the same seeds by the same methods for the recipe's rounds; one responder answers all; what is
+    usable is measured, and each measure is compared row by row. Requests and scores are in the journal, so a study that
+    broke off goes on, and one with a further evolver does only what is new. A measure that fails is noted, and the
+    others are made.
+
+    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``comparisons``,
+    ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
+
+    Args:
+        study: the evolvers and the models that measure.
+        recipe: ``dataset`` and its settings, ``responder``, ``scorer`` (None leaves IFD and IC-IFD out), ``methods``,
+            ``rounds``, sampling, engine and output settings.
+
+    Raises:
+        HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
+    """
+    if recipe.responder is None:
+        raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
+    check_plots()
+    check_output(recipe.output, recipe.overwrite)
+    if recipe.push_to:
+        check_repo_id(recipe.push_to)
+        if is_remote(recipe.output):
+            raise ConfigError("push_to uploads a local folder: give a local --output.")
+    work = Work(study, recipe)
+    seeds = read_seeds(recipe)
+    work.check()
+    evolved, costs = work.evolve(seeds)
+    rows = work.answer(evolved)
+    ok = [place for place, status in enumerate(rows[STATUS]) if status == col.OK]
+    others = [place for place, status in enumerate(rows[STATUS]) if status != col.OK]
+    usable = work.measure(rows.select(ok))
+    judged = work.compare_rewritings(usable)
+    records = usable.to_list() + rows.select(others).to_list()
+    order = {label: place for place, label in enumerate(study.evolvers)}
+    places = {row_id: place for place, row_id in enumerate(seeds[col.ID])}
+    records.sort(key=lambda row: (order[row[LABEL]], row[col.ROUND], places[row[col.ID]]))
+    of_seeds = work.measure_seeds(seeds).to_list()
+    analysed = analyse([*of_seeds, *records], judged, list(study.evolvers), recipe.rounds, seed=recipe.seed)
+    about = _about(work, recipe, len(seeds))
+    results = about | analysed | {"costs": costs, "diversity": work.diversities, "failures": work.failures}
+    said = [sentences(finding) for finding in findings(results)]
+    results["verdict"] = said + cost_sentences(costs, list(study.evolvers))
+    return _written(work, recipe, results, records, usable.features)
+
+
+def _about(work: Work, recipe: Recipe, n_seeds: int) -> dict[str, Any]:
+    """What was compared with what, on what."""
+    records = work.records()
+    evolvers = [{"label": label} | asdict(record) for label, record in records if record.role == "evolver"]
+    others = [asdict(record) for _, record in records if record.role != "evolver"]
+    sizes = " against ".join(f"{label} ({record.size})" for label, record in records if record.role == "evolver")
+    return {
+        "schema": SCHEMA,
+        "title": f"{public_name(recipe.dataset).rsplit('/', 1)[-1]}: {sizes}",
+        "seed": recipe.seed,
+        "n_seeds": n_seeds,
+        "rounds": recipe.rounds,
+        "evolvers": evolvers,
+        "models": others,
+        "stand_ins": _stand_ins(evolvers, others),
+    }
+
+
+def _stand_ins(evolvers: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
+    """Where models have a part that they should not have, a sentence."""
+    found = []
+    if bundled := [model["role"] for model in others if model["name"] == "embedded"]:
+        found.append(
+            f"The small bundled model stands in for a real {' and '.join(filter(None, (', '.join(bundled[:-1]), bundled[-1])))}"
+            " model: what depends on it shows how the tool works, and nothing about the evolvers."
+        )
+    for model in others:
+        same = [evolver["label"] for evolver in evolvers if evolver["name"] == model["name"]]
+        if same and model["name"] != "embedded":
+            found.append(f"The {model['role']} is the evolver {same[0]} itself, and may favour its own texts.")
+    return found
+
+
+def _written(
+    work: Work, recipe: Recipe, results: dict[str, Any], records: list[dict[str, Any]], features: Any
+) -> RunResult:
+    from datasets import Dataset
+
+    columns = {name: [row.get(name) for row in records] for name in features}
+    rows = Dataset.from_dict(columns, features=features)
+    configs = {
+        "rows": (rows, "every row of every evolver and round, with its status and measures; the default config"),
+        "comparisons": (Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
+        "summaries": (Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
+        "costs": (Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
+    }
+    record = _provenance(work, recipe, results)
+    record["configs"] = [
+        {"name": name, "rows": len(each), "description": said, "extension": FILE_FORMATS[recipe.file_format]}
+        for name, (each, said) in configs.items()
+        if len(each)
+    ]
+    with writing(recipe.output) as folder:
+        for name, (each, _) in configs.items():
+            if len(each):
+                write_dataset(each, folder / name, recipe.file_format)
+        figures = draw(results, rows, folder / "figures")
+        write_report(results, rows, figures, folder / "report.html")
+        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        record["figures"] = [
+            {"path": f"figures/{Path(figure['path_png']).name}", "alt": figure["alt"]} for figure in figures
+        ]
+        write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
+    url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
+    return RunResult(recipe.output, record, url)
+
+
+def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str, Any]:
+    source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    models = [*results["evolvers"], *results["models"]]
+    licences = [(model["role"], model["name"], model["license"]) for model in models]
+    shown = (
+        "dataset",
+        "methods",
+        "rounds",
+        "seed",
+        "temperature",
+        "top_p",
+        "max_new_tokens",
+        "limit",
+        "convention",
+        "engine",
+    )
+    settings = {name: value for name, value in recipe.for_card().items() if name in shown}
+    roles = {model["role"]: model["name"] for model in results["models"]}
+    settings |= {"evolvers": {model["label"]: model["name"] for model in results["evolvers"]}} | roles
+    return {
+        "kind": "study",
+        "title": results["title"],
+        "recipe": settings,
+        "source": asdict(source),
+        "license": recipe.license or plain_licence(source.license, licences),
+        "licence_notes": notes(source.license, licences),
+        "models": models,
+        "results": {
+            name: results[name]
+            for name in (
+                "verdict",
+                "n_seeds",
+                "rounds",
+                "measures",
+                "comparisons",
+                "yields",
+                "costs",
+                "stand_ins",
+                "failures",
+            )
+        },
+        "libraries": library_versions(),
+    }

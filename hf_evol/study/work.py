@@ -1,0 +1,312 @@
+"""The stages of a study: evolve, answer, measure. Each goes on from what the journal holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import HfEvolError
+from hf_evol.evolve.eliminate import Eliminate
+from hf_evol.generation import models
+from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.generation.journal import Journal, open_journal
+from hf_evol.hub.provenance import ModelRecord
+from hf_evol.pipeline import MAP_ROWS
+from hf_evol.progress import counted_tokens
+from hf_evol.prompts.judge import REWRITING
+from hf_evol.recipe import Recipe
+from hf_evol.result import describe, evolution_reasons, response_reasons
+from hf_evol.scoring.confidence import Confidence
+from hf_evol.scoring.difficulty import Difficulty
+from hf_evol.scoring.diversity import diversity
+from hf_evol.scoring.embed import Embed
+from hf_evol.scoring.judge import Judge
+from hf_evol.scoring.reward import Reward
+from hf_evol.stages import Stages, engine_of, spec_of
+from hf_evol.study.measures import N_WORDS, REWARD_OF_EVOLUTION, USABLE
+from hf_evol.study.results import LABEL, SEEDS, STATUS
+from hf_evol.transform import Transform, map
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_evol.study.study import Study
+
+logger = logging.getLogger(__name__)
+
+MPNET = "sentence-transformers/all-mpnet-base-v2"  # the paper's embedding model
+_KEPT = (
+    LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
+    col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION,
+)  # fmt: skip
+
+
+class Work:
+    """A study's models and transforms, and what became of them. Making it checks all settings and loads nothing.
+
+    Attributes:
+        failures: measures that could not be made: ``stage`` and ``error``.
+        diversities: the variety of each evolver's set in each round, as `hf_evol.diversity` summarises it.
+    """
+
+    def __init__(self, study: Study, recipe: Recipe) -> None:
+        self.study, self.recipe = study, recipe
+        self.failures: list[dict[str, str]] = []
+        self.diversities: list[dict[str, Any]] = []
+        self.stages = {
+            label: Stages.of(replace(recipe, model=model, judge=None)) for label, model in study.evolvers.items()
+        }
+        first = next(iter(self.stages.values()))
+        self.respond, self.journal = first.respond, recipe.journal
+        methods = first.evolve.methods
+        self.engines = {label: stages.evolve.model for label, stages in self.stages.items()}
+        self.confidence = {
+            label: Confidence(engine, study.positions, methods, journal=self.journal)
+            for label, engine in self.engines.items()
+        }
+        self.score = first.score if recipe.scorer else None
+        self.judge = study.judge and engine_of(recipe, study.judge)
+        self.difficulty = self.judge and Difficulty(self.judge, journal=self.journal)
+        self.rewards: list[Reward] = []
+        if study.reward:
+            model = spec_of(recipe, study.reward)
+            self.rewards = [Reward(model, of, methods, journal=self.journal) for of in ("evolution", "response")]
+        self.embed = self._embed()
+
+    def _embed(self) -> Embed | None:
+        if self.study.embedding is None:
+            return None
+        try:
+            embed = Embed(spec_of(self.recipe, self.study.embedding))
+            if self.study.embedding == MPNET:
+                embed.check()
+            return embed
+        except HfEvolError as error:
+            if self.study.embedding != MPNET:
+                raise
+            self._failed("diversity", error)  # nobody asked for the default
+            return None
+
+    def _failed(self, stage: str, error: Exception) -> None:
+        self.failures.append({"stage": stage, "error": str(error)})
+        logger.warning("%s could not be measured: %s", stage, error)
+
+    def check(self) -> None:
+        """Raise if a model can't be found or used; loads configurations and tokenizers only."""
+        transforms = [stages.evolve for stages in self.stages.values()]
+        transforms += [self.respond, self.score, self.difficulty, *self.rewards, self.embed]
+        for transform in transforms:
+            if transform:
+                transform.check()
+
+    def records(self) -> list[tuple[str, ModelRecord]]:
+        """(label or role, what is known of the model), the evolvers first."""
+        known: list[tuple[str, str, Any]] = [(label, "evolver", engine) for label, engine in self.engines.items()]
+        known.append(("responder", "responder", self.respond.model))
+        others = {
+            "scorer": self.score and self.score.model,
+            "judge": self.judge,
+            "reward": self.rewards[0].model if self.rewards else None,
+            "embedding": self.embed and self.embed.model,
+        }
+        known += [(role, role, model) for role, model in others.items() if model]
+        return [
+            (label, describe(role, model if isinstance(model, EndpointEngine) else getattr(model, "model", model)))
+            for label, role, model in known
+        ]
+
+    def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
+        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
+
+    def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
+        """All rows of all evolvers and rounds, and what each round of each cost."""
+        from datasets import concatenate_datasets
+
+        parts, costs = [], []
+        for label, stages in self.stages.items():
+            rows, parameters = seeds.remove_columns(col.OUTPUT), describe("evolver", _model_of(stages)).n_parameters
+            for number in range(1, self.recipe.rounds + 1):
+                of = f"{label}, round {number} of {self.recipe.rounds}"
+                begun = time.monotonic()
+                with counted_tokens() as new:
+                    rows = self.map(rows, stages.evolve, f"Evolve by {of}")
+                seconds = time.monotonic() - begun
+                rows = self.map(rows, stages.eliminate, f"Eliminate, {of}")
+                last = [history[-1] for history in rows[col.HISTORY]]
+                prompt_tokens, tokens = (sum(entry[name] for entry in last) for name in ("n_prompt_tokens", "n_tokens"))
+                costs.append(
+                    {
+                        "evolver": label,
+                        "round": number,
+                        "prompt_tokens": prompt_tokens,
+                        "tokens": tokens,
+                        "seconds": self._seconds(stages, rows, number, seconds if new[0] == tokens else None),
+                        "flops": 2 * parameters * (prompt_tokens + tokens) if parameters else None,
+                    }
+                )
+                parts.append(rows.add_column(LABEL, [label] * len(rows)).select_columns(list(_KEPT)))
+            models.release()
+        return concatenate_datasets(parts), costs
+
+    def _seconds(self, stages: Stages, rows: Dataset, number: int, measured: float | None) -> float | None:
+        """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
+        journal = open_journal(self.journal)
+        if journal is None:
+            return measured
+        key = Journal.key(
+            {"seconds": number} | stages.evolve.identity(), rows[col.INSTRUCTION][:], str(self.recipe.seed)
+        )
+        if measured is not None:
+            journal.put({key: {"seconds": measured}})
+        return journal.get([key]).get(key, {}).get("seconds")
+
+    def answer(self, rows: Dataset) -> Dataset:
+        """The rows with responses, and their ``status``: ok, or why they are left out."""
+        reasons = evolution_reasons(rows)
+        kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
+        answered = self.map(rows.select(kept), self.respond, "Respond")
+        answered = self.map(answered, Eliminate(keep=True), "Eliminate, responses")
+        models.release()
+        outputs: list[str | None] = [None] * len(rows)
+        statuses = [col.OK if reason == col.KEPT else reason for reason in reasons]
+        for place, output, reason in zip(kept, answered[col.OUTPUT], response_reasons(answered), strict=True):
+            outputs[place] = output
+            statuses[place] = col.OK if reason == col.KEPT else reason
+        words = [
+            len(text.split()) if status == col.OK else None
+            for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)
+        ]
+        rows = rows.remove_columns([col.EVOL_STATUS, col.ELIMINATION])
+        rows = _added(
+            rows, {col.OUTPUT: (outputs, "string"), STATUS: (statuses, "string"), N_WORDS: (words, "float64")}
+        )
+        return _added(rows, {USABLE: ([float(status == col.OK) for status in statuses], "float64")})
+
+    def measure(self, rows: Dataset) -> Dataset:
+        """Usable rows with every measure that could be made."""
+        if self.score:
+            rows = self._tried("IFD and IC-IFD", rows, self._mapped(self.score, "Score"))
+        for reward in self.rewards:
+            rows = self._tried(
+                f"reward of the {reward.of}", rows, lambda rows, reward=reward: self._reward(rows, reward)
+            )
+        if self.difficulty:
+            rows = self._tried("difficulty", rows, self._mapped(self.difficulty, "Rate difficulty"))
+        rows = self._tried("top-1 probability", rows, self._confidence)
+        if self.embed:
+            rows = self._tried("diversity", rows, self._diversity)
+        return rows
+
+    def measure_seeds(self, seeds: Dataset) -> Dataset:
+        """The seeds, as round 0, with the measures that they can have."""
+        texts = [text if isinstance(text, str) and text.strip() else None for text in seeds[col.INSTRUCTION]]
+        rows = seeds.select([place for place, text in enumerate(texts) if text]).remove_columns(col.OUTPUT)
+        rows = _added(
+            rows,
+            {
+                LABEL: ([SEEDS] * len(rows), "string"),
+                STATUS: ([col.OK] * len(rows), "string"),
+                col.ROUND: ([0] * len(rows), "int32"),
+                N_WORDS: ([float(len(text.split())) for text in texts if text], "float64"),
+            },
+        )
+        failed = {failure["stage"] for failure in self.failures}
+        if self.difficulty and "difficulty" not in failed:
+            rows = self._tried("difficulty", rows, self._mapped(self.difficulty, "Rate the seeds"))
+        if self.embed and "diversity" not in failed:
+            rows = self._tried("diversity", rows, self._diversity)
+        return rows
+
+    def compare_rewritings(self, rows: Dataset) -> list[dict[str, Any]] | None:
+        """The judge's verdict on each pair of rewritings of one seed in one round; None without a judge."""
+        from datasets import Dataset
+
+        if not self.judge:
+            return None
+        by_set: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in rows.select_columns([LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INPUT, col.INSTRUCTION]):
+            by_set.setdefault((row[LABEL], row[col.ROUND]), {})[row[col.ID]] = row
+        pairs = []
+        for a, b in combinations(self.study.evolvers, 2):
+            for number in range(1, self.recipe.rounds + 1):
+                one, other = by_set.get((a, number), {}), by_set.get((b, number), {})
+                for row_id in (row_id for row_id in one if row_id in other):
+                    row = one[row_id]
+                    asked = REWRITING.fill(instruction=row[col.SEED_INSTRUCTION])
+                    texts = {col.OUTPUT_A: row[col.INSTRUCTION], col.OUTPUT_B: other[row_id][col.INSTRUCTION]}
+                    pairs.append({"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: asked} | texts)
+        if not pairs:
+            return []
+        judged = self._tried(
+            "judge's preference",
+            Dataset.from_list(pairs),
+            self._mapped(Judge(self.judge, journal=self.journal), "Judge"),
+        )
+        models.release()
+        return judged.to_list() if col.VERDICT in judged.column_names else None
+
+    def _mapped(self, transform: Transform, label: str) -> Callable[[Dataset], Dataset]:
+        return lambda rows: self.map(rows, transform, label)
+
+    def _tried(self, stage: str, rows: Dataset, work: Callable[[Dataset], Dataset]) -> Dataset:
+        """The measured rows; or, where that fails, the rows as they were, and a note."""
+        try:
+            return work(rows)
+        except HfEvolError as error:
+            self._failed(stage, error)
+            return rows
+        finally:
+            models.release()
+
+    def _reward(self, rows: Dataset, reward: Reward) -> Dataset:
+        rows = self.map(rows, reward, f"Reward of the {reward.of}")
+        rows = rows.remove_columns(col.REWARD_STATUS)
+        return rows.rename_column(col.REWARD, REWARD_OF_EVOLUTION) if reward.of == "evolution" else rows
+
+    def _confidence(self, rows: Dataset) -> Dataset:
+        from datasets import concatenate_datasets
+
+        parts = []
+        for label, transform in self.confidence.items():
+            part = _of(rows, label)
+            parts.append(self.map(part, transform, f"Top-1 probabilities of {label}"))
+            models.release()
+        return concatenate_datasets(parts)
+
+    def _diversity(self, rows: Dataset) -> Dataset:
+        from datasets import concatenate_datasets
+
+        embedded, parts = self.map(rows, self.embed, "Embed"), []
+        sets = dict.fromkeys(zip(rows[LABEL], rows[col.ROUND], strict=True))
+        for label, number in sets:
+            part, summary = diversity(_of(embedded, label, number))
+            self.diversities.append({"evolver": label, "round": number} | summary)
+            parts.append(part.remove_columns(col.EMBEDDING))
+        return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
+
+
+def _model_of(stages: Stages) -> Any:
+    model = stages.evolve.model
+    return model if isinstance(model, EndpointEngine) else model.model
+
+
+def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
+    wanted = [
+        place
+        for place, (of, at) in enumerate(zip(rows[LABEL], rows[col.ROUND], strict=True))
+        if of == label and number in (None, at)
+    ]
+    return rows.select(wanted)
+
+
+def _added(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
+    from datasets import Value
+
+    for name, (values, kind) in columns.items():
+        rows = rows.add_column(name, values, feature=Value(kind))
+    return rows

@@ -1,0 +1,192 @@
+import json
+from dataclasses import replace
+
+import pytest
+from datasets import get_dataset_config_names, load_dataset
+
+from hf_evol import columns as col
+from hf_evol.cli.main import main
+from hf_evol.errors import ConfigError, ModelError
+from hf_evol.generation import models
+from hf_evol.recipe import Recipe
+from hf_evol.study import study as study_module
+from hf_evol.study.study import Study, run
+from hf_evol.study.work import Work
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch, shared_cache):
+    monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
+    return Recipe(
+        dataset="demo/gsm8k", methods="gsm8k", limit=6, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=120,
+        output=str(tmp_path / "study"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def study():
+    return Study(
+        {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}, judge="embedded", embedding="embedded"
+    )
+
+
+def watched(monkeypatch):
+    """The models that are loaded from now on."""
+    loaded, load = [], models._load_model
+
+    def loading(spec, *more):
+        loaded.append(spec.name)
+        return load(spec, *more)
+
+    loading.cache_clear = load.cache_clear
+    monkeypatch.setattr(models, "_load_model", loading)
+    return loaded
+
+
+def results_of(recipe):
+    return json.loads(open(recipe.output + "/results.json", encoding="utf-8").read())  # noqa: PTH123
+
+
+def test_everything_is_there_and_accounted_for(study, recipe):
+    result = run(study, recipe)
+    results = results_of(recipe)
+    rows = load_dataset(recipe.output, split="train")
+    assert get_dataset_config_names(recipe.output)[0] == "rows"
+    assert len(rows) == 2 * 2 * 6
+    for entry in results["yields"]:
+        assert entry["rows_in"] == 6 == entry["ok"] + sum(entry["dropped"].values())
+    measures = {entry["measure"] for entry in results["measures"]}
+    assert measures >= {
+        "usable",
+        "difficulty_level",
+        "difficulty_score",
+        "preferred",
+        "mnd",
+        "top1_mean",
+        "ifd",
+        "ic_ifd",
+        "n_words",
+    }
+    assert len(results["comparisons"]) == 2 * len(measures)
+    for cost in results["costs"]:
+        assert cost["flops"] == 2 * 5_070_592 * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
+    assert any("scorer, judge and embedding model" in sentence for sentence in results["stand_ins"])
+    folder = result.output
+    for name in ("report.html", "README.md", "provenance.json", "figures"):
+        assert (study_module.Path(folder) / name).exists()
+    assert main(["card", folder, "--diff"]) == 0
+
+
+def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model):
+    run(replace(study, evolvers={"whole": "embedded", "random": tiny_model}), recipe)
+    rows = load_dataset(recipe.output, split="train").to_list()
+    failed = [row for row in rows if row["status"] != col.OK]
+    assert {row["status"] for row in failed if row["label"] == "random"} == {"too_long"}
+    assert all(row[name] is None for row in failed for name in ("ic_ifd", "difficulty_score", "mnd", "n_words"))
+
+
+def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkeypatch, tmp_path):
+    run(study, recipe)
+    first = results_of(recipe)
+    again = replace(recipe, output=str(tmp_path / "again"))
+    loaded = watched(monkeypatch)
+    run(replace(study, embedding=None), again)  # embeddings are not in the journal
+    second = results_of(again)
+    assert loaded == []
+    for name in ("costs", "yields", "levels", "judgements"):
+        assert first[name] == second[name]
+    kept = [entry for entry in first["comparisons"] if entry["measure"] != "mnd"]
+    assert [{**entry, "adjusted_p": 0, "verdict": 0} for entry in kept] == [
+        {**entry, "adjusted_p": 0, "verdict": 0} for entry in second["comparisons"]
+    ]
+
+
+def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatch):
+    run(study, recipe)
+    loaded = watched(monkeypatch)
+    three = replace(study, evolvers={**study.evolvers, "twin": {"name": "embedded"}}, embedding=None)  # the same again
+    run(three, replace(recipe, output=str(tmp_path / "three")))
+    results = results_of(replace(recipe, output=str(tmp_path / "three")))
+    twins = [entry for entry in results["comparisons"] if {entry["a"], entry["b"]} == {"whole", "twin"}]
+    assert all(entry["low"] <= 0 <= entry["high"] for entry in twins if entry["n"] > 1)
+    assert loaded == ["embedded"]  # the judge, for pairs of equal texts; the twin's texts are those of the first
+
+
+def test_a_measure_that_fails_leaves_the_others(study, recipe, monkeypatch):
+    def broken(self, rows):
+        raise ModelError("The judge burned down.")
+
+    monkeypatch.setattr(Work, "_confidence", broken)
+    run(study, recipe)
+    results = results_of(recipe)
+    assert results["failures"] == [{"stage": "top-1 probability", "error": "The judge burned down."}]
+    measures = {entry["measure"] for entry in results["measures"]}
+    assert "ic_ifd" in measures and "top1_mean" not in measures
+
+
+def test_only_one_row(study, recipe):
+    run(study, replace(recipe, limit=1, rounds=1))
+    assert all(entry["low"] is None for entry in results_of(recipe)["comparisons"])
+
+
+def test_all_rows_failed(recipe, tiny_model):
+    run(
+        Study({"a": tiny_model, "b": tiny_model}, judge="embedded", embedding="embedded"),
+        replace(recipe, max_new_tokens=1),
+    )
+    assert [entry["ok"] for entry in results_of(recipe)["yields"]] == [0] * 4
+
+
+def test_the_default_embedding_model_may_be_missing_a_named_one_may_not(study, recipe, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    default = Study(study.evolvers)
+    run(default, recipe)
+    (failure,) = results_of(recipe)["failures"]
+    assert failure["stage"] == "diversity"
+    with pytest.raises(ModelError):
+        run(replace(study, embedding="user/none"), replace(recipe, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"evolvers": {"a": "embedded"}}, "two or more"),
+        ({"evolvers": {"a": "embedded", "seeds": "embedded"}}, "label must be"),
+        ({"positions": 0}, "positions"),
+    ],
+)
+def test_wrong_settings(study, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(study, **wrong)
+
+
+def test_no_responder(study, recipe):
+    with pytest.raises(ConfigError, match="--responder"):
+        run(study, replace(recipe, responder=None))
+
+
+def test_on_the_command_line(recipe, tiny_model, capsys):
+    options = [
+        "--dataset",
+        "demo/gsm8k",
+        "--methods",
+        "gsm8k",
+        "--limit",
+        "4",
+        "--rounds",
+        "1",
+        "--responder",
+        "embedded",
+    ]
+    options += ["--embedding", "none", "--max-new-tokens", "60", "--output", recipe.output]
+    assert main(["study", "--evolver", "a=embedded", "--evolver", f"b={tiny_model}", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "report.html" in shown and "usable rows" in shown
+    assert main(["study", "--evolver", "a=embedded", *options, "--overwrite"]) == 2
+    assert main(["study", "--evolver", "embedded", *options]) == 2
+    assert main(["study", "--evolver", "a=embedded", "--evolver", "a=embedded", *options]) == 2
