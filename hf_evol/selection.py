@@ -100,16 +100,25 @@ def _column(dataset: Dataset, name: str) -> pa.ChunkedArray:
 def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Cut the larger of two sets down to the size of the smaller, by a seeded random choice that keeps order.
 
-    The paper makes the sets of two evolvers equal in size this way before they are compared (Scenario 3).
+    The paper makes the sets of two evolvers equal in size this way before they are compared (Scenario 3). Which rows stay
+    depends on the seed and their ``id`` alone, not on their order.
+
+    Raises:
+        ColumnError: a set has no ``id``.
     """
+    import hashlib
+
     import numpy as np
 
     size = min(len(first), len(second))
 
     def cut(dataset: Dataset) -> Dataset:
+        check_columns((col.ID,), dataset.column_names)
         if len(dataset) == size:
             return dataset
-        chosen = np.random.default_rng(seed).choice(len(dataset), size, replace=False)
+        texts = (f"{seed}|{row_id}".encode("utf-8", "surrogatepass") for row_id in dataset[col.ID])
+        draws = (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") for text in texts)
+        chosen = np.argsort(np.fromiter(draws, np.uint64, len(dataset)), kind="stable")[:size]
         return dataset.select(np.sort(chosen))
 
     return cut(first), cut(second)

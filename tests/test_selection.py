@@ -198,7 +198,7 @@ def test_select_agrees_with_its_definition(triples, top, threshold, lowest, grou
 
 
 def numbered(n):
-    return Dataset.from_dict({"n": list(range(n))})
+    return Dataset.from_dict({"n": list(range(n)), "id": [f"a-{place}" for place in range(n)]})
 
 
 def test_the_larger_set_is_cut_to_the_size_of_the_smaller_in_order():
@@ -213,6 +213,14 @@ def test_the_larger_set_is_cut_to_the_size_of_the_smaller_in_order():
 def test_the_seed_decides_the_choice():
     picks = [tuple(equal_size(numbered(5), numbered(1000), seed=seed)[1]["n"]) for seed in (0, 0, 1)]
     assert picks[0] == picks[1] != picks[2]
+
+
+def test_the_choice_depends_on_the_ids_alone():
+    rows = numbered(100)
+    kept, shuffled = (equal_size(numbered(10), each)[1]["id"][:] for each in (rows, rows.shuffle(seed=3)))
+    assert sorted(kept) == sorted(shuffled)
+    part = equal_size(numbered(10), rows.select(range(20, 100)))[1]["id"][:]
+    assert {row_id for row_id in kept if int(row_id[2:]) >= 20} <= set(part)
 
 
 def test_sets_of_one_size_or_none_are_left_alone():
