@@ -43,6 +43,7 @@ ARROWS = {
     "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
     "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
+    "cluster": {"formats", "generation", "output", "pipeline", "recipe", "result", "sources", "stages", "transform"},
     "training": {"formats", "output", "sources"},
     "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
     "study": {
