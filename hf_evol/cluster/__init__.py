@@ -4,8 +4,12 @@ Needs the extra ``cluster``. `Apply` wraps any transform unchanged, `ReadRows` a
 `run` is `hf_evol.run` on the local, Slurm, Ray or HF Jobs executor.
 """
 
+import os
+
 from hf_evol.errors import require_extra
 
+# datatrove logs with loguru, which would write the values of variables, rows and settings among them, into tracebacks.
+os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
 require_extra("datatrove", "cluster", "hf_evol.cluster")
 
 from hf_evol.cluster.run import Execution, run  # noqa: E402

@@ -14,7 +14,7 @@ from hf_evol.cluster.shards import part_of, placing
 from hf_evol.cluster.stages import Finish, Stage, finish_shards, stages_of
 from hf_evol.cluster.steps import RANK, at_rank
 from hf_evol.cluster.work import JOURNALS, LOGS, WorkFolder
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, HfEvolError, OutputError
 from hf_evol.generation.journal import cache_folder
 from hf_evol.pipeline import prepare
 from hf_evol.progress import without_datasets_bars
@@ -104,6 +104,17 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
     """
     execution = execution or Execution()
     folder = execution.folder(recipe.output)
+    try:
+        return _run(recipe, execution, folder)
+    except HfEvolError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The work folder {folder.path!r} can't be used: {error}. The same command does what is missing."
+        ) from error
+
+
+def _run(recipe: Recipe, execution: Execution, folder: WorkFolder) -> RunResult | list[str]:
     with folder.locked() as jobs:
         transforms, seeds = prepare(recipe)
         folder.claim(_plan(recipe, transforms, seeds, execution.n_tasks))
