@@ -66,10 +66,10 @@ def seeds():
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """The address of an S3 server in this process."""
+    """An S3 server in this process."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
+    yield server
     server.stop()
 
 
@@ -78,7 +78,7 @@ def bucket(s3_server, monkeypatch, tmp_path):
     """The URL of a new bucket, which processes started by the test reach, too."""
     s3fs = pytest.importorskip("s3fs")
     for name, value in {
-        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*s3_server.get_host_and_port()),
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",

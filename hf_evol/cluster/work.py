@@ -62,8 +62,8 @@ class WorkFolder:
     def write(self, name: str, content: Mapping[str, Any], *, new: bool = False) -> None:
         """Write a JSON file within; with ``new``, raise `FileExistsError` if it is there."""
         data = json.dumps(content, indent=2, ensure_ascii=False).encode()
-        self.fs.makedirs(self.root, exist_ok=True)
         path = f"{self.root}/{name}"
+        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         if not new:
             self.fs.pipe_file(path, data)
             return

@@ -74,6 +74,39 @@ def test_a_full_or_broken_disk(recipe, plain, within, monkeypatch, code):
     assert files_of(Path(recipe.output)) == plain
 
 
+@pytest.fixture
+def refusals(s3_server, monkeypatch):
+    """Parts of paths to which the S3 server answers 503 when something is to be uploaded there."""
+    answer, parts = s3_server._server.app, []
+
+    def refusing(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT" and any(part in environ["PATH_INFO"] for part in parts):
+            length = environ.get("CONTENT_LENGTH")  # without one, the body is chunked and ends by itself
+            environ["wsgi.input"].read(int(length) if length else -1)
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+        return answer(environ, start_response)
+
+    monkeypatch.setattr(s3_server._server, "app", refusing)
+    return parts
+
+
+def test_an_object_store_that_is_unavailable(recipe, plain, within, bucket, refusals, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    execution = Execution(tasks=2, work_folder=f"{bucket}/work")
+    refusals.append("answered/00001")
+    with pytest.raises(TaskError, match=r"1 of 4 tasks of the stage 'respond' .*reduce your request rate"):
+        run(recipe, execution)
+    refusals.clear()
+    run(recipe, execution)
+    assert files_of(Path(recipe.output)) == plain
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert not s3fs.S3FileSystem().find(f"{bucket}/work")
+
+
 def test_a_second_call_asks_for_nothing_twice(recipe, plain, within, monkeypatch):
     """The journal knows what a task had finished before it failed."""
     score, stream, asked = IcIfd.apply, TransformersEngine.stream, []

@@ -101,8 +101,7 @@ def execute(jobs):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("SLURM_ARRAY_TASK_ID", str(number))
                 patch.setenv("SLURM_NODELIST", "node-1")
-                with open(pickled, "rb") as file:
-                    dill.load(file).run()
+                dill.loads(Path(pickled).read_bytes()).run()
 
 
 def test_only_what_is_missing_is_submitted_again(slurm, recipe):
@@ -189,7 +188,7 @@ class Located(Apply):
             yield document
 
 
-def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(tmp_path, plain):
+def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(tmp_path):
     from datasets import Features, Value
 
     import hf_evol
