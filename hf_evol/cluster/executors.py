@@ -6,6 +6,7 @@ import inspect
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,6 +153,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _begin(counter: Any, workers: int, threads: str) -> None:
     """A worker's start: its number, its share of the cores, and its end when the launcher dies."""
     os.environ.setdefault("OMP_NUM_THREADS", threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, too, which ends its workers
     import transformers
 
     from hf_evol.generation.models import set_rank
