@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from datasets import get_dataset_config_names, load_dataset
+from hub_server import HubServer
 
 from hf_evol import columns as col
 from hf_evol.cli.main import main
@@ -190,3 +191,17 @@ def test_on_the_command_line(recipe, tiny_model, capsys):
     assert main(["study", "--evolver", "a=embedded", *options, "--overwrite"]) == 2
     assert main(["study", "--evolver", "embedded", *options]) == 2
     assert main(["study", "--evolver", "a=embedded", "--evolver", "a=embedded", *options]) == 2
+
+
+def test_a_study_on_the_hub(recipe, monkeypatch, tmp_path):
+    study = Study({"a": "embedded", "b": {"name": "embedded", "dtype": "bfloat16"}}, embedding=None)
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "hub-cache")
+        result = run(study, replace(recipe, limit=4, rounds=1, push_to="user/study"))
+        repo = hub.repos["dataset", "user/study"]
+        assert len(repo.commits) == 2 and result.url.endswith("user/study")
+        assert {"report.html", "results.json", "README.md", "provenance.json"} <= set(repo.files)
+        assert (
+            load_dataset("user/study", split="train").to_list() == load_dataset(recipe.output, split="train").to_list()
+        )
+        assert len(load_dataset("user/study", "comparisons", split="train")) == len(results_of(recipe)["comparisons"])
