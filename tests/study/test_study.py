@@ -2,8 +2,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from chat_server import ChatServer
 from datasets import get_dataset_config_names, load_dataset
 from hub_server import HubServer
+from tiny_models import build_classifier
 
 from hf_evol import columns as col
 from hf_evol.cli.main import main
@@ -81,6 +83,47 @@ def test_everything_is_there_and_accounted_for(study, recipe):
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (study_module.Path(folder) / name).exists()
     assert main(["card", folder, "--diff"]) == 0
+
+
+def test_a_judge_and_a_reward_model(recipe, tmp_path):
+    def choice(body):
+        prompt = body["messages"][-1]["content"]
+        words = len(prompt.split())
+        if "### Verdict" in prompt:
+            first, second = (
+                prompt.split("### Response 1\n")[1].split("\n\n### Verdict")[0].split("\n\n### Response 2\n")
+            )
+            text = (
+                "better than" if len(first) > len(second) else "worse than" if len(first) < len(second) else "equal to"
+            )
+        else:
+            text = "**Hard**." if "### Level" in prompt else f"Score: {min(100, words // 2)}/100"
+        return {"message": {"role": "assistant", "content": text}}
+
+    with ChatServer() as server:
+        server.choice = choice
+        judge = {"engine": "endpoint", "name": "wise", "base_url": server.url}
+        evolvers = {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}
+        run(Study(evolvers, judge, build_classifier(tmp_path / "reward", context=4096), None), recipe)
+    results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
+    usable = {(row["label"], row["round"], row["id"]): row for row in rows if row["status"] == col.OK}
+    for number in (1, 2):
+        pairs = [
+            (usable["whole", number, i], usable["half", number, i])
+            for _, n, i in usable
+            if n == number and _ == "whole"
+        ]
+        lengths = [(len(a["instruction"]), len(b["instruction"])) for a, b in pairs]
+        judged = next(entry for entry in results["judgements"] if entry["round"] == number)
+        assert (judged["win"], judged["tie"], judged["lose"]) == tuple(
+            sum(test(a, b) for a, b in lengths) for test in (int.__gt__, int.__eq__, int.__lt__)
+        )
+        levels = [entry for entry in results["levels"] if entry["round"] == number]
+        assert all(entry["counts"]["hard"] == 6 and entry["unreadable"] == 0 for entry in levels)
+    for measure in ("reward", "reward_evolution", "difficulty_score"):
+        summary = [s for s in results["summaries"] if s["measure"] == measure and s["round"] == 2]
+        assert [s["nulls"] for s in summary] == [0, 0] and all(s["mean"] is not None for s in summary)
+    assert {model["role"] for model in results["models"]} == {"responder", "scorer", "judge", "reward"}
 
 
 def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model):
