@@ -61,6 +61,10 @@ def test_everything_is_there_and_accounted_for(study, recipe):
     rows = load_dataset(recipe.output, split="train")
     assert get_dataset_config_names(recipe.output)[0] == "rows"
     assert len(rows) == 2 * 2 * 6
+    sets = {name: load_dataset(recipe.output, name, split="train") for name in ("set_whole", "set_half")}
+    for label in ("whole", "half"):
+        usable = [row["instruction"] for row in rows if (row["label"], row["status"]) == (label, col.OK)]
+        assert sets[f"set_{label}"]["instruction"][:] == usable and all(sets[f"set_{label}"]["output"])
     for entry in results["yields"]:
         assert entry["rows_in"] == 6 == entry["ok"] + sum(entry["dropped"].values())
     measures = {entry["measure"] for entry in results["measures"]}
