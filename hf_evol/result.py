@@ -21,9 +21,10 @@ from hf_evol.output import write_dataset, write_provenance, writing
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
-from hf_evol.selection import select
+from hf_evol.selection import column, select
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
     from hf_evol.prompts.evol_instruct import Method
@@ -71,48 +72,71 @@ class Round:
 
     def table(self, number: int) -> dict[str, Any]:
         """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
+        import pyarrow.compute as pc
+
         rows_in = len(self.rows) + len(self.failed) + len(self.unanswered)
-        scores = list(zip(self.rows[col.IC_IFD_STATUS], self.rows[col.IC_IFD], strict=True))
+        scores, failed = column(self.rows, col.IC_IFD), column(self.failed, col.EVOL_STATUS)
+        unscored = column(self.rows, col.IC_IFD_STATUS).filter(pc.is_null(scores))
+        dropped = _counts(column(self.failed, REASON)) + _counts(column(self.unanswered, REASON))
         return {
             "round": number,
             "rows_in": rows_in,
-            "ok": rows_in - sum(status != col.OK for status in self.failed[col.EVOL_STATUS]),
+            "ok": rows_in - len(self.failed) + _counts(failed)[col.OK],
             "kept": rows_in - len(self.failed),
             "in_set": len(self.rows),
-            "scored": sum(score is not None for _, score in scores),
-            "dropped": dict((Counter(self.failed[REASON]) + Counter(self.unanswered[REASON])).most_common()),
-            "unscored": dict(Counter(status for status, score in scores if score is None).most_common()),
-            "scores": [summarize(label, self.rows[name]) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))],
+            "scored": len(scores) - scores.null_count,
+            "dropped": dict(dropped.most_common()),
+            "unscored": dict(_counts(unscored).most_common()),
+            "scores": [
+                summarize(label, column(self.rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))
+            ],
         }
 
 
-def evolution_reasons(rows: Dataset) -> list[str]:
+def _counts(values: pa.ChunkedArray) -> Counter[Any]:
+    """How often each value occurs, in the order of the first of each."""
+    return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
+
+
+def evolution_reasons(rows: Dataset) -> pa.ChunkedArray:
     """Of each row, ``kept``, or why its evolution failed."""
-    return [
-        col.reason(status) if status != col.OK else col.KEPT if why in OF_RESPONSES else why
-        for status, why in zip(rows[col.EVOL_STATUS], rows[col.ELIMINATION], strict=True)
-    ]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    why = column(rows, col.ELIMINATION)
+    of_responses = pc.is_in(why, pa.array(OF_RESPONSES, pa.string()))
+    return _reasons(column(rows, col.EVOL_STATUS), "", pc.if_else(of_responses, col.KEPT, why))
 
 
-def response_reasons(rows: Dataset) -> list[str]:
+def response_reasons(rows: Dataset) -> pa.ChunkedArray:
     """Of each evolved row, ``kept``, or why it has no usable response."""
-    return [
-        f"response_{col.reason(status)}" if status != col.OK else why
-        for status, why in zip(rows[col.RESPONSE_STATUS], rows[col.ELIMINATION], strict=True)
-    ]
+    return _reasons(column(rows, col.RESPONSE_STATUS), "response_", column(rows, col.ELIMINATION))
 
 
-def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
+def _reasons(status: pa.ChunkedArray, prefix: str, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The countable part of each status (`hf_evol.columns.reason`), and for ``ok`` what else there is."""
+    import pyarrow.compute as pc
+
+    countable = pc.replace_substring_regex(status, "(?s):.*", "")
+    return pc.if_else(pc.equal(status, col.OK), otherwise, pc.binary_join_element_wise(prefix, countable, ""))
+
+
+def part(rows: Dataset, reasons: Sequence[str] | pa.ChunkedArray) -> tuple[Dataset, Dataset]:
     """The kept rows, and the others with their reason."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
     from datasets import Dataset, Features, Value
 
-    kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-    lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
-    if not lost:
+    if not isinstance(reasons, pa.ChunkedArray):
+        reasons = pa.chunked_array([pa.array(reasons, pa.string())])
+    kept = np.asarray(pc.fill_null(pc.equal(reasons, col.KEPT), False))
+    if kept.all():
         features = Features(dict(rows.features) | {REASON: Value("string")})
         return rows, Dataset.from_dict({name: [] for name in features}, features=features)
-    dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
-    return rows.select(kept), dropped
+    lost = pc.filter(reasons, pa.array(~kept))
+    dropped = rows.select(np.flatnonzero(~kept)).add_column(REASON, lost, feature=Value("string"))
+    return rows.select(np.flatnonzero(kept)), dropped
 
 
 def set_columns(rows: Dataset) -> Dataset:
@@ -150,7 +174,7 @@ def write_set(
     configs = [entry for entry in configs if len(entry[1])]  # datasets can't load a config without rows
     for name, rows, _ in configs:
         write_dataset(rows, folder / name, file_format)
-    by_round = Counter(selected[col.ROUND])
+    by_round = _counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]
     record["configs"] = [
@@ -203,8 +227,8 @@ def describe(role: str, model: Any) -> provenance.ModelRecord:
 
 
 def _figures(sets: Sequence[Dataset], folder: Path) -> list[dict[str, str]]:
-    scores = {number: [value for value in rows[col.IC_IFD] if value is not None] for number, rows in enumerate(sets, 1)}
-    scores = {number: values for number, values in scores.items() if values}
+    scores = {number: column(rows, col.IC_IFD).drop_null().to_numpy() for number, rows in enumerate(sets, 1)}
+    scores = {number: values for number, values in scores.items() if len(values)}
     if not scores:
         return []
     try:
