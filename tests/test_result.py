@@ -61,7 +61,7 @@ def test_the_table_counts_what_a_list_would(rows):
     assert table["scored"] == 4 and table["unscored"] == {"too_long": 3, "zero_loss": 1}
     assert list(table["unscored"]) == ["too_long", "zero_loss"]
     assert table["dropped"] == dict((Counter(failed[REASON]) + Counter(unanswered[REASON])).most_common())
-    assert list(table["dropped"])[0] == "near_copy"
+    assert next(iter(table["dropped"])) == "near_copy"
     assert [entry["mean"] for entry in table["scores"]] == pytest.approx([0.625, 0.25])
 
 
@@ -87,7 +87,7 @@ def test_a_million_rows_finish_in_bounded_memory():
     command = [sys.executable, "benchmarks/scale_finish.py", "--rows", "1000000"]
     out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
     (line,) = [line for line in out.splitlines() if line.startswith("all of it: result.finish")]
-    _, seconds, resident, anonymous = line.rsplit(None, 3)
+    _, _seconds, resident, anonymous = line.rsplit(None, 3)
     print(line)
     assert float(anonymous) < 1.25 and float(resident) < 2
     assert "written: 1,24" in out
