@@ -1,6 +1,7 @@
 """Select, describe and write a scored round of many rows, and measure memory and time of each step.
 
     python benchmarks/scale_finish.py --rows 10000000
+    python benchmarks/scale_finish.py --rows 1000000 --text-bytes 1000
 
 The rows are synthetic: ids and scores of their own, short texts. They are written as parquet files first, loaded with
 `load_dataset`, which maps them into memory, and go through what `hf_evol.result.finish` does, in a process of its own.
@@ -23,32 +24,51 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 SHARD_ROWS = 250_000
+GROUP_ROWS = 25_000  # some 100 MB of long texts, as datasets writes them
 LOST = {"failed": 0.02, "unanswered": 0.01}  # shares of the rows
 UNSCORED = 0.005
 TEXT = "Explain to a new colleague, in {} words and with two examples, why the {} of a river changes over the year."
 
 
-def make_shard(folder: Path, part: str, number: int, start: int, count: int) -> None:
+def make_texts(noise: np.random.Generator, count: int, n_bytes: int) -> pa.Array:
+    """Short sentences that recur, or pieces of ``n_bytes`` of a long random text of words, hardly any twice the same."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not n_bytes:
+        texts = np.array(
+            [TEXT.format(words, what) for words in range(20, 60) for what in ("level", "course", "colour")]
+        )
+        return pa.array(texts[noise.integers(len(texts), size=count)])
+    words = np.array(["".join(letters) for letters in noise.choice(list("etaoinshrdlu"), (5000, 6))])
+    text = " ".join(words[noise.integers(len(words), size=2_000_000)])
+    return pa.array([text[at : at + n_bytes] for at in noise.integers(len(text) - n_bytes, size=count)])
+
+
+def make_shard(folder: Path, part: str, number: int, start: int, count: int, text_bytes: int) -> None:
     """Rows ``start`` to ``start + count`` as one parquet file."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     noise = np.random.default_rng(number)
-    texts = np.array([TEXT.format(words, what) for words in range(20, 60) for what in ("level", "course", "colour")])
     score = noise.lognormal(-1.2, 0.6, count)
     loss_q = noise.normal(3.1, 0.4, count)
     unscored = noise.random(count) < UNSCORED
-    texts_of = lambda: pa.array(texts[noise.integers(len(texts), size=count)])  # noqa: E731
     columns = {
         "id": pa.array([f"synthetic-{place}" for place in range(start, start + count)]),
-        "instruction": texts_of(),
+        "instruction": make_texts(noise, count, text_bytes),
         "input": pa.array([""] * count),
-        "output": texts_of(),
-        "seed_instruction": texts_of(),
-        "parent_instruction": texts_of(),
+        "output": make_texts(noise, count, text_bytes),
+        "seed_instruction": make_texts(noise, count, text_bytes),
+        "parent_instruction": make_texts(noise, count, text_bytes),
         "round": pa.array(np.ones(count, dtype="int32")),
         "method": pa.array(
             np.array(["constraint", "deepen", "concretize", "reasoning", "breadth"])[np.arange(count) % 5]
@@ -74,16 +94,16 @@ def make_shard(folder: Path, part: str, number: int, start: int, count: int) -> 
     else:
         reason = {"failed": "unchanged", "unanswered": "response_cut_off"}[part]
         columns["dropped_because"] = pa.array([reason] * count)
-    pq.write_table(pa.table(columns), folder / f"{part}-{number:05}.parquet")
+    pq.write_table(pa.table(columns), folder / f"{part}-{number:05}.parquet", row_group_size=GROUP_ROWS)
 
 
-def make(folder: Path, n: int) -> None:
+def make(folder: Path, n: int, text_bytes: int) -> None:
     counts = {part: max(1, round(share * n)) for part, share in LOST.items()}
     start = 0
     for part, count in ({"rows": n - sum(counts.values())} | counts).items():
         for number, offset in enumerate(range(0, count, SHARD_ROWS)):
             size = min(SHARD_ROWS, count - offset)
-            make_shard(folder, part, number, start + offset, size)
+            make_shard(folder, part, number, start + offset, size, text_bytes)
         start += count
 
 
@@ -116,6 +136,7 @@ def measured(label: str) -> Iterator[None]:
 
 def finish(folder: Path, output: Path) -> None:
     """Load the shards, and finish a run of one round with them."""
+    import pyarrow.parquet as pq
     from datasets import concatenate_datasets, load_dataset
     from datasets.utils import disable_progress_bars
 
@@ -155,20 +176,22 @@ def finish(folder: Path, output: Path) -> None:
     size, largest = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
     rows = sum(config["rows"] for config in made.provenance["configs"])
     print(
-        f"written: {rows:,} rows in {len(files)} parquet files, {size / 2**30:.2f} GiB, the largest {largest / 2**20:.0f} MiB"
+        f"written: {rows:,} rows in {len(files)} parquet files, {size / 2**30:.2f} GiB, the largest {largest / 2**20:.0f} MiB; "
+        f"{sum(pq.read_table(file).nbytes for file in files) / 2**30:.2f} GiB as Arrow data"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--text-bytes", type=int, default=0, help="of each text; by default short sentences")
     parser.add_argument("--folder", help="where the shards and the set are put, and removed again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         (folder / "shards").mkdir()
         start = time.perf_counter()
-        make(folder / "shards", args.rows)
+        make(folder / "shards", args.rows, args.text_bytes)
         size = sum(file.stat().st_size for file in (folder / "shards").iterdir())
         print(f"{args.rows:,} synthetic rows in {len(list((folder / 'shards').iterdir()))} parquet files, {size / 2**30:.2f} GiB, "
               f"made in {time.perf_counter() - start:.0f} s; {platform.machine()}, {os.cpu_count()} cores")  # fmt: skip

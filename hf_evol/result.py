@@ -98,45 +98,33 @@ def _counts(values: pa.ChunkedArray) -> Counter[Any]:
     return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
 
 
-def evolution_reasons(rows: Dataset) -> pa.ChunkedArray:
+def evolution_reasons(rows: Dataset) -> list[str]:
     """Of each row, ``kept``, or why its evolution failed."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    why = column(rows, col.ELIMINATION)
-    of_responses = pc.is_in(why, pa.array(OF_RESPONSES, pa.string()))
-    return _reasons(column(rows, col.EVOL_STATUS), "", pc.if_else(of_responses, col.KEPT, why))
+    return [
+        col.reason(status) if status != col.OK else col.KEPT if why in OF_RESPONSES else why
+        for status, why in zip(rows[col.EVOL_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
 
 
-def response_reasons(rows: Dataset) -> pa.ChunkedArray:
+def response_reasons(rows: Dataset) -> list[str]:
     """Of each evolved row, ``kept``, or why it has no usable response."""
-    return _reasons(column(rows, col.RESPONSE_STATUS), "response_", column(rows, col.ELIMINATION))
+    return [
+        f"response_{col.reason(status)}" if status != col.OK else why
+        for status, why in zip(rows[col.RESPONSE_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
 
 
-def _reasons(status: pa.ChunkedArray, prefix: str, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The countable part of each status (`hf_evol.columns.reason`), and for ``ok`` what else there is."""
-    import pyarrow.compute as pc
-
-    countable = pc.replace_substring_regex(status, "(?s):.*", "")
-    return pc.if_else(pc.equal(status, col.OK), otherwise, pc.binary_join_element_wise(prefix, countable, ""))
-
-
-def part(rows: Dataset, reasons: Sequence[str] | pa.ChunkedArray) -> tuple[Dataset, Dataset]:
+def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
     """The kept rows, and the others with their reason."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
     from datasets import Dataset, Features, Value
 
-    if not isinstance(reasons, pa.ChunkedArray):
-        reasons = pa.chunked_array([pa.array(reasons, pa.string())])
-    kept = np.asarray(pc.fill_null(pc.equal(reasons, col.KEPT), False))
-    if kept.all():
+    kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
+    lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
+    if not lost:
         features = Features(dict(rows.features) | {REASON: Value("string")})
         return rows, Dataset.from_dict({name: [] for name in features}, features=features)
-    lost = pc.filter(reasons, pa.array(~kept))
-    dropped = rows.select(np.flatnonzero(~kept)).add_column(REASON, lost, feature=Value("string"))
-    return rows.select(np.flatnonzero(kept)), dropped
+    dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
+    return rows.select(kept), dropped
 
 
 def set_columns(rows: Dataset) -> Dataset:

@@ -136,7 +136,7 @@ def test_a_measurement_counts_what_the_run_did(tmp_path, tiny_model, talkative):
     assert respond.requests <= 8 and 0 < respond.generated_tokens <= 8 * respond.requests
     assert score.generated_tokens == 0 < score.prompt_tokens
     assert min(load.seconds for load in made.stages.values()) > 0
-    assert 0 < made.set_bytes and 0 < made.arrow_bytes and 0 < made.journal_bytes
+    assert made.set_bytes > 0 and made.arrow_bytes > 0 and made.journal_bytes > 0
     stages = Stages.of(recipe)
     ids = [f"rows-{n}" for n in range(4)]
     first = [stages.evolve.prompt(row_id, row["instruction"], 0) for row_id, row in zip(ids, rows, strict=False)]

@@ -31,27 +31,6 @@ def rows():
     })  # fmt: skip
 
 
-def test_evolution_reasons(rows):
-    expected = ["kept", "too_long", "near_copy", "refusal", "kept", "engine_error", "kept", "near_copy"]
-    assert evolution_reasons(rows).to_pylist() == expected
-    assert evolution_reasons(rows.select([3, 0])).to_pylist() == ["refusal", "kept"]
-
-
-def test_response_reasons(rows):
-    assert response_reasons(rows).to_pylist() == [
-        "kept", "kept", "response_engine_error", "kept", "response_refusal", "no_content", "response_too_long", "near_copy",
-    ]  # fmt: skip
-
-
-def test_parts_hold_each_row_once_in_order(rows):
-    kept, lost = part(rows, evolution_reasons(rows))
-    assert kept[col.ID][:] == ["t-0", "t-4", "t-6"] and REASON not in kept.column_names
-    assert lost[col.ID][:] == ["t-1", "t-2", "t-3", "t-5", "t-7"]
-    assert lost[REASON][:] == ["too_long", "near_copy", "refusal", "engine_error", "near_copy"]
-    again, none = part(lost.remove_columns(REASON), ["kept"] * 5)
-    assert again[col.ID][:] == lost[col.ID][:] and len(none) == 0
-
-
 def test_the_table_counts_what_a_list_would(rows):
     kept, failed = part(rows, evolution_reasons(rows))
     kept, unanswered = part(kept, response_reasons(kept))
