@@ -43,6 +43,10 @@ class SandboxError(HfEvolError, OSError):
     """Generated code can't be isolated here; the message says what to install."""
 
 
+class TaskError(HfEvolError, RuntimeError):
+    """Tasks of a cluster run failed or did not end; the same command does what is missing."""
+
+
 class HubError(HfEvolError, OSError):
     """The Hub refused or could not be reached."""
 

@@ -77,6 +77,14 @@ def run(recipe: Recipe) -> RunResult:
     Raises:
         HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
     """
+    stages, seeds = prepare(recipe)
+    rounds = _answer(_evolve(seeds, stages, recipe), stages, recipe)
+    rounds = _score(rounds, stages, recipe)
+    return conclude(recipe, stages, len(seeds), rounds)
+
+
+def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
+    """The recipe's transforms and seed rows, with everything checked that can be before a model is loaded."""
     stages = Stages.of(recipe)
     if recipe.select_by not in SCORE_COLUMNS:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
@@ -87,9 +95,12 @@ def run(recipe: Recipe) -> RunResult:
             raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
     seeds = read_seeds(recipe)
     stages.check()
-    rounds = _answer(_evolve(seeds, stages, recipe), stages, recipe)
-    rounds = _score(rounds, stages, recipe)
-    result = finish(recipe, stages, stages.evolve.methods, len(seeds), rounds)
+    return stages, seeds
+
+
+def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: list[Round]) -> RunResult:
+    """Select from the scored rounds, write the set and, if asked, publish it."""
+    result = finish(recipe, stages, stages.evolve.methods, n_seeds, rounds)
     if not recipe.push_to:
         return result
     return replace(result, url=publish(recipe.output, recipe.push_to, private=recipe.private))

@@ -45,6 +45,7 @@ ARROWS = {
     "plan": {"workload"},
     "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
+    "cluster": {"formats", "generation", "output", "pipeline", "recipe", "result", "sources", "stages", "transform"},
     "training": {"formats", "output", "sources"},
     "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
     "study": {

@@ -1,7 +1,6 @@
 """Sets on S3: a server in this process, dummy credentials."""
 
 import json
-import uuid
 from dataclasses import replace
 
 import fsspec
@@ -14,40 +13,15 @@ from hf_evol.errors import OutputError
 from hf_evol.output import read_provenance
 from hf_evol.recipe import Recipe
 
-s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-
 SEEDS = [{"instruction": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
 @pytest.fixture
-def bucket(endpoint, monkeypatch, tmp_path):
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = fsspec.filesystem("s3")
-    name = f"bucket-{uuid.uuid4().hex}"  # `datasets` keeps what it has downloaded by its address
-    fs.mkdir(name)
-    fs.pipe_file(f"{name}/seeds.jsonl", "".join(json.dumps(row) + "\n" for row in SEEDS).encode())
-    yield f"s3://{name}"
-    fs.rm(name, recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
+def bucket(bucket):
+    """A bucket with seeds."""
+    with fsspec.open(f"{bucket}/seeds.jsonl", "wb") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in SEEDS).encode())
+    return bucket
 
 
 @pytest.fixture

@@ -1,0 +1,169 @@
+"""datatrove's executors for the stages of a run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dill
+from datatrove.executor import (
+    JobsPipelineExecutor,
+    LocalPipelineExecutor,
+    RayPipelineExecutor,
+    SlurmPipelineExecutor,
+)
+
+from hf_evol import __version__, progress
+from hf_evol.errors import ConfigError, TaskError, require_extra
+
+if TYPE_CHECKING:
+    from datatrove.executor.base import PipelineExecutor
+
+    from hf_evol.cluster.stages import Stage
+
+KINDS = {
+    "local": LocalPipelineExecutor,
+    "slurm": SlurmPipelineExecutor,
+    "ray": RayPipelineExecutor,
+    "jobs": JobsPipelineExecutor,
+}
+# What we set ourselves.
+_RESERVED = {"self", "pipeline", "tasks", "workers", "logging_dir", "depends", "skip_completed", "start_method"}
+_RESERVED |= {"local_tasks", "local_rank_offset"}
+
+
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the executor knows all options and has those it needs."""
+    if kind not in KINDS:
+        raise ConfigError(f"executor must be {', '.join(KINDS)}; got {kind!r}.")
+    if kind == "ray":
+        require_extra("ray", "ray", "The Ray executor")
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(KINDS[kind].__init__).parameters.items()
+        if name not in _RESERVED
+    }
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ConfigError(f"Unknown option of the {kind} executor: {', '.join(unknown)}. Options: {', '.join(known)}.")
+    missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
+    if missing:
+        raise ConfigError(f"The {kind} executor needs {', '.join(missing)}: --executor-option {missing[0]}=…")
+
+
+def executor_for(
+    kind: str, stage: Stage, workers: int, logging_dir: str, options: Mapping[str, Any], depends: Any = None
+) -> PipelineExecutor:
+    """datatrove's executor for one stage.
+
+    A worker runs several tasks one after the other, so that it loads its model once: a local process, a Slurm task
+    array's job and an HF Job. datatrove's Ray executor starts a process for each task: give it as many tasks as workers.
+    """
+    workers = min(workers, stage.tasks)
+    settings: dict[str, Any] = {"tasks": stage.tasks, "workers": workers, "logging_dir": logging_dir}
+    if kind in ("slurm", "jobs"):
+        settings |= {"job_name": f"hf-evol-{stage.name}", "tasks_per_job": math.ceil(stage.tasks / workers)}
+    if kind == "slurm":
+        settings["depends"] = depends
+        if not {"venv_path", "condaenv", "env_command"} & options.keys():  # the environment of the launcher
+            settings["env_command"] = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+    if kind == "jobs":
+        settings["dependencies"] = [f"hf_evol[cluster]=={__version__}"]
+    return KINDS[kind](stage.pipeline, **(settings | dict(options)))
+
+
+def check_completed(executor: PipelineExecutor, stage: Stage, errors: Sequence[BaseException] = ()) -> None:
+    """Raise `TaskError` unless all tasks of a stage are completed."""
+    executor.logging_dir.fs.invalidate_cache()
+    missing = executor.get_incomplete_ranks(skip_completed=True)
+    if missing:
+        first = f" The first: {type(errors[0]).__name__}: {errors[0]}." if errors else ""
+        raise TaskError(
+            f"{len(missing)} of {stage.tasks} tasks of the stage {stage.name!r} are not completed.{first} "
+            f"Logs: {executor.logging_dir.resolve_paths('logs')}. The same command does what is missing."
+        ) from (errors[0] if errors else None)
+
+
+def run_local(executor: PipelineExecutor, stage: Stage, pool: ProcessPoolExecutor, rows: Sequence[int]) -> None:
+    """Run a stage's missing tasks in a pool of processes. A task that fails leaves the others running.
+
+    datatrove's own local pool waits for ever for a worker that was killed, and hands a task's number, not its process,
+    to the task; this one is of the standard library.
+
+    Args:
+        rows: how many rows each task has, for the progress bar.
+
+    Raises:
+        TaskError: a task failed, or a worker died.
+    """
+    missing = executor.get_incomplete_ranks()
+    packed, errors = dill.dumps(executor), []
+    with progress.bar(stage.label, sum(rows)):
+        progress.advance(sum(rows) - sum(rows[rank] for rank in missing))
+        futures = {pool.submit(_run_task, packed, rank): rank for rank in missing}
+        for future in as_completed(futures):
+            if isinstance(error := future.exception(), BrokenProcessPool):
+                raise TaskError(
+                    f"A worker of the stage {stage.name!r} died: it was killed, had no memory left, or could not start (a "
+                    "script must call hf_evol under if __name__ == '__main__':). The same command does what is missing."
+                ) from error
+            if error:
+                errors.append(error)
+            progress.advance(rows[futures[future]], failures=rows[futures[future]] * bool(error))
+    check_completed(executor, stage, errors)
+
+
+def _run_task(packed: bytes, rank: int) -> None:
+    dill.loads(packed)._run_for_rank(rank, local_rank=1)  # not 0: a log file, and only errors to stderr
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that stay for the whole run; worker *r* takes GPU *r* modulo their number."""
+    context = multiprocessing.get_context("spawn")  # neither CUDA nor OpenMP survives a fork
+    others = set(multiprocessing.active_children())
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(context.Value("i", 0), workers, threads)
+    )
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        processes = set(multiprocessing.active_children()) - others
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+        raise
+
+
+def _begin(counter: Any, workers: int, threads: str) -> None:
+    """A worker's start: its number, its share of the cores, and its end when the launcher dies."""
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    import transformers
+
+    from hf_evol.generation.models import set_rank
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with counter.get_lock():
+        set_rank(counter.value % workers)
+        counter.value += 1
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,192 @@
+"""The main job on datatrove: the same recipe and the same set as `hf_evol.run`, by many tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import __version__
+from hf_evol.cluster import executors
+from hf_evol.cluster.shards import part_of, placing
+from hf_evol.cluster.stages import Finish, Stage, finish_shards, stages_of
+from hf_evol.cluster.steps import RANK, at_rank
+from hf_evol.cluster.work import JOURNALS, LOGS, WorkFolder
+from hf_evol.errors import ConfigError, HfEvolError, OutputError
+from hf_evol.generation.journal import cache_folder
+from hf_evol.pipeline import prepare
+from hf_evol.progress import without_datasets_bars
+from hf_evol.recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_evol.result import RunResult
+    from hf_evol.stages import Stages
+
+# Settings that change no row of a shard.
+_OF_THE_END = {"output", "overwrite", "file_format", "push_to", "private", "license", "select", "select_by"}
+_OF_A_MACHINE = {"num_proc", "batch_size", "device", "journal"}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run the tasks of a recipe.
+
+    Args:
+        executor: ``local`` (processes on this machine), ``slurm``, ``ray`` or ``jobs`` (Hugging Face Jobs).
+        tasks: into how many shards the seeds are cut; by default one for each worker. A killed task is done anew, but
+            for the requests in its journal.
+        workers: how many tasks run at once; by default one for each GPU of this machine.
+        options: further arguments of datatrove's executor, such as ``partition``, ``time`` and ``gpus_per_task`` of Slurm.
+        work_folder: for shards, completion marks and logs; by default the output with ``.work`` at its end. All
+            workers must reach it. It is removed at the end.
+
+    Raises:
+        ConfigError: an unknown executor or option, a missing option, or a number below 1.
+        MissingExtraError: Ray is not installed.
+    """
+
+    executor: str = "local"
+    tasks: int | None = None
+    workers: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    work_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "workers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        executors.check_options(self.executor, self.options)
+
+    @property
+    def n_workers(self) -> int:
+        import torch
+
+        return self.workers or self.tasks or max(1, torch.cuda.device_count())
+
+    @property
+    def n_tasks(self) -> int:
+        return self.tasks or self.n_workers
+
+    def folder(self, output: str) -> WorkFolder:
+        """The work folder of a run with this output."""
+        if self.work_folder is None and output.startswith("hf://"):
+            raise ConfigError("An hf:// output needs --work-folder elsewhere, such as hf://buckets/user/bucket/work.")
+        folder = WorkFolder(self.work_folder or f"{output.rstrip('/')}.work")
+        if self.executor == "jobs" and folder.is_local:
+            raise ConfigError(
+                f"HF Jobs can't reach the local work folder {folder.path!r}. Give a remote one with --work-folder, such as "
+                "hf://buckets/user/bucket/work."
+            )
+        return folder
+
+
+def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[str]:
+    """`hf_evol.run` by many tasks: the same rows, in the same order.
+
+    A call after an interruption, of any kind, does what is missing: completed tasks are skipped by their marks, and
+    finished requests of others come from the journal. Local, Ray and HF Jobs runs end with the set written; on Slurm the
+    whole chain is submitted, with the last step as a job of its own.
+
+    Returns:
+        What the run made; on Slurm, the ids of the submitted jobs.
+
+    Raises:
+        HfEvolError: as `hf_evol.run` does.
+        OutputError: another launcher is at work in the folder, or it belongs to another plan.
+        TaskError: tasks failed or died.
+
+    Example:
+        ``run(Recipe(dataset="tatsu-lab/alpaca", output="my-set"), Execution(tasks=8, workers=2))``
+    """
+    execution = execution or Execution()
+    folder = execution.folder(recipe.output)
+    try:
+        return _run(recipe, execution, folder)
+    except HfEvolError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The work folder {folder.path!r} can't be used: {error}. The same command does what is missing."
+        ) from error
+
+
+def _run(recipe: Recipe, execution: Execution, folder: WorkFolder) -> RunResult | list[str]:
+    with folder.locked() as jobs:
+        transforms, seeds = prepare(recipe)
+        folder.claim(_plan(recipe, transforms, seeds, execution.n_tasks))
+        _write_seeds(seeds, folder, execution.n_tasks)
+        journal = _journals(recipe, execution, folder)
+        stages = stages_of(recipe, transforms, seeds.features, folder, execution.n_tasks, journal)
+        if execution.executor == "slurm":
+            jobs += _submit(recipe, execution, folder, stages, len(seeds))
+            return jobs
+        _run_stages(stages, execution, folder, len(seeds))
+        result = finish_shards(recipe, folder, len(seeds), execution.n_tasks)
+        folder.clear()
+        return result
+
+
+def _plan(recipe: Recipe, transforms: Stages, seeds: Dataset, tasks: int) -> dict[str, Any]:
+    """What decides the shards, as plain values."""
+    from datasets.fingerprint import Hasher
+
+    settings = {name: value for name, value in asdict(recipe).items() if name not in _OF_THE_END | _OF_A_MACHINE}
+    used = (transforms.evolve, transforms.eliminate, transforms.respond, transforms.score)
+    models = Hasher.hash([transform.identity() for transform in used])
+    of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
+    return settings | of_rows | {"tasks": tasks, "version": __version__}
+
+
+def _write_seeds(seeds: Dataset, folder: WorkFolder, tasks: int) -> None:
+    """Cut the seeds into a shard for each task. A shard that is there is whole."""
+    for rank in range(tasks):
+        path = at_rank(folder.shard("seeds"), rank)
+        if folder.fs.exists(path):
+            continue
+        with placing(path) as file, without_datasets_bars():
+            seeds.select(part_of(len(seeds), rank, tasks)).to_parquet(file)
+
+
+def _journals(recipe: Recipe, execution: Execution, folder: WorkFolder) -> str | None:
+    """A journal for each task where several machines may share a file system, which SQLite files would not survive."""
+    if execution.executor == "local" or recipe.journal is False:
+        return None
+    if folder.is_local:
+        return folder.at(JOURNALS, f"{RANK}.sqlite")
+    digest = hashlib.sha256(folder.path.encode()).hexdigest()[:16]
+    return str(cache_folder() / "cluster" / f"{digest}-{RANK}.sqlite")
+
+
+def _run_stages(stages: list[Stage], execution: Execution, folder: WorkFolder, n_rows: int) -> None:
+    with ExitStack() as stack:
+        pool = None
+        for stage in stages:
+            executor = executors.executor_for(
+                execution.executor, stage, execution.n_workers, folder.at(LOGS, stage.name), execution.options
+            )
+            if not executor.get_incomplete_ranks():
+                continue
+            if execution.executor != "local":
+                executor.run()
+                executors.check_completed(executor, stage)
+                continue
+            pool = pool or stack.enter_context(executors.worker_pool(execution.n_workers))
+            shard_rows = [len(part_of(n_rows, rank, execution.n_tasks)) for rank in range(execution.n_tasks)]
+            executors.run_local(executor, stage, pool, shard_rows * (stage.tasks // execution.n_tasks))
+
+
+def _submit(recipe: Recipe, execution: Execution, folder: WorkFolder, stages: list[Stage], n_seeds: int) -> list[str]:
+    """Submit the stages to Slurm, each after the one before, and the last step after them; the new jobs' ids."""
+    end = Stage("finish", "Finish", 1, [Finish(recipe, folder.path, n_seeds, execution.n_tasks)])
+    chain: list[Any] = []
+    for stage in (*stages, end):
+        options = dict(execution.options) | ({"gpus_per_task": 0} if stage is end else {})
+        depends = chain[-1] if chain else None
+        workers, logs = execution.n_workers, folder.at(LOGS, stage.name)
+        chain.append(executors.executor_for("slurm", stage, workers, logs, options, depends))
+    chain[-1].run()  # launches those before it, too
+    return [str(executor.job_id) for executor in chain if executor.job_id not in (None, -1)]

@@ -1,0 +1,61 @@
+"""A small recipe, what a run without datatrove makes of it, and workers within this process."""
+
+import json
+from concurrent.futures import Future
+from contextlib import nullcontext
+
+import pytest
+
+pytest.importorskip("datatrove")
+
+from shard_files import files_of
+
+import hf_evol
+from hf_evol.recipe import Recipe
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """Rows of which some can't be evolved."""
+    texts = [row["instruction"] for row in hf_evol.load_seeds("demo/general").select(range(9))]
+    texts[4:4] = ["", "x " * 3000, "Sort {numbers} with <|end|> in it, and say why."]
+    file = tmp_path_factory.mktemp("seeds") / "rows.jsonl"
+    file.write_text("".join(json.dumps({"instruction": text, "output": "So."}) + "\n" for text in texts))
+    return str(file)
+
+
+@pytest.fixture
+def recipe(source, tmp_path):
+    return make_recipe(source, tmp_path)
+
+
+def make_recipe(source, folder):
+    return Recipe(
+        dataset=source, rounds=2, max_new_tokens=96, journal=str(folder / "journal.sqlite"), output=str(folder / "set")
+    )
+
+
+@pytest.fixture(scope="session")
+def plain(source, tmp_path_factory):
+    """The files of a run without datatrove."""
+    folder = tmp_path_factory.mktemp("plain")
+    result = hf_evol.run(make_recipe(source, folder))
+    assert all(table["in_set"] and table["dropped"] for table in result.provenance["rounds"])
+    return files_of(folder / "set")
+
+
+@pytest.fixture
+def within(monkeypatch):
+    """Tasks run in this process, one after the other: quick, and what a test patches holds for them."""
+    from hf_evol.cluster import executors
+
+    class Pool:
+        def submit(self, function, *args):
+            future = Future()
+            try:
+                future.set_result(function(*args))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+    monkeypatch.setattr(executors, "worker_pool", lambda workers: nullcontext(Pool()))

@@ -1,0 +1,96 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_evol.cluster.work import LOCK, WorkFolder
+from hf_evol.errors import OutputError
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def folder(request, tmp_path):
+    if request.param == "s3":
+        return WorkFolder(request.getfixturevalue("bucket") + "/deep/work")
+    return WorkFolder(str(tmp_path / "work") if request.param == "local" else f"memory://{tmp_path.name}/work")
+
+
+def test_a_second_launcher_is_refused(folder):
+    with folder.locked():
+        with pytest.raises(OutputError, match=rf"process {os.getpid()} on {socket.gethostname()}.*delete .*{LOCK}"):
+            with WorkFolder(folder.path).locked():
+                pass
+        assert folder.read(LOCK)["pid"] == os.getpid()  # still the first one's
+    assert folder.read(LOCK) is None
+    with folder.locked():
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(folder):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid, birth in ((gone.pid, "17"), (os.getpid(), "17")):  # the second number belongs to another process by now
+        stale = {"host": socket.gethostname(), "pid": pid, "birth": birth, "started": "then", "jobs": []}
+        folder.write(LOCK, stale)
+        with folder.locked():
+            assert folder.read(LOCK)["birth"] != "17"
+
+
+def test_the_lock_of_another_host_is_left_alone(folder):
+    folder.write(LOCK, {"host": "elsewhere", "pid": 1, "birth": "1", "started": "then", "jobs": []})
+    with pytest.raises(OutputError, match=r"process 1 on elsewhere, started then. If it has ended, delete"):
+        with folder.locked():
+            pass
+
+
+@pytest.mark.parametrize(("script", "refused"), [("echo 12_0 RUNNING", True), ("exit 0", False)])
+def test_submitted_jobs_keep_the_lock_as_long_as_they_live(tmp_path, monkeypatch, script, refused):
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n{script}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}{os.pathsep}{os.environ['PATH']}")
+    folder = WorkFolder(str(tmp_path / "work"))
+    with folder.locked() as jobs:
+        jobs += ["12", "13"]
+    assert folder.read(LOCK)["jobs"] == ["12", "13"]
+    if refused:
+        with pytest.raises(OutputError, match="jobs 12, 13"):
+            with folder.locked():
+                pass
+    else:
+        with folder.locked():
+            pass
+    assert (tmp_path / "asked").read_text().split() == ["--noheader", "--jobs", "12,13"]
+
+
+def test_a_folder_is_claimed_once_and_cleared(folder):
+    with folder.locked():
+        folder.claim({"seed": 1, "rows": 3})
+        folder.write("evolved/00000.parquet", {})
+        folder.claim({"seed": 1, "rows": 3})
+        assert folder.read("evolved/00000.parquet") == {}
+        with pytest.raises(OutputError, match=r"another plan; it differs in rows, seed\."):
+            folder.claim({"seed": 2})
+        folder.clear()
+        assert folder.read("evolved/00000.parquet") is None
+        folder.claim({"seed": 2})
+        folder.clear()
+    if folder.is_local:
+        assert not Path(folder.root).exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(folder):
+    folder.write("thesis.txt", {"mine": True})
+    with pytest.raises(OutputError, match="holds something else"), folder.locked():
+        folder.claim({"seed": 1})
+    assert folder.read("thesis.txt") == {"mine": True} and folder.read(LOCK) is None
+
+
+def test_a_damaged_lock_says_what_to_do(tmp_path):
+    folder = WorkFolder(str(tmp_path))
+    (tmp_path / LOCK).write_text("{")
+    with pytest.raises(OutputError, match="can't be read"), folder.locked():
+        pass
