@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hf_evol.errors import ConfigError
 from hf_evol.workload import STAGES, Workload
 
-# Finishing on one machine, per scored row: benchmarks/results/scale-finish-xeon-2-cores.txt (10 million rows).
-FINISH_SECONDS = 35.4 / 10e6
-FINISH_BYTES = 70
+# Finishing on one machine: benchmarks/results/scale-finish-xeon-2-cores.txt, the slower of its two; 10 million rows.
+FINISH_BYTES_PER_SECOND = 98e6  # of Arrow data, which is mostly the writing
+FINISH_BYTES = 70  # of memory, for a scored row
 FINISH_BASE_BYTES = 0.5e9  # the libraries
 FILE_BYTES = 500e6  # of Arrow data, hf_evol.output.FILE_BYTES
 # https://huggingface.co/docs/hub/storage-limits: recommended files per commit and per folder, files per repository.
@@ -126,7 +126,10 @@ def estimate(workload: Workload, resources: Resources, rows: int) -> Estimate:
         value * scale * resources.longer for value in (workload.set_bytes, workload.arrow_bytes, workload.journal_bytes)
     )
     hours = {"start": start} | {name: value / resources.gpus for name, value in stage_hours.items()}
-    hours |= {"finish": scored * FINISH_SECONDS / 3600, "upload": set_bytes / resources.upload_bytes_per_second / 3600}
+    hours |= {
+        "finish": arrow / FINISH_BYTES_PER_SECOND / 3600,
+        "upload": set_bytes / resources.upload_bytes_per_second / 3600,
+    }
     tasks = min(rows, max(resources.gpus, math.ceil(sum(stage_hours.values()) / resources.task_hours)))
     made = Estimate(
         rows=rows,
@@ -265,9 +268,9 @@ def assumptions(workload: Workload, resources: Resources) -> list[str]:
         "and longer runs cost what the measured rows did."
     )
     lines.append(
-        "Finishing (select, statistics, figures, writing) as measured on 10 million rows of short texts in "
-        "benchmarks/results/scale-finish-xeon-2-cores.txt; longer texts take longer to write. Files of 500 MB before "
-        "compression. Shards between the stages and caches come on top: keep a few times the set's size free."
+        f"Finishing (select, statistics, figures, writing) as measured on two busy cores, "
+        f"benchmarks/results/scale-finish-xeon-2-cores.txt: {size(FINISH_BYTES_PER_SECOND)}/s before compression, and "
+        f"{FINISH_BYTES} bytes of memory a scored row. Files of 500 MB before compression. Shards between the stages and caches come on top: keep a few times the set's size free."
     )
     lines.append("Limits of the Hub: https://huggingface.co/docs/hub/storage-limits.")
     return lines
