@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/hf-evol run --output evolved --overwrite
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -21,9 +21,10 @@ from hf_evol.output import write_dataset, write_provenance, writing
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
-from hf_evol.selection import select
+from hf_evol.selection import column, select
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
     from hf_evol.prompts.evol_instruct import Method
@@ -71,19 +72,30 @@ class Round:
 
     def table(self, number: int) -> dict[str, Any]:
         """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
+        import pyarrow.compute as pc
+
         rows_in = len(self.rows) + len(self.failed) + len(self.unanswered)
-        scores = list(zip(self.rows[col.IC_IFD_STATUS], self.rows[col.IC_IFD], strict=True))
+        scores, failed = column(self.rows, col.IC_IFD), column(self.failed, col.EVOL_STATUS)
+        unscored = column(self.rows, col.IC_IFD_STATUS).filter(pc.is_null(scores))
+        dropped = _counts(column(self.failed, REASON)) + _counts(column(self.unanswered, REASON))
         return {
             "round": number,
             "rows_in": rows_in,
-            "ok": rows_in - sum(status != col.OK for status in self.failed[col.EVOL_STATUS]),
+            "ok": rows_in - len(self.failed) + _counts(failed)[col.OK],
             "kept": rows_in - len(self.failed),
             "in_set": len(self.rows),
-            "scored": sum(score is not None for _, score in scores),
-            "dropped": dict((Counter(self.failed[REASON]) + Counter(self.unanswered[REASON])).most_common()),
-            "unscored": dict(Counter(status for status, score in scores if score is None).most_common()),
-            "scores": [summarize(label, self.rows[name]) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))],
+            "scored": len(scores) - scores.null_count,
+            "dropped": dict(dropped.most_common()),
+            "unscored": dict(_counts(unscored).most_common()),
+            "scores": [
+                summarize(label, column(self.rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))
+            ],
         }
+
+
+def _counts(values: pa.ChunkedArray) -> Counter[Any]:
+    """How often each value occurs, in the order of the first of each."""
+    return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
 
 
 def evolution_reasons(rows: Dataset) -> list[str]:
@@ -150,7 +162,7 @@ def write_set(
     configs = [entry for entry in configs if len(entry[1])]  # datasets can't load a config without rows
     for name, rows, _ in configs:
         write_dataset(rows, folder / name, file_format)
-    by_round = Counter(selected[col.ROUND])
+    by_round = _counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]
     record["configs"] = [
@@ -203,8 +215,8 @@ def describe(role: str, model: Any) -> provenance.ModelRecord:
 
 
 def _figures(sets: Sequence[Dataset], folder: Path) -> list[dict[str, str]]:
-    scores = {number: [value for value in rows[col.IC_IFD] if value is not None] for number, rows in enumerate(sets, 1)}
-    scores = {number: values for number, values in scores.items() if values}
+    scores = {number: column(rows, col.IC_IFD).drop_null().to_numpy() for number, rows in enumerate(sets, 1)}
+    scores = {number: values for number, values in scores.items() if len(values)}
     if not scores:
         return []
     try:

@@ -54,7 +54,7 @@ def select(
     kind = getattr(dataset.features[by], "dtype", "none")
     if not kind.startswith(("int", "uint", "float", "bool", "decimal", "null")):
         raise ColumnError(f"Column {by!r} holds {kind}, not numbers. Select by a numeric column.")
-    scores = _column(dataset, by).cast(pa.float64(), safe=False)
+    scores = column(dataset, by).cast(pa.float64(), safe=False)
     usable = pc.and_(pc.is_valid(scores), pc.fill_null(pc.is_finite(scores), False))
     if threshold is not None:
         passes = pc.less_equal(scores, threshold) if lowest else pc.greater_equal(scores, threshold)
@@ -70,8 +70,8 @@ def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: b
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    group = _column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
-    keys = pa.table({"score": scores.take(places), "id": _column(dataset, col.ID).take(places)})
+    group = column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
+    keys = pa.table({"score": scores.take(places), "id": column(dataset, col.ID).take(places)})
     order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
     del keys
     codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order.to_numpy()]
@@ -91,10 +91,10 @@ def _codes(group: Any) -> pa.Array:
     return combined.dictionary_encode().indices
 
 
-def _column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """One column as Arrow data, after any selection or shuffle of the dataset."""
-    column = dataset.data[name]
-    return column if dataset._indices is None else column.take(dataset._indices.column(0))
+    values = dataset.data[name]
+    return values if dataset._indices is None else values.take(dataset._indices.column(0))
 
 
 def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Dataset, Dataset]:

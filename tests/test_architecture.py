@@ -41,6 +41,8 @@ ARROWS = {
     "output": {"recipe"},
     "stages": {"prompts", "generation", "evolve", "scoring", "recipe"},
     "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
+    "workload": {"prompts", "generation", "recipe", "hub", "selection", "stages", "result", "transform", "pipeline"},
+    "plan": {"workload"},
     "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
     "cluster": {"formats", "generation", "output", "pipeline", "recipe", "result", "sources", "stages", "transform"},

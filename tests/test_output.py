@@ -6,7 +6,7 @@ import uuid
 
 import fsspec
 import pytest
-from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
 
 from hf_evol.errors import OutputError
 from hf_evol.output import PROVENANCE, check_output, read_provenance, write_dataset, write_provenance, writing
@@ -265,3 +265,28 @@ def test_a_place_without_a_finished_set_is_named(tmp_path, content):
         (tmp_path / PROVENANCE).write_text(content)
     with pytest.raises(OutputError, match=f"holds no finished set: {PROVENANCE}"):
         read_provenance(str(tmp_path))
+
+
+@pytest.mark.parametrize("file_format", FILE_FORMATS)
+@pytest.mark.parametrize("order", ["as made", "selected", "shuffled"])
+def test_many_rows_are_written_in_several_files(tmp_path, file_format, order):
+    made = Dataset.from_dict({"id": [f"a-{n}" for n in range(1000)], "text": ["x" * (n % 50) for n in range(1000)]})
+    rows = {"as made": made, "selected": made.select(range(0, 1000, 3)), "shuffled": made.shuffle(seed=1)}[order]
+    write_dataset(rows, tmp_path / "rows", file_format, max_bytes=rows._estimate_nbytes() // 4)
+    files = sorted((tmp_path / "rows").iterdir())
+    names = [f"train-{n:05}-of-{len(files):05}.{FILE_FORMATS[file_format]}" for n in range(len(files))]
+    assert [file.name for file in files] == names and len(files) in (4, 5)
+    assert load_dataset(str(tmp_path / "rows"), split="train").to_list() == rows.to_list()
+
+
+def test_files_are_never_more_than_rows(tmp_path):
+    write_dataset(Dataset.from_list(ROWS, features=FEATURES), tmp_path, "parquet", max_bytes=1)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [f"train-{n:05}-of-00003.parquet" for n in range(3)]
+
+
+def test_rows_of_several_tables_are_gathered_in_their_order(tmp_path):
+    pieces = [Dataset.from_list(ROWS, features=FEATURES).select([place, 2]) for place in (1, 0)]
+    rows = concatenate_datasets(pieces).select([3, 0, 2, 3])
+    write_dataset(rows, tmp_path, "parquet")
+    loaded = load_dataset(str(tmp_path), split="train")
+    assert loaded.to_list() == [ROWS[2], ROWS[1], ROWS[0], ROWS[2]] and loaded.features == FEATURES

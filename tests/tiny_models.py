@@ -57,3 +57,19 @@ def build_llama(seed: int = 0, context: int = 512, spread: float = 0.3):
         pad_token_id=0,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def build_classifier(folder, pad=0, labels=1, context=512, **tokenizer):
+    """A folder with a random sequence classifier, such as reward models are with one label."""
+    import torch
+    from transformers import LlamaForSequenceClassification
+
+    config = build_llama(context=context).config
+    config.num_labels, config.pad_token_id = labels, pad
+    torch.manual_seed(7)
+    LlamaForSequenceClassification(config).eval().save_pretrained(folder)
+    saved = build_tokenizer()
+    for name, value in tokenizer.items():
+        setattr(saved, name, value)
+    saved.save_pretrained(folder)
+    return str(folder)

@@ -8,7 +8,22 @@ from collections.abc import Sequence
 
 import typer
 
-from hf_evol.cli import autoif, cache, card, evolve, metric, optimize, push, recipe, respond, run, score, select, study
+from hf_evol.cli import (
+    autoif,
+    cache,
+    card,
+    evolve,
+    metric,
+    optimize,
+    plan,
+    push,
+    recipe,
+    respond,
+    run,
+    score,
+    select,
+    study,
+)
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 
@@ -21,6 +36,7 @@ app = typer.Typer(
 )
 app.command("run")(run.command)
 app.command("study")(study.command)
+app.command("plan")(plan.command)
 app.command("autoif")(autoif.command)
 app.command("evolve")(evolve.command)
 app.command("optimize")(optimize.command)

@@ -32,6 +32,7 @@ def command(
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.pipeline import MAP_ROWS
     from hf_evol.scoring.summary import summarize
+    from hf_evol.selection import column
     from hf_evol.stages import Stages
     from hf_evol.transform import map
 
@@ -39,7 +40,7 @@ def command(
     rows = map(stage_rows(recipe), scorer, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
     save("score", recipe, rows)
     for name in (IFD, IC_IFD):
-        summary = summarize(name, rows[name])
+        summary = summarize(name, column(rows, name))
         if summary["n"]:
             low, high = summary["ci95"]
             print(

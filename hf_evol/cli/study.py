@@ -95,6 +95,11 @@ def _show(result: Any) -> None:
     for failure in results["failures"]:
         console.print(f"Not measured: {failure['stage']}. {failure['error']}")
     console.print(f"The report: {result.output}/report.html\nThe set:    {result.output}")
+    for entry in result.provenance["configs"]:
+        if entry["name"].startswith("set_"):
+            console.print(
+                f"To train:   hf-evol recipe trl {result.output} --config-name {entry['name']} --model BASE --output …"
+            )
     if result.url:
         console.print(f"On the Hub: {result.url}")
 

@@ -29,12 +29,14 @@ def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
 
     figure = Figure(figsize=(7, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    everything = np.concatenate([np.asarray(values, dtype=float) for values in scores.values()])
-    edges = np.histogram_bin_edges(everything, bins=min(40, max(8, int(len(everything) ** 0.5))))
+    arrays = [np.asarray(values, dtype=float) for values in scores.values()]
+    span = min(values.min() for values in arrays), max(values.max() for values in arrays)
+    edges = np.histogram_bin_edges(span, bins=min(40, max(8, int(sum(map(len, arrays)) ** 0.5))))
+    counts = [np.histogram(values, edges)[0] for values in arrays]  # here, as matplotlib would copy all values
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(scores))]
     labels = [f"round {number}" for number in scores]
-    axes.hist([np.asarray(values) for values in scores.values()], edges, color=colours, label=labels)
-    for values, colour in zip(scores.values(), colours, strict=True):
+    axes.hist([edges[:-1]] * len(arrays), edges, weights=counts, color=colours, label=labels)
+    for values, colour in zip(arrays, colours, strict=True):
         axes.axvline(float(np.median(values)), color=colour, linewidth=1.5, linestyle=":")
     axes.set_xlabel("IC-IFD (dotted: median)")
     axes.set_ylabel("rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from hf_evol.hub.merge import merge_cards
 _TRIES = 4
 _STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
 _NO_RIGHT = (401, 403, 404)  # 404: that of a private dataset of others, too
+_SHARD = re.compile(r"(.+/train)-\d{5}-of-\d{5}(\.\w+)")  # one file of a config's rows
 _SIGN_IN = " Sign in with `hf auth login` if the token is missing or may not write."
 
 
@@ -45,7 +47,13 @@ def publish(
     Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and one that
     changes nothing makes no commit. Other files, configs and splits of the dataset stay, and so does what the published
     card says outside its generated part (`hf_evol.hub.merge`). If someone else pushes in the meantime, the card is merged
-    anew.
+    anew. Where a config's rows are now in another number of files, the former ones go.
+
+    One commit is what makes a push whole or nothing. Its hard limit is 25,000 large files (huggingface_hub,
+    ``HfApi.create_commit``); the Hub recommends to stay under 100 files a commit, 10,000 in a folder and 100,000 in a
+    repository (hub documentation, "Repository limitations and recommendations"). With files of 500 MB, 100 of them are some
+    50 GB of rows before compression. Far beyond that, upload the folder with ``hf upload user/name folder --repo-type
+    dataset``, which makes several commits and goes on where it broke off, but leaves a set half-new in between.
 
     Args:
         folder: the local folder.
@@ -128,13 +136,15 @@ def _commit(
     api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool, parent: str | None
 ) -> Any:
     """One commit upon the state whose card was read; anew when another commit came between."""
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+    names = [path.relative_to(folder).as_posix() for path in files]
     new = (folder / "README.md").read_text(encoding="utf-8")
     for attempt in range(1, _TRIES + 1):
-        head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
+        info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
+        head = info.sha
         if parent is not None and head != parent:
             raise HubError(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
@@ -148,7 +158,9 @@ def _commit(
             raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
         merged = merge_cards(published, new).encode("utf-8")
         operations = [CommitOperationAdd("README.md", merged)]
-        operations += [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
+        operations += [CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True)]
+        former = _former([entry.rfilename for entry in info.siblings or ()], names)
+        operations += [CommitOperationDelete(name) for name in former]
         try:
             return api.create_commit(
                 repo_id,
@@ -163,3 +175,13 @@ def _commit(
             if error.response.status_code not in _STALE or attempt == _TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _former(published: list[str], new: list[str]) -> list[str]:
+    """The published files of rows that new ones replace: the card's glob would read them beside the new ones."""
+    replaced = {match.groups() for name in new if (match := _SHARD.fullmatch(name))}
+    return [
+        name
+        for name in published
+        if (match := _SHARD.fullmatch(name)) and match.groups() in replaced and name not in new
+    ]

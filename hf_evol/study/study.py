@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError
@@ -17,12 +18,15 @@ from hf_evol.hub.publish import check_repo_id, publish
 from hf_evol.output import check_output, is_remote, write_dataset, writing
 from hf_evol.pipeline import read_seeds
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
-from hf_evol.result import RunResult, write_card
+from hf_evol.result import RunResult, set_columns, write_card
 from hf_evol.study.figures import draw
 from hf_evol.study.findings import cost_sentences, findings, sentences
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SCHEMA = 1  # of results.json
 
@@ -70,8 +74,8 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     broke off goes on, and one with a further evolver does only what is new. A measure that fails is noted, and the
     others are made.
 
-    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``comparisons``,
-    ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
+    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``set_…`` of each evolver,
+    ``comparisons``, ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
 
     Args:
         study: the evolvers and the models that measure.
@@ -153,6 +157,7 @@ def _written(
     rows = Dataset.from_dict(columns, features=features)
     configs = {
         "rows": (rows, "every row of every evolver and round, with its status and measures; the default config"),
+        **_sets(rows, results),
         "comparisons": (Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
         "summaries": (Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
         "costs": (Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
@@ -177,6 +182,20 @@ def _written(
         write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
     url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
     return RunResult(recipe.output, record, url)
+
+
+def _sets(rows: Dataset, results: dict[str, Any]) -> dict[str, tuple[Dataset, str]]:
+    """Each evolver's usable rows as a config of its own, to train on."""
+    sets: dict[str, tuple[Dataset, str]] = {}
+    for label in (evolver["label"] for evolver in results["evolvers"]):
+        name = base = "set_" + re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_.")
+        while name in sets:
+            name = f"{base}_{len(sets) + 1}"
+        usable = (
+            place for place, row in enumerate(zip(rows[LABEL], rows[STATUS], strict=True)) if row == (label, col.OK)
+        )
+        sets[name] = (set_columns(rows.select(list(usable))), f"the usable rows of {label}, to train on")
+    return sets
 
 
 def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str, Any]:

@@ -265,8 +265,11 @@ class Work:
 
     def _reward(self, rows: Dataset, reward: Reward) -> Dataset:
         rows = self.map(rows, reward, f"Reward of the {reward.of}")
-        rows = rows.remove_columns(col.REWARD_STATUS)
-        return rows.rename_column(col.REWARD, REWARD_OF_EVOLUTION) if reward.of == "evolution" else rows
+        if reward.of == "response":
+            return rows
+        return rows.rename_columns(
+            {col.REWARD: REWARD_OF_EVOLUTION, col.REWARD_STATUS: f"{REWARD_OF_EVOLUTION}_status"}
+        )
 
     def _confidence(self, rows: Dataset) -> Dataset:
         from datasets import concatenate_datasets

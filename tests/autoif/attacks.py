@@ -168,7 +168,7 @@ ODD: dict[str, tuple[str, set[str]]] = {
         {"timeout"},
     ),
     "huge power": ("def evaluate(r): return (9 ** 9 ** 9) > 0", {"timeout", "memory"}),
-    "memory bomb": ("def evaluate(r):\n    x = []\n    while True: x.append('a' * 10_000_000)", {"memory"}),
+    "memory bomb": ("def evaluate(r):\n    x = []\n    while True: x.append('a' * 10_000_000)", {"memory", "timeout"}),
     "memory bomb at once": ("def evaluate(r): return bool(bytearray(1 << 40))", {"memory"}),
     "memory bomb kept": (
         "x = []\ndef evaluate(r):\n    while True: x.append([0] * 1000)",

@@ -459,3 +459,18 @@ def test_a_published_card_that_cannot_be_fetched_is_left_alone(hub, finished, st
     hub.heal()
     publish(finished, REPO)
     assert card_of(repo).endswith("# Theirs\n")
+
+
+def test_rows_in_another_number_of_files_replace_the_former_ones(hub, transfer, finished):
+    for config in ("round_1", "selected"):
+        (finished / config).mkdir()
+        (finished / config / "train-00000-of-00001.parquet").write_bytes(b"PAR1 one " + config.encode())
+    publish(finished, REPO)
+    theirs = {"other/train-00000-of-00001.parquet": b"theirs", "round_1/test-00000-of-00001.parquet": b"their split"}
+    hub.repos["dataset", REPO].commit("More", theirs)
+    (finished / "round_1" / "train-00000-of-00001.parquet").unlink()
+    for number in range(2):
+        (finished / "round_1" / f"train-{number:05}-of-00002.parquet").write_bytes(f"PAR1 part {number}".encode())
+    publish(finished, REPO)
+    assert hub.repos["dataset", REPO].files == content(finished) | theirs
+    assert len(hub.repos["dataset", REPO].commits) == 4

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, Value
 from datasets.fingerprint import Hasher
 from scored_rows import ROWS, batch_of, unloadable
-from tiny_models import build_llama, build_tokenizer
+from tiny_models import build_classifier, build_tokenizer
 
 import hf_evol
 from hf_evol import columns as col
@@ -21,20 +21,6 @@ from hf_evol.scoring import reward
 from hf_evol.scoring.reward import Reward
 
 PAD, END = 0, 3
-
-
-def build_classifier(folder, pad=PAD, labels=1, **tokenizer):
-    from transformers import LlamaForSequenceClassification
-
-    config = build_llama().config
-    config.num_labels, config.pad_token_id = labels, pad
-    torch.manual_seed(7)
-    LlamaForSequenceClassification(config).eval().save_pretrained(folder)
-    saved = build_tokenizer()
-    for name, value in tokenizer.items():
-        setattr(saved, name, value)
-    saved.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,11 @@
+import math
+
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from hf_evol.scoring.summary import summarize
+from hf_evol.scoring import summary
+from hf_evol.scoring.summary import BOOTSTRAP_ROWS, summarize
 
 
 def test_summary_counts_what_it_leaves_out():
@@ -17,3 +22,30 @@ def test_the_interval_is_that_of_a_normal_distribution_for_many_values():
     half = 1.96 * (1 / 12) ** 0.5 / 400**0.5
     low, high = summarize("x", values)["ci95"]
     assert (low, high) == pytest.approx((0.49875 - half, 0.49875 + half), abs=half / 8)
+
+
+@pytest.mark.parametrize("values", [[1.0, None, 3.0, math.nan, 2.0, math.inf], [None, None], [], [5]], ids=str)
+def test_arrow_data_gives_what_a_list_gives(values):
+    pieces = [values[:2], values[2:]]
+    chunked = pa.chunked_array([pa.array(piece, pa.float64()) for piece in pieces])
+    assert summarize("x", chunked) == summarize("x", values)
+
+
+def test_beyond_the_boundary_the_interval_is_the_normal_one(monkeypatch):
+    """A skewed column, as scores are. The resampled bounds vary by 4 % of half the interval with the resamples drawn."""
+    values = np.random.default_rng(3).lognormal(-1, 0.8, BOOTSTRAP_ROWS + 1)
+    normal = summarize("x", values)
+    half = 1.959964 * math.sqrt(sum((values - values.mean()) ** 2) / len(values)) / math.sqrt(len(values))
+    assert normal["ci95"] == pytest.approx([values.mean() - half, values.mean() + half], rel=1e-9)
+    monkeypatch.setattr(summary, "BOOTSTRAP_ROWS", BOOTSTRAP_ROWS + 1)
+    resampled = summarize("x", values)
+    assert resampled["ci95"] != normal["ci95"]
+    assert resampled["ci95"] == pytest.approx(normal["ci95"], abs=half / 8)
+    assert {**resampled, "ci95": None} == {**normal, "ci95": None}
+
+
+def test_the_boundary_itself_is_resampled(monkeypatch):
+    monkeypatch.setattr(summary, "BOOTSTRAP_ROWS", 3)
+    assert summarize("x", [1.0, 2.0, 3.0])["ci95"] == [1.0, 3.0]
+    low, high = summarize("x", [1.0, 2.0, 3.0, 2.0])["ci95"]
+    assert (low, high) == pytest.approx((2 - 1.959964 * 0.5**0.5 / 2, 2 + 1.959964 * 0.5**0.5 / 2))

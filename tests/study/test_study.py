@@ -2,7 +2,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from chat_server import ChatServer
 from datasets import get_dataset_config_names, load_dataset
+from hub_server import HubServer
+from tiny_models import build_classifier
 
 from hf_evol import columns as col
 from hf_evol.cli.main import main
@@ -58,6 +61,10 @@ def test_everything_is_there_and_accounted_for(study, recipe):
     rows = load_dataset(recipe.output, split="train")
     assert get_dataset_config_names(recipe.output)[0] == "rows"
     assert len(rows) == 2 * 2 * 6
+    sets = {name: load_dataset(recipe.output, name, split="train") for name in ("set_whole", "set_half")}
+    for label in ("whole", "half"):
+        usable = [row["instruction"] for row in rows if (row["label"], row["status"]) == (label, col.OK)]
+        assert sets[f"set_{label}"]["instruction"][:] == usable and all(sets[f"set_{label}"]["output"])
     for entry in results["yields"]:
         assert entry["rows_in"] == 6 == entry["ok"] + sum(entry["dropped"].values())
     measures = {entry["measure"] for entry in results["measures"]}
@@ -80,6 +87,47 @@ def test_everything_is_there_and_accounted_for(study, recipe):
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (study_module.Path(folder) / name).exists()
     assert main(["card", folder, "--diff"]) == 0
+
+
+def test_a_judge_and_a_reward_model(recipe, tmp_path):
+    def choice(body):
+        prompt = body["messages"][-1]["content"]
+        words = len(prompt.split())
+        if "### Verdict" in prompt:
+            first, second = (
+                prompt.split("### Response 1\n")[1].split("\n\n### Verdict")[0].split("\n\n### Response 2\n")
+            )
+            text = (
+                "better than" if len(first) > len(second) else "worse than" if len(first) < len(second) else "equal to"
+            )
+        else:
+            text = "**Hard**." if "### Level" in prompt else f"Score: {min(100, words // 2)}/100"
+        return {"message": {"role": "assistant", "content": text}}
+
+    with ChatServer() as server:
+        server.choice = choice
+        judge = {"engine": "endpoint", "name": "wise", "base_url": server.url}
+        evolvers = {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}
+        run(Study(evolvers, judge, build_classifier(tmp_path / "reward", context=4096), None), recipe)
+    results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
+    usable = {(row["label"], row["round"], row["id"]): row for row in rows if row["status"] == col.OK}
+    for number in (1, 2):
+        pairs = [
+            (usable["whole", number, i], usable["half", number, i])
+            for _, n, i in usable
+            if n == number and _ == "whole"
+        ]
+        lengths = [(len(a["instruction"]), len(b["instruction"])) for a, b in pairs]
+        judged = next(entry for entry in results["judgements"] if entry["round"] == number)
+        assert (judged["win"], judged["tie"], judged["lose"]) == tuple(
+            sum(test(a, b) for a, b in lengths) for test in (int.__gt__, int.__eq__, int.__lt__)
+        )
+        levels = [entry for entry in results["levels"] if entry["round"] == number]
+        assert all(entry["counts"]["hard"] == 6 and entry["unreadable"] == 0 for entry in levels)
+    for measure in ("reward", "reward_evolution", "difficulty_score"):
+        summary = [s for s in results["summaries"] if s["measure"] == measure and s["round"] == 2]
+        assert [s["nulls"] for s in summary] == [0, 0] and all(s["mean"] is not None for s in summary)
+    assert {model["role"] for model in results["models"]} == {"responder", "scorer", "judge", "reward"}
 
 
 def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model):
@@ -190,3 +238,17 @@ def test_on_the_command_line(recipe, tiny_model, capsys):
     assert main(["study", "--evolver", "a=embedded", *options, "--overwrite"]) == 2
     assert main(["study", "--evolver", "embedded", *options]) == 2
     assert main(["study", "--evolver", "a=embedded", "--evolver", "a=embedded", *options]) == 2
+
+
+def test_a_study_on_the_hub(recipe, monkeypatch, tmp_path):
+    study = Study({"a": "embedded", "b": {"name": "embedded", "dtype": "bfloat16"}}, embedding=None)
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "hub-cache")
+        result = run(study, replace(recipe, limit=4, rounds=1, push_to="user/study"))
+        repo = hub.repos["dataset", "user/study"]
+        assert len(repo.commits) == 2 and result.url.endswith("user/study")
+        assert {"report.html", "results.json", "README.md", "provenance.json"} <= set(repo.files)
+        assert (
+            load_dataset("user/study", split="train").to_list() == load_dataset(recipe.output, split="train").to_list()
+        )
+        assert len(load_dataset("user/study", "comparisons", split="train")) == len(results_of(recipe)["comparisons"])

@@ -1,0 +1,72 @@
+"""The last steps over Arrow columns: what a row-by-row reading gives, in bounded memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from hf_evol import columns as col
+from hf_evol.result import REASON, Round, evolution_reasons, part, response_reasons
+
+ROOT = Path(__file__).parent.parent
+STATUSES = ["ok", "too_long: the prompt has 9 tokens\nand: more", "ok", "refusal", "ok", "engine_error: x", "ok", "ok"]
+WHY = ["kept", "kept", "near_copy", "kept", "sorry", "no_content", "kept", "near_copy"]
+
+
+@pytest.fixture
+def rows():
+    return Dataset.from_dict({
+        col.ID: [f"t-{n}" for n in range(8)],
+        col.EVOL_STATUS: STATUSES,
+        col.RESPONSE_STATUS: STATUSES[::-1],
+        col.ELIMINATION: WHY,
+        col.IC_IFD: [0.1, None, 0.3, None, None, 0.2, 0.4, None],
+        col.IFD: [0.5, None, 0.25, None, None, 0.75, 1.0, None],
+        col.IC_IFD_STATUS: ["ok", "too_long", "ok", "zero_loss", "too_long", "ok", "ok", "too_long"],
+    })  # fmt: skip
+
+
+def test_the_table_counts_what_a_list_would(rows):
+    kept, failed = part(rows, evolution_reasons(rows))
+    kept, unanswered = part(kept, response_reasons(kept))
+    table = Round(rows, failed, unanswered).table(3)
+    assert (table["rows_in"], table["kept"], table["in_set"]) == (8 + 5 + 2, 8 + 2, 8)
+    assert table["ok"] == table["rows_in"] - sum(status != "ok" for status in failed[col.EVOL_STATUS])
+    assert table["scored"] == 4 and table["unscored"] == {"too_long": 3, "zero_loss": 1}
+    assert list(table["unscored"]) == ["too_long", "zero_loss"]
+    assert table["dropped"] == dict((Counter(failed[REASON]) + Counter(unanswered[REASON])).most_common())
+    assert next(iter(table["dropped"])) == "near_copy"
+    assert [entry["mean"] for entry in table["scores"]] == pytest.approx([0.625, 0.25])
+
+
+def test_the_histogram_shows_what_matplotlib_would_count(tmp_path, monkeypatch):
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from hf_evol.hub import figures
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: kept.append(self))
+    noise = np.random.default_rng(0)
+    scores = {1: noise.random(300), 2: noise.random(200) * 2, 3: [0.25, 0.25]}
+    figures.ic_ifd_histogram(scores, tmp_path / "x.png")
+    heights = [bar.get_height() for bar in kept[0].axes[0].patches]
+    edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=22)
+    assert heights == [count for values in scores.values() for count in np.histogram(values, edges)[0]]
+
+
+@pytest.mark.slow
+def test_a_million_rows_finish_in_bounded_memory():
+    """Resident bytes that are of no mapped file: the libraries take about half a GiB of them before a row is read."""
+    command = [sys.executable, "benchmarks/scale_finish.py", "--rows", "1000000"]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    (line,) = [line for line in out.splitlines() if line.startswith("all of it: result.finish")]
+    _, _seconds, resident, anonymous = line.rsplit(None, 3)
+    print(line)
+    assert float(anonymous) < 1.25 and float(resident) < 2
+    assert "written: 1,24" in out
