@@ -62,6 +62,7 @@ def _evolvers(given: list[str]) -> dict[str, Any]:
 
 
 def _show(result: Any) -> None:
+    import shlex
     import sys
     from itertools import groupby
 
@@ -73,7 +74,8 @@ def _show(result: Any) -> None:
     results = result.provenance["results"]
     labels = {entry["measure"]: entry["label"] for entry in results["measures"]}
     last = [entry for entry in results["comparisons"] if entry["round"] == results["rounds"]]
-    last.sort(key=lambda entry: (entry["a"], entry["b"]))
+    pairs = [(entry["a"], entry["b"]) for entry in last]
+    last.sort(key=lambda entry: pairs.index((entry["a"], entry["b"])))
     console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 100)
     for (a, b), entries in groupby(last, key=lambda entry: (entry["a"], entry["b"])):
         title = f"{result.provenance['title']}: round {results['rounds']}"
@@ -97,8 +99,9 @@ def _show(result: Any) -> None:
     console.print(f"The report: {result.output}/report.html\nThe set:    {result.output}")
     for entry in result.provenance["configs"]:
         if entry["name"].startswith("set_"):
+            folder = shlex.quote(result.output)
             console.print(
-                f"To train:   hf-evol recipe trl {result.output} --config-name {entry['name']} --model BASE --output …"
+                f"To train:   hf-evol recipe trl {folder} --config-name {entry['name']} --model BASE --output …"
             )
     if result.url:
         console.print(f"On the Hub: {result.url}")

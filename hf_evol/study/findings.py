@@ -29,6 +29,7 @@ class Finding:
         round: of the comparisons; None where nothing could be compared.
         for_a, for_b: measures of quality by which a, or b, is better.
         undecided: measures of quality that show no difference.
+        missing: measures of quality without pairs.
         not_compared: measures without pairs.
         earlier: what earlier rounds show by measures of quality, for example ``"reward in round 1 (small)"``.
         statements: the verdicts of all measures that show a difference.
@@ -42,6 +43,7 @@ class Finding:
     for_a: tuple[str, ...] = ()
     for_b: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     not_compared: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ def _finding(results: Mapping[str, Any], a: str, b: str) -> Finding:
     every = [c for c in results["comparisons"] if (c["a"], c["b"]) == (a, b)]
     last = max((c["round"] for c in every if c["n"]), default=None)
     own = {c["measure"]: c for c in every if c["round"] == last and c["n"] and c["measure"] in labels}
+    empty = {c["measure"] for c in every if c["round"] == last and not c["n"]}
     ahead = {name: winner(c) for name, c in own.items()}
 
     def named(chosen: Any) -> tuple[str, ...]:
@@ -77,6 +80,7 @@ def _finding(results: Mapping[str, Any], a: str, b: str) -> Finding:
         for_a=named(lambda name: name in QUALITY and name in own and ahead[name] == a),
         for_b=named(lambda name: name in QUALITY and name in own and ahead[name] == b),
         undecided=named(lambda name: name in QUALITY and name in own and ahead[name] is None),
+        missing=named(lambda name: name in QUALITY and name in empty),
         not_compared=named(lambda name: name not in own),
         earlier=tuple(
             f"{labels[c['measure']]} in round {c['round']} ({visible(higher)})"
@@ -102,8 +106,11 @@ def sentences(finding: Finding) -> str:
     if finding.round is None:
         return f"{a} and {b} could not be compared: they have no rows in common."
     where = f"In round {finding.round}, "
+    earlier = f" Earlier rounds show a difference by {listed(finding.earlier)}." if finding.earlier else ""
+    missing = f" By {listed(finding.missing)}, no rows could be compared." if finding.missing else ""
     if n == 0:
-        return f"{where}{a} and {b} were compared by no measure of quality; the differences below only describe them."
+        text = f"{where}{a} and {b} were compared by no measure of quality; the differences below only describe them."
+        return text + missing + earlier
     of = f"of {n} measure{'s' if n > 1 else ''} of quality"
     if finding.for_a and finding.for_b:
         text = f"{where}neither is the better evolver throughout: by {len(finding.for_a)} {of} it is {a} "
@@ -114,10 +121,10 @@ def sentences(finding: Finding) -> str:
     else:
         return (
             f"{where}no difference is shown between {a} and {b} by any {of} ({listed(finding.undecided)}). That doesn't "
-            "show them to be equal: the intervals say how large a difference may still be."
-            + (f" Earlier rounds show one by {listed(finding.earlier)}." if finding.earlier else "")
+            "show them to be equal: the intervals say how large a difference may still be." + missing + earlier
         )
-    return text + (f" By {listed(finding.undecided)}, no difference is shown." if finding.undecided else "")
+    text += f" By {listed(finding.undecided)}, no difference is shown." if finding.undecided else ""
+    return text + missing
 
 
 def cost_sentences(costs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:

@@ -38,7 +38,8 @@ class Measure:
 MEASURES = (
     Measure(
         USABLE, "usable rows", "more often usable",
-        "Whether a row was evolved and kept by the rules of elimination (1) or not (0).", "share",
+        "Whether a row was evolved and kept by the rules of elimination (1) or not (0); rows whose request "
+        "failed don't count.", "share",
     ),
     Measure(
         col.DIFFICULTY_LEVEL, "difficulty level", "harder",

@@ -61,9 +61,10 @@ def _comparisons(
         for number in range(1, rounds + 1):
             for a, b in combinations(labels, 2):
                 if measure.name == PREFERRED:
-                    pairs, total = _preferences(judged, a, b, number)
+                    pairs = _preferences(judged, a, b, number)
                 else:
-                    pairs, total = _pairs(measure, by_set.get((a, number), {}), by_set.get((b, number), {}))
+                    pairs = _pairs(measure, by_set.get((a, number), {}), by_set.get((b, number), {}))
+                total = len({*by_set.get((a, number), {}), *by_set.get((b, number), {})})
                 found = compare([x for x, _ in pairs], [y for _, y in pairs], seed=seed)
                 comparisons.append((measure, found))
                 entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
@@ -76,17 +77,17 @@ def _comparisons(
     return entries
 
 
-def _pairs(measure: Measure, one: dict[str, Any], other: dict[str, Any]) -> tuple[list[tuple[float, float]], int]:
-    """The values of rows that both have, and how many ids there are in all."""
+def _pairs(measure: Measure, one: dict[str, Any], other: dict[str, Any]) -> list[tuple[float, float]]:
+    """The values of rows that both have."""
     ids = dict.fromkeys([*one, *other])
     values = [(value(measure, one.get(i, {})), value(measure, other.get(i, {}))) for i in ids]
-    return [(x, y) for x, y in values if x is not None and y is not None], len(ids)
+    return [(x, y) for x, y in values if x is not None and y is not None]
 
 
-def _preferences(judged: Rows, a: str, b: str, number: int) -> tuple[list[tuple[float, float]], int]:
+def _preferences(judged: Rows, a: str, b: str, number: int) -> list[tuple[float, float]]:
     mine = [row for row in judged if (row["a"], row["b"], row[col.ROUND]) == (a, b, number)]
     verdicts = [row[col.VERDICT] for row in mine if row[col.VERDICT] is not None]
-    return [(float(entry == "win"), float(entry == "lose")) for entry in verdicts], len(mine)
+    return [(float(entry == "win"), float(entry == "lose")) for entry in verdicts]
 
 
 def _summaries(made: Sequence[Measure], by_set: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -105,7 +106,8 @@ def _levels(by_set: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any
     """How many rows have which level; those that could not be rated are counted beside them."""
     entries = []
     for (label, number), rows in by_set.items():
-        usable = [row for row in rows.values() if row[STATUS] == col.OK]
+        # Seeds that could not be rated lack the column.
+        usable = [row for row in rows.values() if row[STATUS] == col.OK and col.DIFFICULTY_LEVEL in row]
         counts = Counter(row[col.DIFFICULTY_LEVEL] for row in usable)
         levels = {level: counts[level] for level in LEVELS}
         entries.append({"evolver": label, "round": number, "counts": levels, "unreadable": counts[None]})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from hf_evol.pipeline import read_seeds
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.result import RunResult, set_columns, write_card
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings, sentences
+from hf_evol.study.findings import cost_sentences, findings, listed, sentences
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
@@ -144,7 +145,9 @@ def _stand_ins(evolvers: list[dict[str, Any]], others: list[dict[str, Any]]) -> 
     for model in others:
         same = [evolver["label"] for evolver in evolvers if evolver["name"] == model["name"]]
         if same and model["name"] != "embedded":
-            found.append(f"The {model['role']} is the evolver {same[0]} itself, and may favour its own texts.")
+            found.append(
+                f"The {model['role']} is the model of the evolver {listed(same)}, and may favour its own texts."
+            )
     return found
 
 
@@ -187,15 +190,29 @@ def _written(
 def _sets(rows: Dataset, results: dict[str, Any]) -> dict[str, tuple[Dataset, str]]:
     """Each evolver's usable rows as a config of its own, to train on."""
     sets: dict[str, tuple[Dataset, str]] = {}
-    for label in (evolver["label"] for evolver in results["evolvers"]):
-        name = base = "set_" + re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_.")
-        while name in sets:
-            name = f"{base}_{len(sets) + 1}"
+    labels = [evolver["label"] for evolver in results["evolvers"]]
+    for label, name in zip(labels, set_names(labels), strict=True):
         usable = (
             place for place, row in enumerate(zip(rows[LABEL], rows[STATUS], strict=True)) if row == (label, col.OK)
         )
         sets[name] = (set_columns(rows.select(list(usable))), f"the usable rows of {label}, to train on")
     return sets
+
+
+def set_names(labels: Sequence[str]) -> list[str]:
+    """The names of the evolvers' configs, which are folders, too: all different, also where case doesn't count.
+
+    Example:
+        >>> set_names(["a b", "a_b", "日本"])
+        ['set_a_b', 'set_a_b_2', 'set_3']
+    """
+    names: dict[str, str] = {}
+    for place, label in enumerate(labels, 1):
+        base = "set_" + (re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_.") or str(place))
+        numbered = (f"{base}_{number}" for number in count(2))
+        name = next(name for name in chain([base], numbered) if name.lower() not in names)
+        names[name.lower()] = name
+    return list(names.values())
 
 
 def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.errors import HfEvolError
+from hf_evol.errors import HfEvolError, ModelError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
@@ -26,6 +27,7 @@ from hf_evol.scoring.difficulty import Difficulty
 from hf_evol.scoring.diversity import diversity
 from hf_evol.scoring.embed import Embed
 from hf_evol.scoring.judge import Judge
+from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
 from hf_evol.stages import Stages, engine_of, spec_of
 from hf_evol.study.measures import N_WORDS, REWARD_OF_EVOLUTION, USABLE
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MPNET = "sentence-transformers/all-mpnet-base-v2"  # the paper's embedding model
+_UNANSWERED = ("engine_error", "response_engine_error")  # the server was down, or memory ran out
 _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION,
@@ -121,7 +124,10 @@ class Work:
         ]
 
     def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
-        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
+        # The journal remembers what was answered. The cache of datasets would remember failed requests as well, so that
+        # a study whose server was down would never ask for them again; only embeddings are not in the journal.
+        cached = {} if transform is self.embed else {"load_from_cache_file": False}
+        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label, **cached)
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows of all evolvers and rounds, and what each round of each cost."""
@@ -185,7 +191,17 @@ class Work:
         rows = _added(
             rows, {col.OUTPUT: (outputs, "string"), STATUS: (statuses, "string"), N_WORDS: (words, "float64")}
         )
-        return _added(rows, {USABLE: ([float(status == col.OK) for status in statuses], "float64")})
+        rows = _added(rows, {USABLE: ([_usable(status) for status in statuses], "float64")})
+        self._note_unanswered(rows)
+        return rows
+
+    def _note_unanswered(self, rows: Dataset) -> None:
+        sets = list(zip(rows[LABEL], rows[col.ROUND], strict=True))
+        lost = Counter(of for of, usable in zip(sets, rows[USABLE], strict=True) if usable is None)
+        for (label, number), count in lost.items():
+            error = "Requests failed. The same command, with --overwrite, asks for them again."
+            stage = f"{count} of {sets.count((label, number))} rows of {label} in round {number}"
+            self._failed(stage, ModelError(error))
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""
@@ -204,15 +220,15 @@ class Work:
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
         """The seeds, as round 0, with the measures that they can have."""
-        texts = [text if isinstance(text, str) and text.strip() else None for text in seeds[col.INSTRUCTION]]
-        rows = seeds.select([place for place, text in enumerate(texts) if text]).remove_columns(col.OUTPUT)
+        rows = seeds.remove_columns(col.OUTPUT)
+        texts = [text if is_text(text) else None for text in rows[col.INSTRUCTION]]
         rows = _added(
             rows,
             {
                 LABEL: ([SEEDS] * len(rows), "string"),
-                STATUS: ([col.OK] * len(rows), "string"),
+                STATUS: ([col.OK if text else "invalid_input" for text in texts], "string"),
                 col.ROUND: ([0] * len(rows), "int32"),
-                N_WORDS: ([float(len(text.split())) for text in texts if text], "float64"),
+                N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
             },
         )
         failed = {failure["stage"] for failure in self.failures}
@@ -291,6 +307,11 @@ class Work:
             self.diversities.append({"evolver": label, "round": number} | summary)
             parts.append(part.remove_columns(col.EMBEDDING))
         return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
+
+
+def _usable(status: str) -> float | None:
+    """1 or 0; None where a request failed, which says nothing about the evolver."""
+    return None if status in _UNANSWERED else float(status == col.OK)
 
 
 def _model_of(stages: Stages) -> Any:

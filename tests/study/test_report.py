@@ -176,8 +176,13 @@ def test_findings_in_words():
     assert nothing.startswith(
         "In round 2, no difference is shown between A and B by any of 1 measure of quality (reward)."
     )
-    assert nothing.endswith("Earlier rounds show one by reward in round 1 (A).")
+    assert nothing.endswith("Earlier rounds show a difference by reward in round 1 (A).")
     assert "by no measure of quality" in said(comparison("n_words", 9))
+    failed = said(comparison("n_words", 9, 2), comparison("mnd", None, 2, n=0), comparison("mnd", 1))
+    assert failed.endswith(
+        " By mnd, no rows could be compared. Earlier rounds show a difference by mnd in round 1 (A)."
+    )
+    assert said(comparison("reward", 1), comparison("mnd", None, n=0)).endswith("By mnd, no rows could be compared.")
     assert "could not be compared" in said(comparison("reward", None, n=0))
 
 

@@ -86,3 +86,19 @@ def test_nothing_usable_is_no_error():
     results = analyse(rows_of("a", [None, None]) + rows_of("b", [None, None]), None, ["a", "b"], 1, seed=0)
     assert found(results, "difficulty_level")["n"] == 0 and found(results, "difficulty_level")["verdict"] is None
     assert [entry["ok"] for entry in results["yields"]] == [0, 0]
+
+
+def test_a_pair_that_nobody_could_judge_is_unpaired():
+    """Of five seeds, a failed at one, so that four are judged, one of them in vain."""
+    judged = [{"a": "a", "b": "b", "round": 1, "id": f"s-{i}", "verdict": v, "judge_status": "ok"}
+              for i, v in enumerate(["win", "lose", "win", None])]  # fmt: skip
+    rows = rows_of("a", ["hard"] * 4 + [None]) + rows_of("b", ["hard"] * 5)
+    entry = found(analyse(rows, judged, ["a", "b"], 1, seed=0), "preferred")
+    assert (entry["n"], entry["n_unpaired"]) == (3, 2)
+
+
+def test_seeds_that_could_not_be_rated_have_no_levels():
+    seed = {"label": "seeds", "id": "s-0", "round": 0, "status": "ok"}
+    results = analyse([seed, *rows_of("a", ["hard"]), *rows_of("b", ["easy"])], None, ["a", "b"], 1, seed=0)
+    (levels,) = (entry for entry in results["levels"] if entry["evolver"] == "seeds")
+    assert set(levels["counts"].values()) == {0} and levels["unreadable"] == 0

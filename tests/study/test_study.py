@@ -13,7 +13,7 @@ from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import models
 from hf_evol.recipe import Recipe
 from hf_evol.study import study as study_module
-from hf_evol.study.study import Study, run
+from hf_evol.study.study import Study, run, set_names
 from hf_evol.study.work import Work
 
 
@@ -252,3 +252,49 @@ def test_a_study_on_the_hub(recipe, monkeypatch, tmp_path):
             load_dataset("user/study", split="train").to_list() == load_dataset(recipe.output, split="train").to_list()
         )
         assert len(load_dataset("user/study", "comparisons", split="train")) == len(results_of(recipe)["comparisons"])
+
+
+def test_sets_have_names_of_their_own():
+    labels = ["a_3", "a", "a!", "A", "a_2", "../x", "größe", "日本", "日"]
+    names = set_names(labels)
+    assert names[:3] == ["set_a_3", "set_a", "set_a_2"] and names[5:] == ["set_x", "set_gr_e", "set_8", "set_9"]
+    assert len({name.lower() for name in names}) == len(labels)
+
+
+def test_seeds_without_text_are_counted(study, recipe, tmp_path):
+    seeds = tmp_path / "seeds.jsonl"
+    texts = ["Name a river.", None, "", "   ", "Write a poem."]
+    seeds.write_text("".join(json.dumps({"instruction": text, "output": "x"}) + "\n" for text in texts))
+    recipe = replace(recipe, dataset=str(seeds), methods="alpaca", rounds=1)
+    run(study, recipe)
+    results = results_of(recipe)
+    of_seeds = {entry["measure"]: entry for entry in results["summaries"] if entry["evolver"] == "seeds"}
+    assert {(name, entry["n"] + entry["nulls"]) for name, entry in of_seeds.items()} == {
+        (name, 5) for name in ("difficulty_level", "difficulty_score", "mnd", "n_words")
+    }
+    assert (of_seeds["n_words"]["n"], of_seeds["n_words"]["mean"]) == (2, 3)
+    (levels,) = (entry for entry in results["levels"] if entry["evolver"] == "seeds")
+    assert sum(levels["counts"].values()) + levels["unreadable"] == 2
+    (spread,) = (entry for entry in results["diversity"] if entry["evolver"] == "seeds")
+    assert (spread["n"], spread["left_out"]) == (2, {"invalid_input": 3})
+
+
+def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
+    recipe = replace(recipe, rounds=1)
+    with ChatServer() as server:
+        far = {"engine": "endpoint", "name": "far", "base_url": server.url, "max_concurrency": 1}
+        study = Study({"whole": "embedded", "far": far}, embedding=None)
+        server.fault = lambda prompt, attempt: 400 if len(server.attempts) > 2 else None
+        run(study, recipe)
+        first, answered = results_of(recipe), len(server.requests)
+        server.fault = lambda prompt, attempt: None
+        run(study, replace(recipe, overwrite=True))
+        second = results_of(recipe)
+        asked = len(server.requests) - answered
+    (lost,) = (entry for entry in first["yields"] if entry["evolver"] == "far")
+    failed = lost["dropped"]["engine_error"]
+    usable = next(entry for entry in first["comparisons"] if entry["measure"] == "usable")
+    assert failed and usable["n_unpaired"] == failed  # not worse: unknown
+    assert first["failures"][0]["stage"] == f"{failed} of 6 rows of far in round 1"
+    assert "engine_error" not in second["yields"][1]["dropped"] and second["failures"] == []
+    assert asked
