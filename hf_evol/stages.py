@@ -90,6 +90,8 @@ def engine_of(recipe: Recipe, setting: str | dict) -> Any:
     kind = _engine_name(recipe, setting)
     own = dict(setting) if isinstance(setting, dict) else {"name": setting}
     own.pop("engine", None)
+    if not own.get("name"):
+        raise ConfigError(f"A model in the recipe has no name: {setting!r}.")
     if kind == "endpoint":
         own["model"] = own.pop("name", None)
         shared = {"base_url": recipe.base_url, "api_key_env": recipe.api_key_env}
@@ -107,6 +109,8 @@ def spec_of(recipe: Recipe, setting: str | dict) -> ModelSpec:
         shared["chat_template"] = recipe.chat_template
     own = dict(setting) if isinstance(setting, dict) else {"name": setting}
     own.pop("engine", None)
+    if not own.get("name"):
+        raise ConfigError(f"A model in the recipe has no name: {setting!r}.")
     return _built(ModelSpec, shared | own)
 
 

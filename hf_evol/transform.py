@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hf_evol import __version__, progress
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 
 Batch = dict[str, list[Any]]
+
+_PASSING_FAILURES = ("engine_error", "out_of_memory")  # statuses of rows that another try may mend
 
 
 class Transform:
@@ -161,6 +165,35 @@ def _map_dataset(
         "with_rank": True,
         "new_fingerprint": Hasher.hash(decisive),
     } | kwargs
+    begun = time.time()
+    mapped = _mapped(dataset, transform, processes, label, options)
+    # What a server or the memory refused is asked for again, and so is all that follows from it.
+    if (
+        _is_older(mapped, begun)
+        and _holds_failures(mapped, transform)
+        and options.get("load_from_cache_file") is not False
+    ):
+        again = {"new_fingerprint": Hasher.hash([*decisive, begun])}
+        mapped = _mapped(dataset, transform, processes, label, options | again)
+    return mapped
+
+
+def _is_older(dataset: Dataset, moment: float) -> bool:
+    """Whether the rows were there before: they come from the `datasets` cache."""
+    files = [Path(entry["filename"]) for entry in dataset.cache_files]
+    return bool(files) and all(file.exists() and file.stat().st_mtime < moment for file in files)
+
+
+def _holds_failures(dataset: Dataset, transform: Transform) -> bool:
+    import pyarrow.compute as pc
+
+    names = [name for name in transform.output_columns if name.endswith("_status") and name in dataset.column_names]
+    return any(
+        pc.any(pc.starts_with(dataset.data[name], pattern)).as_py() for name in names for pattern in _PASSING_FAILURES
+    )
+
+
+def _mapped(dataset: Dataset, transform: Transform, processes: int, label: str, options: dict[str, Any]) -> Dataset:
     if processes > 1 and len(dataset) > 1:
         with _spawning(processes):
             try:

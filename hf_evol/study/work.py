@@ -124,10 +124,7 @@ class Work:
         ]
 
     def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
-        # The journal remembers what was answered. The cache of datasets would remember failed requests as well, so that
-        # a study whose server was down would never ask for them again; only embeddings are not in the journal.
-        cached = {} if transform is self.embed else {"load_from_cache_file": False}
-        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label, **cached)
+        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows of all evolvers and rounds, and what each round of each cost."""

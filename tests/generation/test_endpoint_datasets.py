@@ -49,6 +49,31 @@ def test_rows_that_fail_keep_their_instruction_and_a_reason(server, seeds):
     assert failed and all(row["evol_status"].startswith("engine_error: HTTP 400") for row in failed)
 
 
+def test_rows_that_a_server_refused_are_asked_for_again(server, seeds, tmp_path):
+    seeds.to_parquet(tmp_path / "seeds.parquet")
+    rows = hf_evol.load_seeds(str(tmp_path / "seeds.parquet"))  # not in memory, so that maps are cached
+    evolve = hf_evol.EvolInstruct(engine_for(server), journal=tmp_path / "j.sqlite")
+    steps = (evolve, hf_evol.Eliminate(keep=True), hf_evol.Respond(engine_for(server), journal=tmp_path / "j.sqlite"))
+
+    def run():
+        result = rows
+        for step in steps:
+            result = hf_evol.map(result, step)
+        return result
+
+    server.fault = lambda prompt, attempt: 400 if drawn(prompt) < 0.5 and prompt != "Hello" else None
+    first = run()
+    failed = sum(status.startswith("engine_error") for status in first["evol_status"])
+    assert 0 < failed < len(rows)
+    server.fault = lambda prompt, attempt: None
+    asked = len(server.requests)
+    second = run()
+    assert set(second["evol_status"]) == set(second["response_status"]) == {"ok"}
+    assert len(server.requests) - asked <= 2 * len(rows) - 2 * (len(rows) - failed) + len(rows)
+    asked = len(server.requests)
+    assert run()["output"] == second["output"] and len(server.requests) == asked  # from the journal
+
+
 def test_a_map_with_a_wrong_key_ends_before_the_first_row(server, seeds):
     server.fault = lambda prompt, attempt: 401
     with pytest.raises(ModelError, match="401"):
