@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
+from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.recipe import FILE_FORMATS, public_name
@@ -76,17 +77,11 @@ def append(
     if set(rows[col.ROUND]) == {number - 1}:  # appended already
         return f"{ENDPOINT}/datasets/{repo_id}"
     new = _divided(rows)
-
     chosen = select(
         set_columns(new.rows), record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"]
     )
     sets = [*(published[f"round_{n}"] for n in range(1, number) if f"round_{n}" in published), set_columns(new.rows)]
-    record["rounds"].append(new.table(number))
-    record["recipe"]["rounds"] = number
-    record["models"] += _new_models(rows, record["models"])
-    for name, version in library_versions().items():
-        versions = [*record["libraries"].get(name, version).split(", "), version]
-        record["libraries"][name] = ", ".join(dict.fromkeys(versions))
+    _extend(record, rows, new)
     extension = record["configs"][0]["extension"]
     file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
@@ -108,6 +103,22 @@ def append(
             create_pr=create_pr,
             parent=head,
         )
+
+
+def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:
+    """Add the round to what the set's provenance says of its rounds, models, licences and libraries."""
+    number = len(record["rounds"]) + 1
+    record["rounds"].append(new.table(number))
+    record["recipe"]["rounds"] = number
+    record["models"] += _new_models(rows, record["models"])
+    source = record["source"]["license"]
+    licences = [(model["role"], model["name"], model["license"]) for model in record["models"]]
+    record["licence_notes"] = notes(source, licences)
+    if record["license"] == source:  # it was allowed plainly; a new model may not allow it
+        record["license"] = plain_licence(source, licences)
+    for name, version in library_versions().items():
+        versions = [*record["libraries"].get(name, version).split(", "), version]
+        record["libraries"][name] = ", ".join(dict.fromkeys(versions))
 
 
 def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str]:

@@ -80,11 +80,13 @@ def test_appending_the_same_rows_again_changes_nothing(published):
 def test_another_evolver_is_listed(published, tiny_model):
     rows = third_round().map(lambda row: {"evolver": tiny_model})
     hf_evol.append(rows, REPO)
-    models = json.loads(published.files["provenance.json"])["models"]
+    record = json.loads(published.files["provenance.json"])
+    models = record["models"]
     assert [model["name"] for model in models if model["role"] == "evolver"] == [
         "embedded",
         tiny_model.rsplit("/", 1)[-1],
     ]
+    assert any("states no licence" in note for note in record["licence_notes"]) and record["license"] is None
 
 
 def test_rows_that_do_not_follow_are_refused(published):
