@@ -65,8 +65,7 @@ class Confidence(Transform):
         of: ``"greedy"`` (the answer to the evolving prompt, generated here), ``"evolution"`` (the evolved instruction)
             or ``"response"`` (the output, after the prompt of `Respond`).
         max_new_tokens: for ``of="greedy"`` without ``positions``; 2,048 in the paper.
-        batch_tokens: tokens, padding included, in one forward pass over texts that are there; by default as the free
-            memory allows. Halved when memory runs out.
+        batch_tokens: as in `IcIfd`, for texts that are there.
         journal: where finished generations are remembered: True for the cache folder, False for none, or a file.
 
     Raises:

@@ -38,8 +38,10 @@ class IcIfd(Transform):
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    The first token of a text is never predicted. Batching changes a loss by rounding alone, by a few parts in ten
-    million in float32.
+    The first token of a text is never predicted. On devices of one kind (CPUs: with as many threads) a loss is the same
+    to the last bit whatever rows are scored with it, as all forward passes over texts of about one length have one
+    shape. Not so in mixtures of experts, nor with another ``batch_tokens`` or after memory has run out: there it differs
+    by rounding, in float32 by a few parts in ten million.
 
     Input columns:
         ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
@@ -61,8 +63,8 @@ class IcIfd(Transform):
             assistant's, given those before; ``"each"`` to score every assistant turn as well.
         max_length: the most tokens of one sequence; by default, and at most, the model's context.
         truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
-        batch_tokens: tokens, padding included, in one forward pass; by default as the free memory allows. Halved
-            when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass; 4096 by default on a GPU, 512 on a
+            CPU. Halved when memory runs out.
         journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:

@@ -1,4 +1,9 @@
-"""Mean cross-entropy of parts of token sequences under a causal language model."""
+"""Mean cross-entropy of parts of token sequences under a causal language model.
+
+Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding where
+there are too few sequences. So the same kernels add the same numbers in the same order, whatever else is in a batch, and a
+loss is the same to the last bit in any arrangement of the rows.
+"""
 
 from __future__ import annotations
 
@@ -47,19 +52,19 @@ def mean_losses(
 
     A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a
     sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Sequences are sorted by length and
-    padded on the right. A part's loss depends on the tokens up to its end alone, so of parts that are equal so far
-    one is computed.
+    padded on the right. A part's loss depends on the tokens up to its end alone, so of parts that are equal so far, in
+    sequences padded to one length, one is computed.
 
     Args:
         model: a causal language model in evaluation mode.
         sequences: not longer than the model's context.
-        batch_tokens: at most so many tokens, padding included, in one forward pass (or one sequence); by default
-            as the free memory allows. Halved, for this process, when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default
+            `token_budget`. Halved, for this process, when memory runs out.
         known: losses of parts met before; kept up to date here.
     """
     known = {} if known is None else known
-    parts = split_model(model)
-    keys = [[_key(sequence.ids, spans) for spans in sequence.parts] for sequence in sequences]
+    parts, context = split_model(model), models.context_length(model.config)
+    keys = [[_key(sequence.ids, spans, context) for spans in sequence.parts] for sequence in sequences]
     users, waiting, work = defaultdict(list), [], []
     for place in sorted(range(len(sequences)), key=lambda place: (-len(sequences[place].ids), place)):
         parts_by_key = dict(zip(keys[place], sequences[place].parts, strict=True))
@@ -90,8 +95,15 @@ def _end(spans: tuple[Span, ...]) -> int:
     return max((end for _, end in spans), default=0)
 
 
-def _key(ids: np.ndarray, spans: tuple[Span, ...]) -> bytes:
-    return hashlib.blake2b(ids[: _end(spans)].tobytes() + repr(spans).encode(), digest_size=16).digest()
+def _key(ids: np.ndarray, spans: tuple[Span, ...], context: int) -> bytes:
+    place = repr((padded_length(len(ids), context), spans)).encode()
+    return hashlib.blake2b(ids[: _end(spans)].tobytes() + place, digest_size=16).digest()
+
+
+def padded_length(n_tokens: int, context: int) -> int:
+    """The length that a sequence is padded to: at most an eighth longer, or a multiple of 16, within the context."""
+    step = max(16, 1 << max(0, n_tokens.bit_length() - 4))
+    return max(n_tokens, min(-(-max(2, n_tokens) // step) * step, context))
 
 
 def batches(
@@ -102,23 +114,26 @@ def batches(
     While a GPU works on one batch, the next is made ready.
     """
     under_way: Batch | None = None
+    context = models.context_length(model.config)
     while work:
         wanted = batch_tokens or token_budget(model)
         budget = min(wanted, _budgets.get(model, wanted))
-        longest = max(1, len(work[0][0].ids))
-        count = max(1, min(budget, parts.max_tokens or budget) // longest)
-        batch = _launch(kind, parts, work[:count])
+        longest = len(work[0][0].ids)
+        width = padded_length(longest, context)
+        count = max(1, min(budget, parts.max_tokens or budget) // width)
+        taken = [item for item in work[:count] if padded_length(len(item[0].ids), context) == width]
+        batch = _launch(kind, parts, taken, (count, width))
         if under_way:
             yield under_way.results()
         under_way = batch
         if batch:
-            work = work[count:]
-        elif min(count, len(work)) == 1:
+            work = work[len(taken) :]
+        elif count == 1:
             failed, work = work[0], work[1:]
             yield [(key, OUT_OF_MEMORY) for key, spans in failed[1] if _end(spans) == longest]
             work = sorted([*work, *_shortened(failed)], key=lambda item: -len(item[0].ids))
         else:
-            _budgets[model] = min(count, len(work)) // 2 * longest
+            _budgets[model] = count // 2 * width
     if under_way:
         yield under_way.results()
 
@@ -131,10 +146,10 @@ def _shortened(work: Work) -> Iterator[Work]:
             yield TokenSpans(sequence.ids[:end], (spans,)), [(key, spans)]
 
 
-def _launch(kind: type[Batch], parts: SplitModel, work: list[Work]) -> Batch | None:
+def _launch(kind: type[Batch], parts: SplitModel, work: list[Work], shape: tuple[int, int]) -> Batch | None:
     """A batch under way, or None if memory ran out; what it held is free again then."""
     try:
-        return kind(parts, work)
+        return kind(parts, work, shape)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not models.is_out_of_memory(error):
             raise
@@ -142,14 +157,13 @@ def _launch(kind: type[Batch], parts: SplitModel, work: list[Work]) -> Batch | N
 
 
 class Batch:
-    """One forward pass, under way on a GPU until `results` waits for it."""
+    """One forward pass of a given shape, under way on a GPU until `results` waits for it."""
 
-    def __init__(self, parts: SplitModel, work: list[Work]) -> None:
+    def __init__(self, parts: SplitModel, work: list[Work], shape: tuple[int, int]) -> None:
         import numpy as np
 
         self.work = work
-        width = max(2, max(len(sequence.ids) for sequence, _ in work))
-        ids = np.zeros((len(work), width), dtype=np.int64)
+        ids = np.zeros(shape, dtype=np.int64)
         rows, positions, self.keys, self.counts = [], [], [], []
         for row, (sequence, wanted) in enumerate(work):
             ids[row, : len(sequence.ids)] = sequence.ids
@@ -191,14 +205,8 @@ class LossBatch(Batch):
 
 
 def token_budget(model: Any) -> int:
-    """How many tokens to run at once: enough to fill a GPU, as far as half of its free memory goes."""
-    import torch
+    """How many tokens to run at once. It does not depend on the free memory, as losses would then, too, in the last digit.
 
-    if model.device.type != "cuda":
-        return 1024  # what fits a CPU's caches is quickest
-    config = model.config.get_text_config()
-    hidden = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    token_bytes = model.dtype.itemsize * (8 * hidden + 4 * inner)  # of one layer's activations
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1024, min(65536, free // 2 // token_bytes))
+    A GPU is busy with 4096 tokens. What fits a CPU's caches is quickest there, and a few rows should not take long.
+    """
+    return 4096 if model.device.type == "cuda" else 512

@@ -17,7 +17,7 @@ from hf_evol.generation.base import Chat
 from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.scoring.losses import OUT_OF_MEMORY, token_budget
+from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
 from hf_evol.scoring.pairs import make_pair
 from hf_evol.transform import Batch, Transform
 
@@ -31,7 +31,7 @@ class Reward(Transform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
     The model reads a chat of two turns, by its own chat template, and its output is the reward, on the model's own
-    scale: compare rewards of one model alone. Batching changes them by rounding alone.
+    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
         With ``of="response"``: ``instruction``, ``output``; and, if there, ``input``. The user's turn is the instruction
@@ -48,8 +48,7 @@ class Reward(Transform):
         model: a Hub id, a folder or a `ModelSpec`, such as ``"Skywork/Skywork-Reward-V2-Qwen3-0.6B"``.
         of: what to score: ``"response"`` or ``"evolution"``.
         methods: for evolutions: the methods that `EvolInstruct` was given.
-        batch_tokens: tokens, padding included, in one forward pass; by default as the free memory allows. Halved
-            when memory runs out.
+        batch_tokens: as in `IcIfd`.
         journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
@@ -173,21 +172,22 @@ def _outputs(model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int |
     unfit = [place for place in waiting if len(sequences[place]) > context]
     yield dict.fromkeys(unfit, (None, "too_long"))
     waiting = waiting[len(unfit) :]
+    # One more than the sequence has: with a mask that hides nothing, transformers takes other kernels.
+    widths = [padded_length(min(len(sequence) + 1, context), context) for sequence in sequences]
     while waiting:
-        wanted = batch_tokens or token_budget(model)
-        longest = len(sequences[waiting[0]])
-        count = max(1, min(wanted, _budgets.get(model, wanted)) // longest)
-        batch = waiting[:count]
+        wanted, width = batch_tokens or token_budget(model), widths[waiting[0]]
+        count = max(1, min(wanted, _budgets.get(model, wanted)) // width)
+        batch = [place for place in waiting[:count] if widths[place] == width]
         try:
-            values = _forward(model, [sequences[place] for place in batch])
+            values = _forward(model, [sequences[place] for place in batch], (count, width))
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not models.is_out_of_memory(error):
                 raise
             values = None
-        if values is None and len(batch) > 1:
-            _budgets[model] = len(batch) // 2 * longest
+        if values is None and count > 1:
+            _budgets[model] = count // 2 * width
             continue
-        waiting = waiting[count:]
+        waiting = waiting[len(batch) :]
         results = [(None, OUT_OF_MEMORY)] if values is None else [_result(value) for value in values]
         yield dict(zip(batch, results, strict=True))
 
@@ -196,8 +196,8 @@ def _result(value: float) -> Result:
     return (value, col.OK) if math.isfinite(value) else (None, "not_finite")
 
 
-def _forward(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
-    """The model's outputs for sequences padded on the right.
+def _forward(model: Any, sequences: Sequence[Sequence[int]], shape: tuple[int, int]) -> list[float]:
+    """The model's outputs for sequences padded on the right, and filled up to the shape as in `scoring.losses`.
 
     Decoders give the output of the last token that isn't their configuration's padding token, whatever the tokenizer's
     is. Where it names none, any token will do that ends no sequence of the batch.
@@ -208,13 +208,14 @@ def _forward(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
     named = config.pad_token_id
     last = {sequence[-1] for sequence in sequences}
     pad = named if named is not None and 0 <= named < config.vocab_size else min(set(range(len(last) + 1)) - last)
-    width = max(map(len, sequences))
+    (count, width), given = shape, len(sequences)
+    sequences = [*sequences, *[sequences[-1]] * (count - given)]
     ids = torch.tensor([[*sequence, *[pad] * (width - len(sequence))] for sequence in sequences], device=model.device)
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=model.device)
     mask = (torch.arange(width, device=model.device) < lengths[:, None]).long()
     try:
         config.pad_token_id = pad
         with torch.inference_mode():
-            return model(input_ids=ids, attention_mask=mask).logits[:, 0].double().tolist()
+            return model(input_ids=ids, attention_mask=mask).logits[:given, 0].double().tolist()
     finally:
         config.pad_token_id = named

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 # The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
-# caches; a GPU wants larger products. So memory does not grow with the vocabulary.
-_BLOCK = {"cpu": (1024, 1024), "cuda": (4096, 16384)}
+# caches; a GPU wants larger products. So memory does not grow with the vocabulary. A block is filled up, so that all have
+# one shape.
+_BLOCK = {"cpu": (128, 8192), "cuda": (1024, 16384)}
 # Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
 _WHOLE_LOGITS = 2**26
 # Names, over the configurations of transformers' models, of what is done to the head's output.
@@ -89,17 +90,20 @@ class SplitModel:
         rows: np.ndarray,
         positions: np.ndarray,
     ) -> torch.Tensor:
+        import numpy as np
         import torch
 
+        size, count = self._block[0], len(positions)
+        places = np.ones((2, -(-count // size) * size), dtype=np.int64)
+        places[0, :count], places[0, count:], places[1, :count] = rows, 0, positions
         tokens = torch.from_numpy(ids).to(self.device)
-        where = torch.from_numpy(rows).to(self.device), torch.from_numpy(positions).to(self.device)
         with torch.inference_mode():
             states = self._states(tokens)
             parts = [
                 of_states(states[row, position - 1], tokens[row, position]).to(self.device)
-                for row, position in zip(where[0].split(self._block[0]), where[1].split(self._block[0]), strict=True)
+                for row, position in torch.from_numpy(places).to(self.device).split(size, dim=1)
             ]
-            return torch.cat(parts)
+            return torch.cat(parts)[:count]
 
     @property
     def _block(self) -> tuple[int, int]:

@@ -161,13 +161,15 @@ def test_rows_that_fail_keep_their_place(tiny_model, expected):
     assert of_texts(tiny_model)(batch_of([BAD[4]]))["top1_probs"] == [None]
 
 
-@pytest.mark.parametrize(("size", "budget", "step"), [(5, None, 1), (5, 1, -1), (2, 100, 3), (1, 7, 2)])
+@pytest.mark.parametrize(("size", "budget", "step"), [(5, None, 1), (2, None, 3), (5, 1, -1), (2, 100, 3), (1, 7, 2)])
 def test_no_arrangement_changes_a_number(tiny_model, size, budget, step):
     alone = [records(of_texts(tiny_model)(batch_of([row])))[0] for row in ROWS]
     places = [place * step % 5 for place in range(5)]
     data = Dataset.from_dict(batch_of([ROWS[place] for place in places]))
     out = hf_evol.map(data, of_texts(tiny_model, batch_tokens=budget), batch_size=size)
-    assert records({name: out[name][:] for name in COLUMNS}) == [close(alone[place], 1e-6) for place in places]
+    found = records({name: out[name][:] for name in COLUMNS})
+    assert found == [close(alone[place], 1e-6) for place in places]
+    assert budget or found == [alone[place] for place in places]  # to the last bit, in passes of one size
 
 
 def test_batches_are_halved_when_memory_runs_out(tiny_model, expected):
@@ -181,7 +183,7 @@ def test_batches_are_halved_when_memory_runs_out(tiny_model, expected):
 
     with hooked(tiny_model, limit):
         got = records(of_texts(tiny_model, batch_tokens=10_000)(batch_of(ROWS)))
-    assert tried[0][0] == len(ROWS) and max(rows for rows, width in tried if rows * width <= 150) > 1
+    assert tried[0][0] > len(ROWS) and max(rows for rows, width in tried if rows * width <= 150) > 1
     statuses = [record["confidence_status"] for record in got]
     assert statuses == ["ok", "out_of_memory", "ok", "ok", "ok"]  # the second is too long even alone
     assert [got[0], *got[2:]] == [close(record) for record in [expected[0], *expected[2:]]]

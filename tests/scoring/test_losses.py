@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import build_llama
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_evol.scoring import token_losses
-from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, mean_losses, token_budget
+from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, mean_losses, padded_length
 from hf_evol.scoring.token_losses import SplitModel, split_model
 
 
@@ -70,13 +71,13 @@ def test_losses_by_hand(whole):
 
 
 def test_a_model_run_whole_has_small_batches(monkeypatch):
-    monkeypatch.setattr(token_losses, "_WHOLE_LOGITS", 4 * 12)  # twelve positions of four logits
+    monkeypatch.setattr(token_losses, "_WHOLE_LOGITS", 4 * 40)  # forty positions of four logits
     model = Fixed(whole=True)
     split_model(model)
     model.shapes.clear()
     rows = [sequence([1, 2, 3, place % 4, place // 4], ((0, 5),)) for place in range(8)]
     assert results(model, rows) == [pytest.approx([loss]) for loss in losses_of_fixed(rows)]
-    assert model.shapes == [(2, 5)] * 4
+    assert model.shapes == [(2, 16)] * 4
 
 
 def losses_of_fixed(rows):
@@ -124,8 +125,8 @@ def plain_losses(model, row):
 def test_equal_parts_are_computed_once(llama, counted, batch_tokens):
     rows, known = some_sequences(), {}
     losses = results(llama, rows, batch_tokens=batch_tokens, known=known)
-    distinct = {(tuple(row.ids[: part[-1][1]]), part) for row in rows for part in row.parts}
-    assert sum(counted) == sum(b - max(a, 1) for _, part in distinct for a, b in part)
+    distinct = {(tuple(row.ids[: part[-1][1]]), part, len(row.ids) > 16) for row in rows for part in row.parts}
+    assert sum(counted) == sum(b - max(a, 1) for _, part, _ in distinct for a, b in part)
     assert len(distinct) == len(known) < sum(len(row.parts) for row in rows)
     for row, got in zip(rows, losses, strict=True):
         assert got == pytest.approx(plain_losses(llama, row), abs=1e-5)
@@ -155,6 +156,42 @@ def test_no_batch_and_no_order_changes_a_loss(llama, texts, budget, order):
     together = results(llama, [rows[place] for place in places], batch_tokens=budget)
     for place, got in zip(places, together, strict=True):
         assert got == [expected and pytest.approx(expected, rel=1e-6) for expected in alone[place]]  # rounding
+    again = results(llama, [rows[place] for place in places])
+    assert again == [alone[place] for place in places]  # to the last bit, in passes of one size
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loss_is_the_same_to_the_last_bit_in_any_company(dtype):
+    """With a model large enough for products to be cut into pieces, where shapes decide how."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=256, intermediate_size=640, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+        vocab_size=9000, max_position_embeddings=400,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval().to(getattr(torch, dtype))
+    draw = np.random.default_rng(1)
+    rows = [
+        sequence(draw.integers(5, 9000, length), ((0, length // 3),), ((length // 3, length),))
+        for length in draw.integers(2, 400, 24)
+    ]
+    together = results(model, rows)
+    assert [results(model, [row])[0] for row in rows] == together
+    some = [3, 20, 7, 7, 1]
+    assert results(model, [rows[place] for place in some]) == [together[place] for place in some]
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "context", "expected"),
+    [(0, 512, 16), (1, 512, 16), (16, 512, 16), (17, 512, 32), (200, 512, 208), (300, 512, 320), (511, 512, 512),
+     (5, 10, 10), (10, 10, 10), (3000, 2**31, 3072)],
+)  # fmt: skip
+def test_padded_lengths(n_tokens, context, expected):
+    assert padded_length(n_tokens, context) == expected
+
+
+def test_few_padded_lengths():
+    lengths = [padded_length(n, 8192) for n in range(2, 8193)]
+    assert len(set(lengths)) < 70 and all(a >= n and a < n + max(16, n / 8 + 1) for n, a in enumerate(lengths, 2))
 
 
 class Limited:
@@ -189,7 +226,7 @@ ROWS = [sequence(range(20 + place, 20 + place + length), ((0, length),)) for pla
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
 )
-@pytest.mark.parametrize("most", [9, 20, 70])
+@pytest.mark.parametrize("most", [16, 40, 140])
 def test_batches_are_halved_until_they_fit_and_stay_so(llama, most, error):
     expected, limited = results(llama, ROWS), Limited(most, error)
     for got, losses in zip(results(limited.model, ROWS), expected, strict=True):
@@ -202,7 +239,7 @@ def test_batches_are_halved_until_they_fit_and_stay_so(llama, most, error):
 
 def test_only_a_sequence_that_does_not_fit_alone_is_left_out(llama):
     rows = [*ROWS, sequence(range(100, 130), ((0, 5),), ((5, 30),)), sequence(range(200, 240), ((0, 40),))]
-    got, expected = results(Limited(12).model, rows), results(llama, rows)
+    got, expected = results(Limited(20).model, rows), results(llama, rows)
     assert [got[-2][1], got[-1][0]] == [OUT_OF_MEMORY] * 2
     assert [value for (value,) in got[:-2]] == pytest.approx([value for (value,) in expected[:-2]], abs=2e-6)
 
@@ -219,7 +256,7 @@ def test_one_sequence_that_does_not_fit():
 def test_a_part_shared_with_a_sequence_that_does_not_fit(llama):
     short = sequence(range(20, 28), ((0, 5),), ((5, 8),))
     long = sequence([*range(20, 25), *range(100, 120)], ((0, 5),), ((5, 25),))
-    got = results(Limited(12).model, [long, short], batch_tokens=1)
+    got = results(Limited(20).model, [long, short], batch_tokens=1)
     assert got[0][1] == OUT_OF_MEMORY
     assert got[1] == pytest.approx(results(llama, [short])[0], abs=2e-6)
 
@@ -230,16 +267,3 @@ def test_batch_tokens_hold_after_memory_ran_out():
     limited.shapes.clear()
     results(limited.model, ROWS, batch_tokens=20)
     assert max(rows * width for rows, width in limited.shapes) <= 20
-
-
-@pytest.mark.parametrize(("free", "expected"), [(0, 1024), (2**26, 16384), (2**40, 65536)])
-def test_the_budget_of_a_gpu(monkeypatch, free, expected):
-    """A token takes 2 bytes times 8 · 64 (hidden size) and 4 · 128 (inner size), 2 KiB, of half the free memory."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**41))
-    config = SimpleNamespace(hidden_size=64, intermediate_size=128)
-    model = SimpleNamespace(
-        device=torch.device("cuda"), dtype=torch.float16, config=SimpleNamespace(get_text_config=lambda: config)
-    )
-    assert token_budget(model) == expected
-    model.device = torch.device("cpu")
-    assert token_budget(model) == 1024

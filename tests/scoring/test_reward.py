@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from datasets import Dataset, Value
 from datasets.fingerprint import Hasher
 from scored_rows import ROWS, batch_of, unloadable
 from tiny_models import build_classifier, build_tokenizer
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import hf_evol
 from hf_evol import columns as col
@@ -71,8 +73,28 @@ def test_rewards_are_those_of_the_library_row_by_row(any_reward_model, budget):
     assert out[col.REWARD_STATUS][ROWS.index(("", "No question."))] == "invalid_input"
     back = data.select(range(len(ROWS))[::-1])
     turned = back.map(Reward(any_reward_model, batch_tokens=budget, journal=False), batched=True, batch_size=3)
-    assert turned[col.REWARD][::-1] == close(out[col.REWARD][:])
+    assert turned[col.REWARD][::-1] == out[col.REWARD][:]  # to the last bit
     assert models.load_model(ModelSpec(any_reward_model), models.CLASSIFIER).config.pad_token_id in (PAD, END, None, -1)
+
+
+def test_a_reward_is_the_same_to_the_last_bit_in_any_company():
+    """In half precision, where products are cut into pieces as the shape decides."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=256, intermediate_size=640, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+        vocab_size=900, max_position_embeddings=200, pad_token_id=0, num_labels=1,
+    )  # fmt: skip
+    model = LlamaForSequenceClassification(config).eval().to(torch.bfloat16)
+
+    def rewards(sequences):
+        found = {place: value for batch in reward._outputs(model, sequences, None) for place, value in batch.items()}
+        return [found[place] for place in range(len(sequences))]
+
+    draw = random.Random(1)
+    sequences = [[draw.randrange(5, 900) for _ in range(length)] for length in range(5, 200, 4)]
+    together = rewards(sequences)
+    assert len({value for value, _ in together}) > 30
+    assert [rewards([sequence])[0] for sequence in sequences] == together
 
 
 def test_input_belongs_to_the_user(reward_model):
@@ -124,11 +146,11 @@ def test_rows_that_do_not_fit_into_memory(reward_model, monkeypatch):
     monkeypatch.setattr(reward, "_budgets", {})
     forward, sizes = reward._forward, []
 
-    def limited(model, sequences):
-        sizes.append(len(sequences) * max(map(len, sequences)))
+    def limited(model, sequences, shape):
+        sizes.append(shape[0] * shape[1])
         if sizes[-1] > 90:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(model, sequences)
+        return forward(model, sequences, shape)
 
     monkeypatch.setattr(reward, "_forward", limited)
     out = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))
