@@ -1,4 +1,4 @@
-"""Write a finished set, whole or not at all, to a folder or any fsspec URL."""
+"""Write a finished set, whole or not at all, to a folder, a dataset on the Hub or any other fsspec URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from hf_evol.errors import OutputError
+from hf_evol.errors import HubError, OutputError
+from hf_evol.hub.publish import commit_folder, why
 from hf_evol.progress import without_datasets_bars
 from hf_evol.recipe import FILE_FORMATS
 
@@ -32,11 +33,17 @@ def check_output(output: str, overwrite: bool) -> None:
     """Raise `OutputError` unless a result may be written there.
 
     A place that holds something is refused; with ``overwrite``, unless what it holds is the result of an
-    earlier run.
+    earlier run. A dataset on the Hub must be there, and may hold a card.
     """
     try:
+        repo_id, _ = hub_dataset(output)
+        if repo_id:
+            _check_may_write(repo_id)
         fs, root = fsspec.url_to_fs(output if is_remote(output) else str(Path(output).expanduser().absolute()))
-        if fs.exists(root) and (not fs.isdir(root) or fs.ls(root)):
+        fs.invalidate_cache()
+        if repo_id and not fs.exists(root):
+            raise OutputError(f"The output {output!r} names a branch that is not there.")
+        if fs.exists(root) and (not fs.isdir(root) or _entries(fs, root, repo_id is not None)):
             if not overwrite:
                 raise OutputError(
                     f"The output {output!r} exists. Choose another with --output, or replace it with --overwrite."
@@ -55,6 +62,45 @@ def check_output(output: str, overwrite: bool) -> None:
         raise
     except OSError as error:
         raise OutputError(f"The output {output!r} can't be written: {error}") from error
+
+
+def hub_dataset(output: str) -> tuple[str | None, str | None]:
+    """The dataset on the Hub that an output is, and its branch.
+
+    Raises:
+        OutputError: it is something else on the Hub, but for buckets, which are stores like others.
+    """
+    if not output.startswith("hf://"):
+        return None, None
+    from huggingface_hub import parse_hf_uri
+
+    uri = parse_hf_uri(output)
+    if uri.is_bucket:
+        return None, None
+    if uri.type != "dataset" or uri.path_in_repo.strip("/"):
+        raise OutputError(f"An output on the Hub is a whole dataset, hf://datasets/user/name; got {output!r}.")
+    return uri.id, uri.revision
+
+
+def _check_may_write(repo_id: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+
+    try:
+        HfApi().auth_check(repo_id, repo_type="dataset", write=True)
+    except RepositoryNotFoundError as error:
+        raise OutputError(
+            f"There is no dataset {repo_id!r} on the Hub that you may write to. Create it: hf repos create {repo_id} --type "
+            f"dataset, with --private if so. {why(error)}"
+        ) from error
+    except HTTPError as error:
+        raise OutputError(f"The dataset {repo_id!r} on the Hub can't be written. {why(error)}") from error
+
+
+def _entries(fs: Any, root: str, of_hub: bool) -> list[str]:
+    """What lies in a folder, but for what a new dataset on the Hub has."""
+    names = (str(path).rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False))
+    return [name for name in names if not (of_hub and name in (".gitattributes", "README.md"))]
 
 
 @contextmanager
@@ -111,6 +157,10 @@ def _put_in_place(folder: Path, target: Path) -> None:
 
 
 def _upload(folder: Path, output: str) -> None:
+    repo_id, revision = hub_dataset(output)
+    if repo_id:
+        _commit(folder, repo_id, revision)
+        return
     fs, root = fsspec.url_to_fs(output)
     files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name == PROVENANCE)
     old = set(fs.find(root)) if fs.exists(root) else set()
@@ -121,6 +171,18 @@ def _upload(folder: Path, output: str) -> None:
         old.discard(fs._strip_protocol(path))
     if old:
         fs.rm(sorted(old))
+
+
+def _commit(folder: Path, repo_id: str, revision: str | None) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        commit_folder(HfApi(), folder, repo_id, revision=revision)
+    except HubError:
+        raise
+    except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # as in `publish`
+        raise HubError(why(error).rstrip(".")) from error
 
 
 def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes: int = FILE_BYTES) -> None:

@@ -17,7 +17,7 @@ from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
 from hf_evol.hub.licences import notes, plain_licence
-from hf_evol.output import write_dataset, write_provenance, writing
+from hf_evol.output import hub_dataset, write_dataset, write_provenance, writing
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
@@ -178,7 +178,7 @@ def write_set(
 def write_card(folder: Path, record: dict[str, Any], *, repo_id: str | None, shown_as: str) -> None:
     """Write provenance and card."""
     write_provenance(record, folder)
-    card = build_card(record, repo_id=repo_id, folder=shown_as)
+    card = build_card(record, repo_id=repo_id or hub_dataset(shown_as)[0], folder=shown_as)
     (folder / "README.md").write_text(f"{card}".rstrip("\n") + "\n", encoding="utf-8")
 
 

@@ -302,6 +302,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self._may_write():
             self._json({"type": "user", "name": "user", "orgs": []})
 
+    def auth_check(self, body: bytes, kind: str, repo_id: str) -> None:
+        if self._find(kind, repo_id) and self._may_write():
+            self._json({})
+
     def validate_yaml(self, body: bytes) -> None:
         match = FRONT_MATTER.match(json.loads(body)["content"])
         try:
@@ -480,6 +484,7 @@ _ROUTES = [
     ("POST", rf"{_API}/paths-info/{_REVISION}", _Handler.paths_info),
     ("GET", rf"{_API}/tree/{_REVISION}(/(?P<path>.+))?", _Handler.tree),
     ("GET", rf"{_API}/refs", _Handler.refs),
+    ("GET", rf"{_API}/auth-check/write", _Handler.auth_check),
     ("GET", rf"{_API}(/revision/{_REVISION})?", _Handler.info),
     ("POST", rf"{_PREFIX}{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs-objects/(?P<oid>[0-9a-f]{64})", _Handler.lfs_put),

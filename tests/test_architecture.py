@@ -38,7 +38,7 @@ ARROWS = {
         "hub",
     },
     "hub": {"recipe"},
-    "output": {"recipe"},
+    "output": {"recipe", "hub"},
     "stages": {"prompts", "generation", "evolve", "scoring", "recipe"},
     "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
     "workload": {"prompts", "generation", "recipe", "hub", "selection", "stages", "result", "transform", "pipeline"},

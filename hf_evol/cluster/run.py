@@ -75,6 +75,8 @@ class Execution:
         """The work folder of a run with this output."""
         if self.work_folder is None and output.startswith("hf://"):
             raise ConfigError("An hf:// output needs --work-folder elsewhere, such as hf://buckets/user/bucket/work.")
+        if (self.work_folder or "").startswith("hf://") and not self.work_folder.startswith("hf://buckets/"):
+            raise ConfigError("Each file would be a commit there. Give a bucket: hf://buckets/user/bucket/work.")
         folder = WorkFolder(self.work_folder or f"{output.rstrip('/')}.work")
         if self.executor == "jobs" and folder.is_local:
             raise ConfigError(

@@ -83,9 +83,7 @@ def publish(
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        commit = _commit(
-            api, folder, url.repo_id, message or "Upload an evolved instruction set", revision, create_pr, parent
-        )
+        commit = commit_folder(api, folder, url.repo_id, message, revision, create_pr, parent)
     except HubError:
         raise
     except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
@@ -132,16 +130,22 @@ def _asked(request: Any) -> str:
     return f"{request.method} {request.url.host}{request.url.path}"
 
 
-def _commit(
-    api: Any, folder: Path, repo_id: str, message: str, revision: str | None, create_pr: bool, parent: str | None
+def commit_folder(
+    api: Any,
+    folder: Path,
+    repo_id: str,
+    message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    parent: str | None = None,
 ) -> Any:
-    """One commit upon the state whose card was read; anew when another commit came between."""
+    """One commit upon the state whose card was read; anew when another commit came between. As `publish` otherwise."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     names = [path.relative_to(folder).as_posix() for path in files]
-    new = (folder / "README.md").read_text(encoding="utf-8")
+    new = folder / "README.md"
     for attempt in range(1, _TRIES + 1):
         info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
         head = info.sha
@@ -149,16 +153,10 @@ def _commit(
             raise HubError(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
             )
-        try:
-            card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
-            published = Path(card).read_bytes().decode("utf-8")
-        except RemoteEntryNotFoundError:  # not its parent, which a download that fails raises too
-            published = None
-        except UnicodeDecodeError as error:
-            raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
-        merged = merge_cards(published, new).encode("utf-8")
-        operations = [CommitOperationAdd("README.md", merged)]
-        operations += [CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True)]
+        operations = [CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True)]
+        if new.is_file():  # rows of one stage have no card
+            merged = merge_cards(_published_card(api, repo_id, head), new.read_text(encoding="utf-8"))
+            operations.insert(0, CommitOperationAdd("README.md", merged.encode("utf-8")))
         former = _former([entry.rfilename for entry in info.siblings or ()], names)
         operations += [CommitOperationDelete(name) for name in former]
         try:
@@ -166,7 +164,7 @@ def _commit(
                 repo_id,
                 operations,
                 repo_type="dataset",
-                commit_message=message,
+                commit_message=message or "Upload an evolved instruction set",
                 revision=revision,
                 create_pr=create_pr,
                 parent_commit=head,
@@ -175,6 +173,18 @@ def _commit(
             if error.response.status_code not in _STALE or attempt == _TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _published_card(api: Any, repo_id: str, head: str) -> str | None:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
+        return Path(card).read_bytes().decode("utf-8")
+    except RemoteEntryNotFoundError:  # not its parent, which a download that fails raises too
+        return None
+    except UnicodeDecodeError as error:
+        raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
 
 
 def _former(published: list[str], new: list[str]) -> list[str]:

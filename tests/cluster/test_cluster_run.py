@@ -186,6 +186,8 @@ def test_wrong_settings_are_told_before_anything_is_done(recipe, tmp_path):
         Execution("slurm")
     with pytest.raises(ConfigError, match="--work-folder"):
         Execution().folder("hf://datasets/user/set")
+    with pytest.raises(ConfigError, match="a bucket"):
+        Execution(work_folder="hf://datasets/user/work").folder(str(tmp_path / "set"))
     with pytest.raises(ConfigError, match="can't reach the local work folder"):
         Execution("jobs").folder(str(tmp_path / "set"))
     with pytest.raises(ConfigError, match="select_by"):
