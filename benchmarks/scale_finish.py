@@ -2,11 +2,13 @@
 
     python benchmarks/scale_finish.py --rows 10000000
     python benchmarks/scale_finish.py --rows 1000000 --text-bytes 1000
+    systemd-run --scope --property MemoryMax=2G python benchmarks/scale_finish.py
 
 The rows are synthetic: ids and scores of their own, short texts. They are written as parquet files first, loaded with
 `load_dataset`, which maps them into memory, and go through what `hf_evol.result.finish` does, in a process of its own.
 Memory is the kernel's mark of the most resident bytes in a step: all (VmHWM), and those that are no pages of mapped
-files, which the kernel can drop and read again (sampled every 10 ms).
+files, which the kernel can drop and read again (sampled every 10 ms). The proof of that is a run whose control group has
+little memory: the limit, which holds for files' pages, too, is printed.
 """
 
 from __future__ import annotations
@@ -107,6 +109,19 @@ def make(folder: Path, n: int, text_bytes: int) -> None:
         start += count
 
 
+def memory_limit() -> str:
+    """The limit of this process's control group (version 2 or 1), as text."""
+    groups = [line.rstrip("\n").split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    for kinds, path in groups:
+        file = {"": f"unified{path}/memory.max", "memory": f"memory{path}/memory.limit_in_bytes"}.get(kinds)
+        for limit in (
+            (Path("/sys/fs/cgroup", file), Path("/sys/fs/cgroup", file.removeprefix("unified/"))) if file else ()
+        ):
+            if limit.exists() and (text := limit.read_text().strip()).isdigit() and int(text) < 2**50:
+                return f"limited to {int(text) / 2**30:.2f} GiB of memory"
+    return "memory not limited"
+
+
 def resident() -> tuple[int, int]:
     """Most resident bytes since the last reset, and resident bytes now that are of no file."""
     status = Path("/proc/self/status").read_text()
@@ -194,7 +209,7 @@ def main() -> None:
         make(folder / "shards", args.rows, args.text_bytes)
         size = sum(file.stat().st_size for file in (folder / "shards").iterdir())
         print(f"{args.rows:,} synthetic rows in {len(list((folder / 'shards').iterdir()))} parquet files, {size / 2**30:.2f} GiB, "
-              f"made in {time.perf_counter() - start:.0f} s; {platform.machine()}, {os.cpu_count()} cores")  # fmt: skip
+              f"made in {time.perf_counter() - start:.0f} s; {platform.machine()}, {os.cpu_count()} cores, {memory_limit()}")  # fmt: skip
         process = multiprocessing.get_context("spawn").Process(
             target=finish, args=(folder / "shards", folder / "set"), name="finish"
         )
