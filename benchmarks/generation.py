@@ -25,7 +25,7 @@ import transformers
 from ic_ifd import build, hardware, read, synchronize  # the benchmark beside this one
 
 from hf_evol import EvolInstruct
-from hf_evol.generation import models, transformers_engine
+from hf_evol.generation import encoding, models, transformers_engine
 from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.journal import Journal
 from hf_evol.generation.models import ModelSpec
@@ -40,7 +40,7 @@ def ours(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], batchi
     context = models.context_length(model.config)
     requests = {}
     for place, (chat, limit) in enumerate(zip(chats, limits, strict=True)):
-        prompt = models.render_chat(tokenizer, chat)
+        prompt = encoding.render_chat(tokenizer, chat)
         requests[place] = _Request(prompt, f"row {place}", min(limit, context - len(prompt)))
     if batching == "continuous":
         return sum(completion.n_tokens for _, completion in _continuous(model, tokenizer, requests, PARAMS))

@@ -29,7 +29,7 @@ import transformers
 
 from hf_evol import columns as col
 from hf_evol.formats import FORMATS, detect_format
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.models import ModelSpec
 from hf_evol.scoring.pairs import PairScorer, make_pair
 
@@ -137,7 +137,7 @@ def three_passes(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> li
     """(a): Q, A given Q, and A, each in a pass of its own with labels masked by -100."""
 
     def ids(text: str) -> torch.Tensor:
-        return torch.tensor([models.encode_text(tokenizer, [text])[0]], device=model.device)
+        return torch.tensor([encoding.encode_text(tokenizer, [text])[0]], device=model.device)
 
     def loss(inputs: torch.Tensor, labels: torch.Tensor) -> float:
         with torch.no_grad():
@@ -156,8 +156,8 @@ def naive_batches(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> l
     """(b): batches of 16 sequences in input order, padded to the longest, masked, all logits at once."""
     sequences, spans = [], []
     for question, answer in texts:
-        n = len(models.encode_text(tokenizer, [question])[0])
-        joint, alone = models.encode_text(tokenizer, [f"{question}\n{answer}", answer])
+        n = len(encoding.encode_text(tokenizer, [question])[0])
+        joint, alone = encoding.encode_text(tokenizer, [f"{question}\n{answer}", answer])
         sequences += [joint, alone]
         spans += [[(0, n), (n, len(joint))], [(0, len(alone))]]
     means: list[list[float]] = []
@@ -192,8 +192,8 @@ def useful_flop(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> tup
     if positions := getattr(config, "n_positions", None):  # GPT-2's table of positions is no product
         matrices -= positions * config.hidden_size if model.config.model_type == "gpt2" else 0
     width = config.hidden_size * config.num_hidden_layers
-    joint = models.encode_text(tokenizer, [f"{q}\n{a}" for q, a in texts])
-    alone = models.encode_text(tokenizer, [a for _, a in texts])
+    joint = encoding.encode_text(tokenizer, [f"{q}\n{a}" for q, a in texts])
+    alone = encoding.encode_text(tokenizer, [a for _, a in texts])
     lengths = [len(ids) for ids in {tuple(ids) for ids in (*joint, *alone)}]
     flop = sum(n * 2 * matrices + (n - 1) * 2 * head.numel() + 2 * n * n * width for n in lengths)
     return float(flop), sum(lengths)

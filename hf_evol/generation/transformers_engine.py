@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import continuous, models
+from hf_evol.generation import continuous, encoding, models
 from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, too_long
 from hf_evol.generation.sampling import sample, uniforms
 
@@ -55,7 +55,7 @@ class TransformersEngine:
                 f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
                 "hf_evol.ModelSpec, or --chat-template FILE.jinja on the command line."
             )
-        models.check_chat_template(self.model)
+        encoding.check_chat_template(self.model)
         models.check_device(self.model)
 
     def identity(self) -> dict[str, object]:
@@ -63,7 +63,7 @@ class TransformersEngine:
         return models.weights_identity(self.model) | {"dtype": self.model.dtype, "chat_template": template}
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
-        return models.count_prompt_tokens(self.model, chats)
+        return encoding.count_prompt_tokens(self.model, chats)
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
@@ -71,7 +71,7 @@ class TransformersEngine:
         self.check()
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
         context = models.context_length(model.config)
-        prompts = [models.render_chat(tokenizer, chat) for chat in chats]
+        prompts = [encoding.render_chat(tokenizer, chat) for chat in chats]
         unfit = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
         yield [(place, too_long(len(prompts[place]), context)) for place in unfit]
         fitting = sorted(set(range(len(chats))) - set(unfit))

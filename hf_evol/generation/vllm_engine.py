@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from hf_evol.errors import ConfigError, require_extra
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Chat, Completion, SamplingParams, too_long
 from hf_evol.generation.sampling import request_seed
 
@@ -48,7 +48,7 @@ class VllmEngine:
     def check(self) -> None:
         """Raise if the model can't be found or has no chat template; reads no weights."""
         models.load_config(self.model)
-        models.check_chat_template(self.model)
+        encoding.check_chat_template(self.model)
 
     def identity(self) -> dict[str, object]:
         template = models.load_tokenizer(self.model).chat_template
@@ -57,14 +57,14 @@ class VllmEngine:
         }  # fmt: skip
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
-        return models.count_prompt_tokens(self.model, chats)
+        return encoding.count_prompt_tokens(self.model, chats)
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
     ) -> Iterator[list[tuple[int, Completion]]]:
         self.check()
         tokenizer = models.load_tokenizer(self.model)
-        prompts = [models.render_chat(tokenizer, chat) for chat in chats]
+        prompts = [encoding.render_chat(tokenizer, chat) for chat in chats]
         llm = _load(self)
         context = llm.llm_engine.model_config.max_model_len
         unfit = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
@@ -165,9 +165,9 @@ class Confidence(Transform):
         self.check()
         model, tokenizer = models.load_model(self.model.model), models.load_tokenizer(self.model.model)
         context, work = models.context_length(model.config), []
-        texts = models.encode_text(tokenizer, [text for _, text in requests], special_tokens=False)
+        texts = encoding.encode_text(tokenizer, [text for _, text in requests], special_tokens=False)
         for number, ((prompt, _), text) in enumerate(zip(requests, texts, strict=True)):
-            before, text = models.render_chat(tokenizer, chat(prompt)), text[: self.positions]
+            before, text = encoding.render_chat(tokenizer, chat(prompt)), text[: self.positions]
             if len(before) + len(text) > context:
                 progress.advance(1)
                 yield number, _failed("too_long")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
-from hf_evol.generation import models
+from hf_evol.generation import encoding
 from hf_evol.scoring.losses import TokenSpans
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class JoinedText:
 
     def _layouts(self, tokenizer: Any, questions: list[str], answers: list[str]) -> list[Any]:
         end = "\n" if self.newline_of_question else ""
-        heads = models.encode_text(tokenizer, [question + end for question in questions])
-        alone = models.encode_text(tokenizer, answers)
-        joint = models.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
+        heads = encoding.encode_text(tokenizer, [question + end for question in questions])
+        alone = encoding.encode_text(tokenizer, answers)
+        joint = encoding.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
         layouts = []
         for head, a, both in zip(heads, alone, joint, strict=True):
             n = min(len(head), len(both))  # tokens may merge across the newline
@@ -96,8 +96,8 @@ class Parts:
     chat_template: bool
 
     def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
-        texts = models.encode_text(tokenizer, [turn["content"] for turns, _ in pairs for turn in turns], False)
-        answers = models.encode_text(tokenizer, [answer for _, answer in pairs], False)
+        texts = encoding.encode_text(tokenizer, [turn["content"] for turns, _ in pairs for turn in turns], False)
+        answers = encoding.encode_text(tokenizer, [answer for _, answer in pairs], False)
         before, frames, ids = _ids_before(tokenizer), {}, iter(texts)
         layouts = []
         for (turns, _), answer in zip(pairs, answers, strict=True):
@@ -111,11 +111,11 @@ class Parts:
     def _frame(self, tokenizer: Any, roles: tuple[str, ...], before: list[int]) -> list[list[int]] | None:
         """What stands before, between and after the turns' texts; None if the template can't say."""
         if not self.chat_template:
-            return [before, *(models.encode_text(tokenizer, ["\n"], False) * len(roles))]
+            return [before, *(encoding.encode_text(tokenizer, ["\n"], False) * len(roles))]
         from jinja2 import TemplateError
 
         try:
-            return models.chat_frame(tokenizer, roles)
+            return encoding.chat_frame(tokenizer, roles)
         except (TemplateError, ModelError):
             return None
 
@@ -176,6 +176,6 @@ def _token_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
 
 def _ids_before(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that the tokenizer puts before a text, such as BOS."""
-    plain, special = (models.encode_text(tokenizer, ["a"], special_tokens=added)[0] for added in (False, True))
+    plain, special = (encoding.encode_text(tokenizer, ["a"], special_tokens=added)[0] for added in (False, True))
     starts = (at for at in range(len(special)) if special[at : at + len(plain)] == plain)
     return special[: next(starts, 0)]

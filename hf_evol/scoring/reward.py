@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Chat
 from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.generation.models import ModelSpec
@@ -96,7 +96,7 @@ class Reward(Transform):
                 "chat_template= in hf_evol.ModelSpec."
             )
         try:
-            models.chat_frame(tokenizer, ("user", "assistant"), generation_prompt=False)
+            encoding.chat_frame(tokenizer, ("user", "assistant"), generation_prompt=False)
         except TemplateError as error:
             raise ConfigError(f"The chat template of {self.model.name!r} can't render two turns: {error}") from error
         models.check_device(self.model)
@@ -142,7 +142,7 @@ class Reward(Transform):
         if missing:
             self.check()
             model, tokenizer = models.load_model(self.model, models.CLASSIFIER), models.load_tokenizer(self.model)
-            sequences = [models.render_chat(tokenizer, chats[place], generation_prompt=False) for place in missing]
+            sequences = [encoding.render_chat(tokenizer, chats[place], generation_prompt=False) for place in missing]
             for finished in _outputs(model, sequences, self.batch_tokens):
                 results.update({missing[number]: result for number, result in finished.items()})
                 if journal is not None:

@@ -5,7 +5,7 @@ from datasets import Dataset
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.evolve.respond import Respond
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.respond import respond_prompt
 
@@ -14,7 +14,7 @@ def test_responses_are_greedy_and_cut_off_ones_are_marked(tiny_model, seeds):
     out = hf_evol.map(seeds, Respond(tiny_model, max_new_tokens=8, journal=False), batch_size=3)
     model, tokenizer = (load(models.ModelSpec(tiny_model)) for load in (models.load_model, models.load_tokenizer))
     for row in out.select(range(4)):
-        ids = models.render_chat(tokenizer, [{"role": "user", "content": respond_prompt(row["instruction"], "")}])
+        ids = encoding.render_chat(tokenizer, [{"role": "user", "content": respond_prompt(row["instruction"], "")}])
         text = tokenizer.decode(
             model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0][len(ids) :],
             skip_special_tokens=True,

@@ -406,8 +406,14 @@ def test_an_interrupt_in_the_consumer_stops_the_requests(server, tmp_path, monke
 def test_ctrl_c_while_the_server_is_silent(server):
     server.fault = lambda prompt, attempt: "hang"
     main = threading.main_thread().ident
+
+    def interrupt():
+        while not server.requests:
+            time.sleep(0.02)
+        signal.pthread_kill(main, signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        threading.Thread(target=interrupt, daemon=True).start()
         only(engine_for(server, timeout_s=20))
     assert working() == [] and len(server.requests) == 1
 

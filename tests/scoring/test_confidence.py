@@ -11,7 +11,7 @@ from tiny_models import build_llama, build_tokenizer
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Completion
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.prompts.auto_evol import AUTO
@@ -66,7 +66,7 @@ def loaded(folder):
 
 
 def chat_ids(tokenizer, prompt):
-    return models.render_chat(tokenizer, [{"role": "user", "content": prompt}])
+    return encoding.render_chat(tokenizer, [{"role": "user", "content": prompt}])
 
 
 def plain(folder, prompt, text, positions=None):

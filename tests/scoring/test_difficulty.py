@@ -13,7 +13,7 @@ from judged_rows import Scripted
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation import models
+from hf_evol.generation import encoding, models
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.prompts.judge import LEVEL, SCORE, task
@@ -85,7 +85,7 @@ def test_a_real_judge_is_asked_greedily_and_twice(tiny_model, seeds, tmp_path):
     for instruction in seeds["instruction"]:
         for template, read in ((LEVEL, read_level), (SCORE, read_score)):
             turns = [{"role": "user", "content": template.fill(task=instruction)}]
-            ids = torch.tensor([models.render_chat(tokenizer, turns)])
+            ids = torch.tensor([encoding.render_chat(tokenizer, turns)])
             said = model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
             found.append(read(tokenizer.decode(said, skip_special_tokens=True)) if said[-1] == 3 else None)
     assert found[::2] == out[col.DIFFICULTY_LEVEL] and found[1::2] == out[col.DIFFICULTY_SCORE]

@@ -1,0 +1,78 @@
+"""Texts and chats as token ids. Special tokens written inside a text from data count as ordinary characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hf_evol.errors import ConfigError, ModelError
+from hf_evol.generation.models import ModelSpec, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special_tokens: bool = True
+) -> list[list[int]]:
+    """Token ids of plain texts; special tokens written inside a text count as ordinary characters."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
+    return encoded["input_ids"]
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool = True
+) -> list[int]:
+    """Token ids of a chat, with the generation prompt unless told otherwise, by the tokenizer's chat template.
+
+    Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
+    (`chat_frame`): text from data can't end its turn or begin another.
+    """
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    if not any(token in turn["content"] for token in special for turn in chat):
+        return tokenizer.apply_chat_template(list(chat), add_generation_prompt=generation_prompt, return_dict=False)
+    frame = chat_frame(tokenizer, [turn["role"] for turn in chat], generation_prompt)
+    ids = frame[0]
+    for turn, after in zip(chat, frame[1:], strict=True):
+        ids = ids + encode_text(tokenizer, [turn["content"]], special_tokens=False)[0] + after
+    return ids
+
+
+def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
+    """Tokens of the rendered chats, without loading weights."""
+    tokenizer = load_tokenizer(spec)
+    return sum(len(render_chat(tokenizer, chat)) for chat in chats)
+
+
+def chat_frame(
+    tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], generation_prompt: bool = True
+) -> list[list[int]]:
+    """Token ids of what the chat template puts before, between and after the texts of turns with these roles.
+
+    Raises:
+        ModelError: the template leaves out, changes or repeats a turn's text.
+    """
+    marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
+    stand_ins = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=generation_prompt, tokenize=False)
+    pieces = []
+    for mark in marks:
+        before, found, rendered = rendered.partition(mark)
+        if not found:
+            raise ModelError("The chat template leaves out, changes or moves a turn's text, which is encoded apart.")
+        pieces.append(before)
+    if any(mark in rendered for mark in marks):
+        raise ModelError("The chat template repeats a turn's text, which is encoded apart.")
+    return [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in (*pieces, rendered)]
+
+
+def check_chat_template(spec: ModelSpec) -> None:
+    """Raise `ConfigError` unless the chat template renders a user turn."""
+    import jinja2
+
+    try:
+        render_chat(load_tokenizer(spec), [{"role": "user", "content": "A question?"}])
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"The chat template of {spec.name!r} can't render a user turn: {error}") from error
