@@ -13,7 +13,7 @@ from shard_files import files_of
 
 from hf_evol import __version__
 from hf_evol.cluster import Apply, Execution, ReadShard, WriteParquet, executors, run
-from hf_evol.cluster.executors import executor_for, run_local, worker_pool
+from hf_evol.cluster.executors import executor_for, run_tasks, worker_pool
 from hf_evol.cluster.stages import Stage
 from hf_evol.errors import OutputError
 
@@ -204,7 +204,7 @@ def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(tmp_path):
         for name in ("one", "two"):
             pipeline = [ReadShard(path.format("seeds")), Located(), WriteParquet(path.format(name), kinds)]
             stage = Stage(name, name, 8, pipeline)
-            run_local(executor_for("local", stage, 2, str(tmp_path / name), {}), stage, pool, [1] * 8)
+            run_tasks(executor_for("local", stage, 2, str(tmp_path / name), {}), stage, pool, [1] * 8)
     rows = [row for name in ("one", "two") for row in hf_evol.load_seeds(str(tmp_path / f"{name}-*.parquet")).to_list()]
     places = {(row["pid"], row["place"]) for row in rows}
     assert len(rows) == 16 and os.getpid() not in {pid for pid, _ in places}
