@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TRIES = 3  # of a task whose worker dies: as often as datatrove submits one again
 SAY_SO_AFTER_S = 30.0
+_RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}  # an actor's option, and Ray's name for it
 
 
 class Worker:
@@ -54,8 +55,9 @@ class RayPool:
     def __init__(self, executor: RayPipelineExecutor, limit: int) -> None:
         memory = int(executor.mem_per_cpu_gb * executor.cpus_per_task * 2**30)
         reserved = {"num_cpus": executor.cpus_per_task, "num_gpus": executor.gpus_per_task, "memory": memory}
-        self.options = reserved | (executor.ray_remote_kwargs or {})
-        self._make = ray.remote(Worker).options(**self.options)
+        options = reserved | (executor.ray_remote_kwargs or {})
+        self.needs = {name: options[option] or 0 for option, name in _RESOURCES.items()}
+        self._make = ray.remote(Worker).options(**options)
         self._limit, self._time = limit, executor.time
         self._actors: dict[int, Any] = {}
         self._begun: set[int] = set()
@@ -125,8 +127,8 @@ class RayPool:
         if not self._said:
             self._said = True
             print(
-                f"Waiting for Ray: {len(self._begun)} of {len(self._actors)} workers run; each needs {self.options}, and "
-                f"the cluster has {ray.cluster_resources()}.",
+                f"\nWaiting for Ray: {len(self._begun)} of {len(self._actors)} workers run; each needs "
+                f"{_amounts(self.needs)}; the cluster has {_amounts(ray.cluster_resources())}, used or not.",
                 file=sys.stderr,
             )
 
@@ -144,9 +146,9 @@ def ray_pool(executor: RayPipelineExecutor, limit: int) -> Iterator[RayPool]:
         if ours:
             _connect()
         pool = RayPool(executor, limit)
-        if ours and ray._private.worker._global_node.head:
-            _check_machine(pool.options)
         try:
+            if ours and getattr(ray._private.worker._global_node, "head", False):  # no cluster but this machine
+                _check_machine(pool.needs)
             yield pool
         finally:
             pool.close()
@@ -166,11 +168,15 @@ def _connect() -> None:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own there, which tells nobody what was kept
 
 
-def _check_machine(options: dict[str, Any]) -> None:
+def _check_machine(needs: Mapping[str, float]) -> None:
     has = ray.cluster_resources()
-    for option, name in (("num_cpus", "CPU"), ("num_gpus", "GPU"), ("memory", "memory")):
-        if (options[option] or 0) > has.get(name, 0):
-            raise ConfigError(
-                f"Each Ray worker needs {option}={options[option]}, and this machine has {has.get(name, 0)}. Is RAY_ADDRESS to "
-                "name a cluster?"
-            )
+    if any(amount > has.get(name, 0) for name, amount in needs.items()):
+        raise ConfigError(
+            f"A Ray worker needs {_amounts(needs)}; this machine has {_amounts(has)}. If there is a cluster, name it with "
+            "RAY_ADDRESS."
+        )
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    cpus, gpus, memory = (resources.get(name, 0) for name in _RESOURCES.values())
+    return f"{cpus:g} CPU, {gpus:g} GPU and {memory / 1e9:.1f} GB"
