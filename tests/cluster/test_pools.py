@@ -44,7 +44,7 @@ def ray_executor(folder, steps=(), tasks=1, **options):
 
 def actors():
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):  # the cluster is one of this process
         try:
             found += [process] if "ray::Worker" in " ".join(process.cmdline()) else []
         except psutil.Error:
