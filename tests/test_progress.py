@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from datasets import Dataset
 
@@ -74,3 +78,15 @@ def test_in_a_log_a_line_a_minute(monkeypatch, capsys):
     with progress.bar("Quick", 3):
         progress.advance(3)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("off", "shown"), [(False, True), (True, False)])
+def test_the_command_line_silences_the_libraries_but_not_itself(off, shown):
+    """In a process of its own, as it changes settings of the whole process."""
+    code = "from hf_evol.cli.options import quiet; quiet(); from hf_evol import progress; progress.LINE_EVERY_S = 0\n"
+    code += "with progress.bar('Evolve', 2): progress.advance(1)\n"
+    code += "import transformers; assert not transformers.utils.logging.is_progress_bar_enabled()"
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if off else {}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and ("Evolve: 1 of 2 rows" in done.stderr) == shown, done.stderr

@@ -100,9 +100,13 @@ def quiet() -> None:
     """Keep the libraries' own bars and notes out of the way of ours."""
     import datasets
     import transformers
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    unwanted = are_progress_bars_disabled()
+    transformers.utils.logging.disable_progress_bar()  # which takes those of the Hub, and ours, along
+    if not unwanted:
+        enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
 
 

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import dill
 from datatrove.executor import (
@@ -23,13 +23,14 @@ from datatrove.executor import (
     RayPipelineExecutor,
     SlurmPipelineExecutor,
 )
+from datatrove.executor.base import PipelineExecutor
+from loguru import logger
 
 from hf_evol import __version__, progress
 from hf_evol.errors import ConfigError, TaskError, require_extra
 
 if TYPE_CHECKING:
-    from datatrove.executor.base import PipelineExecutor
-
+    from hf_evol.cluster.ray_pool import RayPool
     from hf_evol.cluster.stages import Stage
 
 KINDS = {
@@ -41,6 +42,8 @@ KINDS = {
 # What we set ourselves.
 _RESERVED = {"self", "pipeline", "tasks", "workers", "logging_dir", "depends", "skip_completed", "start_method"}
 _RESERVED |= {"local_tasks", "local_rank_offset"}
+# Of datatrove's Ray executor, for processes that it starts for each task on each of several nodes; ours are one per worker.
+_NOT_OF_OUR_RAY = {"nodes_per_task", "tasks_per_job", "log_first"}
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
@@ -52,7 +55,7 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     known = {
         name: parameter
         for name, parameter in inspect.signature(KINDS[kind].__init__).parameters.items()
-        if name not in _RESERVED
+        if name not in _RESERVED | (_NOT_OF_OUR_RAY if kind == "ray" else set())
     }
     unknown = sorted(options.keys() - known.keys())
     if unknown:
@@ -67,8 +70,8 @@ def executor_for(
 ) -> PipelineExecutor:
     """datatrove's executor for one stage.
 
-    A worker runs several tasks one after the other, so that it loads its model once: a local process, a Slurm task
-    array's job and an HF Job. datatrove's Ray executor starts a process for each task: give it as many tasks as workers.
+    A worker runs several tasks one after the other, so that it loads its model once: a local process, a Ray actor, a
+    Slurm task array's job and an HF Job.
     """
     workers = min(workers, stage.tasks)
     settings: dict[str, Any] = {"tasks": stage.tasks, "workers": workers, "logging_dir": logging_dir}
@@ -80,7 +83,18 @@ def executor_for(
             settings["env_command"] = f'export PATH="{Path(sys.executable).parent}:$PATH"'
     if kind == "jobs":
         settings["dependencies"] = [f"hf_evol[cluster]=={__version__}"]
-    return KINDS[kind](stage.pipeline, **(settings | dict(options)))
+    with quiet():
+        return KINDS[kind](stage.pipeline, **(settings | dict(options)))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep datatrove's own account off the launcher's terminal while the block runs."""
+    logger.disable("datatrove")
+    try:
+        yield
+    finally:
+        logger.enable("datatrove")
 
 
 def check_completed(executor: PipelineExecutor, stage: Stage, errors: Sequence[BaseException] = ()) -> None:
@@ -95,11 +109,13 @@ def check_completed(executor: PipelineExecutor, stage: Stage, errors: Sequence[B
         ) from (errors[0] if errors else None)
 
 
-def run_local(executor: PipelineExecutor, stage: Stage, pool: ProcessPoolExecutor, rows: Sequence[int]) -> None:
-    """Run a stage's missing tasks in a pool of processes. A task that fails leaves the others running.
+def run_tasks(
+    executor: PipelineExecutor, stage: Stage, pool: ProcessPoolExecutor | RayPool, rows: Sequence[int]
+) -> None:
+    """Run a stage's missing tasks in a pool of workers. A task that fails leaves the others running.
 
-    datatrove's own local pool waits for ever for a worker that was killed, and hands a task's number, not its process,
-    to the task; this one is of the standard library.
+    datatrove's own pools wait for ever for a worker that was killed. Its local one hands a task's number, not its
+    process, to the task, and its Ray one starts a process, and so loads the model, for each task.
 
     Args:
         rows: how many rows each task has, for the progress bar.
@@ -125,7 +141,17 @@ def run_local(executor: PipelineExecutor, stage: Stage, pool: ProcessPoolExecuto
 
 
 def _run_task(packed: bytes, rank: int) -> None:
-    dill.loads(packed)._run_for_rank(rank, local_rank=1)  # not 0: a log file, and only errors to stderr
+    # Not the Ray executor's own method, which keeps a task's log on its machine until the task ends, lost with a worker.
+    PipelineExecutor._run_for_rank(dill.loads(packed), rank, local_rank=1)  # not 0: only errors to stderr
+
+
+def pool_for(executor: PipelineExecutor, workers: int) -> AbstractContextManager[ProcessPoolExecutor | RayPool]:
+    """Workers that stay for the whole run: local processes, or Ray actors."""
+    if not isinstance(executor, RayPipelineExecutor):
+        return worker_pool(workers)
+    from hf_evol.cluster.ray_pool import ray_pool
+
+    return ray_pool(executor, workers)
 
 
 @contextmanager
@@ -154,18 +180,37 @@ def _begin(counter: Any, workers: int, threads: str) -> None:
     """A worker's start: its number, its share of the cores, and its end when the launcher dies."""
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, too, which ends its workers
-    import transformers
-
-    from hf_evol.generation.models import set_rank
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    sys.stderr = _WithoutLog(sys.stderr)
     with counter.get_lock():
-        set_rank(counter.value % workers)
-        counter.value += 1
+        number, counter.value = counter.value, counter.value + 1
+    settle(number % workers)
 
     def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def settle(number: int) -> None:
+    """Make this process the worker of that number, with the libraries' bars and notes off."""
+    import transformers
+
+    from hf_evol.generation.models import set_rank
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    set_rank(number)
+
+
+class _WithoutLog:
+    """A worker's stderr, which is the launcher's terminal: what loguru writes to it is in the task's log file already."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if hasattr(text, "record") else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -172,13 +172,13 @@ def _run_stages(stages: list[Stage], execution: Execution, folder: WorkFolder, n
             )
             if not executor.get_incomplete_ranks():
                 continue
-            if execution.executor != "local":
+            if execution.executor == "jobs":
                 executor.run()
                 executors.check_completed(executor, stage)
                 continue
-            pool = pool or stack.enter_context(executors.worker_pool(execution.n_workers))
+            pool = pool or stack.enter_context(executors.pool_for(executor, execution.n_workers))
             shard_rows = [len(part_of(n_rows, rank, execution.n_tasks)) for rank in range(execution.n_tasks)]
-            executors.run_local(executor, stage, pool, shard_rows * (stage.tasks // execution.n_tasks))
+            executors.run_tasks(executor, stage, pool, shard_rows * (stage.tasks // execution.n_tasks))
 
 
 def _submit(recipe: Recipe, execution: Execution, folder: WorkFolder, stages: list[Stage], n_seeds: int) -> list[str]:
@@ -190,5 +190,6 @@ def _submit(recipe: Recipe, execution: Execution, folder: WorkFolder, stages: li
         depends = chain[-1] if chain else None
         workers, logs = execution.n_workers, folder.at(LOGS, stage.name)
         chain.append(executors.executor_for("slurm", stage, workers, logs, options, depends))
-    chain[-1].run()  # launches those before it, too
+    with executors.quiet():
+        chain[-1].run()  # launches those before it, too
     return [str(executor.job_id) for executor in chain if executor.job_id not in (None, -1)]

@@ -1,4 +1,4 @@
-"""What is handed to Slurm, HF Jobs and Ray, and what happens there."""
+"""What is handed to Slurm and HF Jobs, and what happens there."""
 
 import os
 import subprocess
@@ -9,13 +9,12 @@ from pathlib import Path
 import dill
 import huggingface_hub
 import pytest
+from loguru import logger
 from shard_files import files_of
 
 from hf_evol import __version__
-from hf_evol.cluster import Apply, Execution, ReadShard, WriteParquet, executors, run
-from hf_evol.cluster.executors import executor_for, run_local, worker_pool
-from hf_evol.cluster.stages import Stage
-from hf_evol.errors import OutputError
+from hf_evol.cluster import Execution, executors, run
+from hf_evol.errors import ConfigError, OutputError
 
 SBATCH = """#!{python}
 # Notes the script and its options, and gives a job id.
@@ -72,7 +71,11 @@ def submitted(folder):
 
 def test_a_chain_is_submitted_to_slurm_and_gives_the_set(slurm, recipe, plain, tmp_path):
     execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS)
+    notes = []
+    sink = logger.add(notes.append)
     ids = run(recipe, execution)
+    logger.remove(sink)
+    assert not notes  # of datatrove: the terminal is ours
     jobs = submitted(slurm)
     assert ids == list(jobs) and len(ids) == 4
     for place, (script, options) in enumerate(jobs.values()):
@@ -171,47 +174,6 @@ def test_jobs_get_a_pickled_pipeline_and_all_they_need(recipe, bucket, monkeypat
         assert given["secrets"] == {"HF_TOKEN": "hf_secret"} and "hf_secret" not in str(given["env"])
 
 
-class Located(Apply):
-    """Notes, for each row, the process, its place among the workers and how many models it has loaded."""
-
-    def __init__(self):
-        from hf_evol.scoring.ic_ifd import IcIfd
-
-        super().__init__(IcIfd("embedded", journal=False))
-
-    def run(self, data, rank=0, world_size=1):
-        from hf_evol.generation import models
-
-        for document in super().run(data, rank, world_size):
-            misses = models._load_model.cache_info().misses
-            document.metadata |= {"pid": os.getpid(), "place": models._rank, "loads": misses}
-            yield document
-
-
-def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(tmp_path):
-    from datasets import Features, Value
-
-    import hf_evol
-    from hf_evol.cluster.steps import document_of
-
-    seeds = hf_evol.to_instructions(hf_evol.load_seeds("demo/general")).select(range(8))
-    kinds = Features(dict(seeds.features) | {name: Value("int64") for name in ("pid", "place", "loads")})
-    path = str(tmp_path / "{}-${{rank}}.parquet")
-    for rank in range(8):
-        write = WriteParquet(path.format("seeds"), seeds.features)
-        list(write(map(document_of, seeds.select([rank])), rank))
-    with worker_pool(2) as pool:
-        for name in ("one", "two"):
-            pipeline = [ReadShard(path.format("seeds")), Located(), WriteParquet(path.format(name), kinds)]
-            stage = Stage(name, name, 8, pipeline)
-            run_local(executor_for("local", stage, 2, str(tmp_path / name), {}), stage, pool, [1] * 8)
-    rows = [row for name in ("one", "two") for row in hf_evol.load_seeds(str(tmp_path / f"{name}-*.parquet")).to_list()]
-    places = {(row["pid"], row["place"]) for row in rows}
-    assert len(rows) == 16 and os.getpid() not in {pid for pid, _ in places}
-    assert len(places) == len({pid for pid, _ in places}) and {place for _, place in places} <= {0, 1}
-    assert {row["loads"] for row in rows} == {1}
-
-
 def test_ray_is_an_extra(monkeypatch):
     from hf_evol import errors
 
@@ -220,12 +182,11 @@ def test_ray_is_an_extra(monkeypatch):
         Execution("ray")
 
 
-@pytest.mark.slow
-def test_a_real_ray_cluster_gives_the_same_set(recipe, plain, tmp_path):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir="/tmp/ray-hf-evol")
-    try:
-        run(recipe, Execution("ray", tasks=2, workers=2, options={"mem_per_cpu_gb": 1}))
-    finally:
-        ray.shutdown()
-    assert files_of(Path(recipe.output)) == plain
+def test_ray_options_that_our_workers_can_not_keep_are_refused(monkeypatch):
+    monkeypatch.setattr(executors, "require_extra", lambda *_: None)
+    Execution("ray", options={"gpus_per_task": 1, "time": 3600, "ray_remote_kwargs": {"resources": {"fast": 1}}})
+    for name in ("nodes_per_task", "tasks_per_job", "log_first"):
+        with pytest.raises(
+            ConfigError, match=rf"Unknown option of the ray executor: {name}\. Options: .*gpus_per_task"
+        ):
+            Execution("ray", options={name: 2})
