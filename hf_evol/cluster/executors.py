@@ -6,6 +6,7 @@ import inspect
 import math
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -21,10 +22,10 @@ from datatrove.executor import (
     JobsPipelineExecutor,
     LocalPipelineExecutor,
     RayPipelineExecutor,
-    SlurmPipelineExecutor,
 )
 
 from hf_evol import __version__, progress
+from hf_evol.cluster.slurm import SlurmExecutor, check_commands
 from hf_evol.errors import ConfigError, TaskError, require_extra
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "local": LocalPipelineExecutor,
-    "slurm": SlurmPipelineExecutor,
+    "slurm": SlurmExecutor,
     "ray": RayPipelineExecutor,
     "jobs": JobsPipelineExecutor,
 }
@@ -60,6 +61,8 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"The {kind} executor needs {', '.join(missing)}: --executor-option {missing[0]}=…")
+    if kind == "slurm":
+        check_commands()
 
 
 def executor_for(
@@ -73,14 +76,17 @@ def executor_for(
     workers = min(workers, stage.tasks)
     settings: dict[str, Any] = {"tasks": stage.tasks, "workers": workers, "logging_dir": logging_dir}
     if kind in ("slurm", "jobs"):
-        settings |= {"job_name": f"hf-evol-{stage.name}", "tasks_per_job": math.ceil(stage.tasks / workers)}
+        settings |= {"job_name": f"hf-evol-{stage.name}"}
     if kind == "slurm":
         settings["depends"] = depends
         if not {"venv_path", "condaenv", "env_command"} & options.keys():  # the environment of the launcher
-            settings["env_command"] = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+            settings["env_command"] = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     if kind == "jobs":
         settings["dependencies"] = [f"hf_evol[cluster]=={__version__}"]
-    return KINDS[kind](stage.pipeline, **(settings | dict(options)))
+    executor = KINDS[kind](stage.pipeline, **(settings | dict(options)))
+    if kind in ("slurm", "jobs") and "tasks_per_job" not in options:  # what is missing, shared out evenly
+        executor.tasks_per_job = max(1, math.ceil(len(executor.get_incomplete_ranks()) / workers))
+    return executor
 
 
 def check_completed(executor: PipelineExecutor, stage: Stage, errors: Sequence[BaseException] = ()) -> None:
