@@ -45,7 +45,7 @@ _RESERVED |= {"local_tasks", "local_rank_offset"}
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless the executor knows all options and has those it needs."""
+    """Raise `ConfigError` unless the executor knows all options and has those, and the commands, that it needs."""
     if kind not in KINDS:
         raise ConfigError(f"executor must be {', '.join(KINDS)}; got {kind!r}.")
     if kind == "ray":

@@ -17,7 +17,7 @@ from datatrove.utils.stats import PipelineStats
 from hf_evol.errors import ConfigError, TaskError
 
 # Of a job's environment, what is the cluster's and not the job's.
-_OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_DEBUG_FLAGS"}
+_OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
