@@ -6,6 +6,7 @@ import inspect
 import math
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -21,12 +22,12 @@ from datatrove.executor import (
     JobsPipelineExecutor,
     LocalPipelineExecutor,
     RayPipelineExecutor,
-    SlurmPipelineExecutor,
 )
 from datatrove.executor.base import PipelineExecutor
 from loguru import logger
 
 from hf_evol import __version__, progress
+from hf_evol.cluster.slurm import SlurmExecutor, check_commands
 from hf_evol.errors import ConfigError, TaskError, require_extra
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "local": LocalPipelineExecutor,
-    "slurm": SlurmPipelineExecutor,
+    "slurm": SlurmExecutor,
     "ray": RayPipelineExecutor,
     "jobs": JobsPipelineExecutor,
 }
@@ -47,7 +48,7 @@ _NOT_OF_OUR_RAY = {"nodes_per_task", "tasks_per_job", "log_first"}
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless the executor knows all options and has those it needs."""
+    """Raise `ConfigError` unless the executor knows all options and has those, and the commands, that it needs."""
     if kind not in KINDS:
         raise ConfigError(f"executor must be {', '.join(KINDS)}; got {kind!r}.")
     if kind == "ray":
@@ -63,6 +64,8 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"The {kind} executor needs {', '.join(missing)}: --executor-option {missing[0]}=…")
+    if kind == "slurm":
+        check_commands()
 
 
 def executor_for(
@@ -76,15 +79,18 @@ def executor_for(
     workers = min(workers, stage.tasks)
     settings: dict[str, Any] = {"tasks": stage.tasks, "workers": workers, "logging_dir": logging_dir}
     if kind in ("slurm", "jobs"):
-        settings |= {"job_name": f"hf-evol-{stage.name}", "tasks_per_job": math.ceil(stage.tasks / workers)}
+        settings |= {"job_name": f"hf-evol-{stage.name}"}
     if kind == "slurm":
         settings["depends"] = depends
         if not {"venv_path", "condaenv", "env_command"} & options.keys():  # the environment of the launcher
-            settings["env_command"] = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+            settings["env_command"] = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     if kind == "jobs":
         settings["dependencies"] = [f"hf_evol[cluster]=={__version__}"]
     with quiet():
-        return KINDS[kind](stage.pipeline, **(settings | dict(options)))
+        executor = KINDS[kind](stage.pipeline, **(settings | dict(options)))
+        if kind in ("slurm", "jobs") and "tasks_per_job" not in options:  # what is missing, shared out evenly
+            executor.tasks_per_job = max(1, math.ceil(len(executor.get_incomplete_ranks()) / workers))
+    return executor
 
 
 @contextmanager

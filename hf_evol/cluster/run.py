@@ -124,7 +124,7 @@ def _run(recipe: Recipe, execution: Execution, folder: WorkFolder) -> RunResult 
         journal = _journals(recipe, execution, folder)
         stages = stages_of(recipe, transforms, seeds.features, folder, execution.n_tasks, journal)
         if execution.executor == "slurm":
-            jobs += _submit(recipe, execution, folder, stages, len(seeds))
+            _submit(recipe, execution, folder, stages, len(seeds), jobs)
             return jobs
         _run_stages(stages, execution, folder, len(seeds))
         result = finish_shards(recipe, folder, len(seeds), execution.n_tasks)
@@ -181,15 +181,18 @@ def _run_stages(stages: list[Stage], execution: Execution, folder: WorkFolder, n
             executors.run_tasks(executor, stage, pool, shard_rows * (stage.tasks // execution.n_tasks))
 
 
-def _submit(recipe: Recipe, execution: Execution, folder: WorkFolder, stages: list[Stage], n_seeds: int) -> list[str]:
-    """Submit the stages to Slurm, each after the one before, and the last step after them; the new jobs' ids."""
+def _submit(
+    recipe: Recipe, execution: Execution, folder: WorkFolder, stages: list[Stage], n_seeds: int, jobs: list[str]
+) -> None:
+    """Submit the stages to Slurm, each after the one before, and the last step after them. Adds the jobs' ids to ``jobs``."""
     end = Stage("finish", "Finish", 1, [Finish(recipe, folder.path, n_seeds, execution.n_tasks)])
-    chain: list[Any] = []
+    before = None
     for stage in (*stages, end):
         options = dict(execution.options) | ({"gpus_per_task": 0} if stage is end else {})
-        depends = chain[-1] if chain else None
-        workers, logs = execution.n_workers, folder.at(LOGS, stage.name)
-        chain.append(executors.executor_for("slurm", stage, workers, logs, options, depends))
-    with executors.quiet():
-        chain[-1].run()  # launches those before it, too
-    return [str(executor.job_id) for executor in chain if executor.job_id not in (None, -1)]
+        logs = folder.at(LOGS, stage.name)
+        before = executors.executor_for("slurm", stage, execution.n_workers, logs, options, before)
+        try:
+            with executors.quiet():
+                before.launch_job()
+        finally:  # should sbatch refuse the second of two arrays, the first one runs
+            jobs += before.jobs

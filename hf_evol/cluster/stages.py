@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,7 @@ def _with_reason(features: Features) -> Features:
 
 def finish_shards(recipe: Recipe, folder: WorkFolder, n_seeds: int, tasks: int) -> RunResult:
     """The last step, when all tasks are completed: select, write the set and, if asked, publish it."""
-    with tempfile.TemporaryDirectory(prefix="hf_evol-", dir=folder.root if folder.is_local else None) as cache:
+    with folder.scratch() as cache:
         rounds = [
             Round(
                 *(

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,8 @@ from hf_evol.errors import OutputError
 PLAN, LOCK = "plan.json", "lock.json"
 SHARDS = ("seeds", "evolved", "failed", "answered", "unanswered", "scored")
 LOGS, JOURNALS = "logs", "journals"
-_OURS = {*SHARDS, LOGS, JOURNALS, PLAN, LOCK}
+SCRATCH = "scratch"  # where a last step that was killed leaves its cache
+_OURS = {*SHARDS, LOGS, JOURNALS, SCRATCH, PLAN, LOCK}
 
 
 class WorkFolder:
@@ -99,7 +101,7 @@ class WorkFolder:
 
     def clear(self, keep: Sequence[str] = ()) -> None:
         """Remove what a run has put here, but for the lock."""
-        for name in (PLAN, *SHARDS, JOURNALS, LOGS):
+        for name in (PLAN, *SHARDS, SCRATCH, JOURNALS, LOGS):
             if name not in keep:
                 self._remove(name)
 
@@ -113,6 +115,15 @@ class WorkFolder:
         if self.is_local:
             with suppress(OSError):
                 Path(self.root).rmdir()
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A new local folder, within where this one is local, that is gone when the block ends."""
+        parent = Path(self.root, SCRATCH) if self.is_local else None
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="hf_evol-", dir=parent) as folder:
+            yield folder
 
     @contextmanager
     def locked(self) -> Iterator[list[str]]:

@@ -1,6 +1,8 @@
 """A small recipe, what a run without datatrove makes of it, and workers within this process."""
 
 import json
+import os
+import sys
 from concurrent.futures import Future
 from contextlib import nullcontext
 
@@ -59,3 +61,41 @@ def within(monkeypatch):
             return future
 
     monkeypatch.setattr(executors, "worker_pool", lambda workers: nullcontext(Pool()))
+
+
+SBATCH = """#!{python}
+# Notes the script, its options and variables, and gives a job id; refuses what is over the limit.
+import json, os, shutil, sys
+from pathlib import Path
+
+folder = Path({folder!r})
+number = len(list(folder.glob("*.slurm"))) + 1
+limit = folder / "limit"
+if limit.exists() and number > int(limit.read_text()):
+    sys.exit(1)
+shutil.copy(sys.argv[-1], folder / f"{{number}}.slurm")
+(folder / f"{{number}}.options").write_text(" ".join(sys.argv[1:-1]))
+(folder / f"{{number}}.env").write_text(json.dumps(dict(os.environ)))
+print("Submitted batch job", number)
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stand-ins for Slurm's commands, which note what they are given; gives the folder of the notes."""
+    commands, folder = tmp_path / "bin", tmp_path / "submitted"
+    commands.mkdir()
+    folder.mkdir()
+    scripts = {
+        "sbatch": SBATCH.format(python=sys.executable, folder=str(folder)),
+        "squeue": f"#!/bin/sh\ncat {tmp_path}/queue 2>/dev/null; exit 0\n",
+        "scontrol": "#!/bin/sh\necho node-1\n",
+        "srun": '#!/bin/sh\nwhile [ "$1" != launch_pickled_pipeline ]; do shift; done\nexec "$@"\n',
+        "launch_pickled_pipeline": f'#!/bin/sh\nexec {sys.executable} -m datatrove.tools.launch_pickled_pipeline "$@"\n',
+    }
+    for name, text in scripts.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    return folder

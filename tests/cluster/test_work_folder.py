@@ -89,6 +89,20 @@ def test_a_folder_with_other_things_is_left_alone(folder):
     assert folder.read("thesis.txt") == {"mine": True} and folder.read(LOCK) is None
 
 
+def test_what_a_killed_last_step_leaves_is_removed(folder):
+    with folder.locked():
+        folder.claim({"seed": 1})
+        with folder.scratch() as used:
+            assert Path(used).is_dir()
+            if folder.is_local:
+                assert Path(used).is_relative_to(folder.root)
+                folder.write("scratch/hf_evol-of-the-killed/rows.arrow", {})
+        assert not Path(used).exists()
+        folder.claim({"seed": 1})
+        folder.clear()
+    assert not folder.fs.exists(folder.root) or not folder.fs.find(folder.root)
+
+
 def test_a_damaged_lock_says_what_to_do(tmp_path):
     folder = WorkFolder(str(tmp_path))
     (tmp_path / LOCK).write_text("{")
