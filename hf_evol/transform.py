@@ -170,7 +170,7 @@ def _map_dataset(
     # What a server or the memory refused is asked for again, and so is all that follows from it.
     if (
         _is_older(mapped, begun)
-        and _holds_failures(mapped, transform)
+        and holds_failures(mapped.data, transform)
         and options.get("load_from_cache_file") is not False
     ):
         again = {"new_fingerprint": Hasher.hash([*decisive, begun])}
@@ -184,13 +184,17 @@ def _is_older(dataset: Dataset, moment: float) -> bool:
     return bool(files) and all(file.exists() and file.stat().st_mtime < moment for file in files)
 
 
-def _holds_failures(dataset: Dataset, transform: Transform) -> bool:
+def holds_failures(table: Any, transform: Transform) -> bool:
+    """Whether a pyarrow table of transformed rows has some that another try may mend."""
     import pyarrow.compute as pc
 
-    names = [name for name in transform.output_columns if name.endswith("_status") and name in dataset.column_names]
-    return any(
-        pc.any(pc.starts_with(dataset.data[name], pattern)).as_py() for name in names for pattern in _PASSING_FAILURES
-    )
+    names = [name for name in status_columns(transform) if name in table.column_names]
+    return any(pc.any(pc.starts_with(table[name], pattern)).as_py() for name in names for pattern in _PASSING_FAILURES)
+
+
+def status_columns(transform: Transform) -> list[str]:
+    """The columns in which a transform says why a row failed."""
+    return [name for name in transform.output_columns if name.endswith("_status")]
 
 
 def _mapped(dataset: Dataset, transform: Transform, processes: int, label: str, options: dict[str, Any]) -> Dataset:

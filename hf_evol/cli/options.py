@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hf_evol.recipe import Recipe, help_of
 
+if TYPE_CHECKING:
+    from hf_evol.cluster import Execution
+
 SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
+
+EXECUTOR_OPTIONS = {
+    "executor": (str, "Run as tasks of datatrove (extra cluster): local, slurm, ray or jobs."),
+    "tasks": (int, "Into how many shards to cut the rows. [default: the workers]"),
+    "workers": (int, "Tasks that run at once. [default: one for each GPU]"),
+    "executor_option": (list[str], "KEY=VALUE, as often as needed: an argument of datatrove's executor."),
+    "work_folder": (str, "For shards and logs, where all workers reach it. [default: the output + .work]"),
+}
 
 TERMINATED = "SIGTERM"
 
@@ -25,20 +37,21 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     """Give a command the options of these recipe fields (all, without names) and ``--recipe``.
 
     The command's function gets the `Recipe` as ``recipe``, the set of the names given on the command line or
-    in a recipe file as ``given``, and its own parameters as usual.
+    in a recipe file as ``given``, and its own parameters as usual. If one of them is ``execution``, the command also
+    has the options of the executors, and the function gets the `Execution` that they name, or None.
     """
     hints = typing.get_type_hints(Recipe)
     chosen = names or tuple(Recipe.__dataclass_fields__)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = [
-            p
-            for p in inspect.signature(function, eval_str=True).parameters.values()
-            if p.name not in ("recipe", "given")
-        ]
+        own = dict(inspect.signature(function, eval_str=True).parameters)
+        del own["recipe"], own["given"]
+        executors = EXECUTOR_OPTIONS if own.pop("execution", None) else {}
 
         def command(**values: Any) -> None:
             source = values.pop("recipe")
+            if executors:
+                values["execution"] = _execution(*(values.pop(name) for name in executors))
             settings = {name: _parsed(name, values.pop(name)) for name in chosen}
             settings = {name: value for name, value in settings.items() if value is not None}
             base = Recipe.load(source) if source else Recipe()
@@ -57,7 +70,11 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         made += [
             inspect.Parameter(name, keyword, default=None, annotation=_option(name, hints[name])) for name in chosen
         ]
-        command.__signature__ = inspect.Signature([*(p.replace(kind=keyword) for p in own), *made])
+        made += [
+            inspect.Parameter(name, keyword, default=None, annotation=_flag(name, kind, said))
+            for name, (kind, said) in executors.items()
+        ]
+        command.__signature__ = inspect.Signature([*(p.replace(kind=keyword) for p in own.values()), *made])
         command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
         command.__doc__ = function.__doc__
         return command
@@ -65,16 +82,44 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return decorate
 
 
+def _execution(
+    executor: str | None, tasks: Any, workers: Any, executor_option: Any, work_folder: Any
+) -> Execution | None:
+    """What the executor's options say; None without an executor."""
+    options = _executor_options(executor_option)
+    if executor is None:
+        if tasks or workers or options or work_folder:
+            raise typer.BadParameter("--tasks, --workers, --executor-option and --work-folder need --executor.")
+        return None
+    from hf_evol.cluster import Execution
+
+    return Execution(executor, tasks, workers, options, work_folder)
+
+
+def _executor_options(given: Iterable[str] | None) -> dict[str, Any]:
+    options = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as partition=gpu.")
+        try:
+            options[name.strip()] = json.loads(value)  # numbers, true and false, {"key": "value"}
+        except ValueError:
+            options[name.strip()] = value
+    return options
+
+
 def _option(name: str, hint: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     default = Recipe.__dataclass_fields__[name].default
-    shown = "" if default is None or default is False else f" [default: {default}]"
-    flag = "--" + name.replace("_", "-")
     if kinds == (bool,):
-        option = typer.Option(flag, help=help_of(name), show_default=False)
-        return Annotated[bool | None, option]
-    kind = next((kind for kind in (int, float) if kind in kinds), str)
-    return Annotated[kind | None, typer.Option(flag, help=help_of(name) + shown, show_default=False)]
+        return _flag(name, bool, help_of(name))
+    shown = "" if default is None or default is False else f" [default: {default}]"
+    return _flag(name, next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
+
+
+def _flag(name: str, kind: Any, said: str) -> Any:
+    return Annotated[kind | None, typer.Option("--" + name.replace("_", "-"), help=said, show_default=False)]
 
 
 def _parsed(name: str, value: Any) -> Any:

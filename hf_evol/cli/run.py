@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,28 +23,13 @@ DEMO = {"general": "alpaca", "gsm8k": "gsm8k", "code": "code"}
 def command(
     recipe: Recipe,
     given: frozenset[str],
+    execution: Any,  # hf_evol.cluster.Execution, or None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; load no model, write nothing.")] = False,
-    executor: Annotated[
-        str | None, typer.Option(help="Run as tasks of datatrove (extra cluster): local, slurm, ray or jobs.")
-    ] = None,
-    tasks: Annotated[
-        int | None, typer.Option(help="Into how many shards to cut the seeds. [default: the workers]")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Tasks that run at once. [default: one for each GPU]")] = None,
-    executor_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE, as often as needed: an argument of datatrove's executor.")
-    ] = None,
-    work_folder: Annotated[
-        str | None, typer.Option(help="For shards and logs, where all workers reach it. [default: the output + .work]")
-    ] = None,
 ) -> None:
     """Evolve a seed set, answer it, score it, select, and write the result with its card.
 
     Without a seed set it tries itself out: the bundled seeds, evolved by the small bundled model.
     """
-    settings = {"tasks": tasks, "workers": workers, "options": _options(executor_option), "work_folder": work_folder}
-    if executor is None and any(settings.values()):
-        raise typer.BadParameter("--tasks, --workers, --executor-option and --work-folder need --executor.")
     recipes = [recipe] if "dataset" in given else list(_demo_recipes(recipe, given))
     quiet()
     from hf_evol import pipeline
@@ -56,30 +40,10 @@ def command(
         return
     from hf_evol.output import check_output
 
-    execution = _execution(executor, settings) if executor else None
     for each in recipes:
         check_output(each.output, each.overwrite)
     for each in recipes:
         _run(each, execution)
-
-
-def _options(given: Iterable[str] | None) -> dict[str, Any]:
-    options = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as partition=gpu.")
-        try:
-            options[name.strip()] = json.loads(value)  # numbers, true and false, {"key": "value"}
-        except ValueError:
-            options[name.strip()] = value
-    return options
-
-
-def _execution(executor: str, settings: dict[str, Any]) -> Execution:
-    from hf_evol.cluster import Execution
-
-    return Execution(executor, **settings)
 
 
 def _run(recipe: Recipe, execution: Execution | None) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import __version__
 from hf_evol.cluster import executors
-from hf_evol.cluster.shards import part_of, placing
+from hf_evol.cluster.shards import part_of, write_shards
 from hf_evol.cluster.stages import Finish, Stage, finish_shards, stages_of
-from hf_evol.cluster.steps import RANK, at_rank
+from hf_evol.cluster.steps import RANK
 from hf_evol.cluster.work import JOURNALS, LOGS, WorkFolder
-from hf_evol.errors import ConfigError, HfEvolError, OutputError
+from hf_evol.cluster.workers import at_work
+from hf_evol.errors import ConfigError
 from hf_evol.generation.journal import cache_folder
 from hf_evol.pipeline import prepare
-from hf_evol.progress import without_datasets_bars
 from hf_evol.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -85,6 +84,15 @@ class Execution:
             )
         return folder
 
+    def journal(self, folder: WorkFolder) -> str | None:
+        """A journal for each task where several machines may share a file system, which SQLite files would not survive."""
+        if self.executor == "local":
+            return None
+        if folder.is_local:
+            return folder.at(JOURNALS, f"{RANK}.sqlite")
+        digest = hashlib.sha256(folder.path.encode()).hexdigest()[:16]
+        return str(cache_folder() / "cluster" / f"{digest}-{RANK}.sqlite")
+
 
 def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[str]:
     """`hf_evol.run` by many tasks: the same rows, in the same order.
@@ -105,80 +113,37 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         ``run(Recipe(dataset="tatsu-lab/alpaca", output="my-set"), Execution(tasks=8, workers=2))``
     """
     execution = execution or Execution()
-    folder = execution.folder(recipe.output)
-    try:
-        return _run(recipe, execution, folder)
-    except HfEvolError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"The work folder {folder.path!r} can't be used: {error}. The same command does what is missing."
-        ) from error
-
-
-def _run(recipe: Recipe, execution: Execution, folder: WorkFolder) -> RunResult | list[str]:
+    folder, tasks = execution.folder(recipe.output), execution.n_tasks
     with folder.locked() as jobs:
         transforms, seeds = prepare(recipe)
-        folder.claim(_plan(recipe, transforms, seeds, execution.n_tasks))
-        _write_seeds(seeds, folder, execution.n_tasks)
-        journal = _journals(recipe, execution, folder)
-        stages = stages_of(recipe, transforms, seeds.features, folder, execution.n_tasks, journal)
+        folder.claim(_plan(recipe, transforms, seeds, tasks))
+        write_shards(seeds, folder.shard("seeds"), tasks)
+        stages = stages_of(recipe, transforms, seeds.features, folder, tasks, execution.journal(folder))
         if execution.executor == "slurm":
             _submit(recipe, execution, folder, stages, len(seeds), jobs)
             return jobs
-        _run_stages(stages, execution, folder, len(seeds))
-        result = finish_shards(recipe, folder, len(seeds), execution.n_tasks)
+        rows = [len(part_of(len(seeds), rank, tasks)) for rank in range(tasks)]
+        with at_work(execution, folder) as workers:
+            for stage in stages:
+                workers.run(stage, folder.at(LOGS, stage.name), rows * (stage.tasks // tasks))
+        result = finish_shards(recipe, folder, len(seeds), tasks)
         folder.clear()
         return result
+
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide the shards."""
+    return {name: value for name, value in asdict(recipe).items() if name not in _OF_THE_END | _OF_A_MACHINE}
 
 
 def _plan(recipe: Recipe, transforms: Stages, seeds: Dataset, tasks: int) -> dict[str, Any]:
     """What decides the shards, as plain values."""
     from datasets.fingerprint import Hasher
 
-    settings = {name: value for name, value in asdict(recipe).items() if name not in _OF_THE_END | _OF_A_MACHINE}
     used = (transforms.evolve, transforms.eliminate, transforms.respond, transforms.score)
     models = Hasher.hash([transform.identity() for transform in used])
     of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
-    return settings | of_rows | {"tasks": tasks, "version": __version__}
-
-
-def _write_seeds(seeds: Dataset, folder: WorkFolder, tasks: int) -> None:
-    """Cut the seeds into a shard for each task. A shard that is there is whole."""
-    for rank in range(tasks):
-        path = at_rank(folder.shard("seeds"), rank)
-        if folder.fs.exists(path):
-            continue
-        with placing(path) as file, without_datasets_bars():
-            seeds.select(part_of(len(seeds), rank, tasks)).to_parquet(file)
-
-
-def _journals(recipe: Recipe, execution: Execution, folder: WorkFolder) -> str | None:
-    """A journal for each task where several machines may share a file system, which SQLite files would not survive."""
-    if execution.executor == "local" or recipe.journal is False:
-        return None
-    if folder.is_local:
-        return folder.at(JOURNALS, f"{RANK}.sqlite")
-    digest = hashlib.sha256(folder.path.encode()).hexdigest()[:16]
-    return str(cache_folder() / "cluster" / f"{digest}-{RANK}.sqlite")
-
-
-def _run_stages(stages: list[Stage], execution: Execution, folder: WorkFolder, n_rows: int) -> None:
-    with ExitStack() as stack:
-        pool = None
-        for stage in stages:
-            executor = executors.executor_for(
-                execution.executor, stage, execution.n_workers, folder.at(LOGS, stage.name), execution.options
-            )
-            if not executor.get_incomplete_ranks():
-                continue
-            if execution.executor == "jobs":
-                executor.run()
-                executors.check_completed(executor, stage)
-                continue
-            pool = pool or stack.enter_context(executors.pool_for(executor, execution.n_workers))
-            shard_rows = [len(part_of(n_rows, rank, execution.n_tasks)) for rank in range(execution.n_tasks)]
-            executors.run_tasks(executor, stage, pool, shard_rows * (stage.tasks // execution.n_tasks))
+    return deciding(recipe) | of_rows | {"tasks": tasks, "version": __version__}
 
 
 def _submit(

@@ -193,6 +193,29 @@ def placing(path: str) -> Iterator[Path]:
             Path(name).unlink()
 
 
+def write_shards(dataset: Dataset, path: str, tasks: int) -> None:
+    """Cut rows into a parquet shard for each task. A shard that is there is whole, and stays."""
+    for rank in range(tasks):
+        shard = at_rank(path, rank)
+        fs, target = fsspec.url_to_fs(shard)
+        if fs.exists(target):
+            continue
+        with placing(shard) as file, without_datasets_bars():
+            dataset.select(part_of(len(dataset), rank, tasks)).to_parquet(file)
+
+
+def load_shards(path: str, numbers: range, cache: str | None) -> Dataset:
+    """The rows of parquet shards, in order, memory-mapped from the folder ``cache``."""
+    from datasets import Dataset, load_dataset
+
+    files = [at_rank(path, number) for number in numbers]
+    if not any(shard_schema(file)[1] for file in files):  # datasets can't load files without any rows
+        features, _ = shard_schema(files[0])
+        return Dataset.from_dict({name: [] for name in features}, features=features)
+    with without_datasets_bars():
+        return load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+
+
 def shard_schema(path: str) -> tuple[Features, int]:
     """The features of a parquet file of ours, and how many rows it has."""
     import pyarrow.parquet as pq

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 from datatrove.pipeline.base import PipelineStep
 
 from hf_evol import columns as col
-from hf_evol.cluster.shards import ReadShard, WriteParquet, shard_schema
-from hf_evol.cluster.steps import Apply, Keep, MakeRoom, at_rank
+from hf_evol.cluster.shards import ReadShard, WriteParquet, load_shards
+from hf_evol.cluster.steps import Apply, Keep, MakeRoom
 from hf_evol.pipeline import conclude
-from hf_evol.progress import without_datasets_bars
 from hf_evol.recipe import Recipe
 from hf_evol.result import REASON, Round, RunResult, evolution_reasons, response_reasons
 from hf_evol.stages import Stages
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Features
 
     from hf_evol.cluster.work import WorkFolder
 
@@ -98,25 +97,13 @@ def finish_shards(recipe: Recipe, folder: WorkFolder, n_seeds: int, tasks: int) 
         rounds = [
             Round(
                 *(
-                    _rows(folder, kind, range(first, first + tasks), cache)
+                    load_shards(folder.shard(kind), range(first, first + tasks), cache)
                     for kind in ("scored", "failed", "unanswered")
                 )
             )
             for first in range(0, recipe.rounds * tasks, tasks)
         ]
         return conclude(recipe, Stages.of(recipe), n_seeds, rounds)
-
-
-def _rows(folder: WorkFolder, kind: str, numbers: range, cache: str) -> Dataset:
-    """The rows of some shards, in order, memory-mapped."""
-    from datasets import Dataset, load_dataset
-
-    files = [at_rank(folder.shard(kind), number) for number in numbers]
-    if not any(shard_schema(file)[1] for file in files):  # datasets can't load files without any rows
-        features, _ = shard_schema(files[0])
-        return Dataset.from_dict({name: [] for name in features}, features=features)
-    with without_datasets_bars():
-        return load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
 
 
 class Finish(PipelineStep):

@@ -17,13 +17,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol.cluster.steps import RANK
-from hf_evol.errors import OutputError
+from hf_evol.errors import HfEvolError, OutputError
 
 PLAN, LOCK = "plan.json", "lock.json"
 SHARDS = ("seeds", "evolved", "failed", "answered", "unanswered", "scored")
-LOGS, JOURNALS = "logs", "journals"
+LOGS, JOURNALS, MAPS = "logs", "journals", "maps"
 SCRATCH = "scratch"  # where a last step that was killed leaves its cache
-_OURS = {*SHARDS, LOGS, JOURNALS, SCRATCH, PLAN, LOCK}
+_OURS = {*SHARDS, LOGS, JOURNALS, MAPS, SCRATCH, PLAN, LOCK}
 
 
 class WorkFolder:
@@ -101,17 +101,18 @@ class WorkFolder:
 
     def clear(self, keep: Sequence[str] = ()) -> None:
         """Remove what a run has put here, but for the lock."""
-        for name in (PLAN, *SHARDS, SCRATCH, JOURNALS, LOGS):
+        for name in (PLAN, *SHARDS, MAPS, SCRATCH, JOURNALS, LOGS):
             if name not in keep:
-                self._remove(name)
+                self.remove(name)
 
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """Remove a file or folder within, if it is there."""
         with suppress(FileNotFoundError):
             self.fs.rm(f"{self.root}/{name}", recursive=True)
 
     def unlock(self) -> None:
         """Remove the lock, and the folder if nothing else is in it."""
-        self._remove(LOCK)
+        self.remove(LOCK)
         if self.is_local:
             with suppress(OSError):
                 Path(self.root).rmdir()
@@ -130,19 +131,30 @@ class WorkFolder:
         """Keep others out while the block runs. Job ids that it adds to the list keep the lock beyond it.
 
         Raises:
-            OutputError: another launcher is at work here.
+            OutputError: another launcher is at work here, or the folder can't be used.
         """
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "birth": _birth(os.getpid())}
         holder |= {"started": time.strftime("%Y-%m-%d %H:%M:%S%z"), "jobs": []}
-        self._acquire(holder)
-        jobs: list[str] = []
         try:
-            yield jobs
-        finally:
-            if jobs:
-                self.write(LOCK, holder | {"jobs": jobs})
-            else:
-                self.unlock()
+            self._acquire(holder)
+            jobs: list[str] = []
+            try:
+                yield jobs
+            finally:
+                if jobs:  # which the launcher leaves to themselves
+                    self.write(LOCK, holder | {"birth": None, "jobs": jobs})
+                else:
+                    self.unlock()
+        except HfEvolError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"The work folder {self.path!r} can't be used: {error}. The same command does what is missing."
+            ) from error
+
+    def note_jobs(self, jobs: Sequence[str]) -> None:
+        """Note in the lock what runs for this launcher, and goes on should it be killed."""
+        self.write(LOCK, (self.read(LOCK) or {}) | {"jobs": list(jobs)})
 
     def _acquire(self, holder: Mapping[str, Any]) -> None:
         try:
@@ -157,7 +169,7 @@ class WorkFolder:
                 f"Another launcher works in {self.path!r}: {who}. If it has ended, delete {self.at(LOCK)!r} and run the "
                 "same command again."
             )
-        self._remove(LOCK)
+        self.remove(LOCK)
         try:
             self.write(LOCK, holder, new=True)
         except FileExistsError as error:  # a third one was faster
@@ -166,14 +178,20 @@ class WorkFolder:
 
 def _has_ended(holder: Mapping[str, Any]) -> bool:
     """Whether a launcher and its jobs have surely ended."""
-    if holder["jobs"]:
-        try:
-            command = ["squeue", "--noheader", "--jobs", ",".join(holder["jobs"])]
-            listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return not listed.stdout.strip() and (not listed.returncode or "Invalid job id" in listed.stderr)
-    return holder["host"] == socket.gethostname() and _birth(holder["pid"]) != holder["birth"]
+    elsewhere = holder["host"] != socket.gethostname()
+    if holder["birth"] is not None and (elsewhere or _birth(holder["pid"]) == holder["birth"]):
+        return False
+    return not holder["jobs"] or have_ended(holder["jobs"])
+
+
+def have_ended(jobs: Sequence[str]) -> bool:
+    """Whether Slurm's queue surely holds none of these jobs."""
+    try:
+        command = ["squeue", "--noheader", "--jobs", ",".join(jobs)]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return not listed.stdout.strip() and (not listed.returncode or "Invalid job id" in listed.stderr)
 
 
 def _birth(pid: int) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,6 +25,7 @@ from hf_evol.study.findings import cost_sentences, findings, listed, sentences
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
+from hf_evol.transform import map
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,6 +87,15 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     Raises:
         HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
     """
+    return compare(*prepare(study, recipe))
+
+
+def prepare(study: Study, recipe: Recipe, map: Callable[..., Dataset] = map) -> tuple[Work, Dataset]:
+    """A study's work and its seed rows, with everything checked that can be before a model is loaded.
+
+    Args:
+        map: what applies the transforms: called as `hf_evol.map`.
+    """
     if recipe.responder is None:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     check_plots()
@@ -94,9 +104,15 @@ def run(study: Study, recipe: Recipe) -> RunResult:
         check_repo_id(recipe.push_to)
         if is_remote(recipe.output):
             raise ConfigError("push_to uploads a local folder: give a local --output.")
-    work = Work(study, recipe)
+    work = Work(study, recipe, map)
     seeds = read_seeds(recipe)
     work.check()
+    return work, seeds
+
+
+def compare(work: Work, seeds: Dataset) -> RunResult:
+    """Do the work, and write what was found."""
+    study, recipe = work.study, work.recipe
     evolved, costs = work.evolve(seeds)
     rows = work.answer(evolved)
     ok = [place for place, status in enumerate(rows[STATUS]) if status == col.OK]

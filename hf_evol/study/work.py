@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.errors import HfEvolError, ModelError
+from hf_evol.errors import HfEvolError, ModelError, TaskError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
@@ -57,8 +57,8 @@ class Work:
         diversities: the variety of each evolver's set in each round, as `hf_evol.diversity` summarises it.
     """
 
-    def __init__(self, study: Study, recipe: Recipe) -> None:
-        self.study, self.recipe = study, recipe
+    def __init__(self, study: Study, recipe: Recipe, map: Callable[..., Dataset] = map) -> None:
+        self.study, self.recipe, self.map_rows = study, recipe, map
         self.failures: list[dict[str, str]] = []
         self.diversities: list[dict[str, Any]] = []
         self.stages = {
@@ -124,7 +124,7 @@ class Work:
         ]
 
     def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
-        return map(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
+        return self.map_rows(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows of all evolvers and rounds, and what each round of each cost."""
@@ -138,17 +138,19 @@ class Work:
                 begun = time.monotonic()
                 with counted_tokens() as new:
                     rows = self.map(rows, stages.evolve, f"Evolve by {of}")
-                seconds = time.monotonic() - begun
+                seconds: float | None = time.monotonic() - begun
                 rows = self.map(rows, stages.eliminate, f"Eliminate, {of}")
                 last = [history[-1] for history in rows[col.HISTORY]]
                 prompt_tokens, tokens = (sum(entry[name] for entry in last) for name in ("n_prompt_tokens", "n_tokens"))
+                if new[0] != tokens or self.map_rows is not map:  # the journal had some, or others were at work
+                    seconds = None
                 costs.append(
                     {
                         "evolver": label,
                         "round": number,
                         "prompt_tokens": prompt_tokens,
                         "tokens": tokens,
-                        "seconds": self._seconds(stages, rows, number, seconds if new[0] == tokens else None),
+                        "seconds": self._seconds(stages, rows, number, seconds),
                         "flops": 2 * parameters * (prompt_tokens + tokens) if parameters else None,
                     }
                 )
@@ -270,6 +272,8 @@ class Work:
         """The measured rows; or, where that fails, the rows as they were, and a note."""
         try:
             return work(rows)
+        except TaskError:  # no measure: the same command does what is missing
+            raise
         except HfEvolError as error:
             self._failed(stage, error)
             return rows

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,17 @@ def test_every_command_explains_itself(call, command):
 
 def test_the_short_help_flag_works(call):
     assert call("-h")[0] == call("run", "-h")[0] == 0
+
+
+def test_our_progress_bars_stay_when_those_of_libraries_go():
+    code = (
+        "import hf_evol.cli.options as o, huggingface_hub.utils as h; o.quiet(); print(h.are_progress_bars_disabled())"
+    )
+    for setting, off in ((None, "False"), ("1", "True")):
+        env = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+        env |= {"HF_HUB_DISABLE_PROGRESS_BARS": setting} if setting else {}
+        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert out.stdout.strip() == off
 
 
 def test_the_version_is_shown(call):
