@@ -24,10 +24,10 @@ OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
 
 EXECUTOR_OPTIONS = {
     "executor": (str, "Run as tasks of datatrove (extra cluster): local, slurm, ray or jobs."),
-    "tasks": (int, "Into how many shards to cut the rows. [default: the workers]"),
-    "workers": (int, "Tasks that run at once. [default: one for each GPU]"),
+    "tasks": (int, "Into how many shards to cut the rows. \\[default: the workers]"),
+    "workers": (int, "Tasks that run at once. \\[default: one for each GPU]"),
     "executor_option": (list[str], "KEY=VALUE, as often as needed: an argument of datatrove's executor."),
-    "work_folder": (str, "For shards and logs, where all workers reach it. [default: the output + .work]"),
+    "work_folder": (str, "For shards and logs, where all workers reach it. \\[default: the output + .work]"),
 }
 
 TERMINATED = "SIGTERM"
@@ -114,7 +114,7 @@ def _option(name: str, hint: Any) -> Any:
     default = Recipe.__dataclass_fields__[name].default
     if kinds == (bool,):
         return _flag(name, bool, help_of(name))
-    shown = "" if default is None or default is False else f" [default: {default}]"
+    shown = "" if default is None or default is False else f" \\[default: {default}]"
     return _flag(name, next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
 
 
