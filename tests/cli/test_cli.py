@@ -75,6 +75,7 @@ def test_every_command_explains_itself(call, command):
     if command == "run":
         assert {"--" + name.replace("_", "-") for name in Recipe.__dataclass_fields__} <= shown
         assert {"--recipe", "--dry-run"} <= shown
+        assert "[default:" in said  # not read as a style
     if not command:
         assert all(name in said for name in COMMANDS[:9])
 
