@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REASON = "dropped_because"
+_FAILED_REQUESTS = ("engine_error", "out_of_memory")
 SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
 _SET_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
@@ -51,6 +52,12 @@ class RunResult:
     output: str
     provenance: dict[str, Any]
     url: str | None = None
+
+    @property
+    def n_failed_requests(self) -> int:
+        """How many rows were left out, over all rounds, because a server or the memory failed: another run may have them."""
+        dropped = [table["dropped"] for table in self.provenance["rounds"]]
+        return sum(count for table in dropped for name, count in table.items() if name.endswith(_FAILED_REQUESTS))
 
 
 @dataclass(frozen=True)

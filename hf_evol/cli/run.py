@@ -102,6 +102,9 @@ def _show_result(result: RunResult) -> None:
             console.print(f"Left out in round {entry['round']}: {_counts(entry['dropped'])}")
         if entry["unscored"]:
             console.print(f"Without a score in round {entry['round']}: {_counts(entry['unscored'])}")
+    if result.n_failed_requests:
+        again = "The same command with --overwrite asks for them again, and for what depends on them."
+        console.print(f"{result.n_failed_requests} rows were left out because requests failed. {again}")
     for note in result.provenance["licence_notes"]:
         console.print(f"Licence: {note}", markup=False)
     if not any(entry["selected"] for entry in rounds):

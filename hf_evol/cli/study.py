@@ -31,7 +31,8 @@ def command(
     judge: Annotated[str | None, typer.Option(help="The model that rates difficulty and compares rewritings.")] = None,
     reward: Annotated[str | None, typer.Option(help="A reward model: a sequence classifier with one output.")] = None,
     embedding: Annotated[
-        str | None, typer.Option(help="An embedding model, or none. \\[default: all-mpnet-base-v2, where it can be had]")
+        str | None,
+        typer.Option(help="An embedding model, or none. \\[default: all-mpnet-base-v2, where it can be had]"),
     ] = None,
     positions: Annotated[int, typer.Option(help="First positions of which to take the top-1 probability.")] = 5,
 ) -> None:

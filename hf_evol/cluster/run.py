@@ -127,7 +127,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
             for stage in stages:
                 workers.run(stage, folder.at(LOGS, stage.name), rows * (stage.tasks // tasks))
         result = finish_shards(recipe, folder, len(seeds), tasks)
-        folder.clear()
+        folder.clear(keep=[JOURNALS] if result.n_failed_requests else [])  # for those that another run asks again
         return result
 
 

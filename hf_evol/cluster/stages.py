@@ -120,10 +120,10 @@ class Finish(PipelineStep):
         self.recipe, self.path, self.n_seeds, self.n_tasks = recipe, path, n_seeds, tasks
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        from hf_evol.cluster.work import LOGS, WorkFolder
+        from hf_evol.cluster.work import JOURNALS, LOGS, WorkFolder
 
         folder = WorkFolder(self.path)
-        finish_shards(self.recipe, folder, self.n_seeds, self.n_tasks)
-        folder.clear(keep=[LOGS])
+        result = finish_shards(self.recipe, folder, self.n_seeds, self.n_tasks)
+        folder.clear(keep=[LOGS, JOURNALS] if result.n_failed_requests else [LOGS])
         folder.unlock()
         yield from data or ()

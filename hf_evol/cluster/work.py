@@ -96,7 +96,7 @@ class WorkFolder:
             raise OutputError(
                 f"The work folder {self.path!r} holds something else. Give an empty or new one with --work-folder."
             )
-        self.clear()  # logs of a run that has ended
+        self.clear(keep=[JOURNALS])  # of a run that has ended
         self.write(PLAN, plan)
 
     def clear(self, keep: Sequence[str] = ()) -> None:

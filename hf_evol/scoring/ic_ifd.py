@@ -38,10 +38,10 @@ class IcIfd(Transform):
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    The first token of a text is never predicted. On devices of one kind (CPUs: with as many threads) a loss is the same
-    to the last bit whatever rows are scored with it, as all forward passes over texts of about one length have one
-    shape. Not so in mixtures of experts, nor with another ``batch_tokens`` or after memory has run out: there it differs
-    by rounding, in float32 by a few parts in ten million.
+    The first token of a text is never predicted. On devices of one kind a loss is the same to the last bit whatever
+    rows are scored with it, as all forward passes over texts of about one length have one shape. Not so in mixtures of
+    experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by
+    a few parts in ten million.
 
     Input columns:
         ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of

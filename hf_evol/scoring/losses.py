@@ -1,15 +1,17 @@
 """Mean cross-entropy of parts of token sequences under a causal language model.
 
 Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding where
-there are too few sequences. So the same kernels add the same numbers in the same order, whatever else is in a batch, and a
-loss is the same to the last bit in any arrangement of the rows.
+there are too few sequences. On a CPU each pass has one thread. So the same kernels add the same numbers in the same order,
+whatever else is in a batch, and a loss is the same to the last bit in any arrangement of the rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -113,29 +115,54 @@ def batches(
 
     While a GPU works on one batch, the next is made ready.
     """
-    under_way: Batch | None = None
-    context = models.context_length(model.config)
-    while work:
-        wanted = batch_tokens or token_budget(model)
-        budget = min(wanted, _budgets.get(model, wanted))
-        longest = len(work[0][0].ids)
-        width = padded_length(longest, context)
-        count = max(1, min(budget, parts.max_tokens or budget) // width)
-        taken = [item for item in work[:count] if padded_length(len(item[0].ids), context) == width]
-        batch = _launch(kind, parts, taken, (count, width))
-        if under_way:
-            yield under_way.results()
-        under_way = batch
-        if batch:
-            work = work[len(taken) :]
-        elif count == 1:
-            failed, work = work[0], work[1:]
-            yield [(key, OUT_OF_MEMORY) for key, spans in failed[1] if _end(spans) == longest]
-            work = sorted([*work, *_shortened(failed)], key=lambda item: -len(item[0].ids))
-        else:
-            _budgets[model] = count // 2 * width
-    if under_way:
-        yield under_way.results()
+    context, under_way = models.context_length(model.config), deque()
+    with _side_by_side(model) as (submit, most):
+        while work or under_way:
+            while work and len(under_way) < most:
+                wanted = batch_tokens or token_budget(model)
+                budget = min(wanted, _budgets.get(model, wanted))
+                width = padded_length(len(work[0][0].ids), context)
+                count = max(1, min(budget, parts.max_tokens or budget) // width)
+                taken = [item for item in work[:count] if padded_length(len(item[0].ids), context) == width]
+                under_way.append((submit(_launch, kind, parts, taken, (count, width)), taken, count, width))
+                work = work[len(taken) :]
+            future, taken, count, width = under_way.popleft()
+            if batch := future.result():
+                yield batch.results()
+            elif count > 1:
+                _budgets[model] = min(count // 2 * width, _budgets.get(model, count * width))
+                work = sorted([*taken, *work], key=lambda item: -len(item[0].ids))
+            else:
+                failed = taken[0]
+                yield [(key, OUT_OF_MEMORY) for key, spans in failed[1] if _end(spans) == len(failed[0].ids)]
+                work = sorted([*work, *_shortened(failed)], key=lambda item: -len(item[0].ids))
+
+
+@contextmanager
+def _side_by_side(model: Any) -> Iterator[tuple[Callable[..., Future], int]]:
+    """What launches a batch, and how many are under way at once.
+
+    On a CPU each pass has one thread, and as many passes run as there are threads: quicker than to share out every
+    product, and the numbers don't depend on how many there are.
+    """
+    import torch
+
+    if model.device.type != "cpu":
+        yield _at_once, 2
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # new threads take it over
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.submit, threads + 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _at_once(function: Callable[..., Any], *args: Any) -> Future:
+    future: Future = Future()
+    future.set_result(function(*args))
+    return future
 
 
 def _shortened(work: Work) -> Iterator[Work]:

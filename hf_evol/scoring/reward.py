@@ -31,7 +31,8 @@ class Reward(Transform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
     The model reads a chat of two turns, by its own chat template, and its output is the reward, on the model's own
-    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others.
+    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others (on a
+    CPU: with as many threads).
 
     Input columns:
         With ``of="response"``: ``instruction``, ``output``; and, if there, ``input``. The user's turn is the instruction

@@ -18,6 +18,8 @@ from shard_files import files_of
 from hf_evol.cluster import Execution, run
 from hf_evol.cluster.work import LOCK
 from hf_evol.errors import ConfigError, OutputError, TaskError
+from hf_evol.generation.base import Completion
+from hf_evol.generation.transformers_engine import TransformersEngine
 
 OPTIONS = {
     "partition": "gpu",
@@ -73,6 +75,36 @@ def run_job(script, number):
         patch.setenv("SLURM_ARRAY_TASK_ID", str(number))
         patch.setenv("SLURM_NODELIST", "node-1")
         dill.loads(Path(script.rpartition("launch_pickled_pipeline ")[2].strip()).read_bytes()).run()
+
+
+def test_requests_that_failed_are_asked_again_by_the_next_run_and_no_others(slurm, recipe, plain, monkeypatch):
+    stream, asked = TransformersEngine.stream, []
+
+    def refusing(self, chats, params, keys):
+        """Answers all but the first request of each batch."""
+        asked.extend(keys)
+        for finished in stream(self, chats, params, keys):
+            yield [
+                (place, done if place else Completion("", "error", error="engine_error: down"))
+                for place, done in finished
+            ]
+
+    def noted(self, chats, params, keys):
+        asked.extend(keys)
+        return stream(self, chats, params, keys)
+
+    execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS)
+    monkeypatch.setattr(TransformersEngine, "stream", refusing)
+    run(recipe, execution)
+    execute(submitted(slurm))
+    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs", "journals"}
+    monkeypatch.setattr(TransformersEngine, "stream", noted)
+    first, asked[:] = len(asked), []
+    run(replace(recipe, overwrite=True), execution)
+    execute(dict(list(submitted(slurm).items())[4:]))
+    assert 0 < len(asked) < first
+    assert files_of(Path(recipe.output)) == plain
+    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs"}
 
 
 def test_only_what_is_missing_is_submitted_again_and_shared_out_evenly(slurm, recipe):

@@ -178,6 +178,14 @@ def test_a_loss_is_the_same_to_the_last_bit_in_any_company(dtype):
     assert [results(model, [row])[0] for row in rows] == together
     some = [3, 20, 7, 7, 1]
     assert results(model, [rows[place] for place in some]) == [together[place] for place in some]
+    threads = torch.get_num_threads()
+    try:
+        for other in (1, 2, 3):
+            torch.set_num_threads(other)
+            assert results(model, rows) == together
+            assert torch.get_num_threads() == other  # as it was
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +239,7 @@ def test_batches_are_halved_until_they_fit_and_stay_so(llama, most, error):
     expected, limited = results(llama, ROWS), Limited(most, error)
     for got, losses in zip(results(limited.model, ROWS), expected, strict=True):
         assert got == pytest.approx(losses, abs=2e-6)
-    assert 0 < limited.failed <= 6
+    assert 0 < limited.failed <= 6 * (torch.get_num_threads() + 1)  # with those under way
     limited.shapes.clear()
     results(limited.model, ROWS)
     assert most / 2 <= max(rows * width for rows, width in limited.shapes) <= most
