@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 
 import pytest
 from tiny_models import build_llama, build_tokenizer
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores Ctrl-C
 
 
 @pytest.fixture(autouse=True, scope="session")
