@@ -60,7 +60,9 @@ def check_output(output: str, overwrite: bool) -> None:
         raise OutputError(f"The output {output!r} can't be used: {error}") from error
     except OutputError:
         raise
-    except OSError as error:
+    except Exception as error:  # stores raise errors of their own, such as S3's without credentials
+        if not (isinstance(error, OSError) or is_remote(output)):
+            raise
         raise OutputError(f"The output {output!r} can't be written: {error}") from error
 
 

@@ -57,7 +57,10 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
             files = datasets.load_dataset_builder(str(path), config).config.data_files
             return datasets.load_dataset(str(path), config, data_files=files, split=split)
         return datasets.load_dataset(str(path) if path.exists() else source, config, split=split, revision=revision)
-    except (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError) as error:
+    except Exception as error:
+        known = (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError)
+        if "://" not in source and not isinstance(error, known):
+            raise  # but stores raise errors of their own, such as S3's without credentials
         lines = str(error.__cause__ or error).strip().splitlines()
         raise SourceError(
             f"Cannot load the seed set {source!r} (config {config!r}, split {split!r}): {(lines or [type(error).__name__])[0].rstrip('.')}. "

@@ -9,8 +9,8 @@ from datasets import load_dataset
 
 import hf_evol
 from hf_evol.cli.main import main
-from hf_evol.errors import OutputError
-from hf_evol.output import read_provenance
+from hf_evol.errors import OutputError, SourceError
+from hf_evol.output import check_output, read_provenance
 from hf_evol.recipe import Recipe
 
 SEEDS = [{"instruction": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
@@ -77,3 +77,15 @@ def test_the_card_is_written_anew_there(recipe, capsys):
 def test_a_bucket_that_holds_something_is_refused(recipe, bucket):
     with pytest.raises(OutputError, match="exists"):
         hf_evol.run(replace(recipe, output=bucket))
+
+
+def test_missing_credentials_are_told(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(OutputError, match=r"can't be written: .*credentials"):
+        check_output("s3://nobody-s-bucket/set", overwrite=False)
+    with pytest.raises(SourceError, match="credentials"):
+        hf_evol.load_seeds("s3://nobody-s-bucket/rows.jsonl")

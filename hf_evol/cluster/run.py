@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fsspec.implementations.memory import MemoryFileSystem
+
 from hf_evol import __version__
 from hf_evol.cluster import executors
 from hf_evol.cluster.shards import part_of, write_shards
@@ -77,6 +79,11 @@ class Execution:
         if (self.work_folder or "").startswith("hf://") and not self.work_folder.startswith("hf://buckets/"):
             raise ConfigError("Each file would be a commit there. Give a bucket: hf://buckets/user/bucket/work.")
         folder = WorkFolder(self.work_folder or f"{output.rstrip('/')}.work")
+        if isinstance(folder.fs, MemoryFileSystem):
+            raise ConfigError(
+                f"Other processes can't see the work folder {folder.path!r}. Give a folder, or another store, with "
+                "--work-folder."
+            )
         if self.executor == "jobs" and folder.is_local:
             raise ConfigError(
                 f"HF Jobs can't reach the local work folder {folder.path!r}. Give a remote one with --work-folder, such as "

@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol.cluster.steps import RANK
-from hf_evol.errors import HfEvolError, OutputError
+from hf_evol.errors import ConfigError, HfEvolError, OutputError
 
 PLAN, LOCK = "plan.json", "lock.json"
 SHARDS = ("seeds", "evolved", "failed", "answered", "unanswered", "scored")
@@ -31,11 +31,17 @@ class WorkFolder:
 
     Args:
         path: a local path or an fsspec URL.
+
+    Raises:
+        ConfigError: there is no such store, or what reaches it is not installed.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
-        self.fs, self.root = fsspec.url_to_fs(self.path)
+        try:
+            self.fs, self.root = fsspec.url_to_fs(self.path)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"The work folder {path!r} can't be used: {error}") from error
 
     @property
     def is_local(self) -> bool:
@@ -136,7 +142,14 @@ class WorkFolder:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "birth": _birth(os.getpid())}
         holder |= {"started": time.strftime("%Y-%m-%d %H:%M:%S%z"), "jobs": []}
         try:
-            self._acquire(holder)
+            try:
+                self._acquire(holder)
+            except HfEvolError:
+                raise
+            except Exception as error:  # stores raise errors of their own, such as S3's without credentials
+                raise OutputError(
+                    f"The work folder {self.path!r} can't be used: {error}. Give another with --work-folder."
+                ) from error
             jobs: list[str] = []
             try:
                 yield jobs

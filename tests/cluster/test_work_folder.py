@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hf_evol.cluster import Execution
 from hf_evol.cluster.work import LOCK, WorkFolder
-from hf_evol.errors import OutputError
+from hf_evol.errors import ConfigError, OutputError
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -108,3 +109,20 @@ def test_a_damaged_lock_says_what_to_do(tmp_path):
     (tmp_path / LOCK).write_text("{")
     with pytest.raises(OutputError, match="can't be read"), folder.locked():
         pass
+
+
+@pytest.mark.parametrize("path", ["nothing://work", "memory://work"])
+def test_a_store_that_workers_can_not_reach_is_refused(path):
+    with pytest.raises(ConfigError, match=r"work folder '(nothing|memory)://work'"):
+        Execution(work_folder=path).folder("out")
+
+
+def test_an_error_of_the_store_itself_is_told_with_what_to_do(folder, monkeypatch):
+    monkeypatch.setattr(type(folder.fs), "makedirs", refuse)
+    with pytest.raises(OutputError, match=r"can't be used: no credentials.*--work-folder"):
+        with folder.locked():
+            pass
+
+
+def refuse(*_, **__):
+    raise Exception("no credentials")  # as botocore's NoCredentialsError, which is nothing more special
