@@ -133,7 +133,12 @@ def writing(output: str) -> Iterator[Path]:
         with _staging(target) as folder:
             yield folder
             if is_remote(output):
-                _upload(folder, output)
+                try:
+                    _upload(folder, output)
+                except OSError:
+                    raise
+                except Exception as error:  # a store's own, such as credentials that have expired
+                    raise OSError(f"{type(error).__name__}: {error}") from error
             else:
                 _put_in_place(folder, target)
     except OutputError:

@@ -63,7 +63,8 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"Unknown option of the {kind} executor: {', '.join(unknown)}. Options: {', '.join(known)}.")
     missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
     if missing:
-        raise ConfigError(f"The {kind} executor needs {', '.join(missing)}: --executor-option {missing[0]}=…")
+        needed = " ".join(f"--executor-option {name}=…" for name in missing)
+        raise ConfigError(f"The {kind} executor needs {', '.join(missing)}: {needed}")
     if kind == "slurm":
         check_commands()
 
@@ -108,7 +109,7 @@ def check_completed(executor: PipelineExecutor, stage: Stage, errors: Sequence[B
     executor.logging_dir.fs.invalidate_cache()
     missing = executor.get_incomplete_ranks(skip_completed=True)
     if missing:
-        first = f" The first: {type(errors[0]).__name__}: {errors[0]}." if errors else ""
+        first = f" The first: {type(errors[0]).__name__}: {str(errors[0]).rstrip('.?! ')}." if errors else ""
         raise TaskError(
             f"{len(missing)} of {stage.tasks} tasks of the stage {stage.name!r} are not completed.{first} "
             f"Logs: {executor.logging_dir.resolve_paths('logs')}. The same command does what is missing."

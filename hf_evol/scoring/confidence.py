@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -136,8 +137,9 @@ class Confidence(Transform):
         progress.advance(len(requests) - len(usable))
         records = [_failed(request) if isinstance(request, str) else None for request in requests]
         measure = self._while_generating if self.of == "greedy" else self._of_texts
-        for number, record in measure([requests[place] for place in usable]):
-            records[usable[number]] = record
+        with closing(measure([requests[place] for place in usable])) as measured:
+            for number, record in measured:
+                records[usable[number]] = record
         return {name: [record[name] for record in records] for name in self.output_columns}
 
     def _requests(self, batch: Rows) -> list[Request | str]:

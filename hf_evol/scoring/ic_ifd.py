@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -161,12 +162,13 @@ class IcIfd(Transform):
         if not missing:
             return records
         wanted = [pairs[place] for place in missing], [rows[place] for place in missing]
-        for finished in self.scorer.stream(*self.load(), *wanted):
-            for place, record in finished.items():
-                records[missing[place]] = record
-            if journal is not None:
-                lasting = {i: record for i, record in finished.items() if record[col.IC_IFD_STATUS] != OUT_OF_MEMORY}
-                journal.put({hashes[missing[place]]: record for place, record in lasting.items()})
+        with closing(self.scorer.stream(*self.load(), *wanted)) as stream:
+            for finished in stream:
+                for place, record in finished.items():
+                    records[missing[place]] = record
+                if journal is not None:
+                    lasting = {i: entry for i, entry in finished.items() if entry[col.IC_IFD_STATUS] != OUT_OF_MEMORY}
+                    journal.put({hashes[missing[place]]: record for place, record in lasting.items()})
         return records
 
 

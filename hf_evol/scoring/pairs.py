@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,9 @@ class PairScorer:
         records: dict[int, Record] = {}
         training = model.training
         try:
-            for finished in self.stream(model.eval(), tokenizer, pairs):
-                records.update(finished)
+            with closing(self.stream(model.eval(), tokenizer, pairs)) as stream:
+                for finished in stream:
+                    records.update(finished)
         finally:
             model.train(training)
         return [records[place] for place in range(len(pairs))]

@@ -1,6 +1,7 @@
 """Mean losses of parts: by hand, each part once, in any batch, and when memory runs out."""
 
 import math
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -275,3 +276,15 @@ def test_batch_tokens_hold_after_memory_ran_out():
     limited.shapes.clear()
     results(limited.model, ROWS, batch_tokens=20)
     assert max(rows * width for rows, width in limited.shapes) <= 20
+
+
+def test_what_stops_in_the_middle_leaves_the_threads_as_they_were(llama):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        stopped = mean_losses(llama, ROWS, batch_tokens=1)
+        with closing(stopped) as losses:
+            next(losses), next(losses)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
