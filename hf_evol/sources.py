@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_evol.errors import SourceError
+from hf_evol.progress import without_datasets_bars
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,13 +39,15 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
             raise ValueError(f"Files have the split 'train' only, not {split!r}.")
         if source.startswith("demo/"):
             path = Path(__file__).parent / "demo" / "seeds" / f"{source.removeprefix('demo/')}.jsonl"
-            return datasets.load_dataset("json", data_files=str(path), split="train")
+            with without_datasets_bars():
+                return datasets.load_dataset("json", data_files=str(path), split="train")
         if loader := _loader(source):
             files = source if "://" in source else str(path)
             if "://" not in source and not glob.glob(files, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
                 raise FileNotFoundError(f"no file matches {files!r}")
             options = {"keep_default_na": False} if loader == "csv" else {}
-            return datasets.load_dataset(loader, data_files=files, split="train", **options)
+            with nullcontext() if "://" in source else without_datasets_bars():
+                return datasets.load_dataset(loader, data_files=files, split="train", **options)
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             loaded = datasets.load_from_disk(str(path))
             if isinstance(loaded, datasets.Dataset):
