@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,11 +92,6 @@ class TransformersEngine:
     def _static(
         self, model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
     ) -> Iterator[list[tuple[int, Completion]]]:
-        if requests and "past_key_values" not in inspect.signature(model.forward).parameters:
-            raise ModelError(
-                f"The model {self.model.name!r} ({type(model).__name__}) keeps its state in a form of its own; only models "
-                "with a key-value cache can generate here. Serve it elsewhere, or choose another."
-            )
         waiting = sorted(requests, key=lambda place: (len(requests[place].prompt), place))
         while waiting:
             size = _sizes.get(self, self.batch_size)
@@ -194,8 +188,6 @@ class _Decoder:
     def run(self) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (row, completion) pairs as rows finish."""
         import torch
-        from transformers import DynamicCache
-
         device = self.model.device
         prompts = [request.prompt for request in self.requests]
         width = max(map(len, prompts))
@@ -204,29 +196,43 @@ class _Decoder:
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         rows = list(range(len(prompts)))  # the row of each line of the batch
-        cache = DynamicCache(config=self.model.config)
+        state: dict[str, Any] = {}  # the key-value cache, under the model's own name for it
         with torch.inference_mode():
             while rows:
                 out = self.model(
                     input_ids=ids,
                     attention_mask=mask,
                     position_ids=positions,
-                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **state,
                 )
+                state = state or self._state(out)
                 tokens = self._next_tokens(out.logits[:, -1], rows)
                 finished, keep = self._record(tokens.tolist(), rows)
                 if finished:
                     self.done.update(row for row, _ in finished)
                     yield finished
                     lines = torch.tensor(keep, device=device, dtype=torch.long)
-                    cache.reorder_cache(lines)
+                    next(iter(state.values())).reorder_cache(lines)
                     tokens, mask, positions = tokens[lines], mask[lines], positions[lines]
                     rows = [rows[line] for line in keep]
                 ids = tokens[:, None]
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
                 positions = positions[:, -1:] + 1
+
+    def _state(self, out: Any) -> dict[str, Any]:
+        """The cache that a forward pass gave back: ``past_key_values`` until transformers 5.23, then ``cache``."""
+        from transformers import Cache
+
+        for name in ("cache", "past_key_values"):
+            cache = out.get(name)
+            if isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers):
+                return {name: cache}
+        raise ModelError(
+            f"The model {self.model.name_or_path!r} ({type(self.model).__name__}) keeps its state in a form of its own; only "
+            "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
+        )
 
     def _next_tokens(self, logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
         import torch
