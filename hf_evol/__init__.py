@@ -32,6 +32,7 @@ _HOME = {
     "Recipe": "hf_evol.pipeline",
     "run": "hf_evol.pipeline",
     "append": "hf_evol.appending",
+    "read_evolved": "hf_evol.prompts.evolved",
     "diversity": "hf_evol.scoring.diversity",
     "equal_size": "hf_evol.selection",
     "load_seeds": "hf_evol.sources",

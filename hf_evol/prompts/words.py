@@ -1,0 +1,127 @@
+"""Words as the rules about texts see them: tokens, rough stems, stop words, and verbs that open instructions (English)."""
+
+from __future__ import annotations
+
+import re
+
+# A word or a number; in scripts written without spaces, a character.
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|(?:(?![\d_\u3040-\u30ff\u3400-\u9fff])\w)+(?:['’][a-z]+)?")
+
+STOP_WORDS = frozenset(
+    (
+        "a about above after again all also am an and any are as at be because been before being below between both but "
+        "by can could did do does doing down during each few for from further had has have having he her here hers him "
+        "his how i if in into is it its just me more most my no nor not now of off on once only or other our ours out "
+        "over own same she should so some such than that the their theirs them then there these they this those through "
+        "to too under until up very was we were what when where which while who whom why will with would you your yours "
+        "it's i'm you're don't doesn't isn't that's what's let's one two many much may might must shall whose whether within "
+        "without upon per via etc across along around among behind beside toward towards since despite being having anything something everything someone anyone everyone well like"
+    ).split()
+)
+
+# Verbs that open instructions.
+VERBS = frozenset(
+    (
+        "accelerate act adapt add address adjust advise analyse analyze animate annotate answer apply argue arrange articulate ask "
+        "assemble assess assign assume auto brainstorm break build calculate capitalize capture categorise categorize change "
+        "characterize check choose cite clarify classify code collect combine come comment compare compile complete "
+        "compose compute concatenate conclude conduct configure connect consider construct contrast contribute convert convince "
+        "correct count craft create criticize critique debate debug decide declare decode decompose deduce define delete deliver "
+        "demonstrate depict derive describe design detail detect determine develop devise diagnose differentiate discover discuss "
+        "display distinguish divide draft draw edit elaborate eliminate encode enhance ensure enter enumerate estimate evaluate "
+        "examine execute expand experiment explain explore express extend extract fetch figure fill filter find fix format form "
+        "formulate forecast gather generate get give group guess help highlight identify illustrate imagine implement improve "
+        "include incorporate increase infer inform insert inspect interpret introduce invent investigate join judge justify label "
+        "lay lead learn let list locate look make map mark match measure mention merge model modify move multiply name narrate "
+        "negotiate note offer open optimise optimize order organise organize outline output paint paraphrase parse perform pick "
+        "plan play plot point portray pose predict prepare present pretend print prioritize process produce program propose prove "
+        "provide put quantify query question quote rank rate read rearrange recall recommend reconstruct record reduce refactor "
+        "refer reflect reformat reframe relate remove rename reorder repeat rephrase replace reply report represent research "
+        "respond restate restructure retrieve return reverse review revise reword rewrite role-play round scan score search select "
+        "sentence separate set share shorten show simplify simulate sing sketch solve sort specify split spot start state stop "
+        "structure study style submit substitute subtract suggest sum summarise summarize support suppose swap take talk teach tell "
+        "test think trace track train transform translate trim try turn unscramble update use utilize validate verify visualize "
+        "weigh work write"
+    ).split()
+)
+
+# What nearly any text of its kind says: such words are no gain, and no trace of a prompt.
+GENERIC = frozenset(
+    (
+        "please using used uses user given provide following specific specifically particular certain various different several "
+        "way ways thing things kind type types example examples include including includes based sure able need needs needed get "
+        "getting go going good better best new old first second third last next three four five time times person people someone "
+        "result results output outputs outputting input inputs inputting return returns take takes value values element elements "
+        "effective effectively efficiently detailed detail details clear clearly properly correctly possible general overall "
+        "important main primary ensure ensuring end ends every perform performs allow allows help helps question answer tell "
+        "related works working item items variable variables name names code program function script snippet piece form forms "
+        "text part parts"
+    ).split()
+)
+
+_SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
+_NUMBERS = {
+    word: number
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty".split()
+    )
+} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return WORD.findall(text.lower().replace("’", "'"))
+
+
+def stem(word: str) -> str:
+    """A word without its ending: "describing" and "described" give the same."""
+    word = word.removesuffix("'s")
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            return word[: -len(suffix)]
+    return word
+
+
+def content(text: str) -> list[str]:
+    """The stems of a text's words that say something: neither stop words nor generic ones."""
+    return [stem(word) for word in words(text) if word not in STOP_WORDS and word not in GENERIC]
+
+
+def numbers(text: str) -> list[float]:
+    """The quantities of a text, in figures or words up to a hundred; "one" is none, as it is mostly a pronoun."""
+    found = []
+    for word in words(text):
+        if word[0].isdigit():
+            figures = word.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else word.replace(",", ".")
+            try:
+                found.append(float(figures))
+            except ValueError:  # 1.2.3, or digits of other scripts
+                continue
+        elif word in _NUMBERS and word not in ("one", "zero"):
+            found.append(float(_NUMBERS[word]))
+    return found
+
+
+_CODE = re.compile(
+    r"```|\b(?:python|java|javascript|typescript|c\+\+|c#|php|ruby|golang|rust|swift|kotlin|sql|mysql|html|css|bash|shell script|"
+    r"regex|regular expression|json|xml|api|algorithm|array|string|function|class|method|loop|boolean|integer|compiler|database|"
+    r"query|code|program|script|software|react|django|flask|node\.js|jquery|pandas|numpy|recursion|recursive|linked list|"
+    r"binary|hashmap|dictionary|tuple|data structure)s?(?!\w)",
+    re.IGNORECASE,
+)
+_QUANTITY = re.compile(
+    r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
+    r"\b(?:calculate|find|determine|compute)\b",
+    re.IGNORECASE,
+)
+
+
+def domain_of(instruction: str) -> str:
+    """The domain of an instruction by its words: ``"code"``, ``"math"`` (two quantities and a question for one) or
+    ``"general"``."""
+    if len(set(map(str.lower, _CODE.findall(instruction)))) >= 2:
+        return "code"
+    if len(numbers(instruction)) >= 2 and _QUANTITY.search(instruction) and len(words(instruction)) >= 12:
+        return "math"
+    return "general"
