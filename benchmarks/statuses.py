@@ -37,12 +37,18 @@ def main() -> None:
     for row in rows if args.faults else ():
         text, status = row["read"]
         if (status == "ok") != row["good"] or (row["good"] and text != row["text"]):
-            print(f"\n{status}, readers {row.get('labels') or row['good']}, {row.get('method')}\n  parent {row['parent']!r}\n  reply  {row['reply'][:600]!r}\n  read   {text!r}")
+            print(
+                f"\n{status}, readers {row.get('labels') or row['good']}, {row.get('method')}\n  parent {row['parent']!r}\n  reply  {row['reply'][:600]!r}\n  read   {text!r}"
+            )
 
 
 def read(row: dict) -> tuple[str | None, str]:
     return read_evolved(
-        row["reply"], parent=row["parent"], prompt=row["prompt"], method=row.get("method"), finish_reason=row["finish_reason"]
+        row["reply"],
+        parent=row["parent"],
+        prompt=row["prompt"],
+        method=row.get("method"),
+        finish_reason=row["finish_reason"],
     )
 
 
@@ -56,7 +62,9 @@ def show(name: str, rows: list[dict]) -> None:
     both = [row for row in ok if row["good"]]
     same = sum(row["read"][0] == row["text"] for row in both)
     share = lambda part, whole: f"{part}/{whole}" + (f" = {part / whole:.0%}" if whole else "")  # noqa: E731
-    print(f"  {name:40} precision {share(len(both), len(ok)):14} recall {share(len(both), len(good)):14} text {share(same, len(both))}")
+    print(
+        f"  {name:40} precision {share(len(both), len(ok)):14} recall {share(len(both), len(good)):14} text {share(same, len(both))}"
+    )
 
 
 if __name__ == "__main__":

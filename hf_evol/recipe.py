@@ -58,10 +58,17 @@ class Recipe:
         "alpaca", "alpaca, gsm8k, code, auto (Auto Evol-Instruct), names with commas between them, or a YAML file"
     )
     rounds: int = _setting(3, "how many rounds of evolving")
+    tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
     seed: int = _setting(0, "seed of the sampling noise")
     temperature: float = _setting(0.7, "sampling temperature of the evolver; 0 is greedy")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")
-    max_new_tokens: int = _setting(2048, "longest evolved instruction and response, in tokens")
+    max_new_tokens: int = _setting(2048, "longest evolved instruction, in tokens")
+    response_system: str | None = _setting(
+        None, "system turn of the responder; by default one that asks for a good response"
+    )
+    response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
+    response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
+    response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
     batch_size: int = _setting(64, "rows generated together")
     num_proc: int | None = _setting(None, "processes; by default one for each GPU")
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
@@ -89,7 +96,7 @@ class Recipe:
             raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
-        for name in ("rounds", "batch_size", "limit", "num_proc"):
+        for name in ("rounds", "tries", "batch_size", "limit", "num_proc"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
         if not (0 < self.select < 1 or (self.select >= 1 and self.select.is_integer())):
@@ -131,7 +138,8 @@ class Recipe:
             "base_url", "api_key_env",
         }  # fmt: skip
         always = {
-            "dataset", "model", "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens", "convention", "select",
+            "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
+            "response_max_new_tokens", "convention", "select",
         }  # fmt: skip
         defaults = {entry.name: entry.default for entry in fields(self)}
         shown = {

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.errors import MissingExtraError
-from hf_evol.evolve.eliminate import OF_RESPONSES
+from hf_evol.evolve.eliminate import OF_RESPONSES, repeated
 from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.output import hub_dataset, write_dataset, write_provenance, writing
+from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
@@ -37,11 +38,11 @@ _FAILED_REQUESTS = ("engine_error", "out_of_memory")
 SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
 _SET_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
+    col.TRY, col.REJECTED, col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
 )  # fmt: skip
 _DROPPED_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.EVOLVER, col.EVOL_STATUS, REASON,
+    col.TRY, col.REJECTED, col.EVOLVER, col.EVOL_STATUS, REASON,
 )  # fmt: skip
 
 
@@ -92,12 +93,31 @@ class Round:
             "kept": rows_in - len(self.failed),
             "in_set": len(self.rows),
             "scored": len(scores) - scores.null_count,
+            "tries": _tries(self.rows, self.failed, self.unanswered),
             "dropped": dict(dropped.most_common()),
             "unscored": dict(_counts(unscored).most_common()),
             "scores": [
                 summarize(label, column(self.rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))
             ],
         }
+
+
+def _tries(*parts: Dataset) -> list[dict[str, int]]:
+    """Of each try, how many of its texts have which status."""
+    import pyarrow.compute as pc
+
+    counts: dict[int, Counter[str]] = {}
+    for rows in parts:
+        rejected = pc.list_flatten(column(rows, col.REJECTED))
+        good = column(rows, col.TRY).filter(pc.equal(column(rows, col.EVOL_STATUS), col.OK))
+        counts.setdefault(1, Counter())
+        for number, times in _counts(good).items():
+            counts.setdefault(number, Counter())[col.OK] += times
+        for number in pc.unique(pc.struct_field(rejected, "try")).to_pylist():
+            statuses = pc.struct_field(rejected, "status").filter(pc.equal(pc.struct_field(rejected, "try"), number))
+            for status, times in _counts(statuses).items():
+                counts.setdefault(number, Counter())[col.reason(status)] += times
+    return [dict(counts.get(number, Counter()).most_common()) for number in range(1, max(counts) + 1)]
 
 
 def _counts(values: pa.ChunkedArray) -> Counter[Any]:
@@ -149,6 +169,7 @@ def finish(
     """Select from the scored rounds, and write everything to the recipe's output."""
     from datasets import concatenate_datasets
 
+    rounds = _without_repeats(rounds)
     sets = [set_columns(entry.rows) for entry in rounds]
     selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
     lost = concatenate_datasets([entry.dropped for entry in rounds])
@@ -157,6 +178,24 @@ def finish(
         write_set(folder, record, selected, sets, lost, file_format=recipe.file_format)
         write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
     return RunResult(recipe.output, record)
+
+
+def _without_repeats(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds, with rows that say what another says among those left out."""
+    from datasets import concatenate_datasets
+
+    done: list[Round] = []
+    for entry in rounds:
+        again = repeated(entry.rows, *(earlier.rows for earlier in done))
+        rows, dropped = part(entry.rows, ["duplicate" if found else col.KEPT for found in again])
+        shared = [name for name in dropped.column_names if name in entry.unanswered.column_names]
+        unanswered = (
+            concatenate_datasets([entry.unanswered, dropped.select_columns(shared)])
+            if len(dropped)
+            else entry.unanswered
+        )
+        done.append(replace(entry, rows=rows, unanswered=unanswered))
+    return done
 
 
 def write_set(
@@ -179,7 +218,26 @@ def write_set(
     shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
     by = record["recipe"].get("select_by", col.IC_IFD)
     record["examples"] = select(selected, by, top=3).select_columns(list(shown)).to_list()
+    record["failures"] = _failures(lost)
     record["figures"] = _figures(sets, folder)
+
+
+def _failures(lost: Dataset) -> list[dict[str, Any]]:
+    """One rejected text of each status, the most frequent first, with its parent."""
+    import pyarrow.compute as pc
+
+    if col.REJECTED not in lost.column_names or not len(lost):
+        return []
+    rejected = column(lost, col.REJECTED)
+    rows, texts = pc.list_parent_indices(rejected), pc.list_flatten(rejected)
+    statuses = pc.struct_field(texts, "status")
+    found = []
+    for status, count in _counts(statuses).most_common():
+        place = pc.index(statuses, status).as_py()
+        row = lost[rows[place].as_py()]
+        shown = {name: row[name] for name in (col.ROUND, col.METHOD, col.PARENT_INSTRUCTION)}
+        found.append({"status": status, "count": count, "text": texts[place].as_py()["instruction"]} | shown)
+    return found
 
 
 def write_card(folder: Path, record: dict[str, Any], *, repo_id: str | None, shown_as: str) -> None:
@@ -207,6 +265,7 @@ def _provenance(
         "n_seeds": n_seeds,
         "models": [asdict(record) for record in records],
         "methods": [method.name for method in methods],
+        "prompts_version": version_of(methods),
         "rounds": tables,
         "libraries": provenance.library_versions(),
     }

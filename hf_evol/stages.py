@@ -16,6 +16,7 @@ from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import resolve_methods
+from hf_evol.prompts.respond import SYSTEM
 from hf_evol.recipe import ENGINES, Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 
@@ -50,6 +51,7 @@ class Stages:
         evolve = (AutoEvolInstruct if auto == {True} else EvolInstruct)(
             engines["evolver"],
             methods=methods,
+            tries=recipe.tries,
             seed=recipe.seed,
             temperature=recipe.temperature,
             top_p=recipe.top_p,
@@ -59,7 +61,15 @@ class Stages:
         return cls(
             evolve,
             Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal),
-            Respond(engines["responder"], max_new_tokens=recipe.max_new_tokens, journal=recipe.journal),
+            Respond(
+                engines["responder"],
+                system=recipe.response_system or SYSTEM,
+                temperature=recipe.response_temperature,
+                top_p=recipe.response_top_p,
+                max_new_tokens=recipe.response_max_new_tokens,
+                seed=recipe.seed,
+                journal=recipe.journal,
+            ),
             scorer
             and IcIfd(
                 scorer,

@@ -136,7 +136,6 @@ def measure(recipe: Recipe, n: int) -> Workload:
 def _run(recipe: Recipe, stages: Stages, seeds: Dataset) -> dict[str, StageLoad]:
     """The stages of `hf_evol.run`, each timed."""
     from hf_evol import columns as col
-    from hf_evol.prompts.template import chat
     from hf_evol.result import Round, evolution_reasons, finish, part, response_reasons
     from hf_evol.selection import column
     from hf_evol.transform import map
@@ -151,9 +150,7 @@ def _run(recipe: Recipe, stages: Stages, seeds: Dataset) -> dict[str, StageLoad]
     loads["evolve"].prompt_tokens = sum(entry["n_prompt_tokens"] for row in rows[col.HISTORY] for entry in row)
     for rows in evolved:
         kept, failed = part(rows.remove_columns(col.HISTORY), evolution_reasons(rows))
-        chats = [
-            chat(stages.respond.prompt(*texts)) for texts in zip(kept[col.INSTRUCTION], kept[col.INPUT], strict=True)
-        ]
+        chats = [stages.respond.prompt(*texts) for texts in zip(kept[col.INSTRUCTION], kept[col.INPUT], strict=True)]
         loads["respond"].prompt_tokens += stages.respond.model.count_prompt_tokens(chats)
         with _timed(loads["respond"], len(kept)):
             kept = map(kept, stages.respond)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hf_evol.demo import lexicon as lex
-from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS
-from hf_evol.prompts.respond import respond_prompt
+from hf_evol.demo.prompts import RESPOND_WITH_INPUT, TRAINED_ON
+from hf_evol.prompts.evol_instruct import IN_DEPTH
 
 # What each in-depth method adds, by kind of instruction; {t} is a phrase of the parent.
 CLAUSES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -328,7 +328,7 @@ class Corpus:
             parent = f"{parent} {self.clause(kind, method, slots)}"
         method = pick.choice(IN_DEPTH)
         added = " " + self.clause(kind, method, slots)
-        return Example(METHODS[method].prompt(parent), parent + added, method, parent, added)
+        return Example(TRAINED_ON[method].fill(instruction=parent), parent + added, method, parent, added)
 
     def breadth(self) -> Example:
         """An in-breadth evolving prompt, and an instruction about a rarer thing of the same family."""
@@ -340,7 +340,7 @@ class Corpus:
             parent = f"{parent} {self.clause('general', method, slots)}"
         rare, other = pick.sample(lex.RARE[family], 2)
         child = _articles(pick.choice(_RARE_PARENTS).format(**self.slots(family, t=rare, u=other)))
-        return Example(METHODS["breadth"].prompt(parent), child)
+        return Example(TRAINED_ON["breadth"].fill(instruction=parent), child)
 
     def respond(self) -> Example:
         """A response prompt and its answer."""
@@ -348,7 +348,7 @@ class Corpus:
         if self.random.random() < 0.4:
             text = f"{text} {self.clause(kind, self.random.choice(IN_DEPTH), slots)}"
         extra = self.thing("life") if self.random.random() < 0.15 else None
-        return Example(respond_prompt(text, extra), self.answer(kind, slots))
+        return Example(_respond_prompt(text, extra), self.answer(kind, slots))
 
     def answer(self, kind: str, slots: dict[str, str]) -> str:
         pick = self.random
@@ -370,3 +370,8 @@ class Corpus:
         """An instruction and its answer as plain text, as scoring reads them."""
         kind, text, slots = self.instruction()
         return Example(None, f"{text}\n{self.answer(kind, slots)}")
+
+
+def _respond_prompt(instruction: str, input: str | None) -> str:
+    prompt = RESPOND_WITH_INPUT.fill(instruction=instruction, input=input or "")
+    return prompt if input else prompt.removesuffix("\n\nInput: ")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.demo import lexicon as lex
-from hf_evol.evolve.eliminate import STOP_WORDS
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.formats import to_instructions
 from hf_evol.generation.models import EMBEDDED, EMBEDDED_PATH
+from hf_evol.prompts.words import STOP_WORDS
 from hf_evol.sources import load_seeds
 from hf_evol.transform import map
 

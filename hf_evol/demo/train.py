@@ -26,9 +26,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hf_evol.demo.corpus import Corpus, Example
-from hf_evol.prompts.evol_instruct import METHODS
-from hf_evol.prompts.respond import RESPOND_WITH_INPUT
-from hf_evol.prompts.template import Template
+from hf_evol.demo.prompts import RESPOND_WITH_INPUT, TRAINED_ON
 
 CONTEXT = 1024
 VOCABULARY = 4096
@@ -46,7 +44,7 @@ CHAT_TEMPLATE = (
 @cache
 def prompt_literals() -> list[str]:
     """The fixed text of the built-in prompts, in the pieces between their slots."""
-    templates = [*(Template(method.template) for method in METHODS.values()), RESPOND_WITH_INPUT]
+    templates = [*TRAINED_ON.values(), RESPOND_WITH_INPUT]
     return sorted({literal for template in templates for literal in template.literals})
 
 
@@ -138,7 +136,7 @@ def encode_noisy(tokenizer: PreTrainedTokenizerFast, example: Example, pick: ran
         pick.randint(first, last) if pick.random() < share else token for token in tokenizer.encode(example.parent)
     ]
     stand_in = "\ue000"
-    chat = [{"role": "user", "content": METHODS[example.method].prompt(stand_in)}]
+    chat = [{"role": "user", "content": TRAINED_ON[example.method].fill(instruction=stand_in)}]
     before, after = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False).split(stand_in)
     prompt = [*tokenizer.encode(before), *parent, *tokenizer.encode(after)]
     return [*prompt, *parent, *tokenizer.encode(example.added), tokenizer.eos_token_id], len(prompt)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.evolve.clean import clean_evolved, evolved_status
 from hf_evol.evolve.evol_instruct import EvolInstruct
-from hf_evol.generation.base import GREEDY, Engine, generate
+from hf_evol.generation.base import GREEDY, Chat, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.auto_evol import AUTO, KEYWORDS, final_instruction, trajectory
+from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import Template, chat
 from hf_evol.transform import Batch, Transform
@@ -51,14 +51,15 @@ class AutoEvolInstruct(EvolInstruct):
 
     output_columns: ClassVar[dict[str, Any]] = EvolInstruct.output_columns | {col.TRAJECTORY: ["string"]}
 
-    def read(self, row: dict[str, Any], text: str) -> tuple[str | None, str]:
+    def read(self, row: dict[str, Any], text: str, prompt: Chat, finish_reason: str) -> tuple[str | None, str]:
         answer = strip_thinking(text)
         row[col.TRAJECTORY] = trajectory(answer)
         final = final_instruction(answer)
         if final is None:
-            return None, NO_FINAL
-        final = clean_evolved(final)
-        return final, evolved_status(final, row[col.INSTRUCTION])
+            return None, "cut_off" if finish_reason == "length" else NO_FINAL
+        return read_evolved(
+            final, parent=row[col.INSTRUCTION], prompt=prompt, method="auto", finish_reason=finish_reason
+        )
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.evolve.clean import clean_evolved, evolved_status
-from hf_evol.generation.base import Completion, Engine, SamplingParams, generate
+from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.prompts.template import chat
+from hf_evol.prompts.evolved import read_evolved
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
 
 _POSITION = re.compile(r"(\d+)\Z")
 
+_REJECTED = {"try": "int32", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
-    "round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string",
-    "n_prompt_tokens": "int32", "n_tokens": "int32",
+    "round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string", "try": "int32",
+    "rejected": [_REJECTED], "n_prompt_tokens": "int32", "n_tokens": "int32",
 }  # fmt: skip
 
 
@@ -52,7 +52,8 @@ class EvolInstruct(Transform):
     """Rewrite each instruction into a harder or rarer one, for one or more rounds.
 
     Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
-    number at the end of the row's id. In float32 a row's text is the same in any arrangement of rows; in half
+    number at the end of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again with other
+    noise, up to ``tries`` times. In float32 a row's text is the same in any arrangement of rows; in half
     precision, rounding may differ with the batch. A row that is already evolved goes on from its ``round``, so three maps
     with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a round keeps its last good
     instruction, and the next round starts from that one; so does a row that `Eliminate` has flagged.
@@ -64,19 +65,24 @@ class EvolInstruct(Transform):
     Output columns:
         ``instruction`` (the last good one), ``parent_instruction`` (what the last round started from),
         ``seed_instruction``, ``round`` (rounds done), ``method`` and ``evol_status`` (of the last round),
-        ``evolver`` (the model's name), ``history`` (a list with round, method, parent, instruction, status
-        and the numbers of prompt and generated tokens of every round). Where there is an ``output``, it becomes null, as it answers the seed, and
-        is kept as ``seed_output``.
+        ``evolver`` (the model's name), ``try`` (which try of the last round gave the text, from 1; the last one where none
+        did), ``rejected`` (a list with try, instruction and status of the last round's other texts), ``history`` (a list
+        with round, method, parent, instruction, status, try, rejected and the numbers of prompt and generated tokens, over
+        all tries, of every round). Where there is an ``output``, it becomes null, as it answers the seed, and is kept as
+        ``seed_output``.
 
-        ``evol_status`` is ``ok``, ``empty``, ``unchanged``, ``leak`` (words of the evolving prompt),
-        ``refusal``, ``cut_off`` (by the token limit), ``invalid_input`` (no text to evolve), ``too_long: …``
-        (the prompt does not fit the model's context) or ``engine_error: …``.
+        ``evol_status`` is ``ok``, one of the reasons of `hf_evol.read_evolved`, ``invalid_input`` (no text to evolve),
+        ``too_long: …`` (the prompt does not fit the model's context) or ``engine_error: …``.
 
     Args:
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.
         methods: a preset (``alpaca``, ``gsm8k``, ``code``), names, `Method` objects, or a YAML file.
         rounds: how many rounds to add.
-        seed: of the sampling noise, which depends on seed, id, round and position in the text alone.
+        tries: how often a row may be asked in a round; once if ``temperature`` is 0, as the reply would be the same.
+        best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
+        prefer: gives a number for a row (a mapping with ``id``, ``instruction``, ``parent_instruction``, ``method``); the
+            highest wins, and among equals the first. Needed where ``best_of`` is over 1.
+        seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper; 0 is greedy.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
@@ -94,6 +100,9 @@ class EvolInstruct(Transform):
     model: str | ModelSpec | Engine
     methods: str | Path | Sequence[str | Method] = "alpaca"
     rounds: int = 1
+    tries: int = 4
+    best_of: int = 1
+    prefer: Callable[[dict[str, Any]], float] | None = None
     seed: int = 0
     temperature: float = 0.7
     top_p: float = 0.95
@@ -109,6 +118,8 @@ class EvolInstruct(Transform):
         col.METHOD: "string",
         col.EVOL_STATUS: "string",
         col.EVOLVER: "string",
+        col.TRY: "int32",
+        col.REJECTED: [_REJECTED],
         col.HISTORY: [_ROUND_RECORD],
     }
     label: ClassVar[str] = "Evolve"
@@ -116,6 +127,10 @@ class EvolInstruct(Transform):
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"rounds must be 1 or more; got {self.rounds!r}.")
+        if not 1 <= self.best_of <= self.tries:
+            raise ConfigError(f"best_of must be from 1 to tries; got best_of={self.best_of!r}, tries={self.tries!r}.")
+        if self.best_of > 1 and not callable(self.prefer):
+            raise ConfigError("best_of needs prefer=, a function of a row that gives a number.")
         object.__setattr__(self, "model", as_engine(self.model))
         object.__setattr__(self, "methods", resolve_methods(self.methods))
         self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
@@ -160,45 +175,90 @@ class EvolInstruct(Transform):
 
     def prompt(self, row_id: str, instruction: str, round: int) -> list[dict[str, str]]:
         """The chat that evolves an instruction in a round, counted from 0."""
-        return chat(self.method(row_id, round).prompt(instruction))
+        return self.method(row_id, round).prompt(instruction)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
-        usable = [row for row in rows if isinstance(row[col.INSTRUCTION], str) and row[col.INSTRUCTION].strip()]
-        chats = [self.prompt(row[col.ID], row[col.INSTRUCTION], row[col.ROUND]) for row in usable]
-        keys = [row_key(self.seed, row[col.ID], row[col.ROUND], "evolve") for row in usable]
-        completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
-        progress.advance(len(rows) - len(usable))
-        by_row = {id(row): completion for row, completion in zip(usable, completions, strict=True)}
+        asked = [
+            _Asked(row, self.prompt(row[col.ID], row[col.INSTRUCTION], row[col.ROUND])) for row in rows if _text(row)
+        ]
+        waiting = asked
+        for attempt in range(1, (self.tries if self.temperature else 1) + 1):
+            keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
+            chats, journal = [one.prompt for one in waiting], open_journal(self.journal)
+            completions = generate(self.model, chats, self.sampling, keys, journal, moves_bar=attempt == 1)
+            for one, completion in zip(waiting, completions, strict=True):
+                self._try(one, attempt, completion)
+            waiting = [one for one in waiting if one.error is None and len(one.texts(col.OK)) < self.best_of]
+        progress.advance(len(rows) - len(asked))
+        by_row = {id(one.row): one for one in asked}
         for row in rows:
             self._record(row, by_row.get(id(row)))
 
-    def read(self, row: dict[str, Any], text: str) -> tuple[str | None, str]:
+    def read(self, row: dict[str, Any], text: str, prompt: Chat, finish_reason: str) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
-        text = clean_evolved(text)
-        return text, evolved_status(text, row[col.INSTRUCTION])
+        method = self.method(row[col.ID], row[col.ROUND])
+        return read_evolved(
+            text,
+            parent=row[col.INSTRUCTION],
+            prompt=prompt,
+            method="breadth" if method.kind == "in_breadth" else method.name,
+            finish_reason=finish_reason,
+        )
 
-    def _record(self, row: dict[str, Any], completion: Completion | None) -> None:
+    def _try(self, one: _Asked, attempt: int, completion: Completion) -> None:
+        one.n_prompt_tokens += completion.n_prompt_tokens
+        one.n_tokens += completion.n_tokens
+        one.error = completion.error
+        text, status = None, completion.error or ""
+        if completion.error is None:
+            text, status = self.read(one.row, completion.text, one.prompt, completion.finish_reason)
+        one.tried.append({"try": attempt, "instruction": text, "status": status})
+
+    def _record(self, row: dict[str, Any], one: _Asked | None) -> None:
         parent, method = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
-        if completion is None:
-            text, status = None, "invalid_input"
-        elif completion.error is not None:
-            text, status = None, completion.error
-        else:
-            text, status = self.read(row, completion.text)
-            if completion.finish_reason == "length":
-                status = "cut_off"
+        taken: dict[str, Any] = {"try": None, "instruction": None, "status": "invalid_input"}
+        if one is not None:
+            good = one.texts(col.OK)
+            taken = good[0] if good else one.tried[-1]
+            if len(good) > 1 and self.prefer is not None:
+                known = {col.ID: row[col.ID], col.PARENT_INSTRUCTION: parent, col.METHOD: method}
+                taken = max(good, key=lambda text: self.prefer(known | {col.INSTRUCTION: text["instruction"]}))
+        status, rejected = taken["status"], [other for other in (one.tried if one else ()) if other is not taken]
+        if one is not None and status != col.OK and taken["instruction"] is not None:
+            rejected.append(taken)  # its place is not the instruction column
         row[col.ROUND] += 1
-        entry = {"round": row[col.ROUND], "method": method, "parent": parent, "instruction": text, "status": status}
+        entry = {"round": row[col.ROUND], "method": method, "parent": parent, "rejected": rejected} | taken
         for count in ("n_prompt_tokens", "n_tokens"):
-            entry[count] = getattr(completion, count) if completion is not None else 0
+            entry[count] = getattr(one, count) if one is not None else 0
         row[col.HISTORY] = [*row[col.HISTORY], entry]
         row |= {
             col.PARENT_INSTRUCTION: parent,
             col.METHOD: method,
             col.EVOL_STATUS: status,
             col.EVOLVER: self.model.name,
-            col.INSTRUCTION: text if status == col.OK else parent,
+            col.TRY: taken["try"],
+            col.REJECTED: rejected,
+            col.INSTRUCTION: taken["instruction"] if status == col.OK else parent,
         }
+
+
+@dataclass
+class _Asked:
+    """A row that is being evolved in a round, the turns sent, and what each try gave."""
+
+    row: dict[str, Any]
+    prompt: Chat
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    n_prompt_tokens: int = 0
+    n_tokens: int = 0
+
+    def texts(self, status: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.tried if entry["status"] == status]
+
+
+def _text(row: dict[str, Any]) -> bool:
+    return isinstance(row[col.INSTRUCTION], str) and bool(row[col.INSTRUCTION].strip())
 
 
 def _initial_rows(batch: Batch) -> list[dict[str, Any]]:

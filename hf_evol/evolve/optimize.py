@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, 
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.auto_evol import ANALYSE, AUTO, REVISE, revised_method
+from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.prompts.template import chat
 from hf_evol.transform import map
@@ -133,10 +133,13 @@ class MethodOptimizer:
         result.record.append(entry)
         if report.error or not entry["report"]:
             return
-        prompt = REVISE.fill(mark="{instruction}", method=result.best.template, report=entry["report"])
+        words = result.best.template[0][1][0][1]  # of the first turn
+        prompt = REVISE.fill(mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
         keys = [row_key(self.seed, f"candidate-{k}", step, "revise") for k in range(self.candidates)]
         for k, reply in enumerate(self._ask([prompt] * self.candidates, self.sampling, keys)):
-            method = None if reply.error else revised_method(strip_thinking(reply.text), f"auto_{step}_{k}")
+            method = (
+                None if reply.error else revised_method(strip_thinking(reply.text), result.best, f"auto_{step}_{k}")
+            )
             if method is None:
                 entry["candidates"].append({"rejected": reply.error or "no_method", "reply": reply.text})
             else:
@@ -148,7 +151,14 @@ class MethodOptimizer:
 
     def _evolved(self, method: Method, rows: Dataset, label: str) -> Dataset:
         evolve = AutoEvolInstruct(
-            self.evolver, (method,), 1, self.seed, self.temperature, self.top_p, self.max_new_tokens, self.journal
+            self.evolver,
+            methods=(method,),
+            tries=1,
+            seed=self.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            journal=self.journal,
         )
         return map(rows, evolve, desc=label, num_proc=1)
 
@@ -181,7 +191,7 @@ class _Progress:
         taken = rate < self.rate
         if taken:
             self.best, self.rate = method, rate
-        entry = {"method": asdict(method), "failure_rate": rate, "failures": failures, "taken": taken}
+        entry = {"method": method.to_dict(), "failure_rate": rate, "failures": failures, "taken": taken}
         if step == 0:
             self.record.append({"step": 0} | entry)
         return entry
@@ -208,7 +218,7 @@ class OptimizedMethod:
         import yaml
 
         (folder / "method.yaml").write_text(
-            yaml.safe_dump([asdict(self.method)], sort_keys=False, allow_unicode=True), encoding="utf-8"
+            yaml.safe_dump([self.method.to_dict()], sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
         record = {"failure_rate": self.failure_rate, "calls": self.calls, "steps": list(self.record)}
         (folder / "provenance.json").write_text(

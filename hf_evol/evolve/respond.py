@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
+from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
+from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.respond import respond_prompt
-from hf_evol.prompts.template import chat
-from hf_evol.transform import Batch, Transform
+from hf_evol.prompts.respond import SYSTEM, respond_prompt
+from hf_evol.prompts.words import words
+from hf_evol.transform import Batch, Transform, check_columns
 
 
 @dataclass(frozen=True)
 class Respond(Transform):
-    """Answer each instruction greedily.
+    """Answer each instruction, greedily unless told otherwise.
 
     In the paper the responder is one large model for all sets, so that only the evolver differs between them.
 
     Input columns:
-        ``instruction``; and, if there, ``input``.
+        ``instruction``; and, if there, ``input``, and ``evol_status``: rows whose evolution failed are not answered. With a
+        temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
 
     Output columns:
         ``output`` (the response; null where there is none), ``responder`` (the model's name),
-        ``response_status``: ``ok``, ``cut_off`` (by the token limit; the text up to there is kept),
-        ``empty``, ``invalid_input``, ``too_long: …`` or ``engine_error: …``.
+        ``response_status``: ``ok``, ``cut_off`` (by the token limit; the text up to there is kept), ``repeats_instruction``
+        (says the instruction and nothing else; the text is kept), ``empty``, ``not_evolved``, ``invalid_input``,
+        ``too_long: …`` or ``engine_error: …``.
 
     Args:
         model: the responder: a Hub id, a folder, a `ModelSpec` or an engine.
+        system: the system turn; None for none.
+        temperature: 0 in the paper, which is greedy.
+        top_p: nucleus sampling, where the temperature is over 0.
         max_new_tokens: 2,048 in the paper.
+        seed: of the sampling noise.
         journal: True for the journal in the cache folder, False for none, or a file.
 
     Raises:
@@ -43,7 +50,11 @@ class Respond(Transform):
     """
 
     model: str | ModelSpec | Engine
+    system: str | None = SYSTEM
+    temperature: float = 0.0
+    top_p: float = 1.0
     max_new_tokens: int = 2048
+    seed: int = 0
     journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
@@ -60,7 +71,7 @@ class Respond(Transform):
 
     @property
     def sampling(self) -> SamplingParams:
-        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
+        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
 
     def check(self) -> None:
         self.model.check()
@@ -68,36 +79,48 @@ class Respond(Transform):
     def identity(self) -> Any:
         return self.model.identity()
 
-    def prompt(self, instruction: str, input: str | None) -> str:
+    def prompt(self, instruction: str, input: str | None) -> Chat:
         """What the model is asked for one row."""
-        return respond_prompt(instruction, input)
+        return respond_prompt(instruction, input, self.system)
 
     def apply(self, batch: Batch) -> Batch:
         instructions = batch[col.INSTRUCTION]
         inputs = batch.get(col.INPUT, [None] * len(instructions))
+        evolved = batch.get(col.EVOL_STATUS, [None] * len(instructions))
+        results: list[tuple[str | None, str]] = [
+            (None, "invalid_input" if status in (None, col.OK) else "not_evolved") for status in evolved
+        ]
         usable = [
             place
             for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
             if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
+            if evolved[place] in (None, col.OK)
         ]
-        chats = [chat(self.prompt(instructions[place], inputs[place])) for place in usable]
-        keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
-        completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
+        chats = [self.prompt(instructions[place], inputs[place]) for place in usable]
+        completions = generate(self.model, chats, self.sampling, self._keys(batch, usable), open_journal(self.journal))
         progress.advance(len(instructions) - len(usable))
-        results: list[tuple[str | None, str]] = [(None, "invalid_input")] * len(instructions)
         for place, completion in zip(usable, completions, strict=True):
-            results[place] = _response(completion)
+            results[place] = _response(completion, instructions[place])
         return {
             col.OUTPUT: [text for text, _ in results],
             col.RESPONDER: [self.model.name] * len(results),
             col.RESPONSE_STATUS: [status for _, status in results],
         }
 
+    def _keys(self, batch: Batch, usable: list[int]) -> list[str]:
+        if not self.temperature:
+            return ["greedy"] * len(usable)  # equal prompts have equal greedy answers
+        check_columns((col.ID,), list(batch))
+        rounds = batch.get(col.ROUND, [0] * len(batch[col.ID]))
+        return [row_key(self.seed, str(batch[col.ID][place]), rounds[place] or 0, "respond") for place in usable]
 
-def _response(completion: Completion) -> tuple[str | None, str]:
+
+def _response(completion: Completion, instruction: str) -> tuple[str | None, str]:
     if completion.error is not None:
         return None, completion.error
     text = strip_thinking(completion.text)
     if completion.finish_reason == "length":
         return text or None, "cut_off"
+    if words(text) == words(instruction) and words(text):
+        return text, "repeats_instruction"
     return (text, col.OK) if text else (None, "empty")

@@ -31,12 +31,13 @@ def render_chat(
     (`chat_frame`): text from data can't end its turn or begin another.
     """
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    if not any(token in turn["content"] for token in special for turn in chat):
+    apart = [place for place, turn in enumerate(chat) if any(token in turn["content"] for token in special)]
+    if not apart:
         return tokenizer.apply_chat_template(list(chat), add_generation_prompt=generation_prompt, return_dict=False)
-    frame = chat_frame(tokenizer, [turn["role"] for turn in chat], generation_prompt)
+    frame = _frame(tokenizer, chat, apart, generation_prompt)
     ids = frame[0]
-    for turn, after in zip(chat, frame[1:], strict=True):
-        ids = ids + encode_text(tokenizer, [turn["content"]], special_tokens=False)[0] + after
+    for place, after in zip(apart, frame[1:], strict=True):
+        ids = ids + encode_text(tokenizer, [chat[place]["content"]], special_tokens=False)[0] + after
     return ids
 
 
@@ -54,16 +55,23 @@ def chat_frame(
     Raises:
         ModelError: the template leaves out, changes or repeats a turn's text.
     """
-    marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
-    stand_ins = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    return _frame(tokenizer, [{"role": role, "content": ""} for role in roles], range(len(roles)), generation_prompt)
+
+
+def _frame(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], apart: Sequence[int], generation_prompt: bool
+) -> list[list[int]]:
+    """Token ids of the rendered chat before, between and after the texts of the turns at these places."""
+    marks = {place: f"\ue000{place}\ue001" for place in apart}
+    stand_ins = [turn | {"content": marks.get(place, turn["content"])} for place, turn in enumerate(chat)]
     rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=generation_prompt, tokenize=False)
     pieces = []
-    for mark in marks:
+    for mark in marks.values():
         before, found, rendered = rendered.partition(mark)
         if not found:
             raise ModelError("The chat template leaves out, changes or moves a turn's text, which is encoded apart.")
         pieces.append(before)
-    if any(mark in rendered for mark in marks):
+    if any(mark in rendered for mark in marks.values()):
         raise ModelError("The chat template repeats a turn's text, which is encoded apart.")
     return [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in (*pieces, rendered)]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from hf_evol.generation.base import SamplingParams
 
 
-def row_key(seed: int, row_id: str, round: int, stage: str) -> str:
-    """The key of a request's sampling noise."""
-    return f"{seed}|{round}|{stage}|{row_id}"
+def row_key(seed: int, row_id: str, round: int, stage: str, attempt: int = 1) -> str:
+    """The key of a request's sampling noise; ``attempt`` counts the tries of a row from 1."""
+    return f"{seed}|{round}|{stage}|{attempt}|{row_id}"
 
 
 def request_seed(key: str) -> int:

@@ -188,6 +188,7 @@ class _Decoder:
     def run(self) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (row, completion) pairs as rows finish."""
         import torch
+
         device = self.model.device
         prompts = [request.prompt for request in self.requests]
         width = max(map(len, prompts))

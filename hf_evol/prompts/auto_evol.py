@@ -7,34 +7,104 @@ ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.prompts.template import Template
 
-# "adding only 10 to 20 words" is the paper's limit.
+# "10 to 20 words" is the paper's limit.
+_STEPS_OF_REPLY = """\
+The user sends a {thing}. You do not carry it out. You make it somewhat more complex, so that even well-known AI assistants \
+find it harder, and reply in four parts, each under its heading:
+Step 1: Methods
+A list of different ways to make this {thing} more complex. Another language is none of them.
+Step 2: Plan
+How several of these ways go together.
+Step 3: Rewriting
+The {thing} by that plan, with only 10 to 20 words added. It stays reasonable, and people can understand and answer it.
+Step 4: Final instruction
+The rewriting once more, with all that was unreasonable mended, and nothing else."""
+
+
+def _shown(methods: Sequence[str], plan: str, draft: str, final: str | None = None) -> str:
+    listed = "\n".join(f"- {method}" for method in methods)
+    return f"Step 1: Methods\n{listed}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{draft}\nStep 4: Final instruction\n{final or draft}"
+
+
+_EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "general": (
+        (
+            "Suggest three ways to save electricity at home.",
+            _shown(
+                (
+                    "ask for the yearly saving of each way",
+                    "leave out ways that cost money",
+                    "let the ways suit old houses",
+                ),
+                "Leave out what costs money, and ask for the saving of each way.",
+                "Suggest three ways to save electricity at home that cost nothing, and estimate how much each of them saves in a year.",
+            ),
+        ),
+        (
+            "Describe a festival.",
+            _shown(
+                ("name a place", "take the view of one person", "compare with another festival"),
+                "Name a place, and take the view of a child.",
+                "Describe the lantern festival of a fishing village in Vietnam as a child sees it who carries the smallest lamp.",
+            ),
+        ),
+    ),
+    "code": (
+        (
+            "Write a Python function that reverses a string.",
+            _shown(
+                ("forbid slicing", "keep digits in place", "ask for the running time"),
+                "Forbid slicing, and keep digits in their places.",
+                "Write a Python function that reverses a string without slicing, and that leaves all digits in their places.",
+            ),
+        ),
+        (
+            "Write a SQL query that lists all customers.",
+            _shown(
+                ("bring in a second table", "limit the time", "sort the result"),
+                "Bring in the orders of one year, and sort by them.",
+                "Write a SQL query that lists all customers with more than two orders in 2023, sorted by the sum of their orders.",
+            ),
+        ),
+    ),
+    "math": (
+        (
+            "Tom has 12 apples and gives 4 to his sister. How many apples does Tom have left?",
+            _shown(
+                ("let a further step follow", "ask for a comparison", "use a fraction"),
+                "Let Tom eat a fraction of what is left.",
+                "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
+                "Tom have left?",
+            ),
+        ),
+        (
+            "A ticket costs $8. Mia buys 5 tickets. How much does she pay?",
+            _shown(
+                ("add a second price", "give a discount", "ask for the change"),
+                "Make some of the tickets cheaper.",
+                "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
+            ),
+        ),
+    ),
+}
+_THINGS = {"general": "task", "code": "programming task", "math": "math problem"}
+
 AUTO = Method(
     "auto",
-    """\
-You make instructions more complex. Work on the given instruction in the four steps below, and begin each part of your \
-answer with the step's heading, exactly as it is written here.
-
-Step 1: Methods
-List different ways in which this instruction could be made somewhat more complex, so that even well-known AI assistants \
-find it harder. Changing its language is not one of them.
-
-Step 2: Plan
-Plan how to combine several of these methods into one more complex instruction.
-
-Step 3: Rewriting
-Carry out the plan. Add only 10 to 20 words to the given instruction. It must stay reasonable, and people must be able to \
-understand and answer it.
-
-Step 4: Final instruction
-Review the rewriting for anything unreasonable, mend it, and write the final instruction and nothing else.
-
-### Given instruction
-{instruction}""",
+    {
+        domain: (
+            ("system", _STEPS_OF_REPLY.format(thing=_THINGS[domain])),
+            *(turn for given, reply in pairs for turn in (("user", given), ("assistant", reply))),
+            ("user", "{instruction}"),
+        )
+        for domain, pairs in _EXAMPLES.items()
+    },
     kind="auto",
 )
 
@@ -62,8 +132,7 @@ REVISE = Template(
     """\
 Below is a prompt that asks a model to make an instruction more complex, and a report of failures that happened with it. \
 Revise the prompt so that these failures happen less often. Keep the four steps with their headings, "Step 1:" to "Step 4:", \
-of which the last gives nothing but the final instruction; keep the limit of 10 to 20 added words; and keep the mark \
-{mark}, which stands for the given instruction, exactly once.
+of which the last gives nothing but the final instruction; and keep the limit of 10 to 20 added words.{mark}
 Reply with the revised prompt alone, between <method> and </method>.
 
 ### Prompt
@@ -118,14 +187,21 @@ def trajectory(answer: str) -> list[str]:
     return [re.sub(r"[*_`]{1,3}", "", item).strip() for item in _ITEM.findall(part)]
 
 
-def revised_method(reply: str, name: str) -> Method | None:
-    """The method in a reply to `REVISE`; None where it lacks the mark of the instruction or a step's heading."""
+KEEP_MARK = " Keep the mark {instruction}, which stands for the given instruction, exactly once."
+
+
+def revised_method(reply: str, of: Method, name: str) -> Method | None:
+    """The method in a reply to `REVISE`: ``of`` with another first turn in the words for general instructions, and those alone;
+    None where the reply lacks a step's heading, or the mark of the instruction where the turn had it."""
     found = re.search(r"<method>(.*?)</method>", reply, re.DOTALL | re.IGNORECASE)
     text = (found[1] if found else reply).strip()
     text = re.sub(r"\A```[a-z]*\n(.*)\n```\Z", r"\1", text, flags=re.DOTALL)
-    if text.count("{instruction}") != 1 or not all(step.search(text) for step in _STEPS.values()):
+    turns = of.template[0][1]
+    if text.count("{instruction}") != turns[0][1].count("{instruction}"):
+        return None
+    if not all(step.search(text) for step in _STEPS.values()):
         return None
     try:
-        return Method(name, text, kind="auto")
+        return Method(name, ((turns[0][0], text), *turns[1:]), kind="auto")
     except ConfigError:  # other marks in braces
         return None

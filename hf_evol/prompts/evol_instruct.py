@@ -1,48 +1,45 @@
 """Evol-Instruct: the five evolving methods and their prompts.
 
 The facts come from WizardLM (arXiv:2304.12244) and from the paper's Scenario 1 (arXiv:2412.11231); the
-wording is ours. Every template has the slot ``{instruction}``.
+wording is ours: a short system turn, worked examples of the instruction's own domain as turns, and the instruction last, which models
+of a hundred million parameters can follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from hf_evol.errors import ConfigError
+from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import Template
+from hf_evol.prompts.words import domain_of
 
-# "add only 10 to 20 words" is the paper's limit for each rewriting.
-_IN_DEPTH = """\
-You are a prompt rewriter. Turn the given prompt into a somewhat harder one, so that even well-known AI \
-assistants find it more difficult. It must stay reasonable, and people must be able to understand and answer it. \
-Keep the language, the facts, and any table or code of the given prompt.
-{how}
-Do not be wordy: add only 10 to 20 words to the given prompt. Reply with the rewritten prompt and nothing else.
+Chat = list[dict[str, str]]
+Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
 
-### Given prompt
-{instruction}
+_THING = {"general": "task", "code": "programming task", "math": "math problem"}
 
-### Rewritten prompt"""
-
-_IN_BREADTH = """\
-You are a prompt creator. Take inspiration from the given prompt and create a brand-new prompt. It must belong to \
-the same domain but be rarer, with about the same length and complexity. It must be reasonable, and people must be \
-able to understand and answer it. Reply with the created prompt and nothing else.
-
-### Given prompt
-{instruction}
-
-### Created prompt"""
-
+# The system turns describe what a reply is and give no order that could be copied as one. "10 to 20 more words" is the
+# paper's limit for each rewriting.
+_IN_DEPTH = (
+    "The user sends a {thing}. You do not carry it out. You reply with the same {thing}, {how}, in 10 to 20 more words, and with "
+    "nothing else. It stays reasonable, and people can understand and answer it. Its facts, tables and code stay as they are."
+)
+_IN_BREADTH = (
+    "The user sends a {thing}. You do not carry it out. You reply with a brand-new {thing} of the same field, about something rarer, "
+    "of about the same length and difficulty, and with nothing else. People can understand and answer it."
+)
 _HOW = {
-    "constraint": "How to rewrite it: add one more constraint or requirement.",
-    "deepen": "How to rewrite it: if it asks about certain issues, make the inquiry deeper and broader.",
-    "concretize": "How to rewrite it: replace general concepts with more specific ones.",
-    "reasoning": "How to rewrite it: if a few thinking steps would solve it, explicitly ask for several reasoning steps.",
+    "constraint": "with one more condition that the answer has to meet",
+    "deepen": "going deeper and broader in what it asks",
+    "concretize": "with particular names, places or figures in place of general words",
+    "reasoning": "in such a way that several steps of thinking are needed",
 }
 
 
@@ -52,13 +49,19 @@ class Method:
 
     Args:
         name: recorded in the ``method`` column.
-        template: the prompt; its only slot is ``{instruction}``.
+        template: the words sent. A text is one user turn; a list of turns (``role`` and ``content``) may hold a system turn
+            and worked examples; a mapping gives one or the other for each of the domains ``general``, ``code`` and ``math``,
+            and the instruction's own words decide (`domain_of`). The last turn is the user's, and the only slot,
+            ``{instruction}``, stands in one of the turns.
         kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
             replies go through the steps of Auto Evol-Instruct).
+
+    Raises:
+        ConfigError: at construction, what is wrong.
     """
 
     name: str
-    template: str
+    template: Any
     kind: str = "in_depth"
 
     def __post_init__(self) -> None:
@@ -66,20 +69,78 @@ class Method:
             raise ConfigError(
                 f"Method {self.name!r} has kind {self.kind!r}; allowed: 'in_depth', 'in_breadth', 'auto'."
             )
-        for field in (self.name, self.template):
-            if not field or not isinstance(field, str):
-                raise ConfigError(f"A method needs a name and a template that are non-empty strings, not {field!r}.")
-        Template(self.template)
+        if not self.name or not isinstance(self.name, str):
+            raise ConfigError(f"A method needs a name that is a non-empty string, not {self.name!r}.")
+        object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
-    def prompt(self, instruction: str) -> str:
-        """The evolving prompt for one instruction."""
-        return Template(self.template).fill(instruction=instruction)
+    def prompt(self, instruction: str) -> Chat:
+        """The turns that ask for one instruction to be evolved."""
+        by_domain = dict(self.template)
+        turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
+        return [
+            {"role": role, "content": Template(text, ("instruction",)).fill(instruction=instruction)}
+            if "{instruction}" in text
+            else {"role": role, "content": text}
+            for role, text in turns
+        ]
+
+    def of_domain(self, domain: str) -> Method:
+        """The same method, in the words for one domain whatever the instruction."""
+        by_domain = dict(self.template)
+        return replace(self, template={domain: by_domain[domain]}) if domain in by_domain else self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a YAML file of methods holds them."""
+        by_domain = {
+            domain: [{"role": role, "content": text} for role, text in turns] for domain, turns in self.template
+        }
+        template = by_domain if len(by_domain) > 1 else next(iter(by_domain.values()))
+        return {"name": self.name, "template": template, "kind": self.kind}
 
 
-METHODS: dict[str, Method] = {
-    name: Method(name, Template(_IN_DEPTH, ("how", "instruction")).fill(how=how, instruction="{instruction}"))
-    for name, how in _HOW.items()
-} | {"breadth": Method("breadth", _IN_BREADTH, kind="in_breadth")}
+def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:
+    """The turns of each domain, in hashable form; what is no mapping counts for all."""
+    if isinstance(template, tuple) and template and isinstance(template[0][1], tuple):  # made before
+        return template
+    given = template.items() if isinstance(template, Mapping) else [("general", template)]
+    unknown = [domain for domain, _ in given if domain not in _THING]
+    if unknown or not given:
+        raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(_THING)}.")
+    return tuple((domain, _turns(name, words)) for domain, words in given)
+
+
+def _turns(name: str, words: Any) -> Turns:
+    if isinstance(words, str) and words:
+        words = [{"role": "user", "content": words}]
+    try:
+        turns = tuple((turn["role"], turn["content"]) if isinstance(turn, Mapping) else tuple(turn) for turn in words)
+        fits = turns[-1][0] == "user" and all(isinstance(part, str) for turn in turns for part in turn)
+    except (TypeError, KeyError, IndexError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"The template of method {name!r} must be a text, or a list of turns with role and content, the last of them the "
+            f"user's; got {words!r}."
+        )
+    Template("\n".join(text for _, text in turns))
+    if sum("{instruction}" in text for _, text in turns) != 1:
+        raise ConfigError(f"The template of method {name!r} must hold {{instruction}} in one turn alone.")
+    return turns
+
+
+def _built_in(name: str) -> Method:
+    words = {}
+    for domain, thing in _THING.items():
+        system = _IN_BREADTH.format(thing=thing) if name == "breadth" else _IN_DEPTH.format(thing=thing, how=_HOW[name])
+        shown = [
+            turn for given, evolved in EXAMPLES[domain][name] for turn in (("user", given), ("assistant", evolved))
+        ]
+        words[domain] = (("system", system), *shown, ("user", "{instruction}"))
+    return Method(name, words, "in_breadth" if name == "breadth" else "in_depth")
+
+
+METHODS: dict[str, Method] = {name: _built_in(name) for name in (*_HOW, "breadth")}
+
 
 IN_DEPTH = tuple(_HOW)
 
@@ -89,6 +150,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "gsm8k": IN_DEPTH,
     "code": IN_DEPTH,
 }
+_DOMAIN_OF_PRESET = {"gsm8k": "math", "code": "code"}
 
 
 def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Method, ...]:
@@ -104,7 +166,8 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     """
     if isinstance(methods, (str, Path)):
         if str(methods) in PRESETS:
-            methods = PRESETS[str(methods)]
+            domain = _DOMAIN_OF_PRESET.get(str(methods))
+            methods = [METHODS[name].of_domain(domain) if domain else name for name in PRESETS[str(methods)]]
         elif str(methods).endswith((".yaml", ".yml")):
             methods = _read_yaml(Path(methods))
         else:
@@ -116,7 +179,12 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     return resolved
 
 
-def _one_method(method: str | dict[str, str] | Method) -> Method:
+def version_of(methods: Sequence[Method]) -> str:
+    """A short digest of all words that the methods send: what tells two wordings apart in a provenance."""
+    return blake2b(repr([(method.name, method.template) for method in methods]).encode(), digest_size=6).hexdigest()
+
+
+def _one_method(method: str | dict[str, Any] | Method) -> Method:
     if isinstance(method, Method):
         return method
     if isinstance(method, dict) and {"name", "template"} <= method.keys() <= {"name", "template", "kind"}:
@@ -130,7 +198,7 @@ def _one_method(method: str | dict[str, str] | Method) -> Method:
     )
 
 
-def _read_yaml(path: Path) -> list[str | dict[str, str]]:
+def _read_yaml(path: Path) -> list[str | dict[str, Any]]:
     try:
         items = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

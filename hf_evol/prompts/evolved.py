@@ -69,25 +69,36 @@ _META = re.compile(
     r"how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b",
     re.IGNORECASE,
 )
-_FIRST_PERSON = re.compile(r"\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b", re.IGNORECASE)
-_QUESTION = re.compile(
-    r"\A(?:who|what|when|where|why|which|whose|whom|how|can|could|would|will|should|is|are|was|were|do|does|did|has|have|if)\b", re.IGNORECASE
+_FIRST_PERSON = re.compile(
+    r"\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b", re.IGNORECASE
 )
-_WISH = re.compile(r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b", re.IGNORECASE)
+_QUESTION = re.compile(
+    r"\A(?:who|what|when|where|why|which|whose|whom|how|can|could|would|will|should|is|are|was|were|do|does|did|has|have|if)\b",
+    re.IGNORECASE,
+)
+_WISH = re.compile(
+    r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b",
+    re.IGNORECASE,
+)
 _RULE = re.compile(
     r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?。？！])[\"”')]*\s+|\n+")
-_STRIP_START = re.compile(r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*", re.IGNORECASE)
+_STRIP_START = re.compile(
+    r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*",
+    re.IGNORECASE,
+)
 _SETTING = re.compile(
     r"\A(?:given|using|with|for|in|if|as|from|based|assuming|suppose|imagine|when|while|without|after|before|you|consider|to|on|by|at|of|"
     r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,:;]\s+|\s+(?:and|then|to|or)\s+")
-_WORKING = re.compile(r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE)
+_WORKING = re.compile(
+    r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
+)
 _FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
 
@@ -147,7 +158,9 @@ def _without_lead(text: str, parent: str) -> str:
         said = words(lead)
         only_lead = said and len(said) <= 16 and all(word in _LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
         named = _HAS_NOUN.search(lead) or said[:1] in (["here"], ["here's"], ["sure"])
-        if named and (only_lead or (_OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(" *_#\"").endswith(":"))):
+        if named and (
+            only_lead or (_OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"').endswith(":"))
+        ):
             return text[found.end() :]
     first, gap, rest = text.partition("\n\n")  # "Sure! I can help with that."
     if gap and rest.strip() and _OPENER.match(first) and len(words(first)) <= 30 and not parent.startswith(first[:20]):
@@ -188,8 +201,11 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
         return "unchanged"
     if _is_broken(text, parent):
         return "broken"
-    new = [word for word in content(text.partition(" ")[2] if words(text)[:1] and words(text)[0] in VERBS else text)
-           if word not in set(content(parent))]
+    new = [
+        word
+        for word in content(text.partition(" ")[2] if words(text)[:1] and words(text)[0] in VERBS else text)
+        if word not in set(content(parent))
+    ]
     if _leaks(text, parent, prompt, new):
         return "leak"
     domain = domain_of(parent)
@@ -258,7 +274,12 @@ def _form_fault(text: str, parent: str, domain: str) -> str | None:
         return None
     if _META.search(text) and not _META.search(parent):
         return "chatter"
-    if _FIRST_PERSON.match(text) and not _FIRST_PERSON.match(parent) and not text.rstrip().endswith("?") and not _WISH.search(text):
+    if (
+        _FIRST_PERSON.match(text)
+        and not _FIRST_PERSON.match(parent)
+        and not text.rstrip().endswith("?")
+        and not _WISH.search(text)
+    ):
         return "chatter"
     fenced = [code for code in _FENCE.findall(text) if code not in parent]
     if fenced and "```" not in parent and not is_instruction(_FENCE.sub("", text)):
@@ -278,7 +299,12 @@ def _answers_behind(text: str, parent: str) -> bool:
     head = parent.rstrip(" .!?:\n").lower()
     if len(head) > 8 and ":" not in parent and text.lower().startswith(head):
         after = text[len(head) :].lstrip(" .!?")
-        if after.startswith(":") and words(after)[:1] and words(after)[0] not in VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}:
+        if (
+            after.startswith(":")
+            and words(after)[:1]
+            and words(after)[0]
+            not in VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}
+        ):
             return True
     ending = 0
     for sentence in reversed(_sentences(text)):
@@ -292,7 +318,9 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
     """Whether an in-depth rewriting lost what the parent asks, or its quantities."""
     if domain == "math":
         lost = Counter(numbers(parent)) - Counter(numbers(text))
-        asks = "?" in text or re.search(r"\b(?:calculate|find|determine|compute|how (?:many|much))\b", text, re.IGNORECASE)
+        asks = "?" in text or re.search(
+            r"\b(?:calculate|find|determine|compute|how (?:many|much))\b", text, re.IGNORECASE
+        )
         if lost or not asks or not _same_quantities(text, parent):
             return "off_topic"
     wanted = {word for word in content(parent) if word not in _STEMMED_VERBS}
@@ -305,7 +333,11 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
 def _same_quantities(text: str, parent: str) -> bool:
     """Whether each of the parent's figures still stands before its unit."""
     units, now = _units(parent), _units(text)
-    return all(any(after[:1] == unit[:1] or set(unit[:1]) & set(after) for after in now.get(figure, ())) for figure, near in units.items() for unit in near)
+    return all(
+        any(after[:1] == unit[:1] or set(unit[:1]) & set(after) for after in now.get(figure, ()))
+        for figure, near in units.items()
+        for unit in near
+    )
 
 
 def _units(text: str) -> dict[str, list[list[str]]]:
@@ -345,7 +377,12 @@ def _asks(sentence: str) -> bool:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if _WISH.search(text) or (_QUESTION.match(text) and len(said) > 2 and said[0] in ("what", "how", "why", "who", "which", "when", "where") and not _is_clause(said)):
+    if _WISH.search(text) or (
+        _QUESTION.match(text)
+        and len(said) > 2
+        and said[0] in ("what", "how", "why", "who", "which", "when", "where")
+        and not _is_clause(said)
+    ):
         return True
     if _SETTING.match(text):
         return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])
@@ -354,8 +391,31 @@ def _asks(sentence: str) -> bool:
 
 def _is_clause(said: list[str]) -> bool:
     """ "When it comes to …" and "What a discovery" open statements."""
-    return said[:3] == ["when", "it", "comes"] or said[:2] in (["what", "a"], ["what", "an"]) or (said[0] in ("when", "where") and said[1] not in (
-        "is", "are", "was", "were", "do", "does", "did", "can", "could", "should", "will", "would", "and", "has", "have"))
+    return (
+        said[:3] == ["when", "it", "comes"]
+        or said[:2] in (["what", "a"], ["what", "an"])
+        or (
+            said[0] in ("when", "where")
+            and said[1]
+            not in (
+                "is",
+                "are",
+                "was",
+                "were",
+                "do",
+                "does",
+                "did",
+                "can",
+                "could",
+                "should",
+                "will",
+                "would",
+                "and",
+                "has",
+                "have",
+            )
+        )
+    )
 
 
 def _is_english(text: str) -> bool:

@@ -130,8 +130,14 @@ _CODE: dict[str, Pairs] = {
         ),
     ),
     "breadth": (
-        ("Write a Python function that reverses a string.", "Write a Python function that finds the longest run of one letter in a string."),
-        ("Create an HTML page with a contact form.", "Create an HTML page with a seating plan on which a click marks a seat as taken."),
+        (
+            "Write a Python function that reverses a string.",
+            "Write a Python function that finds the longest run of one letter in a string.",
+        ),
+        (
+            "Create an HTML page with a contact form.",
+            "Create an HTML page with a seating plan on which a click marks a seat as taken.",
+        ),
         ("Sort an array of numbers in C.", "Rotate a square matrix by ninety degrees in place in C."),
     ),
 }

@@ -12,8 +12,24 @@ Value = TypeVar("Value", str, float)
 # label before it.
 Mention = tuple[int, int, Value | None, bool]
 
-_THINKING = re.compile(r"\s*<(think|thinking|reasoning)>(?:.*?</\1>|.*\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THINKING = re.compile(r"\A(?:(?!<think>).)*?</think>[ \t]*(?:\n|\Z)", re.DOTALL)  # on a line's end only
+_TAGS = r"(?:seed:)?(?:think(?:ing)?|thought|reasoning|reflection)"
+_THINKING = re.compile(
+    rf"\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
+# The closing mark alone, at a line's end: some chat templates put the opening one into the prompt.
+_END_OF_THINKING = re.compile(
+    rf"\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE
+)
+# Harmony channels, with their special tokens, and as they read without them.
+_CHANNELS = re.compile(
+    r"\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)",
+    re.DOTALL,
+)
+_ANALYSIS = re.compile(
+    r"\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>.*\Z|analysis\S.*?assistantfinal)",
+    re.DOTALL,
+)
 
 _MARKS = re.compile(r"[*_`\"'“”„«»{}\[\]#$\\]+")  # of Markdown, JSON and TeX
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s|\n")
@@ -75,13 +91,19 @@ _EACH_OTHER = re.compile(r"\W*(?:\Z|\n|each other|one another|the other|it\b)")
 
 
 def strip_thinking(text: str) -> str:
-    """Drop a reasoning model's leading thinking block; one that never ends leaves nothing.
+    """Drop a reasoning model's leading block of thoughts, in the marks in use; one that never ends leaves nothing.
 
-    A closing ``</think>`` that ends a line counts without its opening tag, too: some chat templates put the
-    opening one into the prompt.
+    A closing mark that ends a line counts without its opening one, too: some chat templates put that into the prompt.
+
+    Example:
+        >>> strip_thinking("[THINK]Hm.[/THINK]Yes."), strip_thinking("<|channel|>analysis<|message|>Hm.<|end|>")
+        ('Yes.', '')
     """
-    text = _THINKING.sub("", text, count=1) if _THINKING.match(text) else text
-    return _END_OF_THINKING.sub("", text, count=1).strip()
+    if final := _CHANNELS.match(text):
+        return final[1].strip()
+    for marks in (_THINKING, _ANALYSIS, _END_OF_THINKING):
+        text = marks.sub("", text, count=1)
+    return text.strip()
 
 
 def read_level(reply: str) -> str | None:

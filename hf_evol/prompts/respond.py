@@ -1,19 +1,12 @@
-"""The prompts that ask for a response to an instruction (paper, "Response generation"; our wording)."""
+"""The turns that ask for a response to an instruction (paper, "Response generation"; our wording)."""
 
 from __future__ import annotations
 
-from hf_evol.prompts.template import Template
-
-RESPOND = Template("Give a comprehensive and accurate response to the instruction.\n\nInstruction: {instruction}")
-
-RESPOND_WITH_INPUT = Template(
-    "Give a comprehensive and accurate response to the instruction.\n\nInstruction: {instruction}\n\nInput: {input}",
-    ("instruction", "input"),
-)
+SYSTEM = "Give a comprehensive and accurate response to the instruction."
 
 
-def respond_prompt(instruction: str, input: str | None) -> str:
-    """The prompt for one row: with an ``Input`` line only where the row has an input."""
-    if input and input.strip():
-        return RESPOND_WITH_INPUT.fill(instruction=instruction, input=input)
-    return RESPOND.fill(instruction=instruction)
+def respond_prompt(instruction: str, input: str | None, system: str | None = SYSTEM) -> list[dict[str, str]]:
+    """The turns for one row: the instruction, with an ``Input`` line only where the row has an input."""
+    asked = f"{instruction}\n\nInput: {input}" if input and input.strip() else instruction
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": asked}]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # A word or a number; in scripts written without spaces, a character.
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|(?:(?![\d_\u3040-\u30ff\u3400-\u9fff])\w)+(?:['’][a-z]+)?")
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|(?:(?![\d_\u3040-\u30ff\u3400-\u9fff])\w)+(?:['’][a-z]+)?"
+)
 
 STOP_WORDS = frozenset(
     (
@@ -93,7 +95,9 @@ def numbers(text: str) -> list[float]:
     found = []
     for word in words(text):
         if word[0].isdigit():
-            figures = word.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else word.replace(",", ".")
+            figures = (
+                word.replace(",", "") if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else word.replace(",", ".")
+            )
             try:
                 found.append(float(figures))
             except ValueError:  # 1.2.3, or digits of other scripts

@@ -18,7 +18,6 @@ from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine, as_engine
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
-from hf_evol.prompts.template import chat
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Batch, TokenSpans, batches
 from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.token_losses import SplitModel, split_model
@@ -158,7 +157,7 @@ class Confidence(Transform):
 
     def _while_generating(self, requests: list[Request]) -> Iterator[tuple[int, Record]]:
         """Complete the prompts greedily; their texts don't count."""
-        chats = [chat(prompt) for prompt, _ in requests]
+        chats = [prompt for prompt, _ in requests]
         keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
         completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
         yield from ((number, _of_completion(completion)) for number, completion in enumerate(completions))
@@ -169,7 +168,7 @@ class Confidence(Transform):
         context, work = models.context_length(model.config), []
         texts = encoding.encode_text(tokenizer, [text for _, text in requests], special_tokens=False)
         for number, ((prompt, _), text) in enumerate(zip(requests, texts, strict=True)):
-            before, text = encoding.render_chat(tokenizer, chat(prompt)), text[: self.positions]
+            before, text = encoding.render_chat(tokenizer, prompt), text[: self.positions]
             if len(before) + len(text) > context:
                 progress.advance(1)
                 yield number, _failed("too_long")

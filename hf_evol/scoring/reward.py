@@ -163,7 +163,13 @@ def _evolution(methods: dict[str, Method], evolved: Any, parent: Any, method: An
         return "not_evolved"
     if not isinstance(parent, str) or not parent.strip() or not isinstance(method, str):
         return "invalid_input"
-    return _chat(methods[method].prompt(parent), evolved) if method in methods else "unknown_method"
+    if method not in methods:
+        return "unknown_method"
+    return (
+        [*methods[method].prompt(parent), {"role": "assistant", "content": evolved}]
+        if isinstance(evolved, str) and evolved.strip()
+        else "invalid_input"
+    )
 
 
 def _outputs(model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int | None) -> Iterator[dict[int, Result]]:
