@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from hf_evol.columns import OK
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.words import VERBS, content, domain_of, numbers, stem, words
+from hf_evol.prompts.words import STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
-_MIN_KEPT = 0.3  # of the parent's content words, in in-depth methods
-_MIN_KEPT_MATH = 0.7
-_REPEATED = 4  # times that three words in a row may not come back
+_MIN_KEPT = {"general": 0.3, "code": 0.6, "math": 0.7}  # of the parent's content words, in in-depth methods
+_A_QUANTITY = 10  # smaller figures may well come back
+_MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _SHARED_RUN = 4  # words in a row that only the prompt can have given
 _MANY_ANSWERS = 2  # statements after the last request
@@ -85,6 +85,15 @@ _RULE = re.compile(
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b",
     re.IGNORECASE,
 )
+_TELLS_HOW = re.compile(
+    r"\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b", re.IGNORECASE
+)
+_TELLS = re.compile(
+    r"\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
+    r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)",
+    re.IGNORECASE,
+)
+_MUST = re.compile(r"\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?。？！])[\"”')]*\s+|\n+")
 _STRIP_START = re.compile(
     r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*",
@@ -95,7 +104,7 @@ _SETTING = re.compile(
     r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[,:;]\s+|\s+(?:and|then|to|or)\s+")
+_CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 _WORKING = re.compile(
     r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
 )
@@ -217,15 +226,29 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
 
 
 def _is_broken(text: str, parent: str) -> bool:
-    """Whether words come back as in texts of models that are stuck."""
-    said = words(text)
-    runs = Counter(zip(said, said[1:], said[2:], strict=False))
-    usual = Counter(zip(*(words(parent)[n:] for n in range(3)), strict=False))
-    if any(count - usual[run] >= _REPEATED - 1 for run, count in runs.items()):
+    """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
+    said, before = words(text), words(parent)
+    if any(len(set(said[i : i + 4])) == 1 for i in range(len(said) - 3)):
         return True
-    doubled = any(len(set(said[i : i + 4])) == 1 for i in range(len(said) - 3))
-    fewest = min(_MIN_DISTINCT, 0.9 * len(set(words(parent))) / max(1, len(words(parent))))
-    return doubled or (len(said) >= 20 and len(set(said)) / len(said) < fewest)
+    usual = _runs(before)
+    if any(count > max(1, usual[run]) and _says(run) for run, count in _runs(said).items()):
+        return True
+    own, now = Counter(content(parent)), Counter(content(text))
+    if any(count - own[word] > _MOST_OF_A_WORD for word, count in now.items()):
+        return True
+    figures, given = Counter(numbers(text)), Counter(numbers(parent))
+    if any(count > given[figure] > 0 and figure >= _A_QUANTITY for figure, count in figures.items()):
+        return True
+    fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
+    return len(said) >= 20 and len(set(said)) / len(said) < fewest
+
+
+def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
+    return Counter(zip(said, said[1:], said[2:], said[3:], strict=False))
+
+
+def _says(run: tuple[str, ...]) -> bool:
+    return sum(word not in STOP_WORDS for word in run) >= 2
 
 
 def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[str]) -> bool:
@@ -286,12 +309,29 @@ def _form_fault(text: str, parent: str, domain: str) -> str | None:
         return "answered"
     if domain == "math" and _WORKING.search(text) and not _WORKING.search(parent):
         return "answered"
-    if is_instruction(parent) and not is_instruction(text):
+    if is_instruction(parent) and not _takes_the_form(text, parent):
         overlap = set(content(text)) & set(content(parent))
         return "answered" if len(overlap) >= 2 or numbers(text) else "not_instruction"
     if _answers_behind(text, parent):
         return "answered"
     return None
+
+
+def _takes_the_form(text: str, parent: str) -> bool:
+    """Whether the first sentence asks, or the last one does in the parent's way, after a setting."""
+    sentences = _sentences(text)
+    first, last = sentences[0], sentences[-1]
+    if _TELLS_HOW.match(first):
+        return False
+    if (
+        first.endswith("?")
+        and _is_order(_sentences(parent)[0])
+        and not _QUESTION.match(_STRIP_START.sub("", first, count=1))
+    ):
+        return False  # "The sea – who owns it?"
+    if _asks(first):
+        return True
+    return _is_order(last) if any(map(_is_order, _sentences(parent))) else _asks(last)
 
 
 def _answers_behind(text: str, parent: str) -> bool:
@@ -306,6 +346,9 @@ def _answers_behind(text: str, parent: str) -> bool:
             not in VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}
         ):
             return True
+    last = _sentences(text)[-1]
+    if _TELLS.match(last) and last not in parent and not _MUST.search(last):
+        return True
     ending = 0
     for sentence in reversed(_sentences(text)):
         if _asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
@@ -327,7 +370,7 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
     if not wanted:
         return None
     kept = len(wanted & set(content(text))) / len(wanted)
-    return "off_topic" if kept < (_MIN_KEPT_MATH if domain == "math" else _MIN_KEPT) else None
+    return "off_topic" if kept < _MIN_KEPT[domain] else None
 
 
 def _same_quantities(text: str, parent: str) -> bool:
@@ -351,11 +394,13 @@ def _units(text: str) -> dict[str, list[list[str]]]:
 
 
 def _gain(text: str, parent: str, new: list[str]) -> float:
-    figures = (Counter(numbers(text)) - Counter(numbers(parent))).total()
-    named = sum(name not in parent for name in re.findall(r"[`\"“]([^`\"”\n]{1,40})[`\"”]", text))
+    figures = len(set(numbers(text)) - set(numbers(parent)))
+    quoted = re.findall(r"[`\"“]([^`\"”\n]{1,40})[`\"”]", text)
+    names = {*quoted, *re.findall(r"(?<=[\w,] )[A-Z]\w+", text)}
+    named = any(name.lower() not in parent.lower() for name in names)
     growth = len(words(text)) - len(words(parent))
     fresh = len({word for word in new if not word[0].isdigit()})
-    gain = fresh + 2 * figures + 2 * min(named, 1)
+    gain = fresh + 2 * figures + 2 * named
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
 
 
@@ -369,20 +414,23 @@ def _sentences(text: str) -> list[str]:
 
 
 def _asks(sentence: str) -> bool:
-    if sentence.rstrip(" \"”')*_`").endswith(("?", "？")):
-        return True
+    return sentence.rstrip(" \"”')*_`").endswith(("?", "？")) or _is_order(sentence) or _is_question(sentence)
+
+
+def _is_question(sentence: str) -> bool:
+    text = _STRIP_START.sub("", sentence, count=1)
+    said = words(text)
+    return len(said) > 2 and said[0] in ("what", "how", "why", "who", "which", "when", "where") and not _is_clause(said)
+
+
+def _is_order(sentence: str) -> bool:
     text = _STRIP_START.sub("", sentence, count=1)
     said = words(text)
     if not said:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if _WISH.search(text) or (
-        _QUESTION.match(text)
-        and len(said) > 2
-        and said[0] in ("what", "how", "why", "who", "which", "when", "where")
-        and not _is_clause(said)
-    ):
+    if _WISH.search(text) or re.match(r"(?:can|could|would|will) you\b", text, re.IGNORECASE):
         return True
     if _SETTING.match(text):
         return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])

@@ -17,7 +17,7 @@ STOP_WORDS = frozenset(
         "over own same she should so some such than that the their theirs them then there these they this those through "
         "to too under until up very was we were what when where which while who whom why will with would you your yours "
         "it's i'm you're don't doesn't isn't that's what's let's one two many much may might must shall whose whether within "
-        "without upon per via etc across along around among behind beside toward towards since despite being having anything something everything someone anyone everyone well like"
+        "without upon per via etc across along around among behind beside toward towards since despite being having way ways anything something everything someone anyone everyone well like"
     ).split()
 )
 
@@ -51,13 +51,13 @@ VERBS = frozenset(
 GENERIC = frozenset(
     (
         "please using used uses user given provide following specific specifically particular certain various different several "
-        "way ways thing things kind type types example examples include including includes based sure able need needs needed get "
+        "thing things kind type types example examples include including includes based sure able need needs needed get "
         "getting go going good better best new old first second third last next three four five time times person people someone "
         "result results output outputs outputting input inputs inputting return returns take takes value values element elements "
         "effective effectively efficiently detailed detail details clear clearly properly correctly possible general overall "
         "important main primary ensure ensuring end ends every perform performs allow allows help helps question answer tell "
         "related works working item items variable variables name names code program function script snippet piece form forms "
-        "text part parts"
+        "text part parts term terms manner context"
     ).split()
 )
 
@@ -77,17 +77,25 @@ def words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """A word without its ending: "describing" and "described" give the same."""
+    """A word without its endings: "describing" and "described" give the same."""
     word = word.removesuffix("'s")
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return word[: -len(suffix)]
+    for _ in range(2):
+        shorter = next(
+            (word[: -len(end)] for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) >= 3), word
+        )
+        if shorter == word:
+            break
+        word = shorter
     return word
 
 
 def content(text: str) -> list[str]:
     """The stems of a text's words that say something: neither stop words nor generic ones."""
-    return [stem(word) for word in words(text) if word not in STOP_WORDS and word not in GENERIC]
+    stems = (stem(word) for word in words(text) if word not in STOP_WORDS)
+    return [word for word in stems if word not in _GENERIC_STEMS]
+
+
+_GENERIC_STEMS = frozenset(map(stem, GENERIC))
 
 
 def numbers(text: str) -> list[float]:
