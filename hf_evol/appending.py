@@ -16,7 +16,16 @@ from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.recipe import FILE_FORMATS, public_name
-from hf_evol.result import Round, evolution_reasons, part, response_reasons, set_columns, write_card, write_set
+from hf_evol.result import (
+    Round,
+    evolution_reasons,
+    part,
+    response_reasons,
+    set_columns,
+    without_repeats,
+    write_card,
+    write_set,
+)
 from hf_evol.selection import select
 from hf_evol.transform import check_columns, map
 
@@ -76,7 +85,7 @@ def append(
     _check_rows(rows, number, record, published, repo_id)
     if set(rows[col.ROUND]) == {number - 1}:  # appended already
         return f"{ENDPOINT}/datasets/{repo_id}"
-    new = _divided(rows)
+    [new] = without_repeats([_divided(rows)], [part for name, part in published.items() if name.startswith("round_")])
     chosen = select(
         set_columns(new.rows), record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"]
     )

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+# What stands in the input of rows that have none.
+_NO_INPUT = frozenset(
+    ("no input", "noinput", "no_input", "no input required", "no input needed", "n/a", "na", "none", "not applicable")
+)
 _OUR_ID = re.compile(r".+-\d+\Z", re.DOTALL)
 
 
@@ -36,7 +40,10 @@ class Format:
 
 
 def _read_alpaca(row: Row) -> tuple[Any, Any, Any]:
-    return row[col.INSTRUCTION], row.get(col.INPUT) or "", row[col.OUTPUT]
+    given = row.get(col.INPUT) or ""
+    if isinstance(given, str) and given.strip().strip("<>[]().").casefold() in _NO_INPUT:
+        given = ""
+    return row[col.INSTRUCTION], given, row[col.OUTPUT]
 
 
 def _write_alpaca(instruction: str, input: str, output: str) -> Row:

@@ -169,7 +169,7 @@ def finish(
     """Select from the scored rounds, and write everything to the recipe's output."""
     from datasets import concatenate_datasets
 
-    rounds = _without_repeats(rounds)
+    rounds = without_repeats(rounds)
     sets = [set_columns(entry.rows) for entry in rounds]
     selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
     lost = concatenate_datasets([entry.dropped for entry in rounds])
@@ -180,13 +180,13 @@ def finish(
     return RunResult(recipe.output, record)
 
 
-def _without_repeats(rounds: Sequence[Round]) -> list[Round]:
-    """The rounds, with rows that say what another says among those left out."""
+def without_repeats(rounds: Sequence[Round], published: Sequence[Dataset] = ()) -> list[Round]:
+    """The rounds, with rows that say what another row, there or in what is published, says among those left out."""
     from datasets import concatenate_datasets
 
     done: list[Round] = []
     for entry in rounds:
-        again = repeated(entry.rows, *(earlier.rows for earlier in done))
+        again = repeated(entry.rows, *published, *(earlier.rows for earlier in done))
         rows, dropped = part(entry.rows, ["duplicate" if found else col.KEPT for found in again])
         shared = [name for name in dropped.column_names if name in entry.unanswered.column_names]
         unanswered = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hf_evol import __version__, progress
+from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +81,18 @@ class Transform:
             return {name: feature(part) for name, part in spec.items()}
 
         return Features(dict(features) | {name: feature(spec) for name, spec in self.output_columns.items()})
+
+
+def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
+    """Of each row, which earlier stage failed, by its status columns: ``not_evolved``, ``eliminated``, ``not_answered``; or None."""
+    size = len(next(iter(batch.values()), ()))
+    fine = {col.EVOL_STATUS: (None, col.OK), col.ELIMINATION: (None, col.KEPT), col.RESPONSE_STATUS: (None, col.OK)}
+    found: list[str | None] = [None] * size
+    for name, why in zip(reversed(fine), ("not_answered", "eliminated", "not_evolved"), strict=True):
+        for place, status in enumerate(batch.get(name, ())):
+            if status not in fine[name]:
+                found[place] = why
+    return found
 
 
 def check_columns(needed: Sequence[str], present: Sequence[str]) -> None:

@@ -1,16 +1,21 @@
 import json
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from datasets import Dataset, get_dataset_config_names, load_dataset
+from talkative import make_talkative
+from tiny_models import build_llama, build_tokenizer
 
 import hf_evol
 from hf_evol import columns as col
 from hf_evol import pipeline, result
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
-from hf_evol.evolve.clean import evolved_status
 from hf_evol.generation import models
+from hf_evol.prompts.evolved import read_evolved
 from hf_evol.recipe import Recipe
 from hf_evol.result import REASON, part
+from hf_evol.stages import Stages
 
 TEXTS = [
     f"Explain in {n} words why the {what} is {adjective}."
@@ -28,18 +33,26 @@ def source(tmp_path):
     return str(file)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model whose context holds the prompts with their worked examples."""
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    build_llama(context=2048).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
-def recipe(tmp_path, source, tiny_model):
-    return Recipe(dataset=source, model=tiny_model, rounds=2, max_new_tokens=24, output=str(tmp_path / "out"), seed=3)
+def recipe(tmp_path, source, model):
+    return Recipe(
+        dataset=source, model=model, rounds=2, max_new_tokens=24, response_max_new_tokens=24, output=str(tmp_path / "out"),
+        seed=3,
+    )  # fmt: skip
 
 
 @pytest.fixture
 def talkative(monkeypatch):
-    """A tiny random model rarely ends a text: take what it says up to the limit as finished."""
-    from hf_evol.generation.transformers_engine import _Decoder
-
-    complete = _Decoder._completion
-    monkeypatch.setattr(_Decoder, "_completion", lambda self, row, reason: complete(self, row, "stop"))
+    make_talkative(monkeypatch)
 
 
 def test_every_row_is_accounted_for(recipe, talkative):
@@ -58,6 +71,59 @@ def test_every_row_is_accounted_for(recipe, talkative):
         assert table["dropped"]["invalid_input"] == table["dropped"]["too_long"] == 1
         assert all(row["output"] and row["seed_instruction"] in TEXTS for row in kept)
     assert set(dropped[REASON]) >= {"invalid_input", "too_long"}
+
+
+def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
+    from dataclasses import replace
+
+    record = hf_evol.run(replace(recipe, tries=2)).provenance
+    lost = load_dataset(recipe.output, "dropped", split="train").to_list()
+    texts = []
+    for row in lost:
+        if row[REASON] in ("invalid_input", "too_long"):
+            assert row[col.REJECTED] == []
+            continue
+        assert row[REASON] == row[col.EVOL_STATUS] == row[col.REJECTED][-1]["status"]
+        assert [entry["try"] for entry in row[col.REJECTED]] == [1, 2]
+        assert all(entry["instruction"] and entry["status"] != "ok" for entry in row[col.REJECTED])
+        texts += [(row[col.PARENT_INSTRUCTION], row[col.METHOD], entry) for entry in row[col.REJECTED]]
+    assert texts
+    counts = Counter(entry["status"] for _, _, entry in texts)
+    assert {shown["status"]: shown["count"] for shown in record["failures"]} == counts
+    assert len(record["failures"]) == len(counts)
+    for shown in record["failures"]:
+        known = [(parent, way, entry["instruction"], entry["status"]) for parent, way, entry in texts]
+        assert (shown["parent_instruction"], shown["method"], shown["text"], shown["status"]) in known
+
+
+def test_a_row_is_asked_again_until_its_text_is_ok(recipe, talkative):
+    for table in hf_evol.run(recipe).provenance["rounds"]:
+        tries = table["tries"]
+        assert 1 < len(tries) <= recipe.tries
+        assert sum(tries[0].values()) == table["rows_in"] - 2  # without the rows that can't be asked
+        for before, after in pairwise(tries):
+            assert sum(after.values()) == sum(before.values()) - before["ok"]
+        assert sum(counts.get("ok", 0) for counts in tries) == table["ok"]
+        for row in load_dataset(recipe.output, f"round_{table['round']}", split="train"):
+            assert [entry["try"] for entry in row[col.REJECTED]] == list(range(1, row[col.TRY]))
+
+
+def test_rows_that_say_the_same_are_left_out(recipe, talkative, tmp_path):
+    """Greedy texts of one instruction by one method are equal; the five methods come in turn."""
+    from dataclasses import replace
+
+    rows = Dataset.from_dict({"instruction": TEXTS[:5] * 2, "output": ["So."] * 10})
+    rows.to_json(tmp_path / "twice.jsonl")
+    record = hf_evol.run(replace(recipe, dataset=str(tmp_path / "twice.jsonl"), temperature=0.0)).provenance
+    lost = load_dataset(recipe.output, "dropped", split="train").to_list()
+    for table in record["rounds"]:
+        kept = load_dataset(recipe.output, f"round_{table['round']}", split="train")
+        again = [row for row in lost if row["round"] == table["round"] and row[REASON] == "duplicate"]
+        assert len(kept) and all(int(row_id.rsplit("-", 1)[1]) < 5 for row_id in kept["id"])
+        assert sorted(row["instruction"] for row in again) == sorted(kept["instruction"])
+        assert all(row["output"] and row[col.EVOL_STATUS] == "ok" for row in again)
+        assert table["dropped"]["duplicate"] == len(again) == table["ok"] - len(kept)
+        assert len(table["tries"]) == 1
 
 
 def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
@@ -87,9 +153,13 @@ def test_the_runs_rounds_are_the_transforms_rounds(recipe, talkative):
     hf_evol.run(recipe)
     second = {row["id"]: row for row in load_dataset(recipe.output, "round_2", split="train")}
     first = {row["id"]: row for row in load_dataset(recipe.output, "round_1", split="train")}
-    for row_id in second.keys() & first.keys():
+    evolve, shared = Stages.of(recipe).evolve, second.keys() & first.keys()
+    assert shared
+    for row_id in shared:
         assert second[row_id]["parent_instruction"] == first[row_id]["instruction"]
-        assert evolved_status(second[row_id]["instruction"], first[row_id]["instruction"]) == "ok"
+        parent, method = first[row_id]["instruction"], second[row_id]["method"]
+        prompt = evolve.prompt(row_id, parent, 1)
+        assert read_evolved(second[row_id]["instruction"], parent=parent, prompt=prompt, method=method)[1] == "ok"
 
 
 @pytest.mark.parametrize("file_format", ["json", "arrow"])
@@ -191,7 +261,7 @@ def test_processes_change_no_byte(recipe, talkative, tmp_path):
     """Also where no row is dropped, which leaves a table of several pieces whole."""
     from dataclasses import replace
 
-    recipe = replace(recipe, limit=4, rounds=1, max_new_tokens=300, temperature=1.0)
+    recipe = replace(recipe, limit=4, rounds=1)
     hf_evol.run(recipe)
     hf_evol.run(replace(recipe, output=str(tmp_path / "two"), num_proc=2))
     for file in (tmp_path / "out").rglob("*.parquet"):
@@ -207,18 +277,16 @@ def test_nothing_dropped_from_a_table_of_several_pieces():
     assert len(kept) == 4 and len(lost) == 0 and REASON in lost.column_names
 
 
-def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, tiny_model, tmp_path):
+def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, model, tmp_path):
     import shutil
     from dataclasses import replace
 
-    from tiny_models import build_llama
-
     folder = tmp_path / "model"
-    shutil.copytree(tiny_model, folder)
+    shutil.copytree(model, folder)
     recipe = replace(recipe, model=str(folder), limit=3, rounds=1, journal=False, file_format="json")
     hf_evol.run(recipe)
     first = (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes()
     models.release()
-    build_llama(seed=9).save_pretrained(folder)
+    build_llama(seed=9, context=2048).save_pretrained(folder)
     hf_evol.run(replace(recipe, overwrite=True))
     assert (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes() != first

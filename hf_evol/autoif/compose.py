@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.respond import Respond
+from hf_evol.generation.base import Chat
 from hf_evol.generation.sampling import request_seed, row_key
-from hf_evol.prompts.autoif import ANSWER
+from hf_evol.prompts.autoif import answer_prompt
 from hf_evol.transform import check_columns
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ _TEXTS = ("instruction", "prompt", "question", "query", "text")
 class AnswerUnderConstraint(Respond):
     """Answer each row's query, its ``input``, strictly under its constraint, its ``instruction``; else as `Respond`."""
 
-    def prompt(self, instruction: str, input: str | None) -> str:
-        return ANSWER.fill(instruction=instruction, query=input or "")
+    def prompt(self, instruction: str, input: str | None) -> Chat:
+        return answer_prompt(instruction, input or "")
 
 
 def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int = 300) -> tuple[list[str], Counter[str]]:

@@ -120,7 +120,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     seeds = read_constraints(settings.seeds)
     augment = Augment(evolver, tuple(seeds), settings.per_request, **sampling)
     verify = Verify(evolver, settings.completions, **sampling)
-    answer = AnswerUnderConstraint(responder, recipe.max_new_tokens, recipe.journal)
+    answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
     check_output(recipe.output, recipe.overwrite)
     if recipe.push_to:
         check_repo_id(recipe.push_to)

@@ -11,7 +11,7 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
+    "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens", "batch_size",
     "num_proc", "journal", "license", "push_to", "private", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(

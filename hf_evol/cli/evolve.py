@@ -16,7 +16,7 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "seed", "temperature", "top_p", "max_new_tokens",
+    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
     "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:

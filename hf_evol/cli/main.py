@@ -12,6 +12,7 @@ from hf_evol.cli import (
     autoif,
     cache,
     card,
+    eliminate,
     evolve,
     metric,
     optimize,
@@ -39,6 +40,7 @@ app.command("study")(study.command)
 app.command("plan")(plan.command)
 app.command("autoif")(autoif.command)
 app.command("evolve")(evolve.command)
+app.command("eliminate")(eliminate.command)
 app.command("optimize")(optimize.command)
 app.command("respond")(respond.command)
 app.command("score")(score.command)

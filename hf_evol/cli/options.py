@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_evol.errors import HfEvolError
 from hf_evol.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
@@ -155,13 +156,33 @@ def quiet() -> None:
     datasets.utils.logging.set_verbosity_error()
 
 
-def save(stage: str, recipe: Recipe, rows: Any) -> None:
-    """Write one stage's rows, and what made them, to the recipe's output folder."""
-    from hf_evol.output import write_dataset, write_provenance, writing
+# What decides the result of each stage's command.
+_DECISIVE = {
+    "evolve": ("model", "engine", "dtype", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens"),
+    "eliminate": ("judge", "engine", "dtype"),
+    "respond": (
+        "model", "engine", "dtype", "seed", "response_system", "response_temperature", "response_top_p",
+        "response_max_new_tokens",
+    ),
+    "score": ("model", "dtype", "convention", "max_length", "truncate"),
+    "select": ("select", "select_by"),
+}  # fmt: skip
 
+
+def save(stage: str, recipe: Recipe, rows: Any) -> None:
+    """Write one stage's rows to the recipe's output folder, with the settings that made them and those of the stages before."""
+    from hf_evol.output import read_provenance, write_dataset, write_provenance, writing
+
+    try:
+        before = read_provenance(recipe.dataset)
+    except HfEvolError:  # no stage of ours wrote it
+        before = {}
+    used = ("dataset", "config", "split", "revision", "limit", *_DECISIVE[stage])
+    settings = {name: value for name, value in recipe.for_card().items() if name in used}
+    record = {"stage": stage, "recipe": settings, "before": before if "stage" in before else None}
     with writing(recipe.output) as folder:
         write_dataset(rows, folder, recipe.file_format)
-        write_provenance({"stage": stage, "recipe": recipe.for_card()}, folder)
+        write_provenance(record, folder)
     print(f"{len(rows)} rows in {recipe.output}")
 
 

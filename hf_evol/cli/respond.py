@@ -16,11 +16,12 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *(name for name in SEED_OPTIONS if name != "format"), "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "max_new_tokens", "batch_size",
-    "num_proc", "journal", *OUTPUT_OPTIONS,
+    *(name for name in SEED_OPTIONS if name != "format"), "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed",
+    "response_system", "response_temperature", "response_top_p", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:
-    """Answer each instruction of a set greedily. The model is the one that answers."""
+    """Answer each instruction of a set, greedily unless told otherwise. The model is the one that answers; rows whose evolution
+    failed are not answered."""
     quiet()
     from collections import Counter
 

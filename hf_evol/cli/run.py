@@ -98,6 +98,8 @@ def _show_result(result: RunResult) -> None:
     console.print()
     console.print(table)
     for entry in rounds:
+        for number, counts in enumerate(entry["tries"], 1):
+            console.print(f"Round {entry['round']}, try {number}: {_counts(counts) or 'none'}")
         if entry["dropped"]:
             console.print(f"Left out in round {entry['round']}: {_counts(entry['dropped'])}")
         if entry["unscored"]:

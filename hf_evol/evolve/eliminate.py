@@ -94,15 +94,24 @@ class Eliminate(Transform):
             self.judge.check()
 
     def drop(self, dataset: Dataset, **kwargs: Any) -> tuple[Dataset, Counter[str]]:
-        """The kept rows of a dataset, and how many rows each reason took, ``duplicate`` (`repeated`) among them. ``kwargs`` go
-        to `hf_evol.map`."""
+        """The kept rows of a dataset, and how many rows each reason took. ``kwargs`` go to `hf_evol.map`."""
+        flagged, reasons = self.flag(dataset, **kwargs)
+        return self.kept(flagged), reasons
+
+    def flag(self, dataset: Dataset, **kwargs: Any) -> tuple[Dataset, Counter[str]]:
+        """All rows with their ``elimination``, ``duplicate`` (`repeated`) among the reasons; and how many have which reason."""
         flagged = map(dataset, replace(self, keep=True), **kwargs)
         reasons = flagged[col.ELIMINATION][:]
         places = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         for place, again in zip(places, repeated(flagged.select(places)), strict=True):
             reasons[place] = "duplicate" if again else col.KEPT
-        kept = [place for place in places if reasons[place] == col.KEPT]
-        return flagged.select(kept), Counter(reason for reason in reasons if reason != col.KEPT)
+        flagged = flagged.remove_columns(col.ELIMINATION).add_column(col.ELIMINATION, reasons)
+        return flagged, Counter(reason for reason in reasons if reason != col.KEPT)
+
+    @staticmethod
+    def kept(flagged: Dataset) -> Dataset:
+        """The rows of `flag` without a reason."""
+        return flagged.select([place for place, why in enumerate(flagged[col.ELIMINATION]) if why == col.KEPT])
 
     def apply(self, batch: Batch) -> Batch:
         n = len(batch[col.INSTRUCTION])

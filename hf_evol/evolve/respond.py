@@ -16,7 +16,7 @@ from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words
-from hf_evol.transform import Batch, Transform, check_columns
+from hf_evol.transform import Batch, Transform, check_columns, failures
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Respond(Transform):
     In the paper the responder is one large model for all sets, so that only the evolver differs between them.
 
     Input columns:
-        ``instruction``; and, if there, ``input``, and ``evol_status``: rows whose evolution failed are not answered. With a
+        ``instruction``; and, if there, ``input``, ``evol_status`` and ``elimination``: rows whose evolution failed are not answered. With a
         temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
 
     Output columns:
         ``output`` (the response; null where there is none), ``responder`` (the model's name),
         ``response_status``: ``ok``, ``cut_off`` (by the token limit; the text up to there is kept), ``repeats_instruction``
-        (says the instruction and nothing else; the text is kept), ``empty``, ``not_evolved``, ``invalid_input``,
+        (says the instruction and nothing else; the text is kept), ``empty``, ``not_evolved``, ``eliminated``, ``invalid_input``,
         ``too_long: …`` or ``engine_error: …``.
 
     Args:
@@ -86,15 +86,13 @@ class Respond(Transform):
     def apply(self, batch: Batch) -> Batch:
         instructions = batch[col.INSTRUCTION]
         inputs = batch.get(col.INPUT, [None] * len(instructions))
-        evolved = batch.get(col.EVOL_STATUS, [None] * len(instructions))
-        results: list[tuple[str | None, str]] = [
-            (None, "invalid_input" if status in (None, col.OK) else "not_evolved") for status in evolved
-        ]
+        failed = failures({name: values for name, values in batch.items() if name != col.RESPONSE_STATUS})
+        results: list[tuple[str | None, str]] = [(None, why or "invalid_input") for why in failed]
         usable = [
             place
             for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
             if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
-            if evolved[place] in (None, col.OK)
+            if failed[place] is None
         ]
         chats = [self.prompt(instructions[place], inputs[place]) for place in usable]
         completions = generate(self.model, chats, self.sampling, self._keys(batch, usable), open_journal(self.journal))

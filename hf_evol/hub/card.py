@@ -108,6 +108,11 @@ def build_card(
         "repo": repo_id or folder,
         "recipe_yaml": without_marks(yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip()),
         "reasons": _reason_names(provenance.get("rounds", [])),
+        "statuses": list(
+            dict.fromkeys(
+                name for table in provenance.get("rounds", []) for counts in table.get("tries", []) for name in counts
+            )
+        ),
         "labels": {entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
         "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,

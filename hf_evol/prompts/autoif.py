@@ -46,12 +46,14 @@ Reply with nothing but a JSON object of this form, in a fenced block:
 ```"""
 )
 
-ANSWER = Template(
-    """\
-Answer the query below. The answer must follow the instruction strictly and in every part, and be correct and helpful.
-
-Instruction: {instruction}
-
-Query: {query}""",
-    ("instruction", "query"),
+_ANSWER = Template(
+    "Answer the user's query. The answer is correct and helpful, and follows this rule strictly and in every part: {instruction}"
 )
+
+
+def answer_prompt(constraint: str, query: str) -> list[dict[str, str]]:
+    """The turns that ask for an answer to a query under a constraint."""
+    return [
+        {"role": "system", "content": _ANSWER.fill(instruction=constraint)},
+        {"role": "user", "content": query},
+    ]

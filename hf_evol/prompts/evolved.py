@@ -108,6 +108,7 @@ _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 _WORKING = re.compile(
     r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
 )
+_ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
 
@@ -208,6 +209,9 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
         return "cut_off"
     if _squeeze(text) == _squeeze(parent):
         return "unchanged"
+    domain = domain_of(parent)
+    if domain == "math" and _WORKING.search(text) and not _WORKING.search(parent):
+        return "answered"
     if _is_broken(text, parent):
         return "broken"
     new = [
@@ -217,7 +221,6 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
     ]
     if _leaks(text, parent, prompt, new):
         return "leak"
-    domain = domain_of(parent)
     if (fault := _form_fault(text, parent, domain)) is not None:
         return fault
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
@@ -272,7 +275,9 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
         shown.update(content(told))
         if turn["role"] == "user" and place < len(prompt) - 1:
             topics.update(word for word in content(told) if word not in _STEMMED_VERBS)
-    leaked = [word for word in dict.fromkeys(new) if word in shown and word not in _STEMMED_VERBS]
+    leaked = [
+        word for word in dict.fromkeys(new) if word in shown and word not in _STEMMED_VERBS and not word[0].isdigit()
+    ]
     if leaked and ((_META.search(text) and not _META.search(parent)) or _OF_PROMPTS.intersection(leaked)):
         return True
     distinct = len(set(new))
@@ -305,9 +310,7 @@ def _form_fault(text: str, parent: str, domain: str) -> str | None:
     ):
         return "chatter"
     fenced = [code for code in _FENCE.findall(text) if code not in parent]
-    if fenced and "```" not in parent and not is_instruction(_FENCE.sub("", text)):
-        return "answered"
-    if domain == "math" and _WORKING.search(text) and not _WORKING.search(parent):
+    if fenced and "```" not in parent and not _ANNOUNCED.search(text.partition("```")[0]):
         return "answered"
     if is_instruction(parent) and not _takes_the_form(text, parent):
         overlap = set(content(text)) & set(content(parent))

@@ -57,7 +57,7 @@ GENERIC = frozenset(
         "effective effectively efficiently detailed detail details clear clearly properly correctly possible general overall "
         "important main primary ensure ensuring end ends every perform performs allow allows help helps question answer tell "
         "related works working item items variable variables name names code program function script snippet piece form forms "
-        "text part parts term terms manner context"
+        "text part parts term terms manner context left remaining total altogether"
     ).split()
 )
 

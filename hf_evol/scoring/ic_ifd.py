@@ -16,7 +16,7 @@ from hf_evol.generation.models import ModelSpec
 from hf_evol.scoring.conventions import Pair
 from hf_evol.scoring.losses import OUT_OF_MEMORY
 from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, Transform, failures
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,15 @@ class IcIfd(Transform):
         return models.weights_identity(self.model) | {"dtype": models.precision(self.model), "chat_template": template}
 
     def apply(self, batch: Batch) -> Batch:
-        rows = self._pairs(batch)
+        failed = failures(batch)
+        rows = [[(None, None)] if why else row for row, why in zip(self._pairs(batch), failed, strict=True)]
         pairs = [pair for row in rows for _, pair in row]
         records = iter(self._score(pairs, [int(pair is row[-1]) for row in rows for pair in row]))
         scored = [[{"turn": turn} | next(records) for turn, _ in row] for row in rows]
         columns = {name: [row[-1][name] for row in scored] for name in SCORES}
+        columns[col.IC_IFD_STATUS] = [
+            why or status for why, status in zip(failed, columns[col.IC_IFD_STATUS], strict=True)
+        ]
         columns[col.IC_IFD_CONVENTION] = [self.convention] * len(rows)
         if self.turns == "each":
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]

@@ -1,0 +1,47 @@
+"""``hf-evol eliminate``: failed and repeated evolutions, dropped or flagged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import (
+    ENGINE_OPTIONS,
+    MODEL_OPTIONS,
+    OUTPUT_OPTIONS,
+    SEED_OPTIONS,
+    print_counts,
+    quiet,
+    recipe_options,
+    save,
+)
+from hf_evol.recipe import Recipe
+
+
+@recipe_options(
+    *(name for name in SEED_OPTIONS if name != "format"), "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc",
+    "journal", *OUTPUT_OPTIONS,
+)  # fmt: skip
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    keep: Annotated[bool, typer.Option("--keep", help="Flag rows in the column elimination; drop none.")] = False,
+    max_growth: Annotated[
+        float, typer.Option(help="Most words, as a multiple of the parent's; 0 for any number.")
+    ] = 5.0,
+    sorry_max_words: Annotated[int, typer.Option(help="Responses below this length must not say sorry.")] = 80,
+) -> None:
+    """Leave out evolved rows that failed, grew too long, say what another row says or, with --judge, gained nothing."""
+    quiet()
+    from dataclasses import replace
+
+    from hf_evol.cli.options import stage_rows
+    from hf_evol.stages import Stages
+
+    rules = replace(
+        Stages.of(recipe).eliminate, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words
+    )
+    flagged, reasons = rules.flag(stage_rows(recipe), num_proc=recipe.num_proc)
+    save("eliminate", recipe, flagged if keep else rules.kept(flagged))
+    print_counts("Flagged" if keep else "Left out", reasons)

@@ -1,0 +1,32 @@
+"""Tiny random models whose tokens, which are no language, are read as instructions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+
+STONES = (
+    "agate beryl cinnabar dolomite epidote fluorite galena hematite ilmenite jasper kyanite lazurite malachite nephrite "
+    "olivine pyrite quartz rutile sphalerite topaz ulexite vanadinite wulfenite xenotime zircon"
+).split()
+RAW = 4  # one reply in so many stays as the model gave it, which is no instruction
+
+
+def make_talkative(monkeypatch) -> None:
+    """From now on a reply is the last turn and a requirement drawn by the tokens that the model gave."""
+    from hf_evol.generation.transformers_engine import _Decoder
+
+    complete = _Decoder._completion
+
+    def completion(self, row, stopped):
+        given = complete(self, row, stopped)
+        draw = hashlib.sha256(repr(self.generated[row]).encode()).digest()
+        if draw[0] % RAW == 0:
+            return replace(given, finish_reason="stop")
+        asked = self.tokenizer.decode(self.requests[row].prompt)
+        turn = re.split(r"<\|user\|>|\n", re.sub(r"(<\|end\|><\|assistant\|>|\s)+$", "", asked))[-1]
+        first, second, third = (STONES[byte % len(STONES)] for byte in draw[1:4])
+        return replace(given, text=f"{turn} Name {first}, {second} and {third} as well.", finish_reason="stop")
+
+    monkeypatch.setattr(_Decoder, "_completion", completion)
