@@ -18,6 +18,7 @@ from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import build_card
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.output import hub_dataset, write_dataset, write_provenance, writing
+from hf_evol.progress import without_datasets_bars
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
@@ -167,6 +168,13 @@ def finish(
     recipe: Recipe, stages: Stages, methods: Sequence[Method], n_seeds: int, rounds: Sequence[Round]
 ) -> RunResult:
     """Select from the scored rounds, and write everything to the recipe's output."""
+    with without_datasets_bars():
+        return _finish(recipe, stages, methods, n_seeds, rounds)
+
+
+def _finish(
+    recipe: Recipe, stages: Stages, methods: Sequence[Method], n_seeds: int, rounds: Sequence[Round]
+) -> RunResult:
     from datasets import concatenate_datasets
 
     rounds = without_repeats(rounds)

@@ -219,13 +219,14 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
         for word in content(text.partition(" ")[2] if words(text)[:1] and words(text)[0] in VERBS else text)
         if word not in set(content(parent))
     ]
-    if _leaks(text, parent, prompt, new):
+    if _leaks(text, parent, prompt, new if domain != "math" else []):  # everyday things are in all math problems
         return "leak"
     if (fault := _form_fault(text, parent, domain)) is not None:
         return fault
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
         return fault
-    return OK if _gain(text, parent, new) >= _MIN_GAIN else "near_copy"
+    gain = _gain(text, parent, new, keeps_task=method != "breadth")
+    return OK if gain >= _MIN_GAIN else "near_copy"
 
 
 def _is_broken(text: str, parent: str) -> bool:
@@ -334,6 +335,8 @@ def _takes_the_form(text: str, parent: str) -> bool:
         return False  # "The sea – who owns it?"
     if _asks(first):
         return True
+    if not _asks(_sentences(parent)[0]):  # a setting, and what is asked of it
+        return any(map(_asks, sentences))
     return _is_order(last) if any(map(_is_order, _sentences(parent))) else _asks(last)
 
 
@@ -396,12 +399,14 @@ def _units(text: str) -> dict[str, list[list[str]]]:
     return found
 
 
-def _gain(text: str, parent: str, new: list[str]) -> float:
+def _gain(text: str, parent: str, new: list[str], keeps_task: bool) -> float:
     figures = len(set(numbers(text)) - set(numbers(parent)))
     quoted = re.findall(r"[`\"“]([^`\"”\n]{1,40})[`\"”]", text)
     names = {*quoted, *re.findall(r"(?<=[\w,] )[A-Z]\w+", text)}
     named = any(name.lower() not in parent.lower() for name in names)
     growth = len(words(text)) - len(words(parent))
+    if not keeps_task:
+        growth = max(0, growth)
     fresh = len({word for word in new if not word[0].isdigit()})
     gain = fresh + 2 * figures + 2 * named
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)

@@ -24,7 +24,7 @@ STOP_WORDS = frozenset(
 # Verbs that open instructions.
 VERBS = frozenset(
     (
-        "accelerate act adapt add address adjust advise analyse analyze animate annotate answer apply argue arrange articulate ask "
+        "accelerate act adapt add address adjust advise analyse analyze animate annotate answer apply argue begin continue follow reason arrange articulate ask "
         "assemble assess assign assume auto brainstorm break build calculate capitalize capture categorise categorize change "
         "characterize check choose cite clarify classify code collect combine come comment compare compile complete "
         "compose compute concatenate conclude conduct configure connect consider construct contrast contribute convert convince "
