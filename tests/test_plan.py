@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from talkative import make_talkative
+from tiny_models import build_llama, build_tokenizer
 
 from hf_evol import plan, workload
 from hf_evol.cli.main import main
@@ -113,27 +115,24 @@ def test_lines_have_a_cell_for_each_size():
     assert "which stands for a GPU here: evolve 100, respond 150, score 3,000" in text
 
 
-@pytest.fixture
-def talkative(monkeypatch):
-    """A tiny random model rarely ends a text: take what it says up to the limit as finished."""
-    from hf_evol.generation.transformers_engine import _Decoder
-
-    complete = _Decoder._completion
-    monkeypatch.setattr(_Decoder, "_completion", lambda self, row, reason: complete(self, row, "stop"))
-
-
-def test_a_measurement_counts_what_the_run_did(tmp_path, tiny_model, talkative):
+def test_a_measurement_counts_what_the_run_did(tmp_path, monkeypatch):
+    make_talkative(monkeypatch)
+    model = tmp_path / "model"
+    build_llama(context=2048).save_pretrained(model)  # which holds the prompts with their worked examples
+    build_tokenizer().save_pretrained(model)
     from hf_evol.generation.models import load_tokenizer
     from hf_evol.stages import Stages
 
     rows = [{"instruction": f"Explain in {n} words why the sea is blue.", "output": "So."} for n in range(5)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    recipe = Recipe(dataset=str(tmp_path / "rows.jsonl"), model=tiny_model, rounds=2, max_new_tokens=8)
+    recipe = Recipe(
+        dataset=str(tmp_path / "rows.jsonl"), model=str(model), rounds=2, max_new_tokens=8, response_max_new_tokens=6
+    )
     made = workload.measure(recipe, 4)
     assert (made.n_seeds, made.rounds) == (4, 2)
     evolve, respond, score = (made.stages[name] for name in workload.STAGES)
-    assert evolve.requests == 8 and 0 < evolve.generated_tokens <= 8 * 8
-    assert respond.requests <= 8 and 0 < respond.generated_tokens <= 8 * respond.requests
+    assert evolve.requests == 8 and 8 * 8 < evolve.generated_tokens <= 8 * 8 * recipe.tries  # of all tries
+    assert respond.requests <= 8 and 0 < respond.generated_tokens <= 6 * respond.requests
     assert score.generated_tokens == 0 < score.prompt_tokens
     assert min(load.seconds for load in made.stages.values()) > 0
     assert made.set_bytes > 0 and made.arrow_bytes > 0 and made.journal_bytes > 0

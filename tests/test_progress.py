@@ -38,8 +38,9 @@ def test_each_row_counts_once_a_round_also_without_text_or_from_the_journal(tiny
     data = Dataset.from_list(
         [{**row, "instruction": None if row["id"] == "t-1" else row["instruction"]} for row in seeds]
     )
+    short = [hf_evol.Method("short", "Rewrite: {instruction}")]  # which the model's context holds
     for _ in range(2):
-        transform = EvolInstruct(tiny_model, rounds=2, max_new_tokens=4, journal=str(tmp_path / "j"))
+        transform = EvolInstruct(tiny_model, methods=short, rounds=2, max_new_tokens=4, journal=str(tmp_path / "j"))
         hf_evol.map(data, transform, desc="Evolve it", load_from_cache_file=False)
     assert [(bar.desc, bar.n, bar.total, bar.closed) for bar in bars] == [("Evolve it", 14, 14, True)] * 2
     assert bars[0].note.endswith("tokens/s") and bars[1].note == ""

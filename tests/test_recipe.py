@@ -10,7 +10,10 @@ from hf_evol.errors import ConfigError
 from hf_evol.recipe import BUILT_IN, FILE_FORMATS, Recipe, help_of, public_name
 
 # Settings of arXiv:2412.11231 that all three recipes share.
-PAPER = {"rounds": 3, "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 2048, "select_by": "ic_ifd"}
+PAPER = {
+    "rounds": 3, "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 2048, "response_temperature": 0.0,
+    "response_max_new_tokens": 2048, "select_by": "ic_ifd",
+}  # fmt: skip
 MODELS = {
     "model": "Qwen/Qwen2-7B-Instruct",
     "responder": "Qwen/Qwen2.5-72B-Instruct",
@@ -98,7 +101,7 @@ def test_an_integer_is_a_float_and_a_boolean_is_neither():
         Recipe(select=True)
 
 
-@pytest.mark.parametrize("name", ["rounds", "batch_size", "limit", "num_proc"])
+@pytest.mark.parametrize("name", ["rounds", "tries", "batch_size", "limit", "num_proc"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_count_below_one_is_refused(name, value):
     with pytest.raises(ConfigError, match=f"{name} must be 1 or more; got {value}"):
@@ -194,12 +197,15 @@ def test_no_kind_of_url_gives_away_a_secret_or_a_home(source):
 
 def test_the_card_shows_what_decides_the_result():
     assert Recipe().for_card() == {
-        "dataset": "demo/general", "model": "embedded", "methods": "alpaca", "rounds": 3, "seed": 0,
-        "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 2048, "convention": "paper", "select": 0.25,
+        "dataset": "demo/general", "model": "embedded", "methods": "alpaca", "rounds": 3, "tries": 4,
+        "seed": 0, "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 2048, "response_max_new_tokens": 2048,
+        "convention": "paper", "select": 0.25,
     }  # fmt: skip
     shown = Recipe(judge="me/judge", limit=9, select_by="ifd", model={"name": "me/m", "revision": "r"}).for_card()
     assert (shown["judge"], shown["limit"], shown["select_by"]) == ("me/judge", 9, "ifd")
     assert shown["model"] == {"name": "me/m", "revision": "r"}
+    of_responses = {"response_system": "Be brief.", "response_temperature": 0.5, "response_top_p": 0.9}
+    assert Recipe(**of_responses).for_card() == Recipe().for_card() | of_responses
 
 
 def test_the_card_shows_no_settings_of_this_machine():

@@ -11,10 +11,14 @@ import pytest
 from datasets import Dataset
 
 from hf_evol import columns as col
-from hf_evol.result import REASON, Round, evolution_reasons, part, response_reasons
+from hf_evol.result import REASON, Round, evolution_reasons, part, response_reasons, without_repeats
 
 ROOT = Path(__file__).parent.parent
 STATUSES = ["ok", "too_long: the prompt has 9 tokens\nand: more", "ok", "refusal", "ok", "engine_error: x", "ok", "ok"]
+REJECTED = [
+    {"try": 1, "instruction": "a", "status": "leak"}, {"try": 2, "instruction": "b", "status": "leak"},
+    {"try": 3, "instruction": "c", "status": "chatter"},
+]  # fmt: skip
 WHY = ["kept", "kept", "near_copy", "kept", "sorry", "no_content", "kept", "near_copy"]
 
 
@@ -22,7 +26,10 @@ WHY = ["kept", "kept", "near_copy", "kept", "sorry", "no_content", "kept", "near
 def rows():
     return Dataset.from_dict({
         col.ID: [f"t-{n}" for n in range(8)],
+        col.INSTRUCTION: [f"Name {n} rivers." for n in range(8)],
         col.EVOL_STATUS: STATUSES,
+        col.TRY: [1, 1, 3, 3, 2, 1, 1, 2],
+        col.REJECTED: [[], [], REJECTED[:2], REJECTED, REJECTED[:1], [], [], REJECTED[:1]],
         col.RESPONSE_STATUS: STATUSES[::-1],
         col.ELIMINATION: WHY,
         col.IC_IFD: [0.1, None, 0.3, None, None, 0.2, 0.4, None],
@@ -42,6 +49,47 @@ def test_the_table_counts_what_a_list_would(rows):
     assert table["dropped"] == dict((Counter(failed[REASON]) + Counter(unanswered[REASON])).most_common())
     assert next(iter(table["dropped"])) == "near_copy"
     assert [entry["mean"] for entry in table["scores"]] == pytest.approx([0.625, 0.25])
+
+
+def test_the_tries_count_every_text_once(rows):
+    kept, failed = part(rows, evolution_reasons(rows))
+    kept, unanswered = part(kept, response_reasons(kept))
+    # four first texts were rejected, two of them a second time, one of those a third time
+    assert Round(kept, failed, unanswered).table(1)["tries"] == [
+        {"leak": 4, "ok": 2},
+        {"leak": 2, "ok": 2},
+        {"chatter": 1, "ok": 1},
+    ]
+
+
+def as_round(*texts, number=1, inputs=None):
+    """A round of answered rows with these texts."""
+    rows = Dataset.from_dict({
+        col.ID: [f"t-{n}" for n in range(len(texts))], col.INSTRUCTION: texts, col.INPUT: inputs or [""] * len(texts),
+        col.ROUND: [number] * len(texts), col.EVOL_STATUS: ["ok"] * len(texts), col.IC_IFD: [0.5] * len(texts),
+    })  # fmt: skip
+    kept, none = part(rows, ["kept"] * len(texts))
+    return Round(kept, none, none.remove_columns(col.IC_IFD))
+
+
+def test_rows_that_say_what_an_earlier_row_says_are_left_out():
+    first = as_round("Name two rivers of Asia.", "Name the two rivers of Asia!", "Name two rivers of Africa.")
+    second = as_round("Which lakes does Asia have?", "Name two Asia rivers.", number=2)
+    one, two = without_repeats([first, second])
+    assert (one.rows[col.ID][:], two.rows[col.ID][:]) == (["t-0", "t-2"], ["t-0"])
+    assert [entry.dropped[REASON][:] for entry in (one, two)] == [["duplicate"], ["duplicate"]]
+    assert [entry.dropped[col.INSTRUCTION][0] for entry in (one, two)] == [
+        "Name the two rivers of Asia!", "Name two Asia rivers.",
+    ]  # fmt: skip
+    (third,) = without_repeats(
+        [as_round("Name two rivers of Africa.", "Name two lakes of Africa.")], [one.rows, two.rows]
+    )
+    assert third.rows[col.ID][:] == ["t-1"]
+
+
+def test_equal_instructions_about_other_inputs_are_no_repeats():
+    (kept,) = without_repeats([as_round("Sum up the text.", "Sum up the text.", inputs=["It rains.", "It snows."])])
+    assert len(kept.rows) == 2 and len(kept.dropped) == 0
 
 
 def test_the_histogram_shows_what_matplotlib_would_count(tmp_path, monkeypatch):

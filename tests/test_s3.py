@@ -6,6 +6,7 @@ from dataclasses import replace
 import fsspec
 import pytest
 from datasets import load_dataset
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol.cli.main import main
@@ -25,11 +26,13 @@ def bucket(bucket):
 
 
 @pytest.fixture
-def recipe(bucket, tiny_model):
+def recipe(bucket, tiny_model, monkeypatch):
     """Seeds from the bucket, and the set into it."""
+    make_talkative(monkeypatch)
     return Recipe(
-        dataset=f"{bucket}/seeds.jsonl", model=tiny_model, rounds=1, max_new_tokens=8, output=f"{bucket}/deep/set"
-    )
+        dataset=f"{bucket}/seeds.jsonl", model=tiny_model, methods=[{"name": "as_it_is", "template": "{instruction}"}],
+        rounds=1, tries=1, max_new_tokens=8, response_max_new_tokens=8, output=f"{bucket}/deep/set",
+    )  # fmt: skip
 
 
 def read(path):
@@ -40,10 +43,15 @@ def read(path):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_set_is_written_and_read_back(recipe, streaming):
     result = hf_evol.run(recipe)
-    rows = load_dataset("parquet", data_files=f"{recipe.output}/dropped/*.parquet", split="train", streaming=streaming)
-    dropped = [row["seed_instruction"] for row in rows]
-    kept = sum(table["in_set"] for table in result.provenance["rounds"])
-    assert len(dropped) + kept == len(SEEDS) and set(dropped) <= {row["instruction"] for row in SEEDS}
+    (table,) = result.provenance["rounds"]
+    found = []
+    for config, count in (("round_1", table["in_set"]), ("dropped", sum(table["dropped"].values()))):
+        files = f"{recipe.output}/{config}/*.parquet"
+        rows = load_dataset("parquet", data_files=files, split="train", streaming=streaming) if count else ()
+        texts = [row["seed_instruction"] for row in rows]
+        assert len(texts) == count
+        found += texts
+    assert table["in_set"] and sorted(found) == sorted(row["instruction"] for row in SEEDS)
     assert read_provenance(recipe.output) == json.loads(json.dumps(result.provenance))
     assert "# " in read(f"{recipe.output}/README.md")
 

@@ -106,7 +106,9 @@ def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:
     unknown = [domain for domain, _ in given if domain not in _THING]
     if unknown or not given:
         raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(_THING)}.")
-    return tuple((domain, _turns(name, words)) for domain, words in given)
+    return tuple(
+        (domain, _turns(name, words)) for domain, words in sorted(given, key=lambda part: [*_THING].index(part[0]))
+    )
 
 
 def _turns(name: str, words: Any) -> Turns:

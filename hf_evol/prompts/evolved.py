@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hf_evol.columns import OK
 from hf_evol.prompts.replies import strip_thinking
@@ -35,7 +35,7 @@ _OPENER = re.compile(
     r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b",
     re.IGNORECASE,
 )
-_PREFIX = re.compile(r"[\s#*_>\"“'`\-]*([^\n:]{1,240}?)[\s*_#\"”]*(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
+_PREFIX = re.compile(r"[\s#*_>\"“'`\-]{0,12}([^\n:]{1,240}?)[\s*_#\"”]{0,12}(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
 _HAS_NOUN = re.compile(rf"\b{_NOUN}\b", re.IGNORECASE)
 _TRAILING = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
@@ -80,6 +80,7 @@ _WISH = re.compile(
     r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b",
     re.IGNORECASE,
 )
+_SPEECH = re.compile(r"[\"“][^\"“”]*[\"”]")
 _RULE = re.compile(
     r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b",
@@ -96,7 +97,7 @@ _TELLS = re.compile(
 _MUST = re.compile(r"\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?。？！])[\"”')]*\s+|\n+")
 _STRIP_START = re.compile(
-    r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*",
+    r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:question|task|problem|instruction|prompt|exercise|query)\s*:\s*)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*",
     re.IGNORECASE,
 )
 _SETTING = re.compile(
@@ -108,6 +109,7 @@ _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 _WORKING = re.compile(
     r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
 )
+_QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 _ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
@@ -152,9 +154,18 @@ def is_refusal(text: str) -> bool:
 
 def _unpack(text: str, parent: str) -> str:
     """The text without what stands around it."""
+    for _ in range(4):
+        before, text = text, _settled(lambda text: _without_lead(_unwrap(text.strip()), parent), text)
+        text = _without_end(text, parent).strip()
+        if text == before:
+            break
+    return text
+
+
+def _settled(step: Callable[[str], str], text: str) -> str:
+    """The text after as many steps as change it, up to six."""
     for _ in range(6):
-        before = text
-        text = _without_end(_without_lead(_unwrap(text.strip()), parent), parent).strip()
+        before, text = text, step(text)
         if text == before:
             break
     return text
@@ -169,7 +180,7 @@ def _without_lead(text: str, parent: str) -> str:
         only_lead = said and len(said) <= 16 and all(word in _LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
         named = _HAS_NOUN.search(lead) or said[:1] in (["here"], ["here's"], ["sure"])
         if named and (
-            only_lead or (_OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"').endswith(":"))
+            only_lead or (_OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":"))
         ):
             return text[found.end() :]
     first, gap, rest = text.partition("\n\n")  # "Sure! I can help with that."
@@ -182,7 +193,9 @@ def _without_end(text: str, parent: str) -> str:
     """Without remarks, answers and further versions behind the text, unless the parent holds the same mark."""
     for pattern in (_TRAILING, _REMARK, _SECTION):
         for found in pattern.finditer(text):
-            if text[: found.start()].strip() and found.group().strip().lower() not in parent.lower():
+            mark = re.split("[:：]", found.group().strip(" \t\n*_#(["), maxsplit=1)[0].strip().lower()
+            kept = any(line.strip(" \t*_#([").lower().startswith(mark) for line in parent.splitlines())
+            if text[: found.start()].strip() and not kept:
                 text = text[: found.start()].rstrip().rstrip("-*_=").rstrip()
                 break
     return text
@@ -212,7 +225,7 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
     domain = domain_of(parent)
     if domain == "math" and _WORKING.search(text) and not _WORKING.search(parent):
         return "answered"
-    if _is_broken(text, parent):
+    if _is_broken(text, parent, method == "breadth"):
         return "broken"
     new = [
         word
@@ -229,16 +242,17 @@ def _status(text: str, parent: str, prompt: Sequence[dict[str, str]], method: st
     return OK if gain >= _MIN_GAIN else "near_copy"
 
 
-def _is_broken(text: str, parent: str) -> bool:
+def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
-    if any(len(set(said[i : i + 4])) == 1 for i in range(len(said) - 3)):
-        return True
     usual = _runs(before)
+    if any(len(set(run)) == 1 and run not in usual for run in _runs(said)):
+        return True
     if any(count > max(1, usual[run]) and _says(run) for run, count in _runs(said).items()):
         return True
     own, now = Counter(content(parent)), Counter(content(text))
-    if any(count - own[word] > _MOST_OF_A_WORD for word, count in now.items()):
+    most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
+    if any(count - own[word] > most for word, count in now.items()):
         return True
     figures, given = Counter(numbers(text)), Counter(numbers(parent))
     if any(count > given[figure] > 0 and figure >= _A_QUANTITY for figure, count in figures.items()):
@@ -381,21 +395,23 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
 
 def _same_quantities(text: str, parent: str) -> bool:
     """Whether each of the parent's figures still stands before its unit."""
-    units, now = _units(parent), _units(text)
+    now = _units(text)
     return all(
-        any(after[:1] == unit[:1] or set(unit[:1]) & set(after) for after in now.get(figure, ()))
-        for figure, near in units.items()
-        for unit in near
+        not unit or any(not after or unit[0] in after for after in now.get(figure, ()))
+        for figure, units in _units(parent).items()
+        for unit in units
     )
 
 
 def _units(text: str) -> dict[str, list[list[str]]]:
-    """Of each figure, the stems of the words behind it, with % as a word."""
-    said = re.findall(r"\d+(?:[.,]\d+)*|%|[^\W\d_]+", text.lower())
+    """Of each figure, the stems of up to three words behind it in its clause, with % as a word."""
+    said = re.findall(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+", text.lower())
     found: dict[str, list[list[str]]] = {}
     for place, word in enumerate(said):
         if word[0].isdigit():
-            found.setdefault(word, []).append([stem(after) for after in said[place + 1 : place + 4]])
+            after = said[place + 1 : place + 4]
+            end = next((number for number, mark in enumerate(after) if mark in ".,;:?!"), len(after))
+            found.setdefault(word, []).append([stem(near) for near in after[:end]])
     return found
 
 
@@ -408,7 +424,8 @@ def _gain(text: str, parent: str, new: list[str], keeps_task: bool) -> float:
     if not keeps_task:
         growth = max(0, growth)
     fresh = len({word for word in new if not word[0].isdigit()})
-    gain = fresh + 2 * figures + 2 * named
+    questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))
+    gain = fresh + 2 * figures + 2 * named + 2 * questions
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
 
 
@@ -438,7 +455,7 @@ def _is_order(sentence: str) -> bool:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if _WISH.search(text) or re.match(r"(?:can|could|would|will) you\b", text, re.IGNORECASE):
+    if _WISH.search(_SPEECH.sub(" ", text)) or re.match(r"(?:can|could|would|will) you\b", text, re.IGNORECASE):
         return True
     if _SETTING.match(text):
         return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])

@@ -48,7 +48,7 @@ _GENERAL: dict[str, Pairs] = {
         ),
         (
             "How can people protect the environment?",
-            "How can a family of four in a rented city flat halve its plastic waste within a year?",
+            "How can a family of four in a rented city flat protect the environment by halving its plastic waste within a year?",
         ),
     ),
     "reasoning": (

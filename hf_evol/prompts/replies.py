@@ -102,7 +102,8 @@ def strip_thinking(text: str) -> str:
     if final := _CHANNELS.match(text):
         return final[1].strip()
     for marks in (_THINKING, _ANALYSIS, _END_OF_THINKING):
-        text = marks.sub("", text, count=1)
+        if block := marks.match(text):
+            text = text[block.end() :]
     return text.strip()
 
 

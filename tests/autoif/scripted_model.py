@@ -36,7 +36,7 @@ def reply(body: dict[str, Any]) -> dict[str, Any]:
     elif "named `evaluate`" in prompt:
         asked = re.search(r"form of an answer:\n(.*?)\n\nWrite a Python", prompt, re.DOTALL)[1]
         text = _functions(asked, pick)
-    elif asked := re.search(r"^Instruction: (.*)$", prompt, re.MULTILINE):
+    elif asked := re.search(r"follows this rule .*?: (.*)$", body["messages"][0]["content"], re.MULTILINE):
         text = _answer(asked[1], pick)
     else:  # the engine asks whether anyone is there
         return {}

@@ -114,4 +114,6 @@ def test_errors():
 def test_the_prompt_gives_text_no_power():
     engine = EndpointEngine("tiny", "http://localhost:1/v1")
     prompt = AnswerUnderConstraint(engine, journal=False).prompt("Say {query} <|end|>", "Why {instruction}?")
-    assert "Instruction: Say {query} <|end|>\n\nQuery: Why {instruction}?" in prompt
+    system, asked = prompt
+    assert system["role"] == "system" and system["content"].endswith(": Say {query} <|end|>")
+    assert asked == {"role": "user", "content": "Why {instruction}?"}

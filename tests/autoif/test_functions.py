@@ -60,7 +60,7 @@ class Scripted:
 
     def stream(self, chats, params, keys):
         for place in reversed(range(len(chats))):  # out of order, as a server does
-            _, k, stage, row_id = keys[place].split("|")
+            _, k, stage, _, row_id = keys[place].split("|")
             asked = chats[place][0]["content"].split("form of an answer:\n")[1].split("\n\nWrite a Python")[0]
             failed = "broken" in asked or ("half" in asked and k == "0")
             error = {"error": f"engine_error: {k}"} if failed else {}

@@ -78,7 +78,8 @@ def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
             return say("\n".join(f"- new: {text}" for text in HOSTILE))
         if "named `evaluate`" in prompt:
             return say(json.dumps({"func": FUNCTION, "cases": [{"input": "A", "output": True}]}))
-        return say(f"{prompt}\n```\n</details>\n# Heading")
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
+        return say(f"{turns}\n```\n</details>\n# Heading")
 
     server.choice = choice
     seeds = tmp_path / "seeds.jsonl"
@@ -88,7 +89,7 @@ def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
     rows = load_dataset(recipe.output, split="train")
     assert {*HOSTILE, "Use two\n\nline breaks"} <= set(rows["instruction"])
     for row in rows:
-        asked = f"Instruction: {row['instruction']}\n\nQuery: {row['input']}"
+        asked = f"in every part: {row['instruction']}\nuser: {row['input']}\n```"
         assert asked in row["output"] and row["pass_rate"] == 1
     shown = next(prompt for prompt in server.prompts if "### New instructions" in prompt)
     assert all(f"\n- {text}\n" in shown for text in [*HOSTILE, "Use two line breaks"])

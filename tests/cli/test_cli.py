@@ -8,6 +8,8 @@ import sys
 
 import pytest
 from datasets import Dataset, load_dataset
+from talkative import make_talkative
+from tiny_models import build_llama, build_tokenizer
 
 import hf_evol
 from hf_evol.cli.main import main
@@ -16,6 +18,7 @@ from hf_evol.recipe import Recipe
 COMMANDS = [
     "run",
     "evolve",
+    "eliminate",
     "respond",
     "score",
     "select",
@@ -30,6 +33,7 @@ COMMANDS = [
     "recipe lighteval",
 ]
 SHORT = ["--max-new-tokens", "8"]
+SHORT_RESPONSES = ["--response-max-new-tokens", "8"]
 
 
 def as_typed(value):
@@ -77,7 +81,7 @@ def test_every_command_explains_itself(call, command):
         assert {"--recipe", "--dry-run"} <= shown
         assert "[default:" in said  # not read as a style
     if not command:
-        assert all(name in said for name in COMMANDS[:9])
+        assert all(name in said for name in COMMANDS[:10])
 
 
 def test_the_short_help_flag_works(call):
@@ -140,9 +144,12 @@ def test_no_command_shows_the_help(call):
 
 WRONG_SETTINGS = [
     (["--rounds", "0"], "rounds must be 1 or more; got 0"),
+    (["--tries", "0"], "tries must be 1 or more; got 0"),
     (["--temperature", "-1"], "temperature must be 0 (greedy) or more; got -1.0"),
     (["--top-p", "0"], "top_p must be over 0"),
     (["--max-new-tokens", "0"], "max_new_tokens must be 1 or more"),
+    (["--response-max-new-tokens", "0"], "max_new_tokens must be 1 or more"),
+    (["--response-temperature", "-1"], "temperature must be 0 (greedy) or more; got -1.0"),
     (["--methods", "nothing"], "Unknown method 'nothing'"),
     (["--dtype", "float8"], "dtype must be"),
     (["--file-format", "xml"], "parquet, json, arrow; got 'xml'"),
@@ -273,14 +280,26 @@ def test_options_come_before_the_recipe_file(call, here, tiny_model, seed_file):
     assert "seeds.jsonl: 2 rows, 1 rounds" in said
 
 
-def test_the_stages_chain(call, tiny_model, seed_file):
-    model = ["--model", tiny_model]
+@pytest.fixture
+def wide_model(tmp_path_factory, monkeypatch):
+    """A tiny model whose context holds the prompts, and whose tokens are read as instructions."""
+    make_talkative(monkeypatch)
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    build_llama(context=2048).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_stages_chain(call, wide_model, seed_file):
+    model = ["--model", wide_model]
     code, said = call("evolve", "--dataset", seed_file, *model, *SHORT, "--rounds", "2", "--output", "evolved")
-    assert (code, "3 rows in evolved" in said, "Last round: " in said) == (0, True, True)
+    assert (code, "3 rows in evolved" in said, "Last round: ok 3" in said) == (0, True, True)
+    code, said = call("eliminate", "--dataset", "evolved", "--keep", "--output", "flagged")
+    assert (code, "3 rows in flagged" in said) == (0, True)
     code, said = call(
-        "respond", "--dataset", "evolved", *model, *SHORT, "--output", "answered", "--file-format", "json"
+        "respond", "--dataset", "flagged", *model, *SHORT_RESPONSES, "--output", "answered", "--file-format", "json"
     )
-    assert (code, "3 rows in answered" in said, "Responses: " in said) == (0, True, True)
+    assert (code, "3 rows in answered" in said, "Responses: ok 3" in said) == (0, True, True)
     code, said = call("score", "--dataset", "answered", *model, "--output", "scored", "--file-format", "arrow")
     assert (code, "3 rows in scored" in said, "Status: " in said) == (0, True, True)
     code, said = call("select", "--dataset", "scored", "--select", "2", "--select-by", "n_tokens_q", "--output", "best")
@@ -295,14 +314,38 @@ def test_the_stages_chain(call, tiny_model, seed_file):
     assert best["id"][:] == sorted(expected)
 
 
-def test_evolving_an_evolved_set_goes_on_from_its_round(call, tiny_model, seed_file):
-    from datasets import load_dataset
+def test_eliminate_drops_failed_rows_and_repeats(call, here):
+    parent, evolved = "Name two rivers.", "Name two rivers of Africa that flow to the Atlantic Ocean."
+    rows = {
+        "instruction": [evolved, evolved, parent, "x " * 200], "parent_instruction": [parent] * 4,
+        "evol_status": ["ok", "ok", "unchanged", "ok"], "id": [f"a-{n}" for n in range(4)],
+    }  # fmt: skip
+    Dataset.from_dict(rows).to_parquet("rows.parquet")
+    code, said = call("eliminate", "--dataset", "rows.parquet", "--output", "kept")
+    assert (code, "1 rows in kept" in said) == (0, True)
+    assert all(f"{reason} 1" in said for reason in ("duplicate", "not_evolved", "blow_up"))
+    assert load_dataset("kept", split="train")["id"][:] == ["a-0"]
+    assert call("eliminate", "--dataset", "rows.parquet", "--keep", "--max-growth", "0", "--output", "all")[0] == 0
+    flags = load_dataset("all", split="train")["elimination"][:]
+    assert flags == ["kept", "duplicate", "not_evolved", "kept"]
 
-    model = ["--model", tiny_model]
+
+def test_rows_whose_evolution_failed_are_not_answered(call, tiny_model, here):
+    Dataset.from_dict({"instruction": ["Name a river.", "Name a lake."], "evol_status": ["ok", "leak"]}).to_parquet(
+        "r.parquet"
+    )
+    source = ["--dataset", "r.parquet", "--model", tiny_model]
+    code, said = call("respond", *source, *SHORT_RESPONSES, "--output", "answered")
+    assert (code, "not_evolved 1" in said) == (0, True)
+    assert load_dataset("answered", split="train")["response_status"][1] == "not_evolved"
+
+
+def test_evolving_an_evolved_set_goes_on_from_its_round(call, wide_model, seed_file):
+    model = ["--model", wide_model]
     for source, rounds, output in ((seed_file, "2", "whole"), (seed_file, "1", "first"), ("first", "1", "second")):
         assert call("evolve", "--dataset", source, *model, *SHORT, "--rounds", rounds, "--output", output)[0] == 0
     whole, second = (load_dataset(name, split="train").to_list() for name in ("whole", "second"))
-    assert whole == second and whole[0]["round"] == 2
+    assert whole == second and whole[0]["round"] == 2 and whole[0]["evol_status"] == "ok"
 
 
 def test_a_selection_by_threshold_lowest_and_group(call, here):

@@ -33,8 +33,9 @@ def recipe(source, tmp_path):
 
 def make_recipe(source, folder):
     return Recipe(
-        dataset=source, rounds=2, max_new_tokens=96, journal=str(folder / "journal.sqlite"), output=str(folder / "set")
-    )
+        dataset=source, rounds=2, max_new_tokens=96, response_max_new_tokens=96, journal=str(folder / "journal.sqlite"),
+        output=str(folder / "set"),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,8 @@ def requests_in(file):
 
 def test_a_killed_run_goes_on(recipe, plain):
     command = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", recipe.dataset, "--rounds", "2"]
-    command += ["--max-new-tokens", "96", "--journal", recipe.journal, "--output", recipe.output]
+    command += ["--max-new-tokens", "96", "--response-max-new-tokens", "96", "--journal", recipe.journal]
+    command += ["--output", recipe.output]
     command += ["--executor", "local", "--tasks", "4", "--workers", "2"]
     for victim, code, requests in (("worker", 1, 4), ("launcher", -signal.SIGKILL, 24)):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

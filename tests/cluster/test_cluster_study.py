@@ -30,7 +30,7 @@ STUDY = Study(
 
 def make_recipe(source, folder):
     return Recipe(
-        dataset=source, limit=7, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=96,
+        dataset=source, limit=7, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=96, response_max_new_tokens=96,
         journal=str(folder / "journal.sqlite"), output=str(folder / "study"),
     )  # fmt: skip
 
@@ -135,6 +135,7 @@ def test_a_second_call_asks_for_nothing_twice(study, recipe, plain_study, within
 
 def test_on_the_command_line(source, tmp_path, capsys):
     options = ["--dataset", source, "--limit", "3", "--rounds", "1", "--max-new-tokens", "32", "--journal", "false"]
+    options += ["--response-max-new-tokens", "32"]
     options += ["--embedding", "none", "--responder", "embedded", "--output", str(tmp_path / "study")]
     options += ["--evolver", "a=embedded", "--evolver", "b={name: embedded}"]
     assert main(["study", *options, "--tasks", "2"]) == 2

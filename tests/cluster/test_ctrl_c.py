@@ -20,7 +20,8 @@ def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, plain, monkeypatch
     if kind == "ray":
         pytest.importorskip("ray")
     command = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", recipe.dataset, "--rounds", "2"]
-    command += ["--max-new-tokens", "96", "--journal", recipe.journal, "--output", recipe.output]
+    command += ["--max-new-tokens", "96", "--response-max-new-tokens", "96", "--journal", recipe.journal]
+    command += ["--output", recipe.output]
     command += ["--executor", kind, "--tasks", "4", "--workers", "2"]
     work = Path(recipe.output + ".work")
 

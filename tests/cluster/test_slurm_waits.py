@@ -45,7 +45,9 @@ def test_a_study_stays_until_its_jobs_have_ended(cluster, slurm, recipe):
     from hf_evol.cluster import study
     from hf_evol.study.study import Study
 
-    small = replace(recipe, limit=3, responder="embedded", scorer="embedded", max_new_tokens=32)
+    small = replace(
+        recipe, limit=3, responder="embedded", scorer="embedded", max_new_tokens=32, response_max_new_tokens=32
+    )
     evolvers = {"a": "embedded", "b": {"name": "embedded", "dtype": "bfloat16"}}
     result = study(Study(evolvers, embedding=None), small, Execution("slurm", tasks=4, workers=2, options=OPTIONS))
     jobs = submitted(slurm)

@@ -5,6 +5,7 @@ from datasets import Dataset, Features, List, Value
 from datatrove.data import Document
 from datatrove.pipeline.filters import LambdaFilter
 from datatrove.pipeline.readers import ParquetReader
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol import columns as col
@@ -99,14 +100,17 @@ def test_rows_as_they_are_need_an_id(tmp_path):
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_a_transform_gives_what_map_gives(seeds, tmp_path, tiny_model, tasks):
+def test_a_transform_gives_what_map_gives(seeds, tmp_path, tiny_model, tasks, monkeypatch):
+    make_talkative(monkeypatch)
+    as_it_is = [hf_evol.Method("as_it_is", "{instruction}")]  # which the model's context holds
     transforms = [
-        hf_evol.EvolInstruct(tiny_model, rounds=1, max_new_tokens=8, journal=False),
+        hf_evol.EvolInstruct(tiny_model, methods=as_it_is, rounds=1, max_new_tokens=8, journal=False),
         hf_evol.Respond(tiny_model, max_new_tokens=8, journal=False),
     ]
     mapped = seeds
     for transform in transforms:
         mapped = hf_evol.map(mapped, transform)
+    assert col.OK in mapped[col.RESPONSE_STATUS]
     seeds.to_parquet(tmp_path / "seeds.parquet")
     path = str(tmp_path / "out-${rank}.parquet")
     steps = [

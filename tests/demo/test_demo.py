@@ -7,12 +7,12 @@ import pytest
 from hf_evol.demo.corpus import Corpus
 from hf_evol.demo.lexicon import CODE_TASKS
 from hf_evol.demo.measure import METHODS_OF, judge_rewriting, measure
+from hf_evol.demo.prompts import RESPOND_WITH_INPUT, TRAINED_ON
 from hf_evol.formats import to_instructions
 from hf_evol.generation import models
 from hf_evol.generation.models import EMBEDDED_PATH, ModelSpec
 from hf_evol.prompts.evol_instruct import METHODS
-from hf_evol.prompts.respond import RESPOND_WITH_INPUT
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.respond import respond_prompt
 from hf_evol.sources import load_seeds
 
 
@@ -39,12 +39,42 @@ def test_model_is_small_and_of_the_size_it_states():
     assert sum(parameter.numel() for parameter in model.parameters()) == stated
 
 
-def test_model_knows_the_built_in_prompts():
-    """A prompt that has changed calls for a new training run: python -m hf_evol.demo.train."""
+def test_model_knows_the_words_that_it_was_trained_on():
+    """Words that have changed call for a new training run: python -m hf_evol.demo.train."""
     tokenizer = models.load_tokenizer(ModelSpec())
-    for template in [*(Template(method.template) for method in METHODS.values()), RESPOND_WITH_INPUT]:
+    for template in [*TRAINED_ON.values(), RESPOND_WITH_INPUT]:
         for literal in template.literals:
             assert len(tokenizer.encode(literal)) == 1, literal
+
+
+PARENTS = [
+    "Describe a lighthouse, {x}.", "Write a Python function that counts the vowels in a string.",
+    "A baker bakes 24 loaves in the morning and 15 in the afternoon. How many loaves does she bake in a week?",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parent", PARENTS, ids=["general", "code", "math"])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_chat_template_says_the_prompts_in_those_words(name, parent):
+    rendered = rendered_by_embedded(METHODS[name].prompt(parent))
+    assert rendered == f"<|user|>{TRAINED_ON[name].fill(instruction=parent)}<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize("extra", [None, "blue, red"])
+def test_the_chat_template_says_the_prompts_for_responses_in_those_words(extra):
+    asked = RESPOND_WITH_INPUT.fill(instruction="Sort the colours.", input=extra or "")
+    asked = asked if extra else asked.removesuffix("\n\nInput: ")
+    assert rendered_by_embedded(respond_prompt("Sort the colours.", extra)) == f"<|user|>{asked}<|end|><|assistant|>"
+
+
+def test_the_chat_template_leaves_other_chats_as_they_are():
+    turns = [("user", "Why?"), ("assistant", "So."), ("user", "How?")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    assert rendered_by_embedded(chat) == "<|user|>Why?<|end|><|assistant|>So.<|end|><|user|>How?<|end|><|assistant|>"
+
+
+def rendered_by_embedded(chat):
+    return models.load_tokenizer(ModelSpec()).apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
 
 
 def test_corpus_is_seeded_and_holds_no_seed_row():

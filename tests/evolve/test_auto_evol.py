@@ -33,11 +33,7 @@ class Scripted:
 
     def stream(self, chats, params, keys):
         for place, chat in enumerate(chats):
-            text, reason = next(
-                (a, r)
-                for word, a, r in self.answers
-                if word in chat[0]["content"].rsplit("###", 2)[-1] + chat[0]["content"]
-            )
+            text, reason = next((a, r) for word, a, r in self.answers if word in chat[-1]["content"])
             yield [(place, Completion(text, reason, 3, 4))]
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 from datasets import Dataset, IterableDataset, concatenate_datasets
@@ -17,8 +18,17 @@ from hf_evol.prompts.evol_instruct import PRESETS
 KEPT = [col.ID, *EvolInstruct.output_columns]
 
 
+SHORT = (  # the built-in prompts don't fit the tiny model's context
+    hf_evol.Method(
+        "more", [{"role": "system", "content": "Be an editor."}, {"role": "user", "content": "More: {instruction}"}]
+    ),
+    hf_evol.Method("other", "Another than {instruction}", kind="in_breadth"),
+    hf_evol.Method("longer", "Lengthen {instruction}"),
+)
+
+
 def evolver(model, **settings):
-    return EvolInstruct(model, **({"rounds": 2, "max_new_tokens": 16, "journal": False} | settings))
+    return EvolInstruct(model, **({"methods": SHORT, "rounds": 2, "max_new_tokens": 16, "journal": False} | settings))
 
 
 def rows_of(dataset):
@@ -30,20 +40,56 @@ class Scripted:
 
     name = "scripted"
 
+    def identity(self):
+        return {"name": self.name}
+
     def __init__(self, answer):
-        self.answer, self.prompts, self.keys = answer, [], []
+        self.answer, self.prompts, self.keys, self.sizes = answer, [], [], []
 
     def check(self):
         pass
 
     def stream(self, chats, params, keys):
-        self.prompts += [turns[0]["content"] for turns in chats]
+        prompts = ["\n".join(turn["content"] for turn in turns) for turns in chats]
+        self.prompts += prompts
         self.keys += keys
-        yield [(i, self.answer(turns[0]["content"])) for i, turns in enumerate(chats)]
+        self.sizes.append(len(chats))
+        yield [(i, self.reply(chats[i][-1]["content"], prompts[i], keys[i])) for i in range(len(chats))]
+
+    def reply(self, parent, prompt, key):
+        return self.answer(prompt)
+
+
+class InTurn(Scripted):
+    """Answers each parent with its replies in turn."""
+
+    def __init__(self, replies):
+        super().__init__(None)
+        self.replies = {parent: iter(texts) for parent, texts in replies.items()}
+
+    def reply(self, parent, prompt, key):
+        text = next(self.replies[parent])
+        return text if isinstance(text, Completion) else said(text)
+
+
+class Drawn(Scripted):
+    """Answers by the key alone: a good text or one of several failures."""
+
+    def reply(self, parent, prompt, key):
+        pick = int.from_bytes(sha256(key.encode()).digest()[:2], "little")
+        return said(["", parent, "I'm sorry, but I can't help with that.", better(parent, pick)][pick % 4])
 
 
 def said(text, reason="stop"):
-    return Completion(text, reason, 1, 1)
+    return Completion(text, reason, 5, 1)
+
+
+PARENT, MILL, HARBOUR = "Describe a lighthouse.", "Describe a mill.", "Describe a harbour."
+BROKE = Completion("", "error", error="engine_error: broke")
+
+
+def better(parent, year=1874):
+    return f"{parent[:-1]} on the coast of Norway as its owner finds it after a winter storm in {year}."
 
 
 def test_rotation_is_that_of_the_paper(tiny_model):
@@ -65,7 +111,8 @@ def test_no_arrangement_changes_a_row(tiny_model, seeds):
     """Batch size, order, shards, a stream, and separate calls give each row what one map gives it."""
     transform = evolver(tiny_model)
     whole = rows_of(seeds.map(transform, batched=True))
-    assert any(row[col.EVOL_STATUS] != "cut_off" for row in whole) or len({str(row) for row in whole}) == len(whole)
+    assert not any(row[col.EVOL_STATUS].startswith("too_long") for row in whole)
+    assert len({str(row[col.REJECTED]) for row in whole}) == len(whole)
     for size in (1, 3):
         assert rows_of(seeds.map(transform, batched=True, batch_size=size)) == whole
     assert rows_of(seeds.shuffle(seed=3).map(transform, batched=True)) == whole
@@ -73,7 +120,8 @@ def test_no_arrangement_changes_a_row(tiny_model, seeds):
     assert rows_of(concatenate_datasets(shards)) == whole
     stream = hf_evol.map(seeds.to_iterable_dataset(num_shards=2), transform, batch_size=4)
     assert isinstance(stream, IterableDataset)
-    assert rows_of(Dataset.from_list(list(stream))) == whole
+    streamed = [{name: row[name] for name in KEPT} for row in stream]
+    assert sorted(streamed, key=lambda row: row[col.ID]) == whole
 
 
 def test_processes_change_nothing(tiny_model, seeds):
@@ -115,9 +163,17 @@ def test_a_second_map_comes_from_the_cache(tiny_model, seeds, tmp_path):
 def test_a_killed_run_goes_on_from_its_journal(tiny_model, seeds, tmp_path, monkeypatch):
     from hf_evol.generation.transformers_engine import TransformersEngine
 
+    stream, served, asked = TransformersEngine.stream, [], []
+
+    def counting(self, chats, params, keys):
+        asked.extend(keys)
+        return stream(self, chats, params, keys)
+
+    monkeypatch.setattr(TransformersEngine, "stream", counting)
     whole = rows_of(seeds.map(evolver(tiny_model), batched=True))
+    needed = len(asked)
+    assert needed >= 2 * len(seeds)
     transform = evolver(tiny_model, journal=str(tmp_path / "j.sqlite"))
-    stream, served = TransformersEngine.stream, []
 
     def dying(self, chats, params, keys):
         for finished in stream(self, chats, params, keys):
@@ -129,47 +185,178 @@ def test_a_killed_run_goes_on_from_its_journal(tiny_model, seeds, tmp_path, monk
     monkeypatch.setattr(TransformersEngine, "stream", dying)
     with pytest.raises(KeyboardInterrupt):
         seeds.map(transform, batched=True, load_from_cache_file=False)
-    asked = []
-
-    def counting(self, chats, params, keys):
-        asked.extend(keys)
-        return stream(self, chats, params, keys)
-
+    asked.clear()
     monkeypatch.setattr(TransformersEngine, "stream", counting)
     assert rows_of(seeds.map(transform, batched=True, load_from_cache_file=False)) == whole
-    assert len(asked) == 2 * len(seeds) - len(served)
+    assert len(asked) == needed - len(served)
 
 
 @pytest.mark.parametrize(
     ("completion", "status", "kept"),
     [
-        (said("Why, and how far?"), "ok", "Why, and how far?"),
-        (said('Rewritten Prompt: "Why, and how far?"'), "ok", "Why, and how far?"),
-        (said(""), "empty", "Why?"),
-        (said("<think>hm"), "empty", "Why?"),
-        (said("WHY? "), "unchanged", "Why?"),
-        (said("The rewritten prompt must be harder."), "leak", "Why?"),
-        (said("I'm sorry, I can't help with that."), "refusal", "Why?"),
-        (said("Why, and how", "length"), "cut_off", "Why?"),
-        (Completion("", "error", error="engine_error: broke"), "engine_error: broke", "Why?"),
+        (said(better(PARENT)), "ok", better(PARENT)),
+        (said(f'Rewritten Prompt: "{better(PARENT)}"'), "ok", better(PARENT)),
+        (said(""), "empty", PARENT),
+        (said("<think>hm"), "empty", PARENT),
+        (said("describe a LIGHTHOUSE "), "unchanged", PARENT),
+        (said("Describe a lighthouse, going deeper and broader in what it asks."), "leak", PARENT),
+        (said("I'm sorry, I can't help with that."), "refusal", PARENT),
+        (said("Describe a lighthouse on the", "length"), "cut_off", PARENT),
+        (said("Explain how volcanoes in Iceland warm the greenhouses near Selfoss."), "off_topic", PARENT),
+        (BROKE, "engine_error: broke", PARENT),
     ],
 )
 def test_statuses_and_the_last_good_instruction(completion, status, kept):
     engine = Scripted(lambda prompt: completion)
-    out = EvolInstruct(engine, methods="gsm8k", journal=False)({"id": ["a-1"], "instruction": ["Why?"]})
+    out = EvolInstruct(engine, methods="gsm8k", journal=False)({"id": ["a-1"], "instruction": [PARENT]})
     assert out[col.EVOL_STATUS] == [status] and out[col.INSTRUCTION] == [kept]
     assert (
-        out[col.PARENT_INSTRUCTION] == ["Why?"] and out[col.METHOD] == ["deepen"] and out[col.EVOLVER] == ["scripted"]
+        out[col.PARENT_INSTRUCTION] == [PARENT] and out[col.METHOD] == ["deepen"] and out[col.EVOLVER] == ["scripted"]
     )
     assert out[col.HISTORY][0][0]["status"] == status
 
 
 def test_the_next_round_starts_from_the_last_good_instruction():
-    engine = Scripted(lambda prompt: said("" if "deeper and broader" in prompt else "Better"))
-    out = EvolInstruct(engine, methods="gsm8k", rounds=3, journal=False)({"id": ["a-0"], "instruction": ["Seed"]})
+    good = better(PARENT)
+    engine = Scripted(lambda prompt: said("" if "deeper and broader" in prompt else good))
+    out = EvolInstruct(engine, methods="gsm8k", rounds=3, journal=False)({"id": ["a-0"], "instruction": [PARENT]})
     assert [entry["status"] for entry in out[col.HISTORY][0]] == ["ok", "empty", "unchanged"]
-    assert [entry["parent"] for entry in out[col.HISTORY][0]] == ["Seed", "Better", "Better"]
-    assert out[col.INSTRUCTION] == ["Better"] and out[col.SEED_INSTRUCTION] == ["Seed"]
+    assert [entry["parent"] for entry in out[col.HISTORY][0]] == [PARENT, good, good]
+    assert out[col.INSTRUCTION] == [good] and out[col.SEED_INSTRUCTION] == [PARENT]
+
+
+def test_a_new_prompt_may_leave_the_topic_where_the_method_is_in_breadth():
+    other = "Explain how volcanoes in Iceland warm the greenhouses near Selfoss."
+    own = hf_evol.Method("own", "Another one: {instruction}", kind="in_breadth")
+    for methods, status in ((["breadth"], "ok"), ([own], "ok"), (["deepen"], "off_topic")):
+        transform = EvolInstruct(Scripted(lambda prompt: said(other)), methods=methods, journal=False)
+        assert transform({"id": ["a-0"], "instruction": [PARENT]})[col.EVOL_STATUS] == [status]
+
+
+# Several tries.
+
+
+def test_only_rows_that_failed_are_asked_again():
+    engine = InTurn(
+        {
+            PARENT: [better(PARENT)],
+            MILL: ["", MILL, better(MILL)],
+            HARBOUR: ["I'm sorry, but I can't help.", "", HARBOUR, ""],
+        }
+    )
+    batch = {"id": ["a-0", "a-1", "a-2"], "instruction": [PARENT, MILL, HARBOUR]}
+    out = EvolInstruct(engine, journal=False)(batch)
+    assert engine.sizes == [3, 2, 2, 1] and len(set(engine.keys)) == 8
+    assert out[col.EVOL_STATUS] == ["ok", "ok", "empty"] and out[col.TRY] == [1, 3, 4]
+    assert out[col.INSTRUCTION] == [better(PARENT), better(MILL), HARBOUR]
+    assert out[col.REJECTED] == [
+        [],
+        [{"try": 1, "instruction": None, "status": "empty"}, {"try": 2, "instruction": MILL, "status": "unchanged"}],
+        [
+            {"try": 1, "instruction": "I'm sorry, but I can't help.", "status": "refusal"},
+            {"try": 2, "instruction": None, "status": "empty"},
+            {"try": 3, "instruction": HARBOUR, "status": "unchanged"},
+        ],
+    ]
+    for (entry,), rejected, number, asked in zip(
+        out[col.HISTORY], out[col.REJECTED], out[col.TRY], (1, 3, 4), strict=True
+    ):
+        assert entry["rejected"] == rejected and entry["try"] == number
+        assert entry["n_tokens"] == asked and entry["n_prompt_tokens"] == 5 * asked
+
+
+def test_the_last_text_of_a_row_that_failed_is_among_the_rejected():
+    engine = InTurn({MILL: ["", MILL]})
+    out = EvolInstruct(engine, tries=2, journal=False)({"id": ["a-0"], "instruction": [MILL]})
+    assert out[col.REJECTED][0][-1] == {"try": 2, "instruction": MILL, "status": "unchanged"}
+    assert [text["try"] for text in out[col.REJECTED][0]] == [1, 2]
+    assert out[col.EVOL_STATUS] == ["unchanged"] and out[col.TRY] == [2]
+
+
+def drawn_rows(**settings):
+    data = Dataset.from_dict({"id": [f"a-{i}" for i in range(24)], "instruction": [PARENT, MILL, HARBOUR] * 8})
+    settings = {"rounds": 2, "journal": False} | settings
+    size = settings.pop("batch_size", 24)
+    return rows_of(
+        data.map(EvolInstruct(Drawn(None), **settings), batched=True, batch_size=size, load_from_cache_file=False)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"tries": 2}, {"best_of": 2, "prefer": lambda row: len(row["instruction"])}],
+    ids=["4", "2", "best"],
+)
+def test_tries_are_the_same_in_any_batch(settings):
+    whole = drawn_rows(**settings)
+    assert {row[col.TRY] for row in whole} > {1, 2} or settings.get("tries") == 2
+    assert {"ok", "unchanged"} <= {entry["status"] for row in whole for entry in row[col.HISTORY]} | {
+        text["status"] for row in whole for text in row[col.REJECTED]
+    }
+    for size in (1, 5):
+        assert drawn_rows(batch_size=size, **settings) == whole
+
+
+def test_more_tries_change_no_row_that_was_good_before():
+    few, many = ({row[col.ID]: row for row in drawn_rows(rounds=1, tries=tries)} for tries in (1, 6))
+    good = [row_id for row_id, row in few.items() if row[col.EVOL_STATUS] == "ok"]
+    assert 0 < len(good) < sum(row[col.EVOL_STATUS] == "ok" for row in many.values())
+    assert all(many[row_id] == few[row_id] for row_id in good)
+
+
+def test_greedy_rows_are_asked_once():
+    engine = Scripted(lambda prompt: said(""))
+    out = EvolInstruct(engine, temperature=0, journal=False)({"id": ["a-0"], "instruction": [PARENT]})
+    assert len(engine.keys) == 1 and out[col.TRY] == [1] and out[col.REJECTED] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("replies", "status", "number"),
+    [([BROKE], "engine_error: broke", 1), (["", BROKE], "engine_error: broke", 2), ([better(MILL), BROKE], "ok", 1)],
+)
+def test_an_engines_error_is_not_tried_again(replies, status, number):
+    engine = InTurn({MILL: replies})
+    out = EvolInstruct(engine, best_of=2, prefer=len, journal=False)({"id": ["a-0"], "instruction": [MILL]})
+    assert out[col.EVOL_STATUS] == [status] and out[col.TRY] == [number] and len(engine.keys) == len(replies)
+    assert out[col.INSTRUCTION] == [better(MILL) if status == "ok" else MILL]
+
+
+def test_tries_come_from_the_journal(tmp_path):
+    options, batch = {"journal": str(tmp_path / "j")}, {"id": ["a-0"], "instruction": [MILL]}
+    first = EvolInstruct(InTurn({MILL: ["", MILL, better(MILL)]}), **options)(batch)
+    again = InTurn({MILL: []})
+    assert EvolInstruct(again, **options)(batch) == first and first[col.TRY] == [3] and not again.keys
+
+
+def test_the_text_that_is_preferred_is_taken():
+    texts, seen = [better(MILL, 1800), "", better(MILL, 1950), better(MILL, 1870)], []
+
+    def late(row):
+        seen.append(row)
+        return int(row["instruction"][-5:-1])
+
+    batch = {"id": ["a-1"], "instruction": [MILL]}
+    settings = {"methods": "gsm8k", "journal": False, "prefer": late}
+    engine = InTurn({MILL: texts})
+    out = EvolInstruct(engine, best_of=2, **settings)(batch)
+    assert out[col.INSTRUCTION] == [texts[2]] and out[col.TRY] == [3] and len(engine.keys) == 3
+    assert out[col.REJECTED][0] == [
+        {"try": 1, "instruction": texts[0], "status": "ok"}, {"try": 2, "instruction": None, "status": "empty"},
+    ]  # fmt: skip
+    known = {"id": "a-1", "parent_instruction": MILL, "method": "deepen"}
+    assert seen == [known | {"instruction": texts[0]}, known | {"instruction": texts[2]}]
+    assert EvolInstruct(InTurn({MILL: texts}), best_of=3, **settings)(batch)[col.TRY] == [3]
+    assert EvolInstruct(InTurn({MILL: texts}), best_of=1, **settings)(batch)[col.TRY] == [1]
+
+
+def test_among_equals_the_first_is_taken_and_one_needs_no_preference():
+    batch = {"id": ["a-0"], "instruction": [MILL]}
+    engine = InTurn({MILL: [better(MILL, 1800), better(MILL, 1900)]})
+    assert EvolInstruct(engine, best_of=2, prefer=lambda row: 0, journal=False)(batch)[col.TRY] == [1]
+    alone = InTurn({MILL: ["", better(MILL), "", ""]})
+    out = EvolInstruct(alone, best_of=2, prefer=lambda row: 1 / 0, journal=False)(batch)
+    assert out[col.EVOL_STATUS] == ["ok"] and out[col.TRY] == [2] and len(alone.keys) == 4
+    assert [text["try"] for text in out[col.REJECTED][0]] == [1, 3, 4]
 
 
 def test_an_eliminated_row_restarts_from_its_parent():
@@ -201,10 +388,10 @@ def test_only_the_instruction_is_shown_and_the_batch_is_not_changed():
 
 @pytest.mark.parametrize("nothing", [None, "", "  \n", 7])
 def test_rows_without_an_instruction_keep_their_place(nothing):
-    out = EvolInstruct(Scripted(lambda p: said("new")), journal=False)(
-        {"id": ["a-0", "a-1"], "instruction": [nothing, "x"]}
-    )
-    assert out[col.EVOL_STATUS] == ["invalid_input", "ok"] and out[col.INSTRUCTION] == [nothing, "new"]
+    engine = Scripted(lambda p: said(better(PARENT)))
+    out = EvolInstruct(engine, journal=False)({"id": ["a-0", "a-1"], "instruction": [nothing, PARENT]})
+    assert out[col.EVOL_STATUS] == ["invalid_input", "ok"] and out[col.INSTRUCTION] == [nothing, better(PARENT)]
+    assert out[col.TRY] == [None, 1] and out[col.REJECTED] == [[], []] and len(engine.keys) == 1
 
 
 def test_hostile_rows_come_through_a_real_model(tiny_model):
@@ -225,7 +412,10 @@ def test_empty_set_and_one_row(tiny_model, seeds):
 
 @pytest.mark.parametrize(
     ("settings", "fragment"),
-    [({"rounds": 0}, "rounds"), ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
+    [({"rounds": 0}, "rounds"), ({"tries": 0}, "best_of must be from 1 to tries"), ({"best_of": 0}, "best_of must be from 1"),
+     ({"best_of": 5, "prefer": len}, "best_of=5, tries=4"), ({"best_of": 2}, "needs prefer="),
+     ({"best_of": 2, "prefer": "length"}, "needs prefer="), ({"top_p": 2}, "top_p"),
+     ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
      ({"model": 3}, "model must be")],
 )  # fmt: skip
 def test_wrong_settings_fail_at_construction(settings, fragment):

@@ -9,10 +9,11 @@ from hf_evol.errors import ConfigError
 from hf_evol.evolve.optimize import MethodOptimizer
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.auto_evol import AUTO, revised_method
-from hf_evol.prompts.evol_instruct import METHODS, resolve_methods
+from hf_evol.prompts.evol_instruct import METHODS, Method, resolve_methods
 
-BETTER = AUTO.template.replace("Carry out the plan.", "Carry out the plan with great care.")
-WORSE = AUTO.template.replace("Carry out the plan.", "Carry out the plan as you like.")
+(_, FIRST), *SHOWN = AUTO.template[0][1]
+BETTER = FIRST.replace("by that plan", "by that plan with great care")
+WORSE = FIRST.replace("by that plan", "by that plan as you like")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Evolver:
     def stream(self, chats, params, keys):
         self.asked.extend(chats)
         for place, chat in enumerate(chats):
-            yield [(place, Completion(self.reply(chat[0]["content"], keys[place]), "stop", 3, 4))]
+            yield [(place, Completion(self.reply(chat, keys[place]), "stop", 3, 4))]
 
-    def reply(self, prompt, key):
-        given = prompt.rsplit("### Given instruction\n", 1)[-1]
+    def reply(self, chat, key):
+        prompt, given = chat[0]["content"], chat[-1]["content"]
         fails = "as you like" in prompt or (int(given.split()[-1]) % 3 == 0 and "great care" not in prompt)
-        final = given if fails else f"{given} and give two reasons for it"
+        final = given if fails else f"{given} in Finnish, and think of a farm animal for each figure."
         return f"Step 1: Methods\n- more\nStep 2: Plan\n.\nStep 3: Rewriting\n.\nStep 4: Final instruction\n{final}"
 
 
@@ -45,7 +46,8 @@ class Optimizer(Evolver):
     name: str = "optimizer"
     revisions: tuple = ()
 
-    def reply(self, prompt, key):
+    def reply(self, chat, key):
+        prompt = chat[-1]["content"]
         if "between <method>" in prompt:
             return self.revisions[int(key.split("candidate-")[1]) % len(self.revisions)]
         return "Different" if "### Second prompt" in prompt else "Some were copied, for want of care."
@@ -53,6 +55,11 @@ class Optimizer(Evolver):
 
 def seeds(n=30):
     return Dataset.from_dict({"id": [f"t-{i}" for i in range(n)], "instruction": [f"Count to {i}" for i in range(n)]})
+
+
+def turns_of(method):
+    ((_, turns),) = method.template
+    return turns
 
 
 def search(*revisions, **options):
@@ -67,7 +74,11 @@ def test_the_method_that_fails_least_is_kept():
     expected = sum(int(text.split()[-1]) % 3 == 0 for text in held_out) / 12
     first, step = found.record
     assert 0 < expected == first["failure_rate"] and first["failures"] == {"unchanged": round(12 * expected)}
-    assert found.failure_rate == 0 and found.method.template == BETTER and found.method.name == "auto_1_1"
+    assert (
+        found.failure_rate == 0
+        and turns_of(found.method) == (("system", BETTER), *SHOWN)
+        and found.method.name == "auto_1_1"
+    )
     worse, better, none = step["candidates"]
     assert worse["failure_rate"] == 1 and not worse["taken"] and better["taken"]
     assert none == {"rejected": "no_method", "reply": "I would rather not."}
@@ -121,7 +132,6 @@ def test_too_few_rows():
         (f"<method>{BETTER}</method>", True),
         (f"```\n{BETTER}\n```", True),
         (f"<METHOD>\n```text\n{BETTER}\n```\n</METHOD>", True),
-        (BETTER.replace("{instruction}", ""), False),
         (BETTER + "\n{instruction}", False),
         (BETTER + "\n{other}", False),
         (BETTER + '\n{"json": 1} {Upper} {}', True),
@@ -130,10 +140,32 @@ def test_too_few_rows():
     ],
 )
 def test_revisions_as_models_write_them(reply, kept):
-    method = revised_method(reply, "auto_1_0")
+    method = revised_method(reply, AUTO, "auto_1_0")
     assert (method is not None) == kept
     if kept:
-        assert method.prompt("{instruction} {x}").count("{instruction}") == 1 and method.kind == "auto"
+        asked = method.prompt("{instruction} {x}")
+        assert asked[-1]["content"] == "{instruction} {x}" and asked[1:-1] == AUTO.prompt("x")[1:-1]
+        assert method.kind == "auto" and method.name == "auto_1_0"
+
+
+@pytest.mark.parametrize(
+    ("revised", "kept"),
+    [(BETTER + "\n{instruction}", True), (BETTER, False), (BETTER + "\n{instruction} {instruction}", False)],
+)
+def test_the_mark_of_the_instruction_is_kept_where_the_prompt_has_it(revised, kept):
+    start = Method("own", FIRST + "\n{instruction}", kind="auto")
+    method = revised_method(revised, start, "auto_1_0")
+    assert (method is not None) == kept
+    optimizer = search(f"<method>{revised}</method>", start=start)
+    optimizer.optimize(seeds())
+    revising = [chat[0]["content"] for chat in optimizer.optimizer.asked if "between <method>" in chat[0]["content"]]
+    assert len(revising) == 1 and "Keep the mark {instruction}" in revising[0]
+
+
+def test_no_mark_is_asked_for_where_the_instruction_is_a_turn_of_its_own():
+    optimizer = search(f"<method>{BETTER}</method>")
+    optimizer.optimize(seeds())
+    assert not any("Keep the mark" in chat[0]["content"] for chat in optimizer.optimizer.asked)
 
 
 def test_methods_of_two_kinds_are_refused(tmp_path):
@@ -141,7 +173,12 @@ def test_methods_of_two_kinds_are_refused(tmp_path):
     from hf_evol.stages import Stages
 
     file = tmp_path / "methods.yaml"
-    file.write_text(yaml.safe_dump([{"name": "own", "template": BETTER, "kind": "auto"}]))
+    own = {
+        "name": "own",
+        "template": [{"role": "system", "content": BETTER}, {"role": "user", "content": "{instruction}"}],
+        "kind": "auto",
+    }
+    file.write_text(yaml.safe_dump([own]))
     assert type(Stages.of(Recipe(methods=str(file))).evolve).__name__ == "AutoEvolInstruct"
     with pytest.raises(ConfigError, match="can't be mixed"):
-        Stages.of(replace(Recipe(), methods=["deepen", {"name": "own", "template": BETTER, "kind": "auto"}]))
+        Stages.of(replace(Recipe(), methods=["deepen", own]))

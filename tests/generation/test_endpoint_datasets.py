@@ -1,6 +1,7 @@
 """The endpoint engine under `datasets`, and with a server that is really there."""
 
 import dataclasses
+import hashlib
 import os
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import time
 import urllib.request
 
 import pytest
-from chat_server import KEY, ask, drawn, engine_for, reply_to, unused_port
+from chat_server import KEY, ask, drawn, engine_for, unused_port
 from datasets.fingerprint import Hasher
 
 import hf_evol
@@ -20,9 +21,25 @@ from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
 
 
+def evolved_by(turns):
+    """An evolved instruction that other turns have otherwise, so that a mix-up shows."""
+    pick = int.from_bytes(hashlib.sha256(repr(turns).encode()).digest()[:4], "little")
+    stones = [
+        ("agate", "beryl", "galena", "jasper", "pyrite", "quartz", "rutile", "topaz")[pick >> 3 * n & 7]
+        for n in range(2)
+    ]
+    return f"{turns[-1]['content']} Name {' or '.join(dict.fromkeys(stones))} and volcano number {pick} as well."
+
+
+@pytest.fixture
+def server(server):
+    server.choice = lambda body: {"message": {"role": "assistant", "content": evolved_by(body["messages"])}}
+    return server
+
+
 def expected_rows(transform, rows):
     """One round, in a line: each row gets the server's answer to its own prompt."""
-    return [reply_to(transform.prompt(row["id"], row["instruction"], 0)[0]["content"]) for row in rows]
+    return [evolved_by(transform.prompt(row["id"], row["instruction"], 0)) for row in rows]
 
 
 def test_a_map_evolves_every_row_once(server, seeds, tmp_path):

@@ -11,12 +11,17 @@ from hf_evol.errors import ColumnError, HubError
 REPO = "user/evolved"
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
-def published(hub, tmp_path, monkeypatch):
-    """A set of two rounds on the Hub, and its rows of a third, from the bundled model."""
-    monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
+def published(hub, tmp_path, monkeypatch, shared_cache):
+    """A set of two rounds on the Hub, from the bundled model."""
+    monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
     recipe = hf_evol.Recipe(
-        dataset="demo/gsm8k", methods="gsm8k", limit=8, rounds=2, select=0.5, output=str(tmp_path / "out")
+        limit=8, rounds=2, max_new_tokens=96, response_max_new_tokens=96, select=0.5, output=str(tmp_path / "out")
     )
     hf_evol.run(recipe)
     hf_evol.publish(recipe.output, REPO)
@@ -26,8 +31,8 @@ def published(hub, tmp_path, monkeypatch):
 def third_round():
     rows = load_dataset(REPO, "round_2", split="train")
     for transform in (
-        hf_evol.EvolInstruct("embedded", methods="gsm8k"),
-        hf_evol.Respond("embedded"),
+        hf_evol.EvolInstruct("embedded", max_new_tokens=96),
+        hf_evol.Respond("embedded", max_new_tokens=96),
         hf_evol.IcIfd("embedded"),
     ):
         rows = hf_evol.map(rows, transform)
@@ -118,26 +123,9 @@ def test_someone_else_pushes_meanwhile(published, hub):
 def test_on_the_command_line(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = ["--model", "embedded"]
-    assert (
-        main(
-            [
-                "evolve",
-                "--dataset",
-                REPO,
-                "--config",
-                "round_2",
-                "--methods",
-                "gsm8k",
-                "--rounds",
-                "1",
-                *model,
-                "--output",
-                "e",
-            ]
-        )
-        == 0
-    )
-    assert main(["respond", "--dataset", "e", *model, "--output", "r"]) == 0
+    source = ["--dataset", REPO, "--config", "round_2", "--rounds", "1", "--max-new-tokens", "96"]
+    assert main(["evolve", *source, *model, "--output", "e"]) == 0
+    assert main(["respond", "--dataset", "e", *model, "--response-max-new-tokens", "96", "--output", "r"]) == 0
     assert main(["score", "--dataset", "r", *model, "--output", "s"]) == 0
     assert main(["push", "s", REPO, "--append"]) == 0
     assert len(loaded("round_3"))

@@ -16,7 +16,7 @@ def provenance(text="Plain text."):
     return {
         "kind": "evolved",
         "title": "rows, evolved by tiny (5.07M)",
-        "recipe": {"dataset": "user/rows", "model": "tiny", "seed": 0, "convention": "paper"},
+        "recipe": {"dataset": "user/rows", "model": "tiny", "tries": 4, "seed": 0, "convention": "paper"},
         "source": {"name": "user/rows", "config": None, "split": "train", "revision": "abc", "license": "mit", "on_hub": True, "language": ["en"]},
         "license": None,
         "licence_notes": ["The seed set is under cc-by-nc-4.0: *not* for <b>sale</b>."],
@@ -27,14 +27,20 @@ def provenance(text="Plain text."):
              "n_parameters_from": "unknown"},
         ],
         "methods": ["constraint", "breadth"],
+        "prompts_version": "0a1b2c3d4e5f",
         "rounds": [
             {"round": 1, "rows_in": 10, "ok": 9, "kept": 8, "in_set": 8, "scored": 7, "selected": 2, "unscored": {},
-             "dropped": {"near_copy": 1, "cut_off": 1},
+             "dropped": {"blow_up": 1, "cut_off": 1},
+             "tries": [{"ok": 7, "near_copy": 2, "cut_off": 1}, {"ok": 2, "cut_off": 1}],
              "scores": [{"name": "IFD", "n": 7, "nulls": 1, **statistics}]},
         ],
         "configs": [
             {"name": "selected", "rows": 2, "description": "the best", "extension": "parquet"},
             {"name": "round_1", "rows": 8, "description": "all", "extension": "parquet"},
+        ],
+        "failures": [
+            {"status": "cut_off", "count": 2, "text": text, "round": 1, "method": "constraint", "parent_instruction": text},
+            {"status": "empty", "count": 1, "text": None, "round": 1, "method": "breadth", "parent_instruction": text},
         ],
         "figures": [{"path": "figures/ic_ifd.png", "alt": "Histogram"}],
         "examples": [
@@ -123,7 +129,7 @@ What the licences say (no legal advice):
 
 ## Rounds
 
-Each row is rewritten by one method a round, in a fixed rotation of constraint, breadth. A row that fails a round is listed under `dropped`, and its last good instruction goes on into the next round.
+Each row is rewritten by one method a round, in a fixed rotation of constraint, breadth (version 0a1b2c3d4e5f of the prompts), and asked again with other noise, up to 4 times, until its text passes the checks. A row that fails a round is listed under `dropped`, and its last good instruction goes on into the next round.
 
 | Round | Rows in | Evolved | Kept | In the set | Scored | Selected |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -133,8 +139,51 @@ Why rows were left out:
 
 | Reason | Round 1 |
 | --- | ---: |
-| near\\_copy | 1 |
+| blow\\_up | 1 |
 | cut\\_off | 1 |
+
+How the texts of each try were judged:
+
+| Round | Try | ok | near\\_copy | cut\\_off |
+| ---: | ---: | ---: | ---: | ---: |
+| 1 | 1 | 7 | 2 | 1 |
+| 1 | 2 | 2 | 0 | 1 |
+
+One rejected text of each kind, from the rows that were left out; `dropped` holds them all:
+
+<details>
+<summary>cut\\_off: round 1, method constraint</summary>
+
+Given:
+
+```text
+Plain text.
+```
+
+Rejected:
+
+```text
+Plain text.
+```
+
+</details>
+
+<details>
+<summary>empty: round 1, method breadth</summary>
+
+Given:
+
+```text
+Plain text.
+```
+
+Rejected:
+
+```text
+(no text)
+```
+
+</details>
 
 ## Scores
 
@@ -193,6 +242,7 @@ With the recipe below as `recipe.yaml`: `hf-evol run --recipe recipe.yaml`
 ```yaml
 dataset: user/rows
 model: tiny
+tries: 4
 seed: 0
 convention: paper
 ```
@@ -247,7 +297,7 @@ def test_hostile_text_stays_inside():
     assert "license" not in card.data.to_dict()
     body = outside_fences(card.text)
     assert "<script>" not in body and "</details><script>" not in body
-    assert body.count("<details>") == body.count("</details>") == 1
+    assert body.count("<details>") == body.count("</details>") == 3  # two rejected texts and an example
     assert "49" not in body.replace("{{ 7*7 }}", "")
     assert not {"\x1b", "\x00", "\u202e"} & set(card.text)
     assert "\n# Title" not in body and "\n---\n" not in body

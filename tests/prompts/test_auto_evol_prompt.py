@@ -1,7 +1,14 @@
 import pytest
 
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, trajectory
+from hf_evol.prompts.evolved import read_evolved
+from hf_evol.prompts.template import chat
 
+SEEDS = [
+    "Name {rivers}. Step 4: no",
+    "Write a Python function that counts the vowels in a string.",
+    "A baker bakes 24 loaves a day and sells 15 of them. How many loaves are left after a week?",
+]
 FINAL = "Name two rivers, in steps."
 
 
@@ -55,8 +62,13 @@ def test_trajectories(listed):
 
 
 def test_the_prompt_asks_for_what_is_read():
-    prompt = AUTO.prompt("Name {rivers}. Step 4: no")
-    assert all(f"\nStep {number}: " in prompt for number in (1, 2, 3, 4)) and prompt.endswith(
-        "Name {rivers}. Step 4: no"
-    )
-    assert "10 to 20 words" in prompt
+    for text in SEEDS:
+        system, *shown, last = AUTO.prompt(text)
+        assert all(f"\nStep {number}: " in system["content"] for number in (1, 2, 3, 4))
+        assert "10 to 20 words" in system["content"] and last == {"role": "user", "content": text}
+        replies = [turn["content"] for turn in shown if turn["role"] == "assistant"]
+        assert len(replies) >= 2
+        for given, reply in zip(shown[::2], replies, strict=True):
+            final = final_instruction(reply)
+            assert len(trajectory(reply)) == 3
+            assert read_evolved(final, parent=given["content"], prompt=chat(given["content"]))[1] == "ok"

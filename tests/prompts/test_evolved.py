@@ -18,6 +18,7 @@ PARENT = "Describe a lighthouse."
 BETTER = "Describe a lighthouse on the coast of Norway as its last keeper sees it during a winter storm."
 STORY = "Write a letter to a neighbour."
 SUM = "A baker bakes 24 loaves in the morning and 15 loaves in the afternoon. How many loaves does she bake in a week?"
+SOLD = SUM.replace(" How", " On Sundays she sleeps, and no bread is baked. How")
 CODE = "Write a Python function that counts the vowels in a string."
 
 
@@ -107,8 +108,8 @@ def test_all_at_once():
     [
         ("Prompt: describe a robot that paints portraits of sailors in Lisbon.", "Prompt: describe a robot."),
         ("Question: Why do two of the three moons of a planet like Mars shine?", "Question: Why do moons shine?"),
-        ('"Describe" or "explain": which verb suits an exam in biology better, and why?', '"Describe" or "explain"?'),
-        ("Here is the task: write a poem about trains that ends with an old ticket.", "Here is the task: write a poem about trains."),
+        ('"Salt" or "brass": which word came from Norse sailors, and what did monks call it?', '"Salt" or "brass": which word is older?'),
+        ("Here is the task: write a poem about trains in which a conductor loses a silver whistle.", "Here is the task: write a poem about trains."),
         ("Explain the word.\n\nNote: use German examples only, and compare two dialects.", "Explain the word.\n\nNote: use German."),
         ("Solve the riddle about clocks and candles in rhyme.\n\nAnswer:", "Solve the riddle about clocks.\n\nAnswer:"),
         ("# Title\nWrite a heading like this for a report about glaciers in Chile.", "# Title\nWrite a heading like this."),
@@ -131,8 +132,8 @@ def test_what_the_parent_has_stays(reply, parent):
         'Describe a lighthouse with the words "salt" and "brass" in the voice of a sailor.',
         "Describe a lighthouse in this form:\n- name: {name}\n- height: metres\n- `lamp`: its colour",
         "Given a map of Norway, describe a lighthouse that no ship can see from the south.",
-        "Describe a lighthouse: its keeper, its foghorn and the gulls around it.",
-        "Describe a lighthouse.\n\nName its keeper, the oldest ship it saved, and the sea around it.",
+        "Describe a lighthouse: compare its foghorn with the bell of a church in Bergen.",
+        "Describe a lighthouse.\n\nName its keeper, the oldest ship near it, and the rocks around it.",
     ],
 )
 def test_the_text_inside_is_not_changed(reply):
@@ -172,12 +173,16 @@ def test_refusals(reply):
     assert status(reply) == "refusal" and is_refusal(reply)
 
 
-@pytest.mark.parametrize("text", ["Describe how sorry people feel.", "Write 'I am sorry' in six languages.", "Can I help?", ""])
+@pytest.mark.parametrize(
+    "text", ["Describe how sorry people feel.", "Write 'I am sorry' in six languages.", "Can I help?", ""]
+)
 def test_texts_about_regret_are_no_refusals(text):
     assert not is_refusal(text)
 
 
-@pytest.mark.parametrize("reply", [PARENT, "describe a  LIGHTHOUSE", "Describe a lighthouse!", f'Rewritten prompt: "{PARENT}"'])
+@pytest.mark.parametrize(
+    "reply", [PARENT, "describe a  LIGHTHOUSE", "Describe a lighthouse!", f'Rewritten prompt: "{PARENT}"']
+)
 def test_unchanged(reply):
     assert status(reply) == "unchanged"
 
@@ -217,7 +222,8 @@ def test_an_example_of_the_prompt_is_a_leak(name):
         "Describe a lighthouse, with one more condition that the answer has to meet.",
         "Describe a lighthouse. It stays reasonable, and people can understand and answer it.",
         "Describe a lighthouse in 10 to 20 more words, and with nothing else.",
-        "Describe a lighthouse that meets one more requirement.",
+        "The original task was simple, so the storm near Bergen came in.",
+        "Describe a lighthouse that meets one more condition.",
     ],
 )
 def test_words_of_the_prompt_are_a_leak(reply):
@@ -231,7 +237,10 @@ def test_words_of_ones_own_prompt_are_a_leak():
         {"role": "assistant", "content": "Sing a song about old violins."},
         {"role": "user", "content": f"Now this: {PARENT}"},
     ]
-    for reply in ("Describe a lighthouse with purple elephants.", "Describe a lighthouse that plays old violins."):
+    for reply in (
+        "Describe a lighthouse with purple elephants.",
+        "Describe a lighthouse in a song for gulls near Bergen.",
+    ):
         assert read_evolved(reply, parent=PARENT, prompt=turns)[1] == "leak"
     assert read_evolved(BETTER, parent=PARENT, prompt=turns)[1] == "ok"
     own = "Describe purple elephants and old violins."
@@ -243,12 +252,12 @@ def test_words_of_ones_own_prompt_are_a_leak():
 @pytest.mark.parametrize(
     "reply",
     [
-        "The task is about a lighthouse and its keeper in a winter storm.",
+        "This problem is about a lighthouse and its keeper in a winter storm.",
         "Please provide the text about the lighthouse that I should work on.",
         "I think a lighthouse near Bergen with an old keeper is more interesting.",
         "Let's look at a lighthouse near Bergen in the winter storm.",
         "How can I help with the lighthouse near Bergen and its storm?",
-        "The original task was simple, so the storm near Bergen came in.",
+        "I'll make it harder with a storm near Bergen and an old keeper.",
     ],
 )
 def test_chatter(reply):
@@ -261,7 +270,8 @@ def test_chatter(reply):
         ("A lighthouse is a tall tower with a lamp. Describe is what sailors do.", PARENT),
         ("The vowels in a string are counted with a loop over its characters.", CODE),
         ("```python\ndef vowels(text):\n    return sum(c in 'aeiou' for c in text)\n```", CODE),
-        (SUM + " She bakes 24 + 15 = 39 loaves a day.", SUM),
+        (CODE + "\n\n```python\ndef vowels(text):\n    return sum(c in 'aeiou' for c in text)\n```", CODE),
+        (SUM + " She bakes 39 * 7 = 273 loaves.", SUM),
         (SUM + " The answer is 273.", SUM),
         ("Name three gulls of Norway: Herring gull, kittiwake and great skua.", "Name three gulls of Norway."),
         ("To count the loaves of a week, you add the numbers of each day.", "How do I count the loaves of a week?"),
@@ -282,10 +292,10 @@ def test_not_an_instruction(reply):
     [
         ("Explain how volcanoes in Iceland warm the greenhouses near Selfoss.", PARENT),
         ("Write a Python function that sorts a list of numbers by their last digit.", CODE),
-        (SUM.replace("15", "18") + " She sells half of them to a school.", SUM),
-        (SUM.replace("15 loaves", "some loaves") + " She sells half of them to a school.", SUM),
-        (SUM.replace("15 loaves", "15 cakes") + " She sells half of them to a school.", SUM),
-        (SUM.partition(" How")[0] + " She sells half of the loaves she bakes in a week to a school.", SUM),
+        (SOLD.replace("15", "18"), SUM),
+        (SOLD.replace("15 loaves", "some loaves"), SUM),
+        (SOLD.replace("15 loaves", "15 cakes"), SUM),
+        (SOLD.partition(" How")[0] + " Write down the loaves of a week.", SUM),
     ],
 )  # fmt: skip
 def test_off_topic(reply, parent):
@@ -313,9 +323,9 @@ def test_near_copies(reply):
         (BETTER, PARENT),
         ("What would the keeper of a lighthouse write in a diary after a winter storm, described for children?", PARENT),
         ("Write a letter to a neighbour whose dog barks at night, and offer two ways to settle it.", STORY),
-        (SUM.replace(" How", " On Sundays she bakes only half as many. How"), SUM),
-        ("Write a Python function that counts the vowels in a string, and that leaves out those before a digit.", CODE),
-        ("Write a Python function that counts the vowels in a string.\n\n```python\nvowels('Aha 3')  # 2\n```\nTake care of accents.", CODE),
+        (SOLD, SUM),
+        ("Write a Python function that counts the vowels in a string, ignoring quoted passages and French accents.", CODE),
+        ("Write a Python function that counts the vowels in a string and treats accents like this:\n\n```python\nvowels('Aha 3')\n```\nQuote no rule.", CODE),
     ],
 )  # fmt: skip
 def test_good_ones(reply, parent):
@@ -369,7 +379,8 @@ def test_any_texts_give_a_status(reply, parent, name, reason):
     found = text, said = read_evolved(reply, parent=parent, prompt=prompt, method=name, finish_reason=reason)
     assert said in STATUSES and prompt == before
     assert (text is None) == (said == "empty" or (said == "cut_off" and text is None))
-    assert text is None or (text and text == text.strip() and text in reply)
+    rest = iter(reply)
+    assert text is None or (text and text == text.strip() and all(char in rest for char in text))  # nothing is added
     assert found == read_evolved(reply, parent=parent, prompt=prompt, method=name, finish_reason=reason)
 
 
@@ -379,10 +390,12 @@ def test_a_text_is_not_evolved_from_itself(text):
     assert status(text, text) != "ok"
 
 
-@pytest.mark.parametrize("unit", ['"', "```\n", "Note: ", "\n", "** ", "Prompt:\n", "<think>", "a ", "1,", "(", "### task\n", "to "])
+@pytest.mark.parametrize(
+    "unit", ['"', "```\n", "Note: ", "\n", "** ", "Prompt:\n", "<think>", "a ", "1,", "(", "### task\n", "to "]
+)
 def test_long_texts_take_no_time(unit):
     import time
 
     start = time.process_time()
-    read(unit * 20_000)
-    assert time.process_time() - start < 10
+    read(unit * (3000 // len(unit)))
+    assert time.process_time() - start < 2

@@ -1,9 +1,11 @@
 import pytest
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.evol_instruct import METHODS, PRESETS, Method, resolve_methods
-from hf_evol.prompts.respond import respond_prompt
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.evol_instruct import METHODS, PRESETS, Method, resolve_methods, version_of
+from hf_evol.prompts.evolved import read_evolved
+from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.respond import SYSTEM, respond_prompt
+from hf_evol.prompts.template import Template, chat
 
 HOSTILE = [
     "{instruction}",
@@ -16,11 +18,66 @@ HOSTILE = [
 ]
 
 
+SEEDS = {
+    "general": "Describe a lighthouse.",
+    "code": "Write a Python function that counts the vowels in a string.",
+    "math": "A baker bakes 24 loaves a day and sells 15 of them. How many loaves are left after a week?",
+}
+
+
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("method", METHODS.values(), ids=str)
-def test_user_text_comes_through_as_it_is(method, text):
-    before, after = method.template.split("{instruction}")
-    assert method.prompt(text) == before + text + after
+@pytest.mark.parametrize("name", METHODS)
+def test_user_text_comes_through_as_it_is(name, text):
+    *shown, last = METHODS[name].prompt(text)
+    assert last == {"role": "user", "content": text}
+    assert not any(text in turn["content"] for turn in shown)
+    own = Method(
+        "own", [{"role": "system", "content": "Do {0} with {instruction}!"}, {"role": "user", "content": "Go {1}"}]
+    )
+    assert [turn["content"] for turn in own.prompt(text)] == ["Do {0} with " + text + "!", "Go {1}"]
+
+
+@pytest.mark.parametrize("domain", SEEDS)
+@pytest.mark.parametrize("name", METHODS)
+def test_prompts_are_turns_with_examples_of_the_instructions_domain(name, domain):
+    turns = METHODS[name].prompt(SEEDS[domain])
+    assert [turn["role"] for turn in turns] == ["system", *["user", "assistant"] * ((len(turns) - 2) // 2), "user"]
+    shown = [turn["content"] for turn in turns[1:-1]]
+    assert shown == [text for pair in EXAMPLES[domain][name] for text in pair] and len(shown) >= 4
+    assert turns[-1]["content"] == SEEDS[domain]
+    assert METHODS[name].of_domain(domain).prompt("Why?")[:-1] == turns[:-1]
+
+
+@pytest.mark.parametrize("domain", EXAMPLES)
+@pytest.mark.parametrize("name", METHODS)
+def test_the_examples_are_evolved_as_replies_should_be(name, domain):
+    for given, evolved in EXAMPLES[domain][name]:
+        assert read_evolved(evolved, parent=given, prompt=chat(given), method=name) == (evolved, "ok")
+
+
+def test_words_for_each_domain():
+    own = Method("own", {"general": "Say {instruction}", "math": [{"role": "user", "content": "Count {instruction}"}]})
+    said = {domain: own.prompt(text)[0]["content"].split()[0] for domain, text in SEEDS.items()}
+    assert said == {"general": "Say", "code": "Say", "math": "Count"}
+    assert own.of_domain("math").prompt("x") == [{"role": "user", "content": "Count x"}]
+    assert own.of_domain("code") == own
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_comes_back_from_its_plain_values(name):
+    import yaml
+
+    method = METHODS[name]
+    assert Method(**yaml.safe_load(yaml.safe_dump(method.to_dict(), sort_keys=False))) == method
+    text = Method("own", "Do {instruction}")
+    assert Method(**text.to_dict()) == text and hash(text) == hash(Method("own", "Do {instruction}"))
+
+
+def test_versions_tell_wordings_apart():
+    own = [Method("own", "Do {instruction}")]
+    assert version_of(own) == version_of([Method("own", "Do {instruction}")])
+    assert version_of(own) != version_of([Method("own", "Do {instruction}!")])
+    assert len({version_of([method]) for method in METHODS.values()}) == len(METHODS)
 
 
 def test_values_are_not_filled_again():
@@ -31,10 +88,27 @@ def test_other_braces_are_plain_text():
     assert Template('{"k": {}} {instruction}').fill(instruction="x") == '{"k": {}} x'
 
 
-@pytest.mark.parametrize("text", ["no slot", "{instruction} {other}"])
+USER = {"role": "user", "content": "{instruction}"}
+
+
+@pytest.mark.parametrize("text", ["no slot", "{instruction} {other}", [USER | {"content": "{other}"}]])
 def test_wrong_slots_are_refused(text):
     with pytest.raises(ConfigError, match="needs exactly"):
         Method("mine", text)
+
+
+@pytest.mark.parametrize(
+    ("template", "fragment"),
+    [
+        (5, "must be a text, or a list of turns"), ("", "must be a text, or a list of turns"), ([], "must be a text, or a list of turns"),
+        (None, "must be a text, or a list of turns"), ([USER, {"role": "assistant", "content": "x"}], "the last of them the user's"),
+        ([{"role": "user"}], "a list of turns"), ([USER | {"content": 7}], "a list of turns"),
+        ([USER, USER], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, code, math"),
+    ],
+)  # fmt: skip
+def test_wrong_turns_are_refused(template, fragment):
+    with pytest.raises(ConfigError, match=fragment):
+        Method("mine", template)
 
 
 def test_presets_are_those_of_the_paper():
@@ -45,10 +119,12 @@ def test_presets_are_those_of_the_paper():
 
 def test_prompts_hold_the_facts_of_the_paper():
     for method in METHODS.values():
-        limit = "add only 10 to 20 words" in method.template
-        assert limit == (method.kind == "in_depth")
-        assert "nothing else" in method.template
-    assert "rarer" in METHODS["breadth"].template and "same domain" in METHODS["breadth"].template
+        for seed in SEEDS.values():
+            system = method.prompt(seed)[0]["content"]
+            assert ("10 to 20 more words" in system) == (method.kind == "in_depth")
+            assert "nothing else" in system
+            if method.name == "breadth":
+                assert "rarer" in system and "same field" in system and "same length and difficulty" in system
 
 
 def test_methods_from_a_file(tmp_path):
@@ -61,7 +137,7 @@ def test_methods_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "fragment"),
-    [("name: x", "must hold a list"), ("- {name: x}", "Unknown method"), ("- {name: x, template: 5}", "non-empty strings"), ("- [", "Cannot read"), ("[]", "one or more"),
+    [("name: x", "must hold a list"), ("- {name: x}", "Unknown method"), ("- {name: x, template: 5}", "must be a text"), ("- [", "Cannot read"), ("[]", "one or more"),
      ("- deepen\n- deepen", "different names"), ("- {name: x, template: '{instruction}', kind: odd}", "in_breadth")],
 )  # fmt: skip
 def test_bad_method_files_are_refused(tmp_path, text, fragment):
@@ -77,6 +153,9 @@ def test_unknown_method_lists_the_known_ones():
 
 
 def test_input_line_only_where_there_is_an_input():
-    assert "Input:" not in respond_prompt("Do it.", "")
-    assert "Input:" not in respond_prompt("Do it.", " \n")
-    assert respond_prompt("Do {input}.", "{instruction}").endswith("Instruction: Do {input}.\n\nInput: {instruction}")
+    for nothing in (None, "", " \n"):
+        assert respond_prompt("Do it.", nothing)[-1] == {"role": "user", "content": "Do it."}
+    asked = {"role": "user", "content": "Do {input}.\n\nInput: {instruction}"}
+    assert respond_prompt("Do {input}.", "{instruction}") == [{"role": "system", "content": SYSTEM}, asked]
+    assert respond_prompt("Do {input}.", "{instruction}", None) == [asked]
+    assert respond_prompt("Do {input}.", "{instruction}", "Be {brief}.")[0]["content"] == "Be {brief}."

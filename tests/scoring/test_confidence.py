@@ -20,8 +20,11 @@ from hf_evol.scoring import token_losses
 from hf_evol.scoring.confidence import Confidence
 from hf_evol.scoring.token_losses import split_model
 
+LONGER = ("Be an editor.", "Lengthen: {instruction}")  # a system turn and the user's
 METHODS = (
-    hf_evol.Method("longer", "Lengthen: {instruction}"),
+    hf_evol.Method(
+        "longer", [{"role": role, "content": text} for role, text in zip(("system", "user"), LONGER, strict=True)]
+    ),
     hf_evol.Method("new", "Another than {instruction}, please"),
 )
 ROWS = [
@@ -65,14 +68,17 @@ def loaded(folder):
     return models.load_model(spec), models.load_tokenizer(spec)
 
 
-def chat_ids(tokenizer, prompt):
-    return encoding.render_chat(tokenizer, [{"role": "user", "content": prompt}])
+def evolving(name, parent):
+    """The turns of these methods, written out."""
+    if name == "longer":
+        return [{"role": "system", "content": LONGER[0]}, {"role": "user", "content": f"Lengthen: {parent}"}]
+    return [{"role": "user", "content": f"Another than {parent}, please"}]
 
 
 def plain(folder, prompt, text, positions=None):
     """Each position of the text by itself: the softmax of all logits after all that stands before."""
     model, tokenizer = loaded(folder)
-    before = chat_ids(tokenizer, prompt)
+    before = encoding.render_chat(tokenizer, prompt)
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     probs, entropies = [], []
     for place in range(len(ids[:positions])):
@@ -103,10 +109,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(tiny_model):
-    prompts = {method.name: method.template for method in METHODS}
-    return [
-        plain(tiny_model, prompts[name].replace("{instruction}", parent, 1), text) for parent, name, text, _ in ROWS
-    ]
+    return [plain(tiny_model, evolving(name, parent), text) for parent, name, text, _ in ROWS]
 
 
 @pytest.mark.parametrize("block", [(1024, 1024), (7, 50)])
@@ -148,7 +151,7 @@ def test_a_text_has_no_special_tokens_of_its_own(tmp_path):
     build_llama().save_pretrained(tmp_path)
     build_tokenizer(bos=True).save_pretrained(tmp_path)
     got = records(of_texts(str(tmp_path))(batch_of(ROWS[:1])))
-    assert got == [close(plain(str(tmp_path), METHODS[0].prompt(ROWS[0][0]), ROWS[0][2]))]
+    assert got == [close(plain(str(tmp_path), evolving(ROWS[0][1], ROWS[0][0]), ROWS[0][2]))]
 
 
 def test_rows_that_fail_keep_their_place(tiny_model, expected):
@@ -193,7 +196,7 @@ def test_batches_are_halved_when_memory_runs_out(tiny_model, expected):
 def greedy(folder, prompt, count):
     """Probabilities while decoding greedily; the end of the text counts, as it is generated."""
     model, tokenizer = loaded(folder)
-    ids, probs = chat_ids(tokenizer, prompt), []
+    ids, probs = encoding.render_chat(tokenizer, prompt), []
     while len(probs) < count:
         with torch.no_grad():
             prob, token = model(torch.tensor([ids])).logits[0, -1].softmax(-1).max(-1)
@@ -209,9 +212,8 @@ def test_the_papers_measure_is_taken_while_evolving_greedily(tiny_model, setting
     confidence = Confidence(tiny_model, methods=METHODS, journal=str(tmp_path / "j"), **settings)
     data = Dataset.from_dict(batch_of([ROWS[0], *ROWS, BAD[0], BAD[4]]))
     *got, no_parent, unknown = records(hf_evol.map(data, confidence, batch_size=4))
-    prompts = {method.name: method for method in METHODS}
     for (parent, name, *_), record in zip([ROWS[0], *ROWS], got, strict=True):
-        probs = greedy(tiny_model, prompts[name].prompt(parent), *settings.values())
+        probs = greedy(tiny_model, evolving(name, parent), *settings.values())
         assert record["top1_probs"] == pytest.approx(probs, abs=1e-5)
         assert record["top1_mean"] == pytest.approx(sum(probs) / len(probs), abs=1e-5)
         assert record["share_over_90"] == len([p for p in probs if p > 0.9]) / len(probs)

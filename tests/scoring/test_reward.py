@@ -18,7 +18,7 @@ from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError, ModelError
 from hf_evol.generation import models
 from hf_evol.generation.models import ModelSpec
-from hf_evol.prompts.evol_instruct import METHODS, Method
+from hf_evol.prompts.evol_instruct import Method
 from hf_evol.scoring import reward
 from hf_evol.scoring.reward import Reward
 
@@ -120,10 +120,13 @@ def test_an_evolution_is_scored_as_the_answer_to_its_prompt(reward_model):
 
 
 def test_evolutions_of_a_real_run_are_scored(reward_model, tiny_model, seeds):
-    evolved = hf_evol.map(seeds, hf_evol.EvolInstruct(tiny_model, max_new_tokens=8, temperature=5.0, journal=False))
+    ways = (Method("deepen", "Deepen {instruction}"), Method("mine", "Do {instruction}"))
+    evolve = hf_evol.EvolInstruct(tiny_model, methods=ways, max_new_tokens=8, temperature=5.0, journal=False)
+    evolved = hf_evol.map(seeds, evolve)
     evolved = evolved.map(lambda row: {"evol_status": "ok", "instruction": row["history"][-1]["instruction"] or "x"})
-    scored = Reward(ModelSpec(reward_model), of="evolution", journal=False)(evolved[:])
-    chats = [(METHODS[row["method"]].prompt(row["parent_instruction"]), row["instruction"]) for row in evolved]
+    scored = Reward(ModelSpec(reward_model), of="evolution", methods=ways, journal=False)(evolved[:])
+    begin = {"deepen": "Deepen ", "mine": "Do "}
+    chats = [(begin[row["method"]] + row["parent_instruction"], row["instruction"]) for row in evolved]
     expected = plainly(reward_model, chats)
     assert scored[col.REWARD] == close(expected) and any(expected)
 

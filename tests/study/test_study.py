@@ -27,6 +27,7 @@ def recipe(tmp_path, monkeypatch, shared_cache):
     monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
     return Recipe(
         dataset="demo/gsm8k", methods="gsm8k", limit=6, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=120,
+        response_max_new_tokens=120,
         output=str(tmp_path / "study"),
     )  # fmt: skip
 
@@ -231,7 +232,16 @@ def test_on_the_command_line(recipe, tiny_model, capsys):
         "--responder",
         "embedded",
     ]
-    options += ["--embedding", "none", "--max-new-tokens", "60", "--output", recipe.output]
+    options += [
+        "--embedding",
+        "none",
+        "--max-new-tokens",
+        "60",
+        "--response-max-new-tokens",
+        "60",
+        "--output",
+        recipe.output,
+    ]
     assert main(["study", "--evolver", "a=embedded", "--evolver", f"b={tiny_model}", *options]) == 0
     shown = capsys.readouterr().out
     assert "report.html" in shown and "usable rows" in shown
@@ -280,8 +290,13 @@ def test_seeds_without_text_are_counted(study, recipe, tmp_path):
 
 
 def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
+    def evolving(body):
+        text = f"On a rainy Monday in Oslo, with 97 guests watching: {body['messages'][-1]['content']}"
+        return {"message": {"role": "assistant", "content": text}}
+
     recipe = replace(recipe, rounds=1)
     with ChatServer() as server:
+        server.choice = evolving
         far = {"engine": "endpoint", "name": "far", "base_url": server.url, "max_concurrency": 1}
         study = Study({"whole": "embedded", "far": far}, embedding=None)
         server.fault = lambda prompt, attempt: 400 if len(server.attempts) > 2 else None
@@ -297,4 +312,5 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
     assert failed and usable["n_unpaired"] == failed  # not worse: unknown
     assert first["failures"][0]["stage"] == f"{failed} of 6 rows of far in round 1"
     assert "engine_error" not in second["yields"][1]["dropped"] and second["failures"] == []
-    assert asked
+    assert (lost["ok"], second["yields"][1]["ok"]) == (6 - failed, 6)
+    assert asked == failed

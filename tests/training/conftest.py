@@ -11,7 +11,9 @@ from hf_evol.recipe import Recipe
 def finished(tmp_path_factory):
     """A set as a run leaves it: the bundled model on a few bundled seeds."""
     output = tmp_path_factory.mktemp("finished") / "small set"
-    result = hf_evol.run(Recipe(limit=4, rounds=1, max_new_tokens=200, select=2, output=str(output)))
+    result = hf_evol.run(
+        Recipe(limit=4, rounds=1, max_new_tokens=200, response_max_new_tokens=200, select=2, output=str(output))
+    )
     assert result.provenance["rounds"][0]["selected"] == 2
     return str(output)
 

@@ -76,7 +76,8 @@ def test_a_set_without_rows_is_told(tmp_path):
         (["me/Set", "you/set"], ["me-Set", "you-set"]),  # file systems may not tell their last parts apart
     ],
 )
-def test_names_are_short_apart_and_fit_for_files(sources, names):
+def test_names_are_short_apart_and_fit_for_files(sources, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no folder has one of the names
     assert names_of(sources) == names
 
 
