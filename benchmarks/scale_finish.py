@@ -66,7 +66,12 @@ def make_shard(folder: Path, part: str, number: int, start: int, count: int, tex
     unscored = noise.random(count) < UNSCORED
     columns = {
         "id": pa.array([f"synthetic-{place}" for place in range(start, start + count)]),
-        "instruction": make_texts(noise, count, text_bytes),
+        "instruction": pa.array(
+            [
+                f"{text} Row {place}."
+                for place, text in enumerate(make_texts(noise, count, text_bytes).to_pylist(), start)
+            ]
+        ),
         "input": pa.array([""] * count),
         "output": make_texts(noise, count, text_bytes),
         "seed_instruction": make_texts(noise, count, text_bytes),
@@ -77,6 +82,13 @@ def make_shard(folder: Path, part: str, number: int, start: int, count: int, tex
         ),
         "evol_status": pa.array(["ok" if part != "failed" else "unchanged"] * count),
         "elimination": pa.array(["kept"] * count),
+        "try": pa.array(np.ones(count, dtype="int32")),
+        "rejected": pa.array(
+            [[]] * count
+            if part != "failed"
+            else [[{"try": 1, "instruction": "Explain it.", "status": "unchanged"}]] * count,
+            pa.list_(pa.struct({"try": pa.int32(), "instruction": pa.string(), "status": pa.string()})),
+        ),
         "evolver": pa.array(["synthetic"] * count),
         "responder": pa.array(["synthetic"] * count),
         "response_status": pa.array(["ok" if part != "unanswered" else "cut_off"] * count),

@@ -34,7 +34,8 @@ class _Lines:
 
     def update(self, rows: float) -> None:
         self.n += rows
-        if time.monotonic() - self.last >= LINE_EVERY_S and (self.total is None or self.n < self.total):
+        finished = rows and self.total is not None and self.n >= self.total  # `close` says so
+        if time.monotonic() - self.last >= LINE_EVERY_S and not finished:  # rows that are asked again move nothing
             self._print()
 
     def _print(self) -> None:

@@ -85,7 +85,8 @@ def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
             continue
         assert row[REASON] == row[col.EVOL_STATUS] == row[col.REJECTED][-1]["status"]
         assert [entry["try"] for entry in row[col.REJECTED]] == [1, 2]
-        assert all(entry["instruction"] and entry["status"] != "ok" for entry in row[col.REJECTED])
+        assert all(bool(entry["instruction"]) != (entry["status"] == "empty") for entry in row[col.REJECTED])
+        assert all(entry["status"] != "ok" for entry in row[col.REJECTED])
         texts += [(row[col.PARENT_INSTRUCTION], row[col.METHOD], entry) for entry in row[col.REJECTED]]
     assert texts
     counts = Counter(entry["status"] for _, _, entry in texts)

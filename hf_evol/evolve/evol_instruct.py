@@ -224,7 +224,7 @@ class EvolInstruct(Transform):
                 known = {col.ID: row[col.ID], col.PARENT_INSTRUCTION: parent, col.METHOD: method}
                 taken = max(good, key=lambda text: self.prefer(known | {col.INSTRUCTION: text["instruction"]}))
         status, rejected = taken["status"], [other for other in (one.tried if one else ()) if other is not taken]
-        if one is not None and status != col.OK and taken["instruction"] is not None:
+        if one is not None and one.error is None and status != col.OK:
             rejected.append(taken)  # its place is not the instruction column
         row[col.ROUND] += 1
         entry = {"round": row[col.ROUND], "method": method, "parent": parent, "rejected": rejected} | taken

@@ -256,6 +256,7 @@ def test_only_rows_that_failed_are_asked_again():
             {"try": 1, "instruction": "I'm sorry, but I can't help.", "status": "refusal"},
             {"try": 2, "instruction": None, "status": "empty"},
             {"try": 3, "instruction": HARBOUR, "status": "unchanged"},
+            {"try": 4, "instruction": None, "status": "empty"},
         ],
     ]
     for (entry,), rejected, number, asked in zip(
@@ -307,7 +308,8 @@ def test_more_tries_change_no_row_that_was_good_before():
 def test_greedy_rows_are_asked_once():
     engine = Scripted(lambda prompt: said(""))
     out = EvolInstruct(engine, temperature=0, journal=False)({"id": ["a-0"], "instruction": [PARENT]})
-    assert len(engine.keys) == 1 and out[col.TRY] == [1] and out[col.REJECTED] == [[]]
+    assert len(engine.keys) == 1 and out[col.TRY] == [1]
+    assert out[col.REJECTED] == [[{"try": 1, "instruction": None, "status": "empty"}]]
 
 
 @pytest.mark.parametrize(

@@ -313,4 +313,4 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
     assert first["failures"][0]["stage"] == f"{failed} of 6 rows of far in round 1"
     assert "engine_error" not in second["yields"][1]["dropped"] and second["failures"] == []
     assert (lost["ok"], second["yields"][1]["ok"]) == (6 - failed, 6)
-    assert asked == failed
+    assert asked >= failed
