@@ -17,7 +17,7 @@ from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.prompts.autoif import AUGMENT
-from hf_evol.prompts.evolved import is_refusal
+from hf_evol.prompts.faults import is_refusal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.transform import Batch, Transform

@@ -1,0 +1,286 @@
+"""What is wrong with an evolved text: the rules behind `hf_evol.read_evolved`, with their thresholds at the top."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from hf_evol.columns import OK
+from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, sentences
+from hf_evol.prompts.words import STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
+
+_MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
+_MIN_KEPT = {"general": 0.3, "code": 0.6, "math": 0.7}  # of the parent's content words, in in-depth methods
+_A_QUANTITY = 10  # smaller figures may well come back
+_MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
+_MIN_DISTINCT = 0.45  # of the words of a longer text
+_SHARED_RUN = 4  # words in a row that only the prompt can have given
+_MANY_ANSWERS = 2  # statements after the last request
+
+_REFUSAL = re.compile(
+    r"\s*(?:i['’]?m (?:very |so |really )?sorry|i am sorry|sorry,|i apologi[sz]e|my apologies|unfortunately,? i (?:can|am)|"
+    r"i (?:can(?:no|['’])t|am unable to|am not able to|won['’]t) (?:\w+ ){0,3}(?:assist|help|comply|fulfil+|provide|rewrite|create)|"
+    r"as an ai\b)",
+    re.IGNORECASE,
+)
+# What texts about the evolving itself say.
+_META = re.compile(
+    r"\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
+    r"(?:the|this) (?:given|current|above) (?:task|question|instruction|problem|answer)|(?:the|this) task (?:is|of|was|requires|involves|can)|"
+    r"(?:this|the) (?:puzzle|problem) (?:is|requires|involves)|please (?:provide|share|give me|send) (?:the|your|a|me|more)|"
+    r"how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b",
+    re.IGNORECASE,
+)
+_FIRST_PERSON = re.compile(
+    r"\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b", re.IGNORECASE
+)
+_RULE = re.compile(
+    r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
+    r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b",
+    re.IGNORECASE,
+)
+_TELLS_HOW = re.compile(
+    r"\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b", re.IGNORECASE
+)
+_TELLS = re.compile(
+    r"\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
+    r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)",
+    re.IGNORECASE,
+)
+_MUST = re.compile(r"\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b", re.IGNORECASE)
+_WORKING = re.compile(
+    r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
+)
+_QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
+_ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
+_FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a reply begins the way refusals do."""
+    return bool(_REFUSAL.match(text))
+
+
+def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: str | None, finish_reason: str) -> str:
+    """The status of the text that was found in a reply; arguments as of `hf_evol.read_evolved`."""
+    if is_refusal(text) and not is_refusal(parent):
+        return "refusal"
+    if finish_reason == "length":
+        return "cut_off"
+    if _squeeze(text) == _squeeze(parent):
+        return "unchanged"
+    domain = domain_of(parent)
+    if domain == "math" and _WORKING.search(text) and not _WORKING.search(parent):
+        return "answered"
+    if _is_broken(text, parent, method == "breadth"):
+        return "broken"
+    new = [
+        word
+        for word in content(text.partition(" ")[2] if words(text)[:1] and words(text)[0] in VERBS else text)
+        if word not in set(content(parent))
+    ]
+    if _leaks(text, parent, prompt, new if domain != "math" else []):  # everyday things are in all math problems
+        return "leak"
+    if (fault := _form_fault(text, parent, domain)) is not None:
+        return fault
+    if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
+        return fault
+    gain = _gain(text, parent, new, keeps_task=method != "breadth")
+    return OK if gain >= _MIN_GAIN else "near_copy"
+
+
+def _is_broken(text: str, parent: str, is_new: bool) -> bool:
+    """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
+    said, before = words(text), words(parent)
+    usual = _runs(before)
+    if any(len(set(run)) == 1 and run not in usual for run in _runs(said)):
+        return True
+    if any(count > max(1, usual[run]) and _says(run) for run, count in _runs(said).items()):
+        return True
+    own, now = Counter(content(parent)), Counter(content(text))
+    most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
+    if any(count - own[word] > most for word, count in now.items()):
+        return True
+    figures, given = Counter(numbers(text)), Counter(numbers(parent))
+    if any(count > given[figure] > 0 and figure >= _A_QUANTITY for figure, count in figures.items()):
+        return True
+    fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
+    return len(said) >= 20 and len(set(said)) / len(said) < fewest
+
+
+def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
+    return Counter(zip(said, said[1:], said[2:], said[3:], strict=False))
+
+
+def _says(run: tuple[str, ...]) -> bool:
+    return sum(word not in STOP_WORDS for word in run) >= 2
+
+
+def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[str]) -> bool:
+    """Whether the text has words that only the prompt can have given: a run of them, or most of what is new."""
+    parent_words = words(parent)
+    known = {tuple(parent_words[i : i + _SHARED_RUN]) for i in range(len(parent_words))}
+    own = set(content(parent))
+    shown: set[str] = set()
+    topics: set[str] = set()
+    said = words(text)
+    runs = {tuple(said[i : i + _SHARED_RUN]) for i in range(len(said) - _SHARED_RUN + 1)}
+    for place, turn in enumerate(prompt):
+        told = turn["content"]
+        if place == len(prompt) - 1:
+            told = told.replace(parent, "\n", 1) if parent else told
+        pieces = words(told)
+        for i in range(len(pieces) - _SHARED_RUN + 1):
+            run = tuple(pieces[i : i + _SHARED_RUN])
+            if run in runs and run not in known and any(stem(word) not in own for word in _content_of(run)):
+                return True
+        shown.update(content(told))
+        if turn["role"] == "user" and place < len(prompt) - 1:
+            topics.update(word for word in content(told) if word not in _STEMMED_VERBS)
+    leaked = [
+        word for word in dict.fromkeys(new) if word in shown and word not in _STEMMED_VERBS and not word[0].isdigit()
+    ]
+    if leaked and ((_META.search(text) and not _META.search(parent)) or _OF_PROMPTS.intersection(leaked)):
+        return True
+    distinct = len(set(new))
+    return bool(
+        any(word in topics for word in leaked)
+        or (len(leaked) >= 2 and 2 * len(leaked) >= distinct)
+        or (leaked and len(leaked) == distinct and distinct <= 2)
+    )
+
+
+_STEMMED_VERBS = frozenset(map(stem, VERBS))
+_OF_PROMPTS = frozenset(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
+
+
+def _content_of(run: tuple[str, ...]) -> list[str]:
+    return content(" ".join(run))
+
+
+def _form_fault(text: str, parent: str, domain: str) -> str | None:
+    """What keeps the text from being an instruction at all."""
+    if not _is_english(parent):
+        return None
+    if _META.search(text) and not _META.search(parent):
+        return "chatter"
+    if (
+        _FIRST_PERSON.match(text)
+        and not _FIRST_PERSON.match(parent)
+        and not text.rstrip().endswith("?")
+        and not WISH.search(text)
+    ):
+        return "chatter"
+    fenced = [code for code in _FENCE.findall(text) if code not in parent]
+    if fenced and "```" not in parent and not _ANNOUNCED.search(text.partition("```")[0]):
+        return "answered"
+    if is_instruction(parent) and not _takes_the_form(text, parent):
+        overlap = set(content(text)) & set(content(parent))
+        return "answered" if len(overlap) >= 2 or numbers(text) else "not_instruction"
+    if _answers_behind(text, parent):
+        return "answered"
+    return None
+
+
+def _takes_the_form(text: str, parent: str) -> bool:
+    """Whether the first sentence asks, or the last one does in the parent's way, after a setting."""
+    said = sentences(text)
+    first, last = said[0], said[-1]
+    if _TELLS_HOW.match(first):
+        return False
+    if (
+        first.endswith("?")
+        and is_order(sentences(parent)[0])
+        and not OPENS_QUESTION.match(OPENING.sub("", first, count=1))
+    ):
+        return False  # "The sea – who owns it?"
+    if asks(first):
+        return True
+    if not asks(sentences(parent)[0]):  # a setting, and what is asked of it
+        return any(map(asks, said))
+    return is_order(last) if any(map(is_order, sentences(parent))) else asks(last)
+
+
+def _answers_behind(text: str, parent: str) -> bool:
+    """Whether an answer follows the task: after the parent's words and a colon, or as statements at the end."""
+    head = parent.rstrip(" .!?:\n").lower()
+    if len(head) > 8 and ":" not in parent and text.lower().startswith(head):
+        after = text[len(head) :].lstrip(" .!?")
+        if (
+            after.startswith(":")
+            and words(after)[:1]
+            and words(after)[0]
+            not in VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}
+        ):
+            return True
+    last = sentences(text)[-1]
+    if _TELLS.match(last) and last not in parent and not _MUST.search(last):
+        return True
+    ending = 0
+    for sentence in reversed(sentences(text)):
+        if asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
+            break
+        ending += 1
+    return ending >= _MANY_ANSWERS and ending > len(sentences(parent)) - 1
+
+
+def _task_fault(text: str, parent: str, domain: str) -> str | None:
+    """Whether an in-depth rewriting lost what the parent asks, or its quantities."""
+    if domain == "math":
+        lost = Counter(numbers(parent)) - Counter(numbers(text))
+        asks = "?" in text or re.search(
+            r"\b(?:calculate|find|determine|compute|how (?:many|much))\b", text, re.IGNORECASE
+        )
+        if lost or not asks or not _same_quantities(text, parent):
+            return "off_topic"
+    wanted = {word for word in content(parent) if word not in _STEMMED_VERBS}
+    if not wanted:
+        return None
+    kept = len(wanted & set(content(text))) / len(wanted)
+    return "off_topic" if kept < _MIN_KEPT[domain] else None
+
+
+def _same_quantities(text: str, parent: str) -> bool:
+    """Whether each of the parent's figures still stands before its unit."""
+    now = _units(text)
+    return all(
+        not unit or any(not after or unit[0] in after for after in now.get(figure, ()))
+        for figure, units in _units(parent).items()
+        for unit in units
+    )
+
+
+def _units(text: str) -> dict[str, list[list[str]]]:
+    """Of each figure, the stems of up to three words behind it in its clause, with % as a word."""
+    said = re.findall(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+", text.lower())
+    found: dict[str, list[list[str]]] = {}
+    for place, word in enumerate(said):
+        if word[0].isdigit():
+            after = said[place + 1 : place + 4]
+            end = next((number for number, mark in enumerate(after) if mark in ".,;:?!"), len(after))
+            found.setdefault(word, []).append([stem(near) for near in after[:end]])
+    return found
+
+
+def _gain(text: str, parent: str, new: list[str], keeps_task: bool) -> float:
+    figures = len(set(numbers(text)) - set(numbers(parent)))
+    quoted = re.findall(r"[`\"“]([^`\"”\n]{1,40})[`\"”]", text)
+    names = {*quoted, *re.findall(r"(?<=[\w,] )[A-Z]\w+", text)}
+    named = any(name.lower() not in parent.lower() for name in names)
+    growth = len(words(text)) - len(words(parent))
+    if not keeps_task:
+        growth = max(0, growth)
+    fresh = len({word for word in new if not word[0].isdigit()})
+    questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))
+    gain = fresh + 2 * figures + 2 * named + 2 * questions
+    return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
+
+
+def _is_english(text: str) -> bool:
+    letters = [char for char in text if char.isalpha()]
+    return not letters or sum(char.isascii() for char in letters) / len(letters) > 0.9
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split()).casefold().rstrip(" .!?")
