@@ -69,6 +69,17 @@ _NUMBERS = {
         "eighteen nineteen twenty".split()
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}
+_NUMBERS |= {
+    "half": 0.5,
+    "quarter": 0.25,
+    "fourth": 0.25,
+    "fifth": 0.2,
+    "tenth": 0.1,
+    "twice": 2,
+    "double": 2,
+    "triple": 3,
+    "dozen": 12,
+}
 
 
 def words(text: str) -> list[str]:
