@@ -149,7 +149,7 @@ How the texts of each try were judged:
 | 1 | 1 | 7 | 2 | 1 |
 | 1 | 2 | 2 | 0 | 1 |
 
-One rejected text of each kind, from the rows that were left out; `dropped` holds them all:
+One rejected text of each kind, from the rows that were left out; the column `rejected` holds them all, for kept rows, too:
 
 <details>
 <summary>cut\\_off: round 1, method constraint</summary>
