@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import sys
@@ -173,13 +174,17 @@ def save(stage: str, recipe: Recipe, rows: Any) -> None:
     """Write one stage's rows to the recipe's output folder, with the settings that made them and those of the stages before."""
     from hf_evol.output import read_provenance, write_dataset, write_provenance, writing
 
-    try:
-        before = read_provenance(recipe.dataset)
-    except HfEvolError:  # no stage of ours wrote it
-        before = {}
+    before: Any = None
+    if not recipe.dataset.startswith(("http://", "https://")):  # a page is no folder of ours
+        with contextlib.suppress(HfEvolError):  # no stage of ours wrote it
+            before = read_provenance(recipe.dataset)
     used = ("dataset", "config", "split", "revision", "limit", *_DECISIVE[stage])
     settings = {name: value for name, value in recipe.for_card().items() if name in used}
-    record = {"stage": stage, "recipe": settings, "before": before if "stage" in before else None}
+    record = {
+        "stage": stage,
+        "recipe": settings,
+        "before": before if isinstance(before, dict) and "stage" in before else None,
+    }
     with writing(recipe.output) as folder:
         write_dataset(rows, folder, recipe.file_format)
         write_provenance(record, folder)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.evol_instruct import Method
+from hf_evol.prompts.evol_instruct import THING, Method
 from hf_evol.prompts.template import Template
 
 # "10 to 20 words" is the paper's limit.
@@ -93,13 +93,12 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
 }
-_THINGS = {"general": "task", "code": "programming task", "math": "math problem"}
 
 AUTO = Method(
     "auto",
     {
         domain: (
-            ("system", _STEPS_OF_REPLY.format(thing=_THINGS[domain])),
+            ("system", _STEPS_OF_REPLY.format(thing=THING[domain])),
             *(turn for given, reply in pairs for turn in (("user", given), ("assistant", reply))),
             ("user", "{instruction}"),
         )

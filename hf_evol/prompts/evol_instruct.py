@@ -23,7 +23,7 @@ from hf_evol.prompts.words import domain_of
 Chat = list[dict[str, str]]
 Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
 
-_THING = {"general": "task", "code": "programming task", "math": "math problem"}
+THING = {"general": "task", "code": "programming task", "math": "math problem"}
 
 # The system turns describe what a reply is and give no order that could be copied as one. "10 to 20 more words" is the
 # paper's limit for each rewriting.
@@ -103,11 +103,11 @@ def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:
     if isinstance(template, tuple) and template and isinstance(template[0][1], tuple):  # made before
         return template
     given = template.items() if isinstance(template, Mapping) else [("general", template)]
-    unknown = [domain for domain, _ in given if domain not in _THING]
+    unknown = [domain for domain, _ in given if domain not in THING]
     if unknown or not given:
-        raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(_THING)}.")
+        raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(THING)}.")
     return tuple(
-        (domain, _turns(name, words)) for domain, words in sorted(given, key=lambda part: [*_THING].index(part[0]))
+        (domain, _turns(name, words)) for domain, words in sorted(given, key=lambda part: [*THING].index(part[0]))
     )
 
 
@@ -132,7 +132,7 @@ def _turns(name: str, words: Any) -> Turns:
 
 def _built_in(name: str) -> Method:
     words = {}
-    for domain, thing in _THING.items():
+    for domain, thing in THING.items():
         system = _IN_BREADTH.format(thing=thing) if name == "breadth" else _IN_DEPTH.format(thing=thing, how=_HOW[name])
         shown = [
             turn for given, evolved in EXAMPLES[domain][name] for turn in (("user", given), ("assistant", evolved))
