@@ -173,16 +173,16 @@ class EvolInstruct(Transform):
             out[col.ELIMINATION] = [col.KEPT] * len(rows)
         return out
 
-    def prompt(self, row_id: str, instruction: str, round: int) -> list[dict[str, str]]:
-        """The chat that evolves an instruction in a round, counted from 0."""
-        return self.method(row_id, round).prompt(instruction)
+    def prompt(self, row_id: str, instruction: str, round: int, attempt: int = 1) -> Chat:
+        """The chat that evolves an instruction in a round, counted from 0, at a try, counted from 1."""
+        return self.method(row_id, round).prompt(instruction, attempt)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
-        asked = [
-            _Asked(row, self.prompt(row[col.ID], row[col.INSTRUCTION], row[col.ROUND])) for row in rows if _text(row)
-        ]
+        asked = [_Asked(row) for row in rows if _text(row)]
         waiting = asked
         for attempt in range(1, (self.tries if self.temperature else 1) + 1):
+            for one in waiting:
+                one.prompt = self.prompt(one.row[col.ID], one.row[col.INSTRUCTION], one.row[col.ROUND], attempt)
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
             chats, journal = [one.prompt for one in waiting], open_journal(self.journal)
             completions = generate(self.model, chats, self.sampling, keys, journal, moves_bar=attempt == 1)
@@ -244,10 +244,10 @@ class EvolInstruct(Transform):
 
 @dataclass
 class _Asked:
-    """A row that is being evolved in a round, the turns sent, and what each try gave."""
+    """A row that is being evolved in a round, the turns last sent, and what each try gave."""
 
     row: dict[str, Any]
-    prompt: Chat
+    prompt: Chat = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     n_prompt_tokens: int = 0

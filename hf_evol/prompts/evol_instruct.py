@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import yaml
 
@@ -23,7 +24,8 @@ from hf_evol.prompts.words import domain_of
 Chat = list[dict[str, str]]
 Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
 
-THING = {"general": "task", "code": "programming task", "math": "math problem"}
+THING = {"general": "task", "writing": "writing task", "code": "programming task", "math": "math problem"}
+_SHOTS = 3  # examples shown at once
 
 # The system turns describe what a reply is and give no order that could be copied as one. "10 to 20 more words" is the
 # paper's limit for each rewriting.
@@ -50,11 +52,13 @@ class Method:
     Args:
         name: recorded in the ``method`` column.
         template: the words sent. A text is one user turn; a list of turns (``role`` and ``content``) may hold a system turn
-            and worked examples; a mapping gives one or the other for each of the domains ``general``, ``code`` and ``math``,
-            and the instruction's own words decide (`domain_of`). The last turn is the user's, and the only slot,
-            ``{instruction}``, stands in one of the turns.
+            and worked examples; a mapping gives one or the other for some of the domains ``general``, ``writing``, ``code``
+            and ``math``, and the instruction's own words decide (`domain_of`); what is not there is ``general``. The last
+            turn is the user's, and the only slot, ``{instruction}``, stands in one of the turns.
         kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
             replies go through the steps of Auto Evol-Instruct).
+        shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once,
+            others to each instruction and try; None for all.
 
     Raises:
         ConfigError: at construction, what is wrong.
@@ -63,6 +67,7 @@ class Method:
     name: str
     template: Any
     kind: str = "in_depth"
+    shots: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("in_depth", "in_breadth", "auto"):
@@ -71,12 +76,16 @@ class Method:
             )
         if not self.name or not isinstance(self.name, str):
             raise ConfigError(f"A method needs a name that is a non-empty string, not {self.name!r}.")
+        if self.shots is not None and (not isinstance(self.shots, int) or self.shots < 1):
+            raise ConfigError(f"shots must be 1 or more, or None for all examples; got {self.shots!r}.")
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
-    def prompt(self, instruction: str) -> Chat:
-        """The turns that ask for one instruction to be evolved."""
+    def prompt(self, instruction: str, attempt: int = 1) -> Chat:
+        """The turns that ask for one instruction to be evolved; the instruction and the try, counted from 1, choose the
+        examples that are shown."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
+        turns = _some_examples(turns, self.shots, crc32(instruction.encode("utf-8", "surrogatepass")) + attempt - 1)
         return [
             {"role": role, "content": Template(text, ("instruction",)).fill(instruction=instruction)}
             if "{instruction}" in text
@@ -95,7 +104,18 @@ class Method:
             domain: [{"role": role, "content": text} for role, text in turns] for domain, turns in self.template
         }
         template = by_domain if len(by_domain) > 1 else next(iter(by_domain.values()))
-        return {"name": self.name, "template": template, "kind": self.kind}
+        shots = {} if self.shots is None else {"shots": self.shots}
+        return {"name": self.name, "template": template, "kind": self.kind} | shots
+
+
+def _some_examples(turns: Turns, shots: int | None, shift: int) -> Turns:
+    """The turns with ``shots`` of the examples in them, from number ``shift`` on, in a circle."""
+    first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
+    pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
+    if shots is None or shots >= len(pairs):
+        return turns
+    chosen = [turn for number in range(shift, shift + shots) for turn in pairs[number % len(pairs)]]
+    return (*turns[:first], *chosen, turns[-1])
 
 
 def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:
@@ -138,7 +158,7 @@ def _built_in(name: str) -> Method:
             turn for given, evolved in EXAMPLES[domain][name] for turn in (("user", given), ("assistant", evolved))
         ]
         words[domain] = (("system", system), *shown, ("user", "{instruction}"))
-    return Method(name, words, "in_breadth" if name == "breadth" else "in_depth")
+    return Method(name, words, "in_breadth" if name == "breadth" else "in_depth", _SHOTS)
 
 
 METHODS: dict[str, Method] = {name: _built_in(name) for name in (*_HOW, "breadth")}
@@ -161,7 +181,7 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     Args:
         methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file that holds a list, or a
             sequence. Items are names of built-in methods, `Method` objects, or mappings with ``name``,
-            ``template`` and, optionally, ``kind``.
+            ``template`` and, optionally, ``kind`` and ``shots``.
 
     Raises:
         ConfigError: unknown names, a malformed file, no methods, or two methods of one name.
@@ -183,19 +203,21 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
 
 def version_of(methods: Sequence[Method]) -> str:
     """A short digest of all words that the methods send: what tells two wordings apart in a provenance."""
-    return blake2b(repr([(method.name, method.template) for method in methods]).encode(), digest_size=6).hexdigest()
+    return blake2b(
+        repr([(method.name, method.template, method.shots) for method in methods]).encode(), digest_size=6
+    ).hexdigest()
 
 
 def _one_method(method: str | dict[str, Any] | Method) -> Method:
     if isinstance(method, Method):
         return method
-    if isinstance(method, dict) and {"name", "template"} <= method.keys() <= {"name", "template", "kind"}:
+    if isinstance(method, dict) and {"name", "template"} <= method.keys() <= {"name", "template", "kind", "shots"}:
         return Method(**method)
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]
     raise ConfigError(
         f"Unknown method {method!r}. Built-in methods: {', '.join(METHODS)}. Presets: {', '.join(PRESETS)}. "
-        "Own methods: hf_evol.Method(name, template), a mapping with name, template and optionally kind, or a file of "
+        "Own methods: hf_evol.Method(name, template), a mapping with name, template and optionally kind and shots, or a file of "
         "those ending in .yaml."
     )
 

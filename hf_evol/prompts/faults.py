@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hf_evol.columns import OK
 from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, sentences
-from hf_evol.prompts.words import STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
+from hf_evol.prompts.words import PORTABLE, STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
-_MIN_KEPT = {"general": 0.3, "code": 0.6, "math": 0.7}  # of the parent's content words, in in-depth methods
+_MIN_KEPT = {
+    "general": 0.3,
+    "writing": 0.3,
+    "code": 0.6,
+    "math": 0.7,
+}  # of the parent's content words, in in-depth methods
 _A_QUANTITY = 10  # smaller figures may well come back
 _MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
 _MIN_DISTINCT = 0.45  # of the words of a longer text
@@ -53,6 +59,19 @@ _WORKING = re.compile(
     r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
 )
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
+_TOLD = re.compile(r",\s*(?:which|who) (?:is|are|was|were)\b", re.IGNORECASE)
+_THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
+_LISTS = re.compile(
+    r"\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
+    r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
+    r"characteristics|qualities|symptoms|duties|responsibilities|metrics)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ITEMS = re.compile(r"[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z", re.IGNORECASE)
+_OPEN_ITEM = re.compile(
+    r"\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b", re.IGNORECASE
+)
+_LETTER = re.compile(r"\A\W*(?:dear|hello|hi|subject:)\b", re.IGNORECASE)
 _ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
@@ -102,6 +121,14 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
     if any(count - own[word] > most for word, count in now.items()):
         return True
+    pairs = Counter(pair for pair in pairwise(said) if not STOP_WORDS.intersection(pair))
+    known = set(pairwise(before))
+    if domain_of(text) != "math" and any(count > 1 and pair not in known for pair, count in pairs.items()):
+        return True
+    if any(
+        set(content(other[1])) <= set(own) for other in _THAN.finditer(text) if content(other[1])
+    ) and not _THAN.search(parent):
+        return True  # "sort them by bubble sort, and explain why it is faster than bubble sort"
     figures, given = Counter(numbers(text)), Counter(numbers(parent))
     if any(count > given[figure] > 0 and figure >= _A_QUANTITY for figure, count in figures.items()):
         return True
@@ -133,13 +160,19 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
         pieces = words(told)
         for i in range(len(pieces) - _SHARED_RUN + 1):
             run = tuple(pieces[i : i + _SHARED_RUN])
-            if run in runs and run not in known and any(stem(word) not in own for word in _content_of(run)):
+            if (
+                run in runs
+                and run not in known
+                and any(word not in own | _PORTABLE_STEMS | _STEMMED_VERBS for word in _content_of(run))
+            ):
                 return True
         shown.update(content(told))
         if turn["role"] == "user" and place < len(prompt) - 1:
             topics.update(word for word in content(told) if word not in _STEMMED_VERBS)
     leaked = [
-        word for word in dict.fromkeys(new) if word in shown and word not in _STEMMED_VERBS and not word[0].isdigit()
+        word
+        for word in dict.fromkeys(new)
+        if word in shown and word not in _STEMMED_VERBS | _PORTABLE_STEMS and not word[0].isdigit()
     ]
     if leaked and ((_META.search(text) and not _META.search(parent)) or _OF_PROMPTS.intersection(leaked)):
         return True
@@ -152,6 +185,7 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
 
 
 _STEMMED_VERBS = frozenset(map(stem, VERBS))
+_PORTABLE_STEMS = frozenset(map(stem, PORTABLE))
 _OF_PROMPTS = frozenset(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 
 
@@ -178,7 +212,7 @@ def _form_fault(text: str, parent: str, domain: str) -> str | None:
     if is_instruction(parent) and not _takes_the_form(text, parent):
         overlap = set(content(text)) & set(content(parent))
         return "answered" if len(overlap) >= 2 or numbers(text) else "not_instruction"
-    if _answers_behind(text, parent):
+    if _answers_behind(text, parent) or _answers_within(text, parent):
         return "answered"
     return None
 
@@ -187,7 +221,7 @@ def _takes_the_form(text: str, parent: str) -> bool:
     """Whether the first sentence asks, or the last one does in the parent's way, after a setting."""
     said = sentences(text)
     first, last = said[0], said[-1]
-    if _TELLS_HOW.match(first):
+    if _TELLS_HOW.match(first) or (_LETTER.match(text) and not _LETTER.match(parent)):
         return False
     if (
         first.endswith("?")
@@ -223,6 +257,17 @@ def _answers_behind(text: str, parent: str) -> bool:
             break
         ending += 1
     return ending >= _MANY_ANSWERS and ending > len(sentences(parent)) - 1
+
+
+def _answers_within(text: str, parent: str) -> bool:
+    """Whether a part of the answer stands in the task: a clause that says what is, or the items of the list that is asked for."""
+    if _TOLD.search(text) and not _TOLD.search(parent):
+        return True
+    items = _ITEMS.search(text)
+    if items is None or _ITEMS.search(parent) or not _LISTS.search(parent):
+        return False
+    listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items[1])
+    return len(listed) >= 3 and not _OPEN_ITEM.search(items[1]) and len(items[1]) < len(text) / 1.5
 
 
 def _task_fault(text: str, parent: str, domain: str) -> str | None:

@@ -61,6 +61,22 @@ GENERIC = frozenset(
     ).split()
 )
 
+# How an answer is to be, whatever it is about: such words are a gain, but fit anywhere, so that they are no leak.
+PORTABLE = frozenset(
+    (
+        "word words sentence sentences paragraph paragraphs line lines point points bullet numbered number table row rows column "
+        "short brief long length tone polite formal informal friendly simple plain technical jargon daily everyday life comparison "
+        "reason reasons order sorted sort rank ranked importance advantages advantage disadvantages disadvantage drawback "
+        "drawbacks benefit benefits risk risks limit limits strength strengths weakness weaknesses mistake mistakes common avoid "
+        "avoided beginner child children year old adult reader audience student begin beginning ending start finish "
+        "conclusion conclude question questions title heading summary criteria criterion argument arguments objection claim "
+        "against justify compare weigh decide choose choice decision reasoning understand understandable effect effects future past history "
+        "changed change problem problems occur happen cause causes caused meaning society least exactly fewer person "
+        "tense view describe approach solution error errors invalid valid empty message clear raise complexity comment comments test tests case cases "
+        "edge usage use useful clear small small big class home family town city company employees office worker lives alone never busy woman man today main final fact facts view views convincing different solution solutions improvement costs library external expected happy sad beginner's documented handle handled faster slower version part purpose wrong prevent"
+    ).split()
+)
+
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 _NUMBERS = {
     word: number
@@ -133,6 +149,19 @@ _CODE = re.compile(
     r"binary|hashmap|dictionary|tuple|data structure)s?(?!\w)",
     re.IGNORECASE,
 )
+_MAKES_CODE = re.compile(
+    r"\A\W*(?:write|create|implement|develop|construct|build|design|generate|fix|debug|give)\s+(?:an?|the|this|some)?\s*"
+    r"(?:[\w+#.-]+\s+){0,2}?(?:function|loop|query|array|class|method|regular expression|regex|code|html|css|sql)\b",
+    re.IGNORECASE,
+)
+_TEXT_TO_WRITE = re.compile(
+    r"\A\W*(?:please\s+)?(?:write|compose|create|generate|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
+    r"with)\b(?:[^\w.?!]+[\w'’-]+){0,7}?[^\w.?!]+(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
+    r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
+    r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|cover letter|narrative|tale|fable|jokes?|riddles?|"
+    r"note|invitation|toast|announcement|brochure|proposal|description)\b",
+    re.IGNORECASE,
+)
 _QUANTITY = re.compile(
     r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
     r"\b(?:calculate|find|determine|compute)\b",
@@ -141,10 +170,10 @@ _QUANTITY = re.compile(
 
 
 def domain_of(instruction: str) -> str:
-    """The domain of an instruction by its words: ``"code"``, ``"math"`` (two quantities and a question for one) or
-    ``"general"``."""
-    if len(set(map(str.lower, _CODE.findall(instruction)))) >= 2:
+    """The domain of an instruction by its words: ``"code"``, ``"math"`` (two quantities and a question for one),
+    ``"writing"`` (a text of a named form) or ``"general"``."""
+    if len(set(map(str.lower, _CODE.findall(instruction)))) >= 2 or _MAKES_CODE.match(instruction):
         return "code"
     if len(numbers(instruction)) >= 2 and _QUANTITY.search(instruction) and len(words(instruction)) >= 12:
         return "math"
-    return "general"
+    return "writing" if _TEXT_TO_WRITE.match(instruction) else "general"

@@ -44,7 +44,7 @@ class Confidence(Transform):
     were generated.
 
     Input columns:
-        ``parent_instruction`` and ``method``, of which the last round's evolving prompt is made again; for
+        ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made again; for
         ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``: ``instruction``,
         ``output`` and, if there, ``input``.
 
@@ -148,10 +148,10 @@ class Confidence(Transform):
             columns = batch[col.INSTRUCTION], batch.get(col.INPUT, nothing), batch[col.OUTPUT]
             return [_responding(*row) for row in zip(*columns, strict=True)]
         parents, names = batch[col.PARENT_INSTRUCTION], batch[col.METHOD]
-        if self.of == "greedy":
-            rows = zip(parents, names, parents, nothing, strict=True)
-        else:
-            rows = zip(parents, names, batch[col.INSTRUCTION], batch.get(col.EVOL_STATUS, nothing), strict=True)
+        texts, statuses = parents, nothing
+        if self.of != "greedy":
+            texts, statuses = batch[col.INSTRUCTION], batch.get(col.EVOL_STATUS, nothing)
+        rows = zip(parents, names, batch.get(col.TRY, nothing), texts, statuses, strict=True)
         methods = {method.name: method for method in self.methods}
         return [_evolving(methods, *row) for row in rows]
 
@@ -200,12 +200,14 @@ def _work(number: int, before: list[int], text: list[int]) -> Any:
     return TokenSpans(np.asarray(before + text, dtype=np.int32), (spans,)), [(number, spans)]
 
 
-def _evolving(methods: dict[str, Method], parent: Any, name: Any, text: Any, status: str | None) -> Request | str:
+def _evolving(
+    methods: dict[str, Method], parent: Any, name: Any, attempt: Any, text: Any, status: str | None
+) -> Request | str:
     if not is_text(parent) or not is_text(text) or name is None:
         return "invalid_input"
     if name not in methods:
         return "unknown_method"
-    return (methods[name].prompt(parent), text) if status in (None, col.OK) else "not_evolved"
+    return (methods[name].prompt(parent, attempt or 1), text) if status in (None, col.OK) else "not_evolved"
 
 
 def _responding(instruction: Any, input: Any, output: Any) -> Request | str:

@@ -37,7 +37,7 @@ class Reward(Transform):
     Input columns:
         With ``of="response"``: ``instruction``, ``output``; and, if there, ``input``. The user's turn is the instruction
         and, on a new line, the input; the assistant's is the output.
-        With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method``; and, if there, ``evol_status``. The
+        With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method``; and, if there, ``try`` and ``evol_status``. The
         user's turn is the prompt that evolved the row in its last round; the assistant's is the instruction.
 
     Output columns:
@@ -125,7 +125,8 @@ class Reward(Transform):
             ]
         methods = {method.name: method for method in self.methods}
         statuses = [status or col.OK for status in batch.get(col.EVOL_STATUS, nothing)]
-        rows = zip(instructions, batch[col.PARENT_INSTRUCTION], batch[col.METHOD], statuses, strict=True)
+        tries = batch.get(col.TRY, nothing)
+        rows = zip(instructions, batch[col.PARENT_INSTRUCTION], batch[col.METHOD], tries, statuses, strict=True)
         return [_evolution(methods, *row) for row in rows]
 
     def _rewards(self, chats: list[Chat]) -> list[Result]:
@@ -158,7 +159,9 @@ def _chat(instruction: Any, output: Any, input: Any = None) -> Chat | str:
     return "invalid_input" if pair is None else [*pair[0], {"role": "assistant", "content": pair[1]}]
 
 
-def _evolution(methods: dict[str, Method], evolved: Any, parent: Any, method: Any, status: str) -> Chat | str:
+def _evolution(
+    methods: dict[str, Method], evolved: Any, parent: Any, method: Any, attempt: Any, status: str
+) -> Chat | str:
     if status != col.OK:
         return "not_evolved"
     if not isinstance(parent, str) or not parent.strip() or not isinstance(method, str):
@@ -166,7 +169,7 @@ def _evolution(methods: dict[str, Method], evolved: Any, parent: Any, method: An
     if method not in methods:
         return "unknown_method"
     return (
-        [*methods[method].prompt(parent), {"role": "assistant", "content": evolved}]
+        [*methods[method].prompt(parent, attempt or 1), {"role": "assistant", "content": evolved}]
         if isinstance(evolved, str) and evolved.strip()
         else "invalid_input"
     )

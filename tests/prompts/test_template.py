@@ -20,6 +20,7 @@ HOSTILE = [
 
 SEEDS = {
     "general": "Describe a lighthouse.",
+    "writing": "Write a short story about a lighthouse.",
     "code": "Write a Python function that counts the vowels in a string.",
     "math": "A baker bakes 24 loaves a day and sells 15 of them. How many loaves are left after a week?",
 }
@@ -43,9 +44,12 @@ def test_prompts_are_turns_with_examples_of_the_instructions_domain(name, domain
     turns = METHODS[name].prompt(SEEDS[domain])
     assert [turn["role"] for turn in turns] == ["system", *["user", "assistant"] * ((len(turns) - 2) // 2), "user"]
     shown = [turn["content"] for turn in turns[1:-1]]
-    assert shown == [text for pair in EXAMPLES[domain][name] for text in pair] and len(shown) >= 4
+    pairs = list(zip(shown[::2], shown[1::2], strict=True))
+    assert len(set(pairs)) == 3 and set(pairs) <= set(EXAMPLES[domain][name])
     assert turns[-1]["content"] == SEEDS[domain]
-    assert METHODS[name].of_domain(domain).prompt("Why?")[:-1] == turns[:-1]
+    assert METHODS[name].of_domain(domain).prompt(SEEDS[domain]) == turns
+    shown = [turn["content"] for turn in METHODS[name].of_domain(domain).prompt("Why?")[1:-1]]
+    assert set(zip(shown[::2], shown[1::2], strict=True)) <= set(EXAMPLES[domain][name])
 
 
 @pytest.mark.parametrize("domain", EXAMPLES)
@@ -55,10 +59,32 @@ def test_the_examples_are_evolved_as_replies_should_be(name, domain):
         assert read_evolved(evolved, parent=given, prompt=chat(given), method=name) == (evolved, "ok")
 
 
+def test_tries_and_instructions_are_shown_other_examples():
+    turns = [{"role": "user", "content": f"Given {number}"} for number in range(4)]
+    shown = [
+        turn for number, given in enumerate(turns) for turn in (given, {"role": "assistant", "content": str(number)})
+    ]
+    system, last = {"role": "system", "content": "Say."}, {"role": "user", "content": "{instruction}"}
+    own = Method("own", [system, *shown, last], shots=2)
+
+    def numbers(instruction, attempt=1):
+        first, *pairs, asked = own.prompt(instruction, attempt)
+        assert first == system and asked == {"role": "user", "content": instruction} and len(pairs) == 4
+        assert [turn["content"] for turn in pairs[::2]] == [f"Given {turn['content']}" for turn in pairs[1::2]]
+        return tuple(int(turn["content"]) for turn in pairs[1::2])
+
+    assert numbers("x") == numbers("x")
+    assert {numbers("x", attempt) for attempt in (1, 2, 3, 4)} == {(0, 1), (1, 2), (2, 3), (3, 0)}
+    assert len({numbers(text) for text in "abcdefgh"}) > 1
+    assert len(Method("own", [system, *shown, last]).prompt("x")) == 10
+    with pytest.raises(ConfigError, match="shots must be 1 or more"):
+        Method("own", "{instruction}", shots=0)
+
+
 def test_words_for_each_domain():
     own = Method("own", {"general": "Say {instruction}", "math": [{"role": "user", "content": "Count {instruction}"}]})
     said = {domain: own.prompt(text)[0]["content"].split()[0] for domain, text in SEEDS.items()}
-    assert said == {"general": "Say", "code": "Say", "math": "Count"}
+    assert said == {"general": "Say", "writing": "Say", "code": "Say", "math": "Count"}
     assert own.of_domain("math").prompt("x") == [{"role": "user", "content": "Count x"}]
     assert own.of_domain("code") == own
 
@@ -103,7 +129,7 @@ def test_wrong_slots_are_refused(text):
         (5, "must be a text, or a list of turns"), ("", "must be a text, or a list of turns"), ([], "must be a text, or a list of turns"),
         (None, "must be a text, or a list of turns"), ([USER, {"role": "assistant", "content": "x"}], "the last of them the user's"),
         ([{"role": "user"}], "a list of turns"), ([USER | {"content": 7}], "a list of turns"),
-        ([USER, USER], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, code, math"),
+        ([USER, USER], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, writing, code, math"),
     ],
 )  # fmt: skip
 def test_wrong_turns_are_refused(template, fragment):
