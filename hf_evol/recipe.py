@@ -59,8 +59,9 @@ class Recipe:
     )
     rounds: int = _setting(3, "how many rounds of evolving")
     tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
+    best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
     seed: int = _setting(0, "seed of the sampling noise")
-    temperature: float = _setting(0.7, "sampling temperature of the evolver; 0 is greedy")
+    temperature: float = _setting(0.3, "sampling temperature of the evolver; 0.7 in the paper, 0 is greedy")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")
     max_new_tokens: int = _setting(2048, "longest evolved instruction, in tokens")
     response_system: str | None = _setting(
@@ -96,7 +97,7 @@ class Recipe:
             raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
-        for name in ("rounds", "tries", "batch_size", "limit", "num_proc"):
+        for name in ("rounds", "tries", "best_of", "batch_size", "limit", "num_proc"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
         if not (0 < self.select < 1 or (self.select >= 1 and self.select.is_integer())):

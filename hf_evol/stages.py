@@ -20,6 +20,8 @@ from hf_evol.prompts.respond import SYSTEM
 from hf_evol.recipe import ENGINES, Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 
+NO_SCORER = "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -48,45 +50,43 @@ class Stages:
         auto = {method.kind == "auto" for method in methods}
         if len(auto) > 1:
             raise ConfigError("Methods of kind 'auto' can't be mixed with others: their replies are read differently.")
+        respond = Respond(
+            engines["responder"],
+            system=recipe.response_system or SYSTEM,
+            temperature=recipe.response_temperature,
+            top_p=recipe.response_top_p,
+            max_new_tokens=recipe.response_max_new_tokens,
+            seed=recipe.seed,
+            journal=recipe.journal,
+        )
+        score = scorer and IcIfd(
+            scorer,
+            convention=recipe.convention,
+            max_length=recipe.max_length,
+            truncate=recipe.truncate,
+            journal=recipe.journal,
+        )
+        if recipe.best_of > 1 and score is None:
+            raise ConfigError(NO_SCORER)
         evolve = (AutoEvolInstruct if auto == {True} else EvolInstruct)(
             engines["evolver"],
             methods=methods,
             tries=recipe.tries,
+            best_of=recipe.best_of,
+            prefer=(respond, score) if recipe.best_of > 1 else None,
             seed=recipe.seed,
             temperature=recipe.temperature,
             top_p=recipe.top_p,
             max_new_tokens=recipe.max_new_tokens,
             journal=recipe.journal,
         )
-        return cls(
-            evolve,
-            Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal),
-            Respond(
-                engines["responder"],
-                system=recipe.response_system or SYSTEM,
-                temperature=recipe.response_temperature,
-                top_p=recipe.response_top_p,
-                max_new_tokens=recipe.response_max_new_tokens,
-                seed=recipe.seed,
-                journal=recipe.journal,
-            ),
-            scorer
-            and IcIfd(
-                scorer,
-                convention=recipe.convention,
-                max_length=recipe.max_length,
-                truncate=recipe.truncate,
-                journal=recipe.journal,
-            ),
-            described,
-        )
+        eliminate = Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal)
+        return cls(evolve, eliminate, respond, score, described)
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
         if self.score is None:
-            raise ConfigError(
-                "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
-            )
+            raise ConfigError(NO_SCORER)
         for transform in (self.evolve, self.eliminate, self.respond, self.score):
             transform.check()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -37,6 +38,9 @@ def command(
     """
     quiet()
     from hf_evol.autoif.scenario import AutoIf, run
+
+    if "temperature" not in given:
+        recipe = replace(recipe, temperature=0.7)  # many different functions are wanted, unlike in evolving
 
     settings = AutoIf(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,

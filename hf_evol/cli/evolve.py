@@ -16,8 +16,8 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
-    "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "responder", "scorer",
+    "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:
     """Evolve a seed set, and write all its rows with their status and the text of every round."""

@@ -159,7 +159,8 @@ def quiet() -> None:
 
 # What decides the result of each stage's command.
 _DECISIVE = {
-    "evolve": ("model", "engine", "dtype", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens"),
+    "evolve": ("model", "engine", "dtype", "methods", "rounds", "tries", "best_of", "responder", "scorer", "seed",
+               "temperature", "top_p", "max_new_tokens"),
     "eliminate": ("judge", "engine", "dtype"),
     "respond": (
         "model", "engine", "dtype", "seed", "response_system", "response_temperature", "response_top_p",

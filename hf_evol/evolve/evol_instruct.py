@@ -78,12 +78,16 @@ class EvolInstruct(Transform):
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.
         methods: a preset (``alpaca``, ``gsm8k``, ``code``), names, `Method` objects, or a YAML file.
         rounds: how many rounds to add.
-        tries: how often a row may be asked in a round; once if ``temperature`` is 0, as the reply would be the same.
+        tries: how often a row may be asked in a round; a prompt that would get the same reply, at temperature 0, isn't sent
+            again.
         best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
-        prefer: gives a number for a row (a mapping with ``id``, ``instruction``, ``parent_instruction``, ``method``); the
-            highest wins, and among equals the first. Needed where ``best_of`` is over 1.
+        prefer: transforms that are applied to the texts in turn, such as ``(Respond(…), IcIfd(…))``, the last of which gives a
+            number in its first output column; or a function that gives one for a row (a mapping with ``id``,
+            ``instruction``, ``input``, ``parent_instruction``, ``method`` and ``round``). The highest wins, and among equals
+            the first; null is the lowest. Needed where ``best_of`` is over 1.
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
-        temperature: 0.7 in the paper; 0 is greedy.
+        temperature: 0.7 in the paper; models of some hundred million parameters write better texts at a lower one (the default;
+            ``benchmarks/results/small_models.md``); 0 is greedy.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
         journal: True for the journal in the cache folder, False for none, or a file.
@@ -102,9 +106,9 @@ class EvolInstruct(Transform):
     rounds: int = 1
     tries: int = 4
     best_of: int = 1
-    prefer: Callable[[dict[str, Any]], float] | None = None
+    prefer: Callable[[dict[str, Any]], float] | Sequence[Transform] | None = None
     seed: int = 0
-    temperature: float = 0.7
+    temperature: float = 0.3
     top_p: float = 0.95
     max_new_tokens: int = 2048
     journal: bool | str | Path = True
@@ -129,8 +133,10 @@ class EvolInstruct(Transform):
             raise ConfigError(f"rounds must be 1 or more; got {self.rounds!r}.")
         if not 1 <= self.best_of <= self.tries:
             raise ConfigError(f"best_of must be from 1 to tries; got best_of={self.best_of!r}, tries={self.tries!r}.")
-        if self.best_of > 1 and not callable(self.prefer):
-            raise ConfigError("best_of needs prefer=, a function of a row that gives a number.")
+        if isinstance(self.prefer, Transform) or (self.prefer is not None and not callable(self.prefer)):
+            object.__setattr__(self, "prefer", _transforms(self.prefer))
+        if self.best_of > 1 and not self.prefer:
+            raise ConfigError("best_of needs prefer=, transforms or a function of a row that give a number.")
         object.__setattr__(self, "model", as_engine(self.model))
         object.__setattr__(self, "methods", resolve_methods(self.methods))
         self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
@@ -144,10 +150,16 @@ class EvolInstruct(Transform):
         return self.rounds
 
     def check(self) -> None:
-        self.model.check()
+        for one in (self.model, *self._preferring):
+            one.check()
 
     def identity(self) -> Any:
-        return self.model.identity()
+        others = [one.identity() for one in self._preferring]
+        return [self.model.identity(), *others] if others else self.model.identity()
+
+    @property
+    def _preferring(self) -> tuple[Transform, ...]:
+        return self.prefer if isinstance(self.prefer, tuple) and self.best_of > 1 else ()
 
     def method(self, row_id: str, round: int) -> Method:
         """The method of the row with this id in a round, counted from 0."""
@@ -180,16 +192,21 @@ class EvolInstruct(Transform):
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
         asked = [_Asked(row) for row in rows if _text(row)]
         waiting = asked
-        for attempt in range(1, (self.tries if self.temperature else 1) + 1):
+        for attempt in range(1, self.tries + 1):
+            before = [one.prompt for one in waiting]
             for one in waiting:
                 one.prompt = self.prompt(one.row[col.ID], one.row[col.INSTRUCTION], one.row[col.ROUND], attempt)
+            if not self.temperature:
+                waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
             chats, journal = [one.prompt for one in waiting], open_journal(self.journal)
-            completions = generate(self.model, chats, self.sampling, keys, journal, moves_bar=attempt == 1)
+            with progress.still(attempt > 1):
+                completions = generate(self.model, chats, self.sampling, keys, journal)
             for one, completion in zip(waiting, completions, strict=True):
                 self._try(one, attempt, completion)
             waiting = [one for one in waiting if one.error is None and len(one.texts(col.OK)) < self.best_of]
         progress.advance(len(rows) - len(asked))
+        self._prefer([one for one in asked if len(one.texts(col.OK)) > 1])
         by_row = {id(one.row): one for one in asked}
         for row in rows:
             self._record(row, by_row.get(id(row)))
@@ -214,15 +231,42 @@ class EvolInstruct(Transform):
             text, status = self.read(one.row, completion.text, one.prompt, completion.finish_reason)
         one.tried.append({"try": attempt, "instruction": text, "status": status})
 
+    def _prefer(self, several: list[_Asked]) -> None:
+        """Choose among the good texts of rows that have several."""
+        texts = [(one, text) for one in several for text in one.texts(col.OK)]
+        if not texts or self.prefer is None:
+            return
+        rows = [
+            {
+                col.ID: one.row[col.ID],
+                col.INSTRUCTION: text["instruction"],
+                col.INPUT: one.row[col.INPUT],
+                col.PARENT_INSTRUCTION: one.row[col.INSTRUCTION],
+                col.METHOD: self.method(one.row[col.ID], one.row[col.ROUND]).name,
+                col.ROUND: one.row[col.ROUND] + 1,
+            }
+            for one, text in texts
+        ]
+        if callable(self.prefer):
+            numbers = [self.prefer(row) for row in rows]
+        else:
+            batch: Batch = {name: [row[name] for row in rows] for name in rows[0]}
+            with progress.still():
+                for transform in self.prefer:
+                    batch |= transform(batch)
+            numbers = batch[next(iter(self.prefer[-1].output_columns))]
+        best: dict[int, float] = {}
+        for (one, text), number in zip(texts, numbers, strict=True):
+            number = float("-inf") if number is None else number
+            if one.preferred is None or number > best[id(one)]:
+                one.preferred, best[id(one)] = text, number
+
     def _record(self, row: dict[str, Any], one: _Asked | None) -> None:
         parent, method = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
         taken: dict[str, Any] = {"try": None, "instruction": None, "status": "invalid_input"}
         if one is not None:
             good = one.texts(col.OK)
-            taken = good[0] if good else one.tried[-1]
-            if len(good) > 1 and self.prefer is not None:
-                known = {col.ID: row[col.ID], col.PARENT_INSTRUCTION: parent, col.METHOD: method}
-                taken = max(good, key=lambda text: self.prefer(known | {col.INSTRUCTION: text["instruction"]}))
+            taken = one.preferred or (good[0] if good else one.tried[-1])
         status, rejected = taken["status"], [other for other in (one.tried if one else ()) if other is not taken]
         if one is not None and one.error is None and status != col.OK:
             rejected.append(taken)  # its place is not the instruction column
@@ -249,12 +293,23 @@ class _Asked:
     row: dict[str, Any]
     prompt: Chat = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    preferred: dict[str, Any] | None = None
     error: str | None = None
     n_prompt_tokens: int = 0
     n_tokens: int = 0
 
     def texts(self, status: str) -> list[dict[str, Any]]:
         return [entry for entry in self.tried if entry["status"] == status]
+
+
+def _transforms(prefer: Any) -> tuple[Transform, ...]:
+    try:
+        transforms = (prefer,) if isinstance(prefer, Transform) else tuple(prefer)
+    except TypeError:
+        transforms = ()
+    if not transforms or not all(isinstance(one, Transform) for one in transforms):
+        raise ConfigError(f"prefer must be transforms, or a function of a row that gives a number; got {prefer!r}.")
+    return transforms
 
 
 def _text(row: dict[str, Any]) -> bool:
@@ -269,7 +324,9 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
         for place, flag in enumerate(batch.get(col.ELIMINATION, ())):
             if flag not in (None, col.KEPT):
                 instructions[place] = batch[col.PARENT_INSTRUCTION][place]
-    seeds, rounds, histories = (batch.get(name, nothing) for name in (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY))
+    seeds, rounds, histories, inputs = (
+        batch.get(name, nothing) for name in (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT)
+    )
     for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
         wrong = [value for value in values if value is not None and not isinstance(value, kind)]
         if wrong:
@@ -283,6 +340,9 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
             col.SEED_INSTRUCTION: text if seed is None else seed,
             col.ROUND: done or 0,
             col.HISTORY: list(history or []),
+            col.INPUT: extra,
         }
-        for row_id, text, seed, done, history in zip(batch[col.ID], instructions, seeds, rounds, histories, strict=True)
+        for row_id, text, seed, done, history, extra in zip(
+            batch[col.ID], instructions, seeds, rounds, histories, inputs, strict=True
+        )
     ]

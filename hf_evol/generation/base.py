@@ -113,13 +113,10 @@ def generate(
     params: SamplingParams,
     keys: Sequence[str],
     journal: Journal | None,
-    *,
-    moves_bar: bool = True,
 ) -> list[Completion]:
     """Complete ``chats`` in order, each finished request durable in ``journal`` within a fraction of a second.
 
-    Requests that the journal already holds are not generated again; failed ones are. ``moves_bar`` is False for further
-    requests of rows that have moved the progress bar; it counts their tokens alone.
+    Requests that the journal already holds are not generated again; failed ones are.
     """
     done: dict[int, Completion] = {}
     hashes: list[str] = []
@@ -128,7 +125,7 @@ def generate(
         hashes = [journal.key(identity, chat, key) for chat, key in zip(chats, keys, strict=True)]
         found = journal.get(hashes)
         done = {place: Completion(**found[digest]) for place, digest in enumerate(hashes) if digest in found}
-        progress.advance(len(done) * moves_bar, 0)
+        progress.advance(len(done))
     missing = [place for place in range(len(chats)) if place not in done]
     unwritten: dict[str, dict[str, object]] = {}
     written = time.monotonic()
@@ -144,7 +141,7 @@ def generate(
                 journal.put(unwritten)
                 unwritten, written = {}, time.monotonic()
             progress.advance(
-                len(finished) * moves_bar,
+                len(finished),
                 sum(completion.n_tokens for _, completion in finished),
                 sum(completion.error is not None for _, completion in finished),
             )

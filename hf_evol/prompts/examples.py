@@ -284,7 +284,7 @@ _CODE: dict[str, Pairs] = {
         ),
         (
             "Write a function that computes a factorial.",
-            "Write a function that computes a factorial, explain its time complexity, and discuss how it handles invalid input.",
+            "Write a function that computes a factorial, explain how it works step by step, and discuss how it handles invalid input.",
         ),
         (
             "Create a class for a bank account in Python.",
@@ -340,11 +340,11 @@ _CODE: dict[str, Pairs] = {
         ),
         (
             "Write a script that renames files.",
-            "Write a script that renames files, then suggest one improvement of it, and explain what it costs and what it brings.",
+            "Write a script that renames files, then suggest one improvement of it, and explain why it makes the script better.",
         ),
         (
             "Create a login form in HTML.",
-            "Create a login form in HTML, list three cases that it has to handle, and explain how it handles each of them.",
+            "Create a login form in HTML, explain the purpose of each part, and say which part is the most important one and why.",
         ),
     ),
     "breadth": (

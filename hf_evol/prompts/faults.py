@@ -60,6 +60,8 @@ _WORKING = re.compile(
 )
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 _TOLD = re.compile(r",\s*(?:which|who) (?:is|are|was|were)\b", re.IGNORECASE)
+_TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
+_SAYS_WHAT = re.compile(r"\A\W*(?!you\b|it\b)(?:[\w'’-]+ ){1,5}(?:is|are|stands for|refers? to|means)\b", re.IGNORECASE)
 _THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
 _LISTS = re.compile(
     r"\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
@@ -120,6 +122,8 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     own, now = Counter(content(parent)), Counter(content(text))
     most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
     if any(count - own[word] > most for word, count in now.items()):
+        return True
+    if any(other not in before for other in _TWICE.findall(text.lower())):
         return True
     pairs = Counter(pair for pair in pairwise(said) if not STOP_WORDS.intersection(pair))
     known = set(pairwise(before))
@@ -231,6 +235,8 @@ def _takes_the_form(text: str, parent: str) -> bool:
         return False  # "The sea – who owns it?"
     if asks(first):
         return True
+    if _SAYS_WHAT.match(first) and asks(sentences(parent)[0]) and first not in parent:
+        return False  # "A delta is … Explain it."
     if not asks(sentences(parent)[0]):  # a setting, and what is asked of it
         return any(map(asks, said))
     return is_order(last) if any(map(is_order, sentences(parent))) else asks(last)

@@ -240,6 +240,7 @@ def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str
         "methods",
         "rounds",
         "tries",
+        "best_of",
         "seed",
         "temperature",
         "top_p",

@@ -12,8 +12,10 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
+from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.evol_instruct import PRESETS
+from hf_evol.scoring.ic_ifd import IcIfd
 
 KEPT = [col.ID, *EvolInstruct.output_columns]
 
@@ -305,9 +307,14 @@ def test_more_tries_change_no_row_that_was_good_before():
     assert all(many[row_id] == few[row_id] for row_id in good)
 
 
-def test_greedy_rows_are_asked_once():
+def test_greedy_rows_are_asked_again_with_other_examples_alone():
+    batch = {"id": ["a-0"], "instruction": [PARENT]}
     engine = Scripted(lambda prompt: said(""))
-    out = EvolInstruct(engine, temperature=0, journal=False)({"id": ["a-0"], "instruction": [PARENT]})
+    EvolInstruct(engine, temperature=0, journal=False)(batch)
+    assert len(engine.keys) == 4
+    engine = Scripted(lambda prompt: said(""))
+    plain = [{"name": "plain", "template": "Make it harder: {instruction}"}]
+    out = EvolInstruct(engine, methods=plain, temperature=0, journal=False)(batch)
     assert len(engine.keys) == 1 and out[col.TRY] == [1]
     assert out[col.REJECTED] == [[{"try": 1, "instruction": None, "status": "empty"}]]
 
@@ -345,10 +352,27 @@ def test_the_text_that_is_preferred_is_taken():
     assert out[col.REJECTED][0] == [
         {"try": 1, "instruction": texts[0], "status": "ok"}, {"try": 2, "instruction": None, "status": "empty"},
     ]  # fmt: skip
-    known = {"id": "a-1", "parent_instruction": MILL, "method": "deepen"}
+    known = {"id": "a-1", "input": None, "parent_instruction": MILL, "method": "deepen", "round": 1}
     assert seen == [known | {"instruction": texts[0]}, known | {"instruction": texts[2]}]
     assert EvolInstruct(InTurn({MILL: texts}), best_of=3, **settings)(batch)[col.TRY] == [3]
     assert EvolInstruct(InTurn({MILL: texts}), best_of=1, **settings)(batch)[col.TRY] == [1]
+
+
+def test_transforms_choose_by_what_the_last_of_them_gives():
+    texts = [better(MILL, 1800), better(MILL, 1950), better(MILL, 1870)]
+    batch = {"id": ["a-1"], "instruction": [MILL], "input": ["It grinds barley."]}
+    respond, score = Respond("embedded", journal=False), IcIfd("embedded", journal=False)
+    settings = {"methods": "gsm8k", "journal": False, "best_of": 3}
+    evolver = EvolInstruct(InTurn({MILL: texts}), prefer=(respond, score), **settings)
+    candidates = {"id": ["a-1"] * 3, "instruction": texts, "input": ["It grinds barley."] * 3}
+    scores = score(candidates | respond(candidates))["ic_ifd"]
+    assert len(set(scores)) == 3 and max(scores) != scores[0]
+    assert evolver(batch)[col.INSTRUCTION] == [texts[scores.index(max(scores))]]
+    assert evolver.identity() != EvolInstruct(InTurn({MILL: texts}), **settings | {"best_of": 1}).identity()
+
+    lowest_is_null = lambda row: None if "1950" in row["instruction"] else -1.0  # noqa: E731
+    out = EvolInstruct(InTurn({MILL: texts}), prefer=lowest_is_null, **settings)(batch)
+    assert out[col.INSTRUCTION] == [texts[0]]
 
 
 def test_among_equals_the_first_is_taken_and_one_needs_no_preference():
@@ -416,7 +440,7 @@ def test_empty_set_and_one_row(tiny_model, seeds):
     ("settings", "fragment"),
     [({"rounds": 0}, "rounds"), ({"tries": 0}, "best_of must be from 1 to tries"), ({"best_of": 0}, "best_of must be from 1"),
      ({"best_of": 5, "prefer": len}, "best_of=5, tries=4"), ({"best_of": 2}, "needs prefer="),
-     ({"best_of": 2, "prefer": "length"}, "needs prefer="), ({"top_p": 2}, "top_p"),
+     ({"best_of": 2, "prefer": "length"}, "prefer must be transforms"), ({"prefer": []}, "prefer must be transforms"), ({"top_p": 2}, "top_p"),
      ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
      ({"model": 3}, "model must be")],
 )  # fmt: skip
