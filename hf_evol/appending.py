@@ -125,9 +125,7 @@ def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:
     record["licence_notes"] = notes(source, licences)
     if record["license"] == source:  # it was allowed plainly; a new model may not allow it
         record["license"] = plain_licence(source, licences)
-    for name, version in library_versions().items():
-        versions = [*record["libraries"].get(name, version).split(", "), version]
-        record["libraries"][name] = ", ".join(dict.fromkeys(versions))
+    record["libraries"] = library_versions(record["libraries"])
 
 
 def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str]:
@@ -145,7 +143,7 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         return record, head
     except (RemoteEntryNotFoundError, RepositoryNotFoundError, ValueError) as error:
         raise HubError(
-            f"There is no set of hf_evol to append to at {repo_id!r}. {why(error)} Publish a first one with hf-evol push."
+            f"There is no set of hf_evol to append to at {repo_id!r}. {why(error)} Publish a run's result there first, with hf-evol push."
         ) from error
     except (OSError, HTTPError) as error:
         raise HubError(f"What is published at {repo_id!r} can't be read. {why(error)} Nothing was changed.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from hf_evol.evolve.eliminate import OF_RESPONSES, repeated
 from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures, provenance
-from hf_evol.hub.card import build_card
+from hf_evol.hub.card import card_text
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.output import hub_dataset, write_dataset, write_provenance, writing
 from hf_evol.progress import without_datasets_bars
@@ -86,42 +86,54 @@ class Round:
         rows_in = len(self.rows) + len(self.failed) + len(self.unanswered)
         scores, failed = column(self.rows, col.IC_IFD), column(self.failed, col.EVOL_STATUS)
         unscored = column(self.rows, col.IC_IFD_STATUS).filter(pc.is_null(scores))
-        dropped = _counts(column(self.failed, REASON)) + _counts(column(self.unanswered, REASON))
+        dropped = value_counts(column(self.failed, REASON)) + value_counts(column(self.unanswered, REASON))
         return {
             "round": number,
             "rows_in": rows_in,
-            "ok": rows_in - len(self.failed) + _counts(failed)[col.OK],
+            "ok": rows_in - len(self.failed) + value_counts(failed)[col.OK],
             "kept": rows_in - len(self.failed),
             "in_set": len(self.rows),
             "scored": len(scores) - scores.null_count,
-            "tries": _tries(self.rows, self.failed, self.unanswered),
+            "tries": tries_table(
+                [column(rows, name) for name in (col.EVOL_STATUS, col.TRY, col.REJECTED)]
+                for rows in (self.rows, self.failed, self.unanswered)
+            ),
             "dropped": dict(dropped.most_common()),
-            "unscored": dict(_counts(unscored).most_common()),
-            "scores": [
-                summarize(label, column(self.rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))
-            ],
+            "unscored": dict(value_counts(unscored).most_common()),
+            "scores": score_summaries(self.rows),
         }
 
 
-def _tries(*parts: Dataset) -> list[dict[str, int]]:
-    """Of each try, how many of its texts have which status."""
+def score_summaries(rows: Dataset) -> list[dict[str, Any]]:
+    """What `summarize` gives of IFD and of IC-IFD."""
+    return [summarize(label, column(rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))]
+
+
+def tries_table(parts: Iterable[Sequence[pa.ChunkedArray]]) -> list[dict[str, int]]:
+    """Of each try, how many of its texts have which status; a part has, of each row, status, try and rejected texts."""
     import pyarrow.compute as pc
 
     counts: dict[int, Counter[str]] = {}
-    for rows in parts:
-        rejected = pc.list_flatten(column(rows, col.REJECTED))
-        good = column(rows, col.TRY).filter(pc.equal(column(rows, col.EVOL_STATUS), col.OK))
+    for status, tried, texts in parts:
+        rejected, good = pc.list_flatten(texts), tried.filter(pc.equal(status, col.OK))
         counts.setdefault(1, Counter())
-        for number, times in _counts(good).items():
+        for number, times in value_counts(good).items():
             counts.setdefault(number, Counter())[col.OK] += times
         for number in pc.unique(pc.struct_field(rejected, "try")).to_pylist():
             statuses = pc.struct_field(rejected, "status").filter(pc.equal(pc.struct_field(rejected, "try"), number))
-            for status, times in _counts(statuses).items():
-                counts.setdefault(number, Counter())[col.reason(status)] += times
+            counts.setdefault(number, Counter()).update(status_counts(statuses))
     return [dict(counts.get(number, Counter()).most_common()) for number in range(1, max(counts) + 1)]
 
 
-def _counts(values: pa.ChunkedArray) -> Counter[Any]:
+def status_counts(statuses: pa.ChunkedArray) -> dict[str, int]:
+    """How many rows have which status, by its countable part, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for status, times in value_counts(statuses).items():
+        counts[col.reason(status)] += times
+    return dict(counts.most_common())
+
+
+def value_counts(values: pa.ChunkedArray) -> Counter[Any]:
     """How often each value occurs, in the order of the first of each."""
     return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
 
@@ -216,7 +228,7 @@ def write_set(
     configs = [entry for entry in configs if len(entry[1])]  # datasets can't load a config without rows
     for name, rows, _ in configs:
         write_dataset(rows, folder / name, file_format)
-    by_round = _counts(column(selected, col.ROUND))
+    by_round = value_counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]
     record["configs"] = [
@@ -226,23 +238,25 @@ def write_set(
     shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
     by = record["recipe"].get("select_by", col.IC_IFD)
     record["examples"] = select(selected, by, top=3).select_columns(list(shown)).to_list()
-    record["failures"] = _failures(lost)
+    record["failures"] = rejected_texts(lost)
     record["figures"] = _figures(sets, folder)
 
 
-def _failures(lost: Dataset) -> list[dict[str, Any]]:
+def rejected_texts(rows: Dataset) -> list[dict[str, Any]]:
     """One rejected text of each status, the most frequent first, with its parent."""
     import pyarrow.compute as pc
 
-    if col.REJECTED not in lost.column_names or not len(lost):
+    if col.REJECTED not in rows.column_names or not len(rows):
         return []
-    rejected = column(lost, col.REJECTED)
-    rows, texts = pc.list_parent_indices(rejected), pc.list_flatten(rejected)
+    rejected = column(rows, col.REJECTED)
+    places, texts = pc.list_parent_indices(rejected), pc.list_flatten(rejected)
     statuses = pc.struct_field(texts, "status")
     found = []
-    for status, count in _counts(statuses).most_common():
+    for status, count in value_counts(statuses).most_common():
+        if status == col.OK:  # another text of the row was preferred
+            continue
         place = pc.index(statuses, status).as_py()
-        row = lost[rows[place].as_py()]
+        row = rows[places[place].as_py()]
         shown = {name: row[name] for name in (col.ROUND, col.METHOD, col.PARENT_INSTRUCTION)}
         found.append({"status": status, "count": count, "text": texts[place].as_py()["instruction"]} | shown)
     return found
@@ -251,8 +265,8 @@ def _failures(lost: Dataset) -> list[dict[str, Any]]:
 def write_card(folder: Path, record: dict[str, Any], *, repo_id: str | None, shown_as: str) -> None:
     """Write provenance and card."""
     write_provenance(record, folder)
-    card = build_card(record, repo_id=repo_id or hub_dataset(shown_as)[0], folder=shown_as)
-    (folder / "README.md").write_text(f"{card}".rstrip("\n") + "\n", encoding="utf-8")
+    card = card_text(record, repo_id=repo_id or hub_dataset(shown_as)[0], folder=shown_as)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _provenance(
@@ -262,20 +276,35 @@ def _provenance(
         recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision
     )
     records = [describe(role, model) for role, model in stages.models.items()]
-    licences = [(record.role, record.name, record.license) for record in records]
     return {
         "kind": "evolved",
-        "title": f"{source.name.rsplit('/', 1)[-1]}, evolved by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
+        "title": title(source, "evolved", records[:1]),
         "recipe": recipe.for_card(),
-        "source": asdict(source),
-        "license": recipe.license or plain_licence(source.license, licences),
-        "licence_notes": notes(source.license, licences),
+        **origin(source, records, recipe.license),
         "n_seeds": n_seeds,
-        "models": [asdict(record) for record in records],
         "methods": [method.name for method in methods],
         "prompts_version": version_of(methods),
         "rounds": tables,
         "libraries": provenance.library_versions(),
+    }
+
+
+def title(source: provenance.SourceRecord, did: str, records: Sequence[provenance.ModelRecord]) -> str:
+    """Such as ``alpaca, evolved by Qwen2.5-0.5B-Instruct (494M)``."""
+    by = " and ".join(f"{record.name.rsplit('/', 1)[-1]} ({record.size})" for record in records)
+    return f"{source.name.rsplit('/', 1)[-1]}, {did} by {by}"
+
+
+def origin(
+    source: provenance.SourceRecord, records: Sequence[provenance.ModelRecord], licence: str | None
+) -> dict[str, Any]:
+    """What a provenance says of the seed set, the models, and the licences that follow from them unless one is given."""
+    licences = [(record.role, record.name, record.license) for record in records]
+    return {
+        "source": asdict(source),
+        "license": licence or plain_licence(source.license, licences),
+        "licence_notes": notes(source.license, licences),
+        "models": [asdict(record) for record in records],
     }
 
 

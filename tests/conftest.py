@@ -42,6 +42,15 @@ def tiny_model(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def wide_model(tmp_path_factory) -> str:
+    """The tiny one with a context that holds the prompts with their worked examples."""
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    build_llama(context=4096).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def bos_model(tmp_path_factory) -> str:
     """Another one, whose tokenizer puts a BOS token in front and has no chat template."""
     folder = tmp_path_factory.mktemp("models") / "bos"

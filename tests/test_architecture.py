@@ -43,6 +43,7 @@ ARROWS = {
     "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
     "workload": {"prompts", "generation", "recipe", "hub", "selection", "stages", "result", "transform", "pipeline"},
     "plan": {"workload"},
+    "chain": {"prompts", "recipe", "output", "hub", "result", "selection", "stages", "transform"},
     "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
     "metric": set(),
     "cluster": {

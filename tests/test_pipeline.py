@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from datasets import Dataset, get_dataset_config_names, load_dataset
 from talkative import make_talkative
-from tiny_models import build_llama, build_tokenizer
+from tiny_models import build_llama
 
 import hf_evol
 from hf_evol import columns as col
@@ -33,19 +33,10 @@ def source(tmp_path):
     return str(file)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A tiny model whose context holds the prompts with their worked examples."""
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    build_llama(context=2048).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
-def recipe(tmp_path, source, model):
+def recipe(tmp_path, source, wide_model):
     return Recipe(
-        dataset=source, model=model, rounds=2, max_new_tokens=24, response_max_new_tokens=24, output=str(tmp_path / "out"),
+        dataset=source, model=wide_model, rounds=2, max_new_tokens=24, response_max_new_tokens=24, output=str(tmp_path / "out"),
         seed=3,
     )  # fmt: skip
 
@@ -76,7 +67,7 @@ def test_every_row_is_accounted_for(recipe, talkative):
 def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
     from dataclasses import replace
 
-    record = hf_evol.run(replace(recipe, tries=2)).provenance
+    record = hf_evol.run(replace(recipe, tries=2, seed=1)).provenance
     lost = load_dataset(recipe.output, "dropped", split="train").to_list()
     texts = []
     for row in lost:
@@ -124,7 +115,6 @@ def test_rows_that_say_the_same_are_left_out(recipe, talkative, tmp_path):
         assert sorted(row["instruction"] for row in again) == sorted(kept["instruction"])
         assert all(row["output"] and row[col.EVOL_STATUS] == "ok" for row in again)
         assert table["dropped"]["duplicate"] == len(again) == table["ok"] - len(kept)
-        assert len(table["tries"]) == 1
 
 
 def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
@@ -278,16 +268,16 @@ def test_nothing_dropped_from_a_table_of_several_pieces():
     assert len(kept) == 4 and len(lost) == 0 and REASON in lost.column_names
 
 
-def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, model, tmp_path):
+def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, wide_model, tmp_path):
     import shutil
     from dataclasses import replace
 
     folder = tmp_path / "model"
-    shutil.copytree(model, folder)
+    shutil.copytree(wide_model, folder)
     recipe = replace(recipe, model=str(folder), limit=3, rounds=1, journal=False, file_format="json")
     hf_evol.run(recipe)
     first = (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes()
     models.release()
-    build_llama(seed=9, context=2048).save_pretrained(folder)
+    build_llama(seed=9, context=4096).save_pretrained(folder)
     hf_evol.run(replace(recipe, overwrite=True))
     assert (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes() != first

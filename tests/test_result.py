@@ -11,7 +11,15 @@ import pytest
 from datasets import Dataset
 
 from hf_evol import columns as col
-from hf_evol.result import REASON, Round, evolution_reasons, part, response_reasons, without_repeats
+from hf_evol.result import (
+    REASON,
+    Round,
+    evolution_reasons,
+    part,
+    rejected_texts,
+    response_reasons,
+    without_repeats,
+)
 
 ROOT = Path(__file__).parent.parent
 STATUSES = ["ok", "too_long: the prompt has 9 tokens\nand: more", "ok", "refusal", "ok", "engine_error: x", "ok", "ok"]
@@ -49,6 +57,22 @@ def test_the_table_counts_what_a_list_would(rows):
     assert table["dropped"] == dict((Counter(failed[REASON]) + Counter(unanswered[REASON])).most_common())
     assert next(iter(table["dropped"])) == "near_copy"
     assert [entry["mean"] for entry in table["scores"]] == pytest.approx([0.625, 0.25])
+
+
+def test_one_rejected_text_of_each_status_is_shown_and_no_good_one(rows):
+    good = {"try": 2, "instruction": "also good", "status": "ok"}
+    known = rows.map(
+        lambda row: {
+            "round": 1,
+            "method": "deepen",
+            "parent_instruction": row["id"],
+            "rejected": [*row["rejected"], good],
+        }
+    )
+    shown = [
+        (text["status"], text["count"], text["text"], text["parent_instruction"]) for text in rejected_texts(known)
+    ]
+    assert shown == [("leak", 6, "a", "t-2"), ("chatter", 1, "c", "t-3")]
 
 
 def test_the_tries_count_every_text_once(rows):

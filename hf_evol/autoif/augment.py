@@ -16,10 +16,11 @@ from hf_evol.generation.base import Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.autoif import AUGMENT
+from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 from hf_evol.prompts.faults import is_refusal
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.template import chat
+from hf_evol.prompts.words import STOP_WORDS
+from hf_evol.prompts.words import words as english
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
@@ -45,6 +46,36 @@ _DECISIVE = re.compile(
     r"first|second|third|last|least|most|minimum|maximum|more|fewer|less|than|begins?|starts?|ends?|before|after|not|no|"
     r"never|without|odd|even|upper|lower|uppercase|lowercase)\b"
 )
+# Says what a function or a test does, or asks for one.
+_TOOL = r"(?:function|checker|validator|script|program|test(?: case)?)s?"
+_OF_CHECK = re.compile(
+    rf"\A\W*(?:(?:the|this|that|an?|your|each|python|`?evaluate`?)\s+)*{_TOOL}\b(?!\s+words?\b)|"
+    rf"\b(?:write|create|define|implement|develop|design|build|make|generate|use|add|provide)\s+"
+    rf"(?:(?:an?|the|your|some|new|two|three|python|simple|short|small|single)\s+)+{_TOOL}\b|"
+    r"\A\W*(?:check|verify|test|validate|determine|assert|confirm)\s+(?:whether|if|that|for|the\s+(?:answer|response|text|output))\b|"
+    r"\breturns?\s+(?:true|false)\b.*\b(?:if|when|unless|otherwise)\b|"
+    r"\b(?:evaluate\s*\(|def\s+\w+\(|(?:test\s+case|unit\s+test)s?\b|(?:evaluate|evaluation|verification)`?\s+function)",
+    re.IGNORECASE,
+)
+# How English statements and questions begin, and the words by which they may be rules all the same.
+_STATES = re.compile(
+    r"\A\W*(?:an?|the|i|i['’](?:m|ve|ll|d)|he|she|it|we|they|my|his|her|our|their|its|this|that|these|those|there|who|what|why|"
+    r"how|where|when|is|are|was|were)\b",
+    re.IGNORECASE,
+)
+_OF_FORM = re.compile(
+    r"\b(?:answers?|respon\w+|repl(?:y|ies)|outputs?|texts?|words?|sentences?|phrases?|clauses?|letters?|vowels?|consonants?|"
+    r"alphabet\w*|characters?|syllables?|lines?|paragraphs?|sections?|headings?|titles?|lists?|items?|bullets?|points?|tables?|"
+    r"columns?|rows?|digits?|number\w*|numerals?|punctuation|commas?|periods?|dots?|\w*colons?|dash(?:es)?|hyphens?|quot\w+|"
+    r"brackets?|parenthes[ei]s|marks?|symbols?|emojis?|spaces?|indent\w*|case|capital\w*|caps|uppercase|lowercase|bold|italics?|"
+    r"markdown|html|json|xml|yaml|csv|code|tags?|format\w*|form|length|long\w*|short\w*|style|tone|voice|tense|"
+    r"(?:first|second|third)[- ]person|formal|informal|rhym\w*|alliterat\w*|acrostics?|palindromes?|haikus?|limericks?|sonnets?|poems?|poetry|verses?|stanzas?|couplets?|"
+    r"nouns?|verbs?|adjectives?|adverbs?|pronouns?|prepositions?|conjunctions?|languages?|english|must|should|cannot|allowed|"
+    r"forbidden|required|at (?:least|most)|exactly|more than|fewer than|begin\w*|starts?|ends?|ending|written|spelled)\b",
+    re.IGNORECASE,
+)
+_EXAMPLE = [rule for rules in RULES_SHOWN for rule in rules]
+_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)['‘]([^'’]+)['’](?!\w)")
 
 
 @dataclass(frozen=True)
@@ -104,8 +135,7 @@ class Augment(Transform):
         return self.model.identity()
 
     def apply(self, batch: Batch) -> Batch:
-        shown = "\n".join(f"- {' '.join(text.split())}" for text in self.seeds)
-        chats = [chat(AUGMENT.fill(count=str(self.count), seeds=shown)) for _ in batch[col.ID]]
+        chats = [augment_prompt(self.seeds, self.count) for _ in batch[col.ID]]
         keys = [row_key(self.seed, str(row_id), 0, "augment") for row_id in batch[col.ID]]
         lists, statuses = [], []
         for completion in generate(self.model, chats, self.sampling, keys, open_journal(self.journal)):
@@ -163,8 +193,8 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
     """The constraints worth keeping, each once, and how many lines each reason took.
 
     Two constraints are near if they have the same numbers, quoted texts, letters and words such as "first", "least" or
-    "not", and at least four fifths of all their words in common. The first one stays; seeds come before all others. In
-    Chinese and Japanese, each character counts as a word.
+    "not", and at least four fifths of all their words in common. The first one stays; seeds come before all others, and
+    the rules of the prompt's example before all but seeds. In Chinese and Japanese, each character counts as a word.
 
     Args:
         lists: the ``constraints`` column of `Augment`.
@@ -172,29 +202,33 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
 
     Returns:
         A dataset with ``id`` (``constraint-0`` and so on) and ``instruction``; and counts of ``heading`` (or a table's row),
-        ``refusal``, ``too_short`` (under 3 words), ``too_long`` (over 60), ``repeated``, ``near_repeated``, ``seed`` and
-        ``near_seed``.
+        ``refusal``, ``too_short`` (under 3 words), ``too_long`` (over 60), ``about_the_check`` (says what a function or a test
+        does, or asks for one, and nothing of the answer), ``not_a_rule`` (an English statement or question that has no
+        word about the form of a text), ``repeated``, ``near_repeated``, ``seed``, ``near_seed`` and ``example`` (near the
+        prompt's example, or with a text that only the example quotes).
     """
     from datasets import Dataset, Features, Value
 
     reasons: Counter[str] = Counter()
-    exact: dict[str, bool] = {}  # squeezed text: whether it is a seed
+    exact: dict[str, str] = {}  # squeezed text: why another one is left out
     near = _Near()
     for text in seeds:
-        exact[_squeezed(text)] = True
-        near.add(text, True)
+        exact.setdefault(_squeezed(text), "seed")
+        near.add(text, "near_seed")
+    for text in _EXAMPLE:
+        exact.setdefault(_squeezed(text), "example")
+        near.add(text, "example")
+    quoted = _quoted(_EXAMPLE) - _quoted(seeds)
     kept = []
     for text in (line for lines in lists for line in lines):
-        reason = _unfit(text)
-        if reason is None and (of_seed := exact.get(_squeezed(text))) is not None:
-            reason = "seed" if of_seed else "repeated"
-        if reason is None and (of_seed := near.find(text)) is not None:
-            reason = "near_seed" if of_seed else "near_repeated"
+        reason = _unfit(text) or exact.get(_squeezed(text)) or near.find(text)
+        if reason is None and quoted & _quoted([text]):
+            reason = "example"
         if reason is not None:
             reasons[reason] += 1
             continue
-        exact[_squeezed(text)] = False
-        near.add(text, False)
+        exact[_squeezed(text)] = "repeated"
+        near.add(text, "near_repeated")
         kept.append(text)
     columns = {col.ID: [f"constraint-{place}" for place in range(len(kept))], col.INSTRUCTION: kept}
     features = Features({name: Value("string") for name in columns})
@@ -207,7 +241,17 @@ def _unfit(text: str) -> str | None:
         return "heading"
     if is_refusal(text):
         return "refusal"
-    return "too_short" if words < _LEAST_WORDS else "too_long" if words > _MOST_WORDS else None
+    if words < _LEAST_WORDS or words > _MOST_WORDS:
+        return "too_short" if words < _LEAST_WORDS else "too_long"
+    if _OF_CHECK.search(text):
+        return "about_the_check"
+    states = _STATES.match(text) and not _OF_FORM.search(text)
+    return "not_a_rule" if states and sum(word in STOP_WORDS for word in english(text)) > 1 else None
+
+
+def _quoted(texts: Iterable[str]) -> set[str]:
+    """What the texts have in quotation marks."""
+    return {"".join(found).strip(" .,!?") for text in texts for found in _QUOTED.findall(_squeezed(text))}
 
 
 def _squeezed(text: str) -> str:
@@ -218,18 +262,19 @@ class _Near:
     """Finds a text that is near an earlier one, among those with the same numbers, quoted texts and so on only."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], list[tuple[frozenset[str], bool]]] = defaultdict(list)
+        self._groups: dict[tuple[str, ...], list[tuple[frozenset[str], str]]] = defaultdict(list)
 
-    def add(self, text: str, of_seed: bool) -> None:
+    def add(self, text: str, reason: str) -> None:
         group, words = self._key(text)
-        self._groups[group].append((words, of_seed))
+        self._groups[group].append((words, reason))
 
-    def find(self, text: str) -> bool | None:
+    def find(self, text: str) -> str | None:
+        """The reason that came with the first text that this one is near."""
         group, words = self._key(text)
-        for others, of_seed in self._groups.get(group, ()):
+        for others, reason in self._groups.get(group, ()):
             common = len(words & others)
             if common >= _NEAR * (len(words) + len(others) - common):
-                return of_seed
+                return reason
         return None
 
     @staticmethod

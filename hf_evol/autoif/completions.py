@@ -1,30 +1,112 @@
-"""Verification functions and cases in the completions of models."""
+"""Verification functions and cases in the completions of models, as one Python block or as a JSON object."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from hf_evol.prompts.autoif import CHECKS_SHOWN
 
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?```", re.DOTALL)
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 _BOOLEANS = {"true": True, "false": False}
 
+_OPENS_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n", re.IGNORECASE)
+_CLOSES_BLOCK = re.compile(r"^[ \t]*```", re.MULTILINE)
+_OPENS_CODE = re.compile(r"^(?:import \w|from [\w.]+ import\b|def \w|\w+ = )", re.MULTILINE)
+_FUNCTION = re.compile(r"^[ \t]*(?:def[ \t]+evaluate\b|evaluate[ \t]*=)", re.MULTILINE)
+_CASES = re.compile(r"^[ \t]*(?:test_?)?cases[ \t]*(?::[^=\n]*)?=[ \t]*\[", re.MULTILINE | re.IGNORECASE)
+_DEFINES = re.compile(r"(?:def|class|import|from)\b|\w+[ \t]*(?::[^=\n]*)?=(?!=)|[@#\])}]")
+# The tokens of a list of plain values. A string that doesn't end takes the rest of its line, or all that follows.
+_TOKEN = re.compile(
+    r"""
+    (?P<string>[rRuU]?(?:
+        \"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3} | '{3}(?:[^'\\]|\\.|'(?!''))*+'{3}
+        | (?!\"{3})"(?:[^"\\\n]|\\[^\n])*+" | (?!'{3})'(?:[^'\\\n]|\\[^\n])*+'))
+    | (?P<opens>[\[({]) | (?P<closes>[\])}]) | (?P<between>[\s,:]+) | (?P<comment>\#[^\n]*) | (?P<word>\w+)
+    | (?P<endless>\"{3}|'{3}) | (?P<unclosed>["'][^\n]*) | (?P<other>.)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_CONSTANTS = {"True": "True", "False": "False", "true": "True", "false": "False"}
+_MOST_CASES, _MOST_CHARACTERS = 100, 100_000  # that are read of one list; three cases are asked for
 
-def parse_completion(text: str) -> tuple[str, list[dict[str, Any]]] | str:
+_WORD = re.compile(r"\w+")
+_QUOTED = re.compile(r'"([^"]+)"')
+_FEW_WORDS = 3  # so many words that are all an example's are no chance
+
+
+def parse_completion(text: str, rule: str | None = None) -> tuple[str, list[dict[str, Any]]] | str:
     """The function and the cases in one completion, or why there are none.
 
-    The JSON object may be in a fence or bare, with what models get wrong: raw line breaks in strings, trailing commas,
-    Python's notation, "true" for true. Cases without a text and a truth value are left out, and so are those whose text
-    no file can hold: half of a surrogate pair.
+    They may come as Python, a function ``evaluate`` and a list ``cases`` of pairs, in a fence or bare, which the token
+    limit may have cut off in the list; or as a JSON object, in a fence or bare, with what models get wrong: raw line breaks in
+    strings, trailing commas, Python's notation, "true" for true. Cases without a text and a truth value are left out, and
+    so are those whose text no file can hold: half of a surrogate pair; and those made of the words of an example that the
+    prompt shows for another rule. Of Python, the list's plain values alone are evaluated here.
+
+    Args:
+        text: the completion.
+        rule: the constraint that it is for.
 
     Returns:
-        (source of ``evaluate``, cases with ``input`` and ``output``), or ``no_json``, ``no_function`` or ``no_cases``.
+        (source of ``evaluate``, cases with ``input`` and ``output``), or ``no_json`` (neither form), ``no_function``,
+        ``no_cases``, or ``copied``: the function is an example's for another rule, or has the word that it is about, or
+        all cases are the examples'.
     """
-    data = _find_object(text)
-    if data is None:
-        return "no_json"
+    found = _of_object(data) if (data := _find_object(text)) is not None else _of_python(text)
+    if isinstance(found, str):
+        return found
+    source, cases = found
+    others = [shown for shown in _SHOWN if shown.rule != _plain(rule or "")]
+    if any(shown.is_function(source, rule or "") for shown in others):
+        return "copied"
+    cases = [case for case in cases if not any(shown.has_case(case["input"]) for shown in others)]
+    return (source, cases) if cases else "copied"
+
+
+class _Shown:
+    """A worked example of the prompt, to be noticed in a completion for another rule."""
+
+    def __init__(self, rule: str, function: str, cases: Sequence[tuple[str, bool]]) -> None:
+        self.rule, self._function = _plain(rule), _squeezed(function)
+        self._marks = [quoted.lower() for quoted in _QUOTED.findall(rule)]
+        self._texts = {text for text, _ in cases}
+        self._words = {word for text in self._texts for word in _words(text)}
+
+    def is_function(self, source: str, rule: str) -> bool:
+        marks = [mark for mark in self._marks if mark not in rule.lower()]
+        return _squeezed(source) == self._function or any(
+            f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'"
+        )
+
+    def has_case(self, text: str) -> bool:
+        words = _words(text)
+        return text in self._texts or (len(words) >= _FEW_WORDS and self._words.issuperset(words))
+
+
+def _plain(rule: str) -> str:
+    return " ".join(rule.casefold().split()).rstrip(".!")
+
+
+def _squeezed(source: str) -> str:
+    """From ``evaluate`` on, without white space."""
+    return "".join(source[max(source.find("def evaluate"), 0) :].split())
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+_SHOWN = [_Shown(*example) for example in CHECKS_SHOWN]
+
+
+def _of_object(data: dict[str, Any]) -> tuple[str, list[dict[str, Any]]] | str:
     source, listed = data.get("func"), data.get("cases")
     if isinstance(source, list):
         source = "\n".join(map(str, source))
@@ -35,20 +117,25 @@ def parse_completion(text: str) -> tuple[str, list[dict[str, Any]]] | str:
 
 
 def _case(entry: Any) -> dict[str, Any] | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("input"), str):
+    if isinstance(entry, dict):
+        text, output = entry.get("input"), entry.get("output")
+    elif isinstance(entry, (list, tuple)) and len(entry) == 2:
+        text, output = entry
+    else:
+        return None
+    if not isinstance(text, str):
         return None
     try:
-        entry["input"].encode()
+        text.encode()
     except UnicodeEncodeError:
         return None
-    output = entry.get("output")
     if isinstance(output, str):
         output = _BOOLEANS.get(output.strip().lower())
-    return {"input": entry["input"], "output": output} if isinstance(output, bool) else None
+    return {"input": text, "output": output} if isinstance(output, bool) else None
 
 
 def _find_object(text: str) -> dict[str, Any] | None:
-    candidates = [match.group(1) for match in _FENCE.finditer(text)]
+    candidates = [match.group(1) for match in _FENCE.finditer(text) if "{" in match.group(1)]
     if "{" in text and "}" in text:  # bare, or with a fence inside of a string
         candidates.append(text[text.index("{") : text.rindex("}") + 1])
     for candidate in candidates:
@@ -68,7 +155,113 @@ def _loads(text: str) -> Any:
             continue
     if re.search(r'"(?:func|cases)"\s*:', text):  # broken JSON: the paper's procedure leaves it out, and so does this
         return None
+    # A mapping in Python's notation: single quotes, True and False.
+    return _literal(text) if re.search(r"'(?:func|cases)'\s*:", text) else None
+
+
+def _literal(text: str) -> Any:
+    """The plain value that a text writes down, or None."""
     try:
-        return ast.literal_eval(text)  # a mapping in Python's notation: single quotes, True and False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of "\d" and the like
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
+
+
+def _of_python(text: str) -> tuple[str, list[dict[str, Any]]] | str:
+    reasons = []
+    for code, bare in _codes(text.replace("\r\n", "\n")):
+        found = _read_code(textwrap.dedent(code), bare)
+        if not isinstance(found, str):
+            return found
+        reasons.append(found)
+    return next((reason for reason in ("no_cases", "no_function") if reason in reasons), "no_json")
+
+
+def _codes(text: str) -> Iterator[tuple[str, bool]]:
+    """Where a completion may hold Python, and whether bare: in a block, in all blocks together, or without any fence."""
+    blocks, place = [], 0
+    while opens := _OPENS_BLOCK.search(text, place):
+        end, place = _end_of_block(text, opens.end())
+        if "evaluate" in (block := text[opens.end() : end]) or "cases" in block.lower():
+            blocks.append(block)
+    yield from ((block, False) for block in blocks)
+    if len(blocks) > 1:
+        yield "\n".join(blocks), False
+    if '"func"' not in text and (opens := _OPENS_CODE.search(text)):  # else, it is broken JSON
+        yield text[opens.start() : _end_of_block(text, opens.start())[0]], True
+
+
+def _end_of_block(text: str, start: int) -> tuple[int, int]:
+    """Where the code that begins at ``start`` ends, and the fence behind it: the first one outside of strings in triple quotes."""
+    first, place, counts = None, start, dict.fromkeys(('"""', "'''"), 0)
+    for closes in _CLOSES_BLOCK.finditer(text, start):
+        first = first or closes.span()
+        for quotes in counts:
+            counts[quotes] += text.count(quotes, place, closes.start())
+        place = closes.start()
+        if not any(count % 2 for count in counts.values()):
+            return closes.span()
+    return first or (len(text), len(text))
+
+
+def _read_code(code: str, bare: bool) -> tuple[str, list[dict[str, Any]]] | str:
+    """The source without the list of cases and what uses it, and the cases."""
+    assigned = _CASES.search(code)
+    if assigned is None:
+        return "no_cases" if _FUNCTION.search(code) else "no_json"
+    entries, end = _read_list(code, assigned.end())
+    before = code[: assigned.start()]
+    before = _definitions(before, 1) if bare else before.rstrip()
+    source = f"{before}\n{_definitions(code[end:], functions=0 if _FUNCTION.search(before) else 1)}".strip()
+    if not _FUNCTION.search(source):
+        return "no_function"
+    cases = [case for entry in entries if (case := _case(_literal(entry)))]
+    return (source, cases) if cases else "no_cases"
+
+
+def _definitions(code: str, functions: int) -> str:
+    """The lines at the beginning that import or define something, with so many of ``evaluate``: neither words, nor what uses
+    the cases."""
+    lines: list[str] = []
+    for line in code.splitlines():
+        if line.strip() and not line[0].isspace():
+            functions -= bool(_FUNCTION.match(line))
+            if not _DEFINES.match(line) or _CASES.match(line) or functions < 0:
+                break
+        lines.append(line)
+    while lines and lines[-1].lstrip()[:1] in ("", "#"):
+        lines.pop()
+    return "\n".join(lines)
+
+
+def _read_list(code: str, start: int) -> tuple[list[str], int]:
+    """The entries with nothing but plain values in a list that begins before ``start``, and where it ends."""
+    entries: list[str] = []
+    parts: list[str] = []
+    depth, plain = 1, False
+    for token in _TOKEN.finditer(code, start, start + _MOST_CHARACTERS):
+        kind, text = token.lastgroup, token.group()
+        if kind == "endless":
+            break
+        if kind == "unclosed":
+            depth, plain = 1, False
+        elif kind == "opens":
+            depth += 1
+            parts, plain = ([], True) if depth == 2 else (parts, False)
+        elif kind == "closes":
+            depth -= 1
+            if depth == 0:
+                return entries, token.end()
+        elif kind == "word":
+            plain = plain and text in _CONSTANTS
+        elif kind == "other":
+            plain = False
+        if plain and kind != "comment":
+            parts.append(_CONSTANTS.get(text, text))
+        if depth == 1 and plain and kind == "closes":
+            if len(entries) < _MOST_CASES:
+                entries.append("".join(parts))
+            plain = False
+    return entries, len(code)

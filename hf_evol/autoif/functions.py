@@ -16,9 +16,8 @@ from hf_evol.generation.base import Engine, SamplingParams, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.autoif import VERIFY
+from hf_evol.prompts.autoif import verify_prompt
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.template import chat
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Verify(Transform):
         texts = batch[col.INSTRUCTION]
         usable = [place for place, text in enumerate(texts) if isinstance(text, str) and text.strip()]
         asked = [(place, k) for place in usable for k in range(self.n)]
-        chats = [chat(VERIFY.fill(instruction=texts[place])) for place, _ in asked]
+        chats = [verify_prompt(texts[place]) for place, _ in asked]
         keys = [row_key(self.seed, str(batch[col.ID][place]), k, "verify") for place, k in asked]
         replies: list[list[str]] = [[] for _ in texts]
         errors: list[str | None] = [None] * len(texts)

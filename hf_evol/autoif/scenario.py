@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
 from hf_evol.autoif.functions import CheckResponses, CrossValidate, Verify
 from hf_evol.autoif.sandbox import Sandbox
-from hf_evol.autoif.verify import resolve_thresholds
-from hf_evol.errors import ColumnError, ConfigError, SourceError
+from hf_evol.autoif.verify import PRESETS, resolve_thresholds
+from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
 from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub.licences import notes, plain_licence
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _MAP_ROWS = 256
+# What is measured before the rest is asked, so that a model that can't do a step is noticed within minutes. Where a third of
+# the requests bring a usable constraint, none of 8 does with a chance of 4 %; where a tenth of the constraints are kept, none
+# of 32 is with one of 3 %.
+_FIRST_REQUESTS, _FIRST_CONSTRAINTS = 8, 32
+_NO_REPLY = ("engine_error", "out_of_memory")  # says nothing of what the model can do
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
             count, those of evolving and scoring don't.
 
     Raises:
+        ModelError: the model's first replies hold nothing of use, so that the others are not asked for.
         HfEvolError: with what to do; wrong settings and sources before any model is loaded.
     """
     sandbox = Sandbox()
@@ -190,10 +197,25 @@ def _augmented(augment: Augment, seeds: list[str], settings: AutoIf, recipe: Rec
     """The constraints to verify, with ids."""
     from datasets import Dataset, concatenate_datasets
 
-    replies = _map(augment_requests(settings.requests), augment, recipe, "Augment")
-    lost = _lost(replies[col.AUGMENT_STATUS])
-    stages.append(Survival("augment", "requests", len(replies), len(replies) - lost.total(), lost))
+    first, others = _first(augment_requests(settings.requests), _FIRST_REQUESTS)
+    replies = _map(first, augment, recipe, "Augment")
     made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
+    lost = _lost(replies[col.AUGMENT_STATUS])
+    if not len(made) and _is_measure(replies[col.AUGMENT_STATUS]):
+        said = (
+            f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no line of its "
+            f"replies is of use ({_counted(lost + reasons)})."
+        )
+        if not settings.include_seeds:
+            raise ModelError(f"{said} {_what_to_do(recipe, len(others), 'requests', 'Or include the seeds.')}")
+        left_out = f" The other {len(others)} requests are not made." if len(others) else ""
+        print(f"{said}{left_out} It goes on with the seeds alone.", file=sys.stderr, flush=True)
+        lost += Counter({"not_asked": len(others)})
+    elif len(others):
+        replies = concatenate_datasets([replies, _map(others, augment, recipe, "Augment")])
+        made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
+        lost = _lost(replies[col.AUGMENT_STATUS])
+    stages.append(Survival("augment", "requests", settings.requests, settings.requests - lost.total(), lost))
     stages.append(Survival("clean", "lines", len(made) + reasons.total(), len(made), reasons))
     own = {col.ID: [f"seed-{place}" for place in range(len(seeds))], col.INSTRUCTION: seeds}
     return (
@@ -201,19 +223,59 @@ def _augmented(augment: Augment, seeds: list[str], settings: AutoIf, recipe: Rec
     )
 
 
+def _first(rows: Dataset, n: int) -> tuple[Dataset, Dataset]:
+    """The rows to measure, and the others."""
+    if n >= len(rows):
+        return rows, rows.select([])
+    return rows.select(range(n)), rows.select(range(n, len(rows)))
+
+
+def _is_measure(statuses: Iterable[str]) -> bool:
+    """Whether most of the requests have been answered, so that they tell what the model can do."""
+    failed = [col.reason(status) in _NO_REPLY for status in statuses]
+    return 2 * sum(failed) < len(failed)
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "nothing was listed"
+
+
+def _what_to_do(recipe: Recipe, n: int, what: str, more: str = "") -> str:
+    kept = " Finished requests are in the journal." if recipe.journal else ""
+    others = f"The other {n} {what} are not asked for. " if n else ""
+    return f"{others}Take a larger model, or one that was trained on code. {more}".strip() + kept
+
+
 def _verified(
     constraints: Dataset, verify: Verify, validate: CrossValidate, recipe: Recipe, stages: list[Survival]
 ) -> Dataset:
     """All constraints, with functions and cases where they are kept."""
-    rows = _map(constraints, verify, recipe, "Verify")
+    from datasets import concatenate_datasets
+
+    def validated(rows: Dataset) -> Dataset:
+        return _map(_map(rows, verify, recipe, "Verify"), validate, recipe, "Cross-validate")
+
+    first, others = _first(constraints, _FIRST_CONSTRAINTS)
+    rows = validated(first)
+    if len(others):
+        if col.OK not in rows[col.CONSTRAINT_STATUS] and _is_measure(rows[col.VERIFY_STATUS]):
+            lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
+            less = (
+                "Or ask for more completions, or less of them (thresholds)."
+                if validate.thresholds != PRESETS["paper"]
+                else ""
+            )
+            raise ModelError(
+                f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times each, and "
+                f"cross-validation keeps none of the constraints ({_counted(lost)}). "
+                f"{_what_to_do(recipe, len(others), 'constraints', less)}"
+            )
+        rows = concatenate_datasets([rows, validated(others)])
     lost = _lost(rows[col.VERIFY_STATUS])
     stages.append(Survival("verify", "constraints", len(rows), len(rows) - lost.total(), lost))
-    rows = _map(rows, validate, recipe, "Cross-validate")
-    losses: Counter[str] = Counter()
-    for entry in (entry for entries in rows[col.LOSSES] for entry in entries):
-        losses[entry["reason"]] += entry["count"]
+    losses = _losses(rows)
     for what, column, n_column, reasons in (
-        ("completions", None, col.COMPLETIONS, ("no_json", "no_function", "no_cases", "syntax_error")),
+        ("completions", None, col.COMPLETIONS, ("no_json", "no_function", "no_cases", "copied", "syntax_error")),
         ("functions", col.FUNCTIONS, col.N_FUNCTIONS, ("function_inaccurate",)),
         ("cases", col.CASES, col.N_CASES, ("case_without_agreement",)),
     ):
@@ -224,6 +286,13 @@ def _verified(
     lost = _lost(rows[col.CONSTRAINT_STATUS][:])
     stages.append(Survival("cross-validate", "constraints", len(rows), len(rows) - lost.total(), lost))
     return rows.remove_columns(col.COMPLETIONS)
+
+
+def _losses(rows: Dataset) -> Counter[str]:
+    losses: Counter[str] = Counter()
+    for entry in (entry for entries in rows[col.LOSSES] for entry in entries):
+        losses[entry["reason"]] += entry["count"]
+    return losses
 
 
 def _answered(

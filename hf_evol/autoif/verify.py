@@ -53,8 +53,8 @@ def cross_validate(
     only.
 
     Args:
-        instruction: the constraint, carried through.
-        completions: texts with a JSON object of ``func`` and ``cases`` each.
+        instruction: the constraint, carried through; a worked example of the prompt for another one is no function of it.
+        completions: texts with a function and cases each, in the forms that `parse_completion` reads.
         thresholds: a `Thresholds`, or ``"paper"`` or ``"autoif"``.
         sandbox: one to use for many constraints; by default a new one.
 
@@ -65,7 +65,7 @@ def cross_validate(
     """
     thresholds = resolve_thresholds(thresholds)
     reasons: Counter[str] = Counter()
-    sources, cases = _collect(completions, reasons)
+    sources, cases = _collect(instruction, completions, reasons)
     if sandbox is None:
         with Sandbox() as own:
             right = _right(own, sources, cases, reasons)
@@ -96,12 +96,14 @@ def cross_validate(
     }
 
 
-def _collect(completions: Sequence[str], reasons: Counter[str]) -> tuple[Counter[str], list[dict[str, Any]]]:
+def _collect(
+    instruction: str, completions: Sequence[str], reasons: Counter[str]
+) -> tuple[Counter[str], list[dict[str, Any]]]:
     """Sources, with how often each came, and different cases."""
     sources: Counter[str] = Counter()
     cases: dict[tuple[str, bool], dict[str, Any]] = {}
     for completion in completions:
-        parsed = parse_completion(completion or "")
+        parsed = parse_completion(completion or "", instruction)
         if isinstance(parsed, str):
             reasons[parsed] += 1
             continue

@@ -8,7 +8,7 @@ import typer
 
 
 def command(
-    folder: Annotated[str, typer.Argument(help="A folder or URL that hf-evol run has written.")],
+    folder: Annotated[str, typer.Argument(help="A folder or URL that hf-evol run or a stage has written.")],
     repo_id: Annotated[str | None, typer.Option(help="Where the set is on the Hub: user/name.")] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Show what would change; write nothing.")] = False,
 ) -> None:
@@ -20,23 +20,23 @@ def command(
     import fsspec
 
     from hf_evol.errors import OutputError
-    from hf_evol.hub.card import build_card
+    from hf_evol.hub.card import card_text
     from hf_evol.hub.merge import merge_cards
     from hf_evol.output import read_provenance
     from hf_evol.recipe import public_name
 
     provenance = read_provenance(folder)
     if "kind" not in provenance:
-        raise OutputError(f"{folder!r} holds the rows of one stage; a card needs the result of hf-evol run.")
+        raise OutputError(
+            f"{folder!r} holds no set. A card needs what hf-evol run, or a stage such as score, has written."
+        )
     path, old = f"{folder.rstrip('/')}/README.md", None
     try:
         with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
             old = file.read()
     except UnicodeDecodeError as error:
         raise OutputError(f"The card {path!r} is no UTF-8 text, so it is left as it is.") from error
-    card = (
-        merge_cards(old, str(build_card(provenance, repo_id=repo_id, folder=public_name(folder)))).rstrip("\n") + "\n"
-    )
+    card = merge_cards(old, card_text(provenance, repo_id=repo_id, folder=public_name(folder))).rstrip("\n") + "\n"
     if diff:
         lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
         print("\n".join(lines) or "The card would not change.")

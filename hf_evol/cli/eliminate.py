@@ -37,11 +37,14 @@ def command(
     from dataclasses import replace
 
     from hf_evol.cli.options import stage_rows
+    from hf_evol.columns import KEPT
     from hf_evol.stages import Stages
 
     rules = replace(
         Stages.of(recipe).eliminate, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words
     )
     flagged, reasons = rules.flag(stage_rows(recipe), num_proc=recipe.num_proc)
-    save("eliminate", recipe, flagged if keep else rules.kept(flagged))
+    counts = {KEPT: len(flagged) - reasons.total()} | dict(reasons.most_common())
+    rows = flagged if keep else rules.kept(flagged)
+    save("eliminate", recipe, rows, counts, keep=keep, max_growth=max_growth, sorry_max_words=sorry_max_words)
     print_counts("Flagged" if keep else "Left out", reasons)

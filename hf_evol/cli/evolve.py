@@ -22,12 +22,13 @@ from hf_evol.recipe import Recipe
 def command(recipe: Recipe, given: frozenset[str]) -> None:
     """Evolve a seed set, and write all its rows with their status and the text of every round."""
     quiet()
-    from collections import Counter
     from dataclasses import replace
 
     from hf_evol.cli.options import stage_rows
-    from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION, reason
+    from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION
     from hf_evol.pipeline import MAP_ROWS, read_seeds
+    from hf_evol.result import status_counts
+    from hf_evol.selection import column
     from hf_evol.stages import Stages
     from hf_evol.transform import map
 
@@ -38,5 +39,6 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     ):  # otherwise the rows are evolved already, and go on from their round
         seeds = read_seeds(recipe)
     rows = map(seeds, evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save("evolve", recipe, rows)
-    print_counts("Last round", Counter(reason(status) for status in rows[EVOL_STATUS]))
+    counts = status_counts(column(rows, EVOL_STATUS))
+    save("evolve", recipe, rows, counts)
+    print_counts("Last round", counts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 import sys
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.errors import HfEvolError
 from hf_evol.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
@@ -159,36 +157,45 @@ def quiet() -> None:
 
 # What decides the result of each stage's command.
 _DECISIVE = {
-    "evolve": ("model", "engine", "dtype", "methods", "rounds", "tries", "best_of", "responder", "scorer", "seed",
-               "temperature", "top_p", "max_new_tokens"),
-    "eliminate": ("judge", "engine", "dtype"),
+    "evolve": ("format", "model", "engine", "dtype", "chat_template", "trust_remote_code", "methods", "rounds", "tries",
+               "best_of", "responder", "scorer", "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens"),
+    "eliminate": ("judge", "engine", "dtype", "chat_template", "trust_remote_code"),
     "respond": (
-        "model", "engine", "dtype", "seed", "response_system", "response_temperature", "response_top_p",
-        "response_max_new_tokens",
+        "model", "engine", "dtype", "chat_template", "trust_remote_code", "seed", "response_system", "response_temperature",
+        "response_top_p", "response_max_new_tokens",
     ),
-    "score": ("model", "dtype", "convention", "max_length", "truncate"),
+    "score": ("model", "dtype", "trust_remote_code", "convention", "max_length", "truncate"),
     "select": ("select", "select_by"),
 }  # fmt: skip
+_OF_BEST_OF = ("responder", "scorer", "response_max_new_tokens")
 
 
-def save(stage: str, recipe: Recipe, rows: Any) -> None:
-    """Write one stage's rows to the recipe's output folder, with the settings that made them and those of the stages before."""
-    from hf_evol.output import read_provenance, write_dataset, write_provenance, writing
+def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **options: Any) -> None:
+    """Write one stage's rows to the recipe's output folder, with the card and the record of this stage and those before.
 
-    before: Any = None
-    if not recipe.dataset.startswith(("http://", "https://")):  # a page is no folder of ours
-        with contextlib.suppress(HfEvolError):  # no stage of ours wrote it
-            before = read_provenance(recipe.dataset)
-    used = ("dataset", "config", "split", "revision", "limit", *_DECISIVE[stage])
-    settings = {name: value for name, value in recipe.for_card().items() if name in used}
-    record = {
-        "stage": stage,
-        "recipe": settings,
-        "before": before if isinstance(before, dict) and "stage" in before else None,
-    }
+    Args:
+        stage: the command's name.
+        recipe: its settings.
+        rows: what the stage leaves.
+        counts: of the rows that came in, how many got which status.
+        options: settings that only this command has; None for what does not count.
+    """
+    from hf_evol.chain import record_of
+    from hf_evol.output import write_dataset, writing
+    from hf_evol.recipe import public_name
+    from hf_evol.result import write_card
+
+    own = {"respond": recipe.responder, "score": recipe.scorer}.get(stage)  # of a recipe file: no option says so
+    shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
+    used = {"dataset", "config", "split", "revision", "limit", *_DECISIVE[stage]}
+    if stage == "evolve" and recipe.best_of == 1:
+        used -= set(_OF_BEST_OF)
+    settings = {name: value for name, value in shown.items() if name in used} | options
+    settings = {name: value for name, value in settings.items() if value is not None and value is not False}
+    record = record_of(stage, recipe, settings, rows, counts)
     with writing(recipe.output) as folder:
         write_dataset(rows, folder, recipe.file_format)
-        write_provenance(record, folder)
+        write_card(folder, record, repo_id=None, shown_as=public_name(recipe.output))
     print(f"{len(rows)} rows in {recipe.output}")
 
 

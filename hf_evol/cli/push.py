@@ -11,7 +11,9 @@ from hf_evol.cli.options import TERMINATED, quiet
 
 
 def command(
-    folder: Annotated[str, typer.Argument(help="A folder that hf-evol run has written; with --append, hf-evol score.")],
+    folder: Annotated[
+        str, typer.Argument(help="A folder that hf-evol run or a stage has written; with --append, hf-evol score.")
+    ],
     repo_id: Annotated[str, typer.Argument(help="Where to put it on the Hub: user/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make the dataset private when it is created.")] = False,
     message: Annotated[str | None, typer.Option(help="The commit message.")] = None,

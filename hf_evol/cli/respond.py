@@ -23,15 +23,16 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     """Answer each instruction of a set, greedily unless told otherwise. The model is the one that answers; rows whose evolution
     failed are not answered."""
     quiet()
-    from collections import Counter
-
     from hf_evol.cli.options import stage_rows
-    from hf_evol.columns import RESPONSE_STATUS, reason
+    from hf_evol.columns import RESPONSE_STATUS
     from hf_evol.pipeline import MAP_ROWS
+    from hf_evol.result import status_counts
+    from hf_evol.selection import column
     from hf_evol.stages import Stages
     from hf_evol.transform import map
 
     responder = Stages.of(recipe).respond
     rows = map(stage_rows(recipe), responder, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save("respond", recipe, rows)
-    print_counts("Responses", Counter(reason(status) for status in rows[RESPONSE_STATUS]))
+    counts = status_counts(column(rows, RESPONSE_STATUS))
+    save("respond", recipe, rows, counts)
+    print_counts("Responses", counts)

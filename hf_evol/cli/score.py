@@ -25,12 +25,12 @@ def command(
 ) -> None:
     """Score each row by IFD and IC-IFD. The model is the one that scores."""
     quiet()
-    from collections import Counter
     from dataclasses import replace
 
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.pipeline import MAP_ROWS
+    from hf_evol.result import status_counts
     from hf_evol.scoring.summary import summarize
     from hf_evol.selection import column
     from hf_evol.stages import Stages
@@ -38,7 +38,8 @@ def command(
 
     scorer = replace(Stages.of(recipe).score, turns=turns)
     rows = map(stage_rows(recipe), scorer, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    save("score", recipe, rows)
+    counts = status_counts(column(rows, IC_IFD_STATUS))
+    save("score", recipe, rows, counts, turns=turns)
     for name in (IFD, IC_IFD):
         summary = summarize(name, column(rows, name))
         if summary["n"]:
@@ -47,4 +48,4 @@ def command(
                 f"{name}: mean {summary['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
                 f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
             )
-    print_counts("Status", Counter(rows[IC_IFD_STATUS]))
+    print_counts("Status", counts)

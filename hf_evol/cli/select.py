@@ -26,4 +26,6 @@ def command(
     top = recipe.select if threshold is None or "select" in given else None
     rows = stage_rows(recipe)
     selected = select(rows, recipe.select_by, top=top, threshold=threshold, lowest=lowest, per=per)
-    save("select", recipe, selected)
+    scored = len(select(rows, recipe.select_by, threshold=float("-inf")))
+    counts = {"selected": len(selected), "not_selected": scored - len(selected), "no_score": len(rows) - scored}
+    save("select", recipe, selected, counts, select=top, lowest=lowest, threshold=threshold, per=per)

@@ -17,9 +17,9 @@ from hf_evol.generation.base import GREEDY, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.eliminate import INFORMATION_GAIN, says_equal
 from hf_evol.prompts.evol_instruct import METHODS
 from hf_evol.prompts.evolved import read_evolved
+from hf_evol.prompts.judge import equality_prompt, says_equal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.prompts.words import STOP_WORDS, content, words
@@ -154,7 +154,7 @@ class Eliminate(Transform):
 
     def _judge(self, pairs: list[tuple[Any, Any]], reasons: list[str]) -> None:
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        chats = [chat(INFORMATION_GAIN.fill(parent=pairs[i][1], evolved=pairs[i][0])) for i in asked]
+        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
         progress.advance(len(pairs) - len(asked))
         journal = open_journal(self.journal)
         verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), journal)

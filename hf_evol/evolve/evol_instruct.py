@@ -53,7 +53,7 @@ class EvolInstruct(Transform):
 
     Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
     number at the end of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again with other
-    noise, up to ``tries`` times. In float32 a row's text is the same in any arrangement of rows; in half
+    worked examples and other noise, up to ``tries`` times. In float32 a row's text is the same in any arrangement of rows; in half
     precision, rounding may differ with the batch. A row that is already evolved goes on from its ``round``, so three maps
     with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a round keeps its last good
     instruction, and the next round starts from that one; so does a row that `Eliminate` has flagged.
@@ -87,7 +87,7 @@ class EvolInstruct(Transform):
             the first; null is the lowest. Needed where ``best_of`` is over 1.
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper; models of some hundred million parameters write better texts at a lower one (the default;
-            ``benchmarks/results/small_models.md``); 0 is greedy.
+            ``benchmarks/results/small-models.md``); 0 is greedy.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
         journal: True for the journal in the cache folder, False for none, or a file.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +27,10 @@ _TAGS = {
     "evolved": ["evol-instruct", "ic-ifd"],
     "autoif": ["autoif", "verifiable-rewards"],
     "study": ["model-comparison"],
+    "stages": [],
 }
+_TAG_OF_STAGE = {"evolve": "evol-instruct", "score": "ic-ifd"}
+_WRITERS = ("evolver", "responder")
 _WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 _REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
@@ -69,6 +74,11 @@ def wrapped(text: Any) -> str:
     return "\n".join(part for line in lines for part in (_WRAP.wrap(line) if len(line) > _WRAP.width else [line]))
 
 
+def as_yaml(value: Any) -> str:
+    """Settings as a YAML file holds them."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip()
+
+
 def number(value: float | None) -> str:
     """Four significant figures, or a dash."""
     return "–" if value is None else f"{value:.4g}"
@@ -92,10 +102,12 @@ def build_card(
     """The card of a set, by the template of its kind.
 
     Args:
-        provenance: what `hf_evol.run` and `hf_evol.autoif.run` write as ``provenance.json``.
+        provenance: what `hf_evol.run`, `hf_evol.autoif.run` and the commands of the stages write as ``provenance.json``.
         repo_id: where the set is, or will be, on the Hub; shown in the loading example.
         folder: shown instead, where there is no ``repo_id``.
     """
+    stages = provenance.get("stages", [])
+    rounds = [*provenance.get("rounds", []), *(table for stage in stages for table in stage.get("rounds", []))]
     context = {
         "p": provenance,
         "cell": cell,
@@ -106,13 +118,13 @@ def build_card(
         "interval": interval,
         "human": human_number,
         "repo": repo_id or folder,
-        "recipe_yaml": without_marks(yaml.safe_dump(provenance["recipe"], sort_keys=False, allow_unicode=True).strip()),
+        "as_yaml": as_yaml,
+        "recipe_yaml": as_yaml(provenance["recipe"]),
         "reasons": _reason_names(provenance.get("rounds", [])),
         "statuses": list(
-            dict.fromkeys(
-                name for table in provenance.get("rounds", []) for counts in table.get("tries", []) for name in counts
-            )
+            dict.fromkeys(name for table in rounds for counts in table.get("tries", []) for name in counts)
         ),
+        "commands": commands(stages) if provenance["kind"] == "stages" else "",
         "labels": {entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
         "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,
@@ -122,25 +134,34 @@ def build_card(
     return DatasetCard.from_template(card_data(provenance), template_str=template, **context)
 
 
+def card_text(provenance: Mapping[str, Any], *, repo_id: str | None, folder: str = "") -> str:
+    """The card as the text of its file; arguments as of `build_card`."""
+    return str(build_card(provenance, repo_id=repo_id, folder=folder)).rstrip("\n") + "\n"
+
+
 def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     """The card's YAML metadata, in the Hub's vocabulary."""
     source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
     counts = [model["n_parameters"] for model in provenance["models"] if model["role"] == "evolver"]
     sizes = list(dict.fromkeys(f"evolver-size-{human_number(count)}" for count in counts if count))
+    tags = [*_TAGS[provenance["kind"]], *_stage_tags(provenance)]
+    written = any(model["role"] in _WRITERS for model in provenance["models"])
     return DatasetCardData(
         pretty_name=provenance["title"],
         license=provenance["license"],
         language=source["language"] or None,
         size_categories=[size_category(n_rows)],
         task_categories=["text-generation"],
-        annotations_creators=["machine-generated"],
-        language_creators=["machine-generated"],
+        annotations_creators=["machine-generated"] if provenance["models"] else None,
+        language_creators=["machine-generated"] if written else None,
         source_datasets=[source["name"]] if source["on_hub"] else None,
-        tags=["synthetic", "instruction-tuning", *_TAGS[provenance["kind"]], "hf_evol", *sizes],
+        tags=[*(["synthetic"] if written else []), "instruction-tuning", *tags, "hf_evol", *sizes],
         configs=[
             {
                 "config_name": entry["name"],
-                "data_files": [{"split": "train", "path": f"{entry['name']}/*.{entry['extension']}"}],
+                "data_files": [
+                    {"split": "train", "path": entry.get("data_files", f"{entry['name']}/*.{entry['extension']}")}
+                ],
             }
             | ({"default": True} if entry["name"] in ("selected", "rows") else {})
             for entry in provenance["configs"]
@@ -151,3 +172,43 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
 def _reason_names(rounds: list[Mapping[str, Any]]) -> list[str]:
     """Every reason for which a row was left out, in the order of the stages, without repetition."""
     return list(dict.fromkeys(name for table in rounds for name in table["dropped"]))
+
+
+def _stage_tags(provenance: Mapping[str, Any]) -> list[str]:
+    if provenance["kind"] != "stages":
+        return []
+    names = {stage["stage"] for stage in provenance["stages"]}
+    return [tag for name, tag in _TAG_OF_STAGE.items() if name in names or "run" in names]
+
+
+def commands(stages: Sequence[Mapping[str, Any]]) -> str:
+    """The commands that make the stages again, each from what the one before it leaves; lists of methods are files."""
+    lines, output = [], None
+    for number, stage in enumerate(stages, 1):
+        settings = dict(stage["settings"]) | ({"dataset": output} if output else {})
+        if isinstance(settings.get("methods"), list):  # with their words, perhaps, which no option takes
+            settings["methods"] = f"{number}-methods.yaml"
+        output = f"{number}-{stage['stage']}"
+        options = [_option(name, value) for name, value in (settings | {"output": output}).items()]
+        lines.append(_folded([f"hf-evol {stage['stage']}", *options]))
+    return "\n".join(lines)
+
+
+def _option(name: str, value: Any) -> str:
+    flag = "--" + name.replace("_", "-")
+    if value is True:
+        return flag
+    if isinstance(value, Mapping):
+        value = json.dumps(value, ensure_ascii=False)
+    return f"{flag} {shlex.quote(str(value))}"
+
+
+def _folded(parts: Sequence[str]) -> str:
+    """A command over several lines of a shell, broken between its options."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) < _WRAP.width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"    {part}")
+    return " \\\n".join(lines)

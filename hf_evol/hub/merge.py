@@ -73,7 +73,7 @@ def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     ours = new.get("configs", [])
     if any(config.get("config_name") == "default" for config in others):  # the default by its name
         ours = [_not_default(config) for config in ours]
-    elif any(config.get("default") for config in ours):
+    elif any(config.get("default") or config["config_name"] == "default" for config in ours):
         others = [_not_default(config) for config in others]
     if configs := [*ours, *others]:
         merged["configs"] = configs

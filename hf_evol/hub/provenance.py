@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,12 +252,16 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
         return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True, [])
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide the result."""
+def library_versions(earlier: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the result, after those that an earlier part of it was made with."""
     versions = {"python": platform.python_version(), "hf_evol": __version__}
     for name in LIBRARIES[1:]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    return versions
+    known = dict(earlier or {})
+    return known | {
+        name: ", ".join(dict.fromkeys([*known.get(name, version).split(", "), version]))
+        for name, version in versions.items()
+    }

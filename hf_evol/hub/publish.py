@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from contextlib import suppress
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.errors import ConfigError, HubError, OutputError
+from hf_evol.hub.card import card_text
 from hf_evol.hub.merge import merge_cards
 
 _TRIES = 4
 _STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
 _NO_RIGHT = (401, 403, 404)  # 404: that of a private dataset of others, too
-_SHARD = re.compile(r"(.+/train)-\d{5}-of-\d{5}(\.\w+)")  # one file of a config's rows
+_SHARD = re.compile(r"((?:.+/)?train)-\d{5}-of-\d{5}(\.\w+)")  # one file of a config's rows
 _SIGN_IN = " Sign in with `hf auth login` if the token is missing or may not write."
 
 
@@ -42,11 +44,12 @@ def publish(
     create_pr: bool = False,
     parent: str | None = None,
 ) -> str:
-    """Upload a folder written by `hf_evol.run` as a dataset, card included, in one commit.
+    """Upload a folder written by `hf_evol.run`, or by the command of a stage, as a dataset, card included, in one commit.
 
     Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and one that
     changes nothing makes no commit. Other files, configs and splits of the dataset stay, and so does what the published
-    card says outside its generated part (`hf_evol.hub.merge`). If someone else pushes in the meantime, the card is merged
+    card says outside its generated part (`hf_evol.hub.merge`); that part is made anew, so that its example loads the set from
+    the Hub. If someone else pushes in the meantime, the card is merged
     anew. Where a config's rows are now in another number of files, the former ones go.
 
     One commit is what makes a push whole or nothing. Its hard limit is 25,000 large files (huggingface_hub,
@@ -145,7 +148,6 @@ def commit_folder(
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     names = [path.relative_to(folder).as_posix() for path in files]
-    new = folder / "README.md"
     for attempt in range(1, _TRIES + 1):
         info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
         head = info.sha
@@ -154,8 +156,8 @@ def commit_folder(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
             )
         operations = [CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True)]
-        if new.is_file():  # rows of one stage have no card
-            merged = merge_cards(_published_card(api, repo_id, head), new.read_text(encoding="utf-8"))
+        if (folder / "README.md").is_file():  # a method that was optimized has none
+            merged = merge_cards(_published_card(api, repo_id, head), _own_card(folder, repo_id))
             operations.insert(0, CommitOperationAdd("README.md", merged.encode("utf-8")))
         former = _former([entry.rfilename for entry in info.siblings or ()], names)
         operations += [CommitOperationDelete(name) for name in former]
@@ -173,6 +175,13 @@ def commit_folder(
             if error.response.status_code not in _STALE or attempt == _TRIES:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _own_card(folder: Path, repo_id: str) -> str:
+    """The folder's card, whose example loads the set from where it is going to be."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    return merge_cards(card, card_text(provenance, repo_id=repo_id)) if "kind" in provenance else card
 
 
 def _published_card(api: Any, repo_id: str, head: str) -> str | None:

@@ -77,7 +77,7 @@ _GENERAL: dict[str, Pairs] = {
         ),
         (
             "Describe the benefits of exercise.",
-            "Describe the benefits of exercise for a woman of seventy who lives alone in a small town and has never tried it.",
+            "Describe the benefits of exercise for a woman of seventy who lives alone in a small town without a hospital.",
         ),
         (
             "Give tips for learning a language.",
@@ -340,7 +340,7 @@ _CODE: dict[str, Pairs] = {
         ),
         (
             "Write a script that renames files.",
-            "Write a script that renames files, then suggest one improvement of it, and explain why it makes the script better.",
+            "Write a script that renames files, then suggest one improvement of the script, and explain the reason for this improvement.",
         ),
         (
             "Create a login form in HTML.",

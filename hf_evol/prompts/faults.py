@@ -233,6 +233,8 @@ def _takes_the_form(text: str, parent: str) -> bool:
         and not OPENS_QUESTION.match(OPENING.sub("", first, count=1))
     ):
         return False  # "The sea – who owns it?"
+    if OPENS_QUESTION.match(first) and ":" in first and "?" not in text and ":" not in parent:
+        return False  # "How trees grow: by taking up water."
     if asks(first):
         return True
     if _SAYS_WHAT.match(first) and asks(sentences(parent)[0]) and first not in parent:

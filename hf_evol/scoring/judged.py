@@ -13,12 +13,12 @@ from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, 
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.prompts.judge import Turns
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.template import chat
 from hf_evol.scoring.pairs import is_text
 from hf_evol.transform import Batch, Transform
 
-Prompts = tuple[str, str]
+Prompts = tuple[Turns, Turns]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class JudgedTransform(Transform):
     def ask(self, rows: Sequence[Prompts | None]) -> list[tuple[Completion, Completion] | None]:
         """Both answers to each row's prompts; None for a row without any."""
         usable = [prompts for prompts in rows if prompts is not None]
-        chats = [chat(prompt) for prompts in usable for prompt in prompts]
+        chats = [prompt for prompts in usable for prompt in prompts]
         keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
         replies = iter(generate(self.model, chats, self.sampling, keys, open_journal(self.journal)))
         progress.advance(2 * (len(rows) - len(usable)))

@@ -19,7 +19,7 @@ from hf_evol.generation.models import ModelSpec
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
 from hf_evol.scoring.pairs import make_pair
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, Transform, failures
 
 Result = tuple[float | None, str]  # a reward and its status
 
@@ -35,14 +35,15 @@ class Reward(Transform):
     CPU: with as many threads).
 
     Input columns:
-        With ``of="response"``: ``instruction``, ``output``; and, if there, ``input``. The user's turn is the instruction
+        With ``of="response"``: ``instruction``, ``output``; and, if there, ``input`` and the status columns of earlier stages:
+        rows that failed one are not scored. The user's turn is the instruction
         and, on a new line, the input; the assistant's is the output.
         With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method``; and, if there, ``try`` and ``evol_status``. The
         user's turn is the prompt that evolved the row in its last round; the assistant's is the instruction.
 
     Output columns:
         ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
-        ``not_evolved`` (the last evolution failed), ``unknown_method`` (none of ``methods`` has the row's name),
+        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of ``methods`` has the row's name),
         ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or ``not_finite``.
 
     Args:
@@ -120,9 +121,8 @@ class Reward(Transform):
         instructions = batch[col.INSTRUCTION]
         nothing = [None] * len(instructions)
         if self.of == "response":
-            return [
-                _chat(*row) for row in zip(instructions, batch[col.OUTPUT], batch.get(col.INPUT, nothing), strict=True)
-            ]
+            rows = zip(instructions, batch[col.OUTPUT], batch.get(col.INPUT, nothing), strict=True)
+            return [why or _chat(*row) for row, why in zip(rows, failures(batch), strict=True)]
         methods = {method.name: method for method in self.methods}
         statuses = [status or col.OK for status in batch.get(col.EVOL_STATUS, nothing)]
         tries = batch.get(col.TRY, nothing)

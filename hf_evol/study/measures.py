@@ -39,7 +39,8 @@ MEASURES = (
     Measure(
         USABLE, "usable rows", "more often usable",
         "Whether a row was evolved and kept by the rules of elimination (1) or not (0); rows whose request "
-        "failed don't count.", "share",
+        "failed don't count. A response that is cut off or missing is the responder's: the instruction's own measures count.",
+        "share",
     ),
     Measure(
         col.DIFFICULTY_LEVEL, "difficulty level", "harder",

@@ -118,8 +118,10 @@ def _yields(by_set: dict[tuple[str, int], dict[str, Any]], labels: Sequence[str]
     entries = []
     for label in labels:
         for number in range(1, rounds + 1):
-            statuses = Counter(row[STATUS] for row in by_set.get((label, number), {}).values())
+            rows = by_set.get((label, number), {}).values()
+            statuses = Counter(row[STATUS] for row in rows)
             lost = {reason: count for reason, count in statuses.most_common() if reason != col.OK}
+            unanswered = Counter(row.get(col.RESPONSE_STATUS) for row in rows if row[STATUS] == col.OK)
             entries.append(
                 {
                     "evolver": label,
@@ -127,6 +129,9 @@ def _yields(by_set: dict[tuple[str, int], dict[str, Any]], labels: Sequence[str]
                     "rows_in": statuses.total(),
                     "ok": statuses[col.OK],
                     "dropped": lost,
+                    "unanswered": {
+                        reason: count for reason, count in unanswered.most_common() if reason not in (None, col.OK)
+                    },
                 }
             )
     return entries

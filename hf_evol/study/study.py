@@ -208,10 +208,9 @@ def _sets(rows: Dataset, results: dict[str, Any]) -> dict[str, tuple[Dataset, st
     sets: dict[str, tuple[Dataset, str]] = {}
     labels = [evolver["label"] for evolver in results["evolvers"]]
     for label, name in zip(labels, set_names(labels), strict=True):
-        usable = (
-            place for place, row in enumerate(zip(rows[LABEL], rows[STATUS], strict=True)) if row == (label, col.OK)
-        )
-        sets[name] = (set_columns(rows.select(list(usable))), f"the usable rows of {label}, to train on")
+        found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
+        usable = [place for place, row in found if row == (label, col.OK, col.OK)]
+        sets[name] = (set_columns(rows.select(usable)), f"the usable and answered rows of {label}, to train on")
     return sets
 
 

@@ -19,7 +19,7 @@ from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.hub.provenance import ModelRecord
 from hf_evol.pipeline import MAP_ROWS
 from hf_evol.progress import counted_tokens
-from hf_evol.prompts.judge import REWRITING
+from hf_evol.prompts.judge import rewriting_task
 from hf_evol.recipe import Recipe
 from hf_evol.result import describe, evolution_reasons, response_reasons
 from hf_evol.scoring.confidence import Confidence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MPNET = "sentence-transformers/all-mpnet-base-v2"  # the paper's embedding model
-_UNANSWERED = ("engine_error", "response_engine_error")  # the server was down, or memory ran out
+_OF_RESPONSE = "response_"  # begins the reasons that are the responder's
 _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION,
@@ -171,24 +171,37 @@ class Work:
         return journal.get([key]).get(key, {}).get("seconds")
 
     def answer(self, rows: Dataset) -> Dataset:
-        """The rows with responses, and their ``status``: ok, or why they are left out."""
+        """The rows with responses; their ``status``: ok, or why the evolution is left out; and their ``response_status``, which
+        says nothing about the evolver."""
         reasons = evolution_reasons(rows)
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         answered = self.map(rows.select(kept), self.respond, "Respond")
         answered = self.map(answered, Eliminate(keep=True), "Eliminate, responses")
         models.release()
         outputs: list[str | None] = [None] * len(rows)
+        responses: list[str | None] = [None] * len(rows)
         statuses = [col.OK if reason == col.KEPT else reason for reason in reasons]
         for place, output, reason in zip(kept, answered[col.OUTPUT], response_reasons(answered), strict=True):
             outputs[place] = output
-            statuses[place] = col.OK if reason == col.KEPT else reason
+            if reason.startswith(_OF_RESPONSE):
+                responses[place] = reason.removeprefix(_OF_RESPONSE)
+            elif reason == col.KEPT:
+                responses[place] = col.OK
+            else:
+                statuses[place] = reason
         words = [
             len(text.split()) if status == col.OK else None
             for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)
         ]
         rows = rows.remove_columns([col.EVOL_STATUS, col.ELIMINATION])
         rows = _added(
-            rows, {col.OUTPUT: (outputs, "string"), STATUS: (statuses, "string"), N_WORDS: (words, "float64")}
+            rows,
+            {
+                col.OUTPUT: (outputs, "string"),
+                STATUS: (statuses, "string"),
+                col.RESPONSE_STATUS: (responses, "string"),
+                N_WORDS: (words, "float64"),
+            },
         )
         rows = _added(rows, {USABLE: ([_usable(status) for status in statuses], "float64")})
         self._note_unanswered(rows)
@@ -196,7 +209,8 @@ class Work:
 
     def _note_unanswered(self, rows: Dataset) -> None:
         sets = list(zip(rows[LABEL], rows[col.ROUND], strict=True))
-        lost = Counter(of for of, usable in zip(sets, rows[USABLE], strict=True) if usable is None)
+        failed = zip(sets, rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
+        lost = Counter(of for of, *statuses in failed if "engine_error" in statuses)
         for (label, number), count in lost.items():
             error = "Requests failed. The same command, with --overwrite, asks for them again."
             stage = f"{count} of {sets.count((label, number))} rows of {label} in round {number}"
@@ -252,7 +266,7 @@ class Work:
                 one, other = by_set.get((a, number), {}), by_set.get((b, number), {})
                 for row_id in (row_id for row_id in one if row_id in other):
                     row = one[row_id]
-                    asked = REWRITING.fill(instruction=row[col.SEED_INSTRUCTION])
+                    asked = rewriting_task(row[col.SEED_INSTRUCTION])
                     texts = {col.OUTPUT_A: row[col.INSTRUCTION], col.OUTPUT_B: other[row_id][col.INSTRUCTION]}
                     pairs.append({"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: asked} | texts)
         if not pairs:
@@ -311,8 +325,8 @@ class Work:
 
 
 def _usable(status: str) -> float | None:
-    """1 or 0; None where a request failed, which says nothing about the evolver."""
-    return None if status in _UNANSWERED else float(status == col.OK)
+    """1 or 0; None where the request failed, as the server was down or memory ran out."""
+    return None if status == "engine_error" else float(status == col.OK)
 
 
 def _model_of(stages: Stages) -> Any:

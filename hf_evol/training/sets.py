@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SELECTED = "selected"  # the default config of what hf-evol run writes
-PLAIN = "default"  # what `datasets` calls the config of a set without named ones, as the single stages write
+PLAIN = "default"  # what `datasets` calls the config of a set without named ones, and the single stages call theirs
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from attacks import EVIL
 
+from hf_evol.prompts.autoif import augment_prompt, python_block, verify_prompt
+
 # A constraint, the body of its function, a response that follows it and one that doesn't.
 FAMILIES: list[tuple[str, str, str, str]] = [
     ("Write the whole answer in capital letters", "return response.upper() == response", "ALL OF IT.", "Not all of it."),
@@ -29,18 +31,30 @@ BY_TEXT = {text.casefold(): family for family in FAMILIES for text in family[:1]
 
 def reply(body: dict[str, Any]) -> dict[str, Any]:
     """The choice that differs from the server's usual one."""
-    prompt = body["messages"][-1]["content"]
+    prompt, step = body["messages"][-1]["content"], step_of(body)
     pick = random.Random(f"{body.get('seed')}|{prompt}")
-    if "### New instructions" in prompt:
+    if step == "augment":
         text = _constraints(pick)
-    elif "named `evaluate`" in prompt:
-        asked = re.search(r"form of an answer:\n(.*?)\n\nWrite a Python", prompt, re.DOTALL)[1]
-        text = _functions(asked, pick)
+    elif step == "verify":
+        text = _functions(prompt, pick)
     elif asked := re.search(r"follows this rule .*?: (.*)$", body["messages"][0]["content"], re.MULTILINE):
         text = _answer(asked[1], pick)
     else:  # the engine asks whether anyone is there
         return {}
     return {"message": {"role": "assistant", "content": text}}
+
+
+def step_of(body: dict[str, Any]) -> str | None:
+    """Whether a request asks for constraints (``augment``) or for a function (``verify``)."""
+    before = body["messages"][1:-1]  # the worked examples
+    return next(
+        (
+            name
+            for name, turns in (("augment", augment_prompt(["x"], 1)), ("verify", verify_prompt("x")))
+            if before == turns[1:-1]
+        ),
+        None,
+    )
 
 
 def _constraints(pick: random.Random) -> str:
@@ -83,6 +97,10 @@ def _functions(asked: str, pick: random.Random) -> str:
         source = "def evaluate(response):\n    import re\n    return bool(re.match(r'(a+)+$', 'a' * 64 + '!'))"
     elif kind < 0.33:
         return "I would check it with a regular expression, but I can't be sure."
+    if pick.random() < 0.5:
+        block = python_block(source, [(case["input"], case["output"]) for case in cases])
+        bare = block.removeprefix("```python\n").removesuffix("\n```")
+        return pick.choice([block, f"Here it is:\n\n{block}\nI hope it helps!", bare])
     data = json.dumps({"func": source, "cases": cases}, indent=2)
     if kind > 0.9:
         data = data.replace("\\n", "\n")  # raw line breaks

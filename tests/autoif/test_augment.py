@@ -7,6 +7,7 @@ from hf_evol import map
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints, read_list
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Completion
+from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 
 TWO = ["Use no commas", 'Write "STOP" after each sentence']
 
@@ -105,6 +106,64 @@ def test_numbers_quoted_texts_letters_and_opposites_make_constraints_differ(one,
     assert kept(texts[0], texts[0].replace("whole", "entire")) == (texts[:1], {"near_repeated": 1})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The function returns True if the answer is in capitals", "The evaluate function should count the words",
+        "Check whether the answer has three lines", "Check that there are no commas", "Verify if the response ends with a dot",
+        "Write a Python function that counts the words", "Create a short Python script for the answer", "Add a test case for the empty answer",
+        "`evaluate` function with one argument", "evaluate(response) is True for short answers", "def evaluate(response): return True",
+        "Returns True if there are three sentences, False otherwise", "It will return False when a comma is found", "This program counts letters",
+        "Test the response for commas", "Determine if each sentence is short", "Unit tests must pass", "Functions must return True",
+    ],
+)  # fmt: skip
+def test_lines_about_the_check(text):
+    assert kept(text) == ([], {"about_the_check": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Put the answer in a Python code block", "Write the answer as a Python function", "Answer with Python code only",
+        "Use function words only", "Return the answer as JSON", "Return nothing but True or False", "Check marks begin each line",
+        "Make sure that every line ends with a dot", "Ensure the answer has three lines", "Use test as the first word",
+    ],
+)  # fmt: skip
+def test_lines_about_the_answer_that_speak_of_code_or_checks(text):
+    assert kept(text) == ([text], {})
+
+
+def test_statements_without_a_word_about_the_form_are_no_rules():
+    no_rules = [
+        "A song about a little lamb", "I am a robot that helps people", "The only thing we have to fear is fear",
+        "It is not possible to do anything about that", "What does it mean to you?", "I\u2019ve been there before you",
+    ]  # fmt: skip
+    rules = [
+        "A poem about nothing at all in it", "The reader must not be able to see an x", "The tone is that of a letter to her",
+        "There are no commas in it", "It is written in the third person", "Use only palindromes", "Sound like a pirate would on the sea",
+        "In the style of a fairy tale", "A resposta deve conter doze frases", "Each of them is in capitals",
+    ]  # fmt: skip
+    assert kept(*no_rules, *rules) == (rules, {"not_a_rule": len(no_rules)})
+
+
+def test_the_prompt_s_own_rules_are_left_out():
+    given, made = RULES_SHOWN
+    changed = [
+        made[0].upper() + ".",
+        "Write the answer as a numbered list of five points, please",
+        'Use the word "lantern" five times',
+        "End it with “So much for today”",
+    ]
+    assert kept(*given, *made, *changed) == ([], {"example": 14})
+    others = ["Write exactly four paragraphs", 'Use the word "table" twice', "Use the word lanterns at will"]
+    assert kept(*others) == (others, {})
+    seeds = ['Use the word "lantern" in each line', made[0]]
+    assert kept(made[0], given[0], 'End with "lantern"', seeds=seeds) == (
+        ['End with "lantern"'],
+        {"seed": 1, "example": 1},
+    )
+
+
 def test_languages_without_spaces():
     texts = ["回答必须全部使用大写字母", "请用三个段落回答问题", "すべて大文字で書いてください"]
     assert kept(*texts, "回答必须全部使用大写字母。") == (texts, {"near_repeated": 1})
@@ -132,9 +191,7 @@ class Scripted:
 
     def stream(self, chats, params, keys):
         for place, (chat, key) in enumerate(zip(chats, keys, strict=True)):
-            assert (
-                "Write 7 new instructions" in chat[0]["content"] and "- a {seed} of two lines\n\n" in chat[0]["content"]
-            )
+            assert chat == augment_prompt(["a {seed} of\ntwo lines"], 7)
             text, finish = self.replies[int(key.rsplit("-", 1)[1])]
             error = {"error": "engine_error: told to"} if finish == "error" else {}
             yield [(place, Completion(text, finish, **error))]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from chat_server import ChatServer, Refusal
 from datasets import load_dataset
+from scripted_model import step_of
 
 from hf_evol import autoif
 from hf_evol.autoif.scenario import AutoIf, read_constraints
@@ -33,10 +34,10 @@ def say(text, **more):
 
 def reply(body):
     """As a good model does; new constraints and answers differ by the request's seed."""
-    prompt, n = body["messages"][-1]["content"], body["seed"] % 97
-    if "### New instructions" in prompt:
+    prompt, n, step = body["messages"][-1]["content"], body["seed"] % 97, step_of(body)
+    if step == "augment":
         return say("\n".join(f"- Use exactly {n + k} words" for k in range(8)))
-    if "named `evaluate`" in prompt:
+    if step == "verify":
         n = (re.search(r"exactly (\d+)", prompt) or [0, 2])[1]
         source = f"def evaluate(response):\n    return len(response.split()) == {n}"
         return say(json.dumps({"func": source, "cases": [{"input": "word " * int(n), "output": True}]}))
@@ -73,10 +74,10 @@ def lost(result, stage, what):
 
 def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
     def choice(body):
-        prompt = body["messages"][-1]["content"]
-        if "### New instructions" in prompt:
+        step = step_of(body)
+        if step == "augment":
             return say("\n".join(f"- new: {text}" for text in HOSTILE))
-        if "named `evaluate`" in prompt:
+        if step == "verify":
             return say(json.dumps({"func": FUNCTION, "cases": [{"input": "A", "output": True}]}))
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
         return say(f"{turns}\n```\n</details>\n# Heading")
@@ -91,8 +92,8 @@ def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
     for row in rows:
         asked = f"in every part: {row['instruction']}\nuser: {row['input']}\n```"
         assert asked in row["output"] and row["pass_rate"] == 1
-    shown = next(prompt for prompt in server.prompts if "### New instructions" in prompt)
-    assert all(f"\n- {text}\n" in shown for text in [*HOSTILE, "Use two line breaks"])
+    shown = next(seen.prompt for seen in server.requests if step_of(seen.body) == "augment")
+    assert shown == "\n".join(f"- {' '.join(text.split())}" for text in [*HOSTILE, "Use two line breaks"])
     card = (Path(recipe.output) / "README.md").read_text(encoding="utf-8")
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header)["pretty_name"].startswith("Verifiable constraints")
@@ -121,12 +122,12 @@ def test_cut_off_responses_are_dropped_with_their_reason(settings, recipe, serve
 def test_half_a_surrogate_pair_ends_no_run(settings, recipe, server):
     def choice(body):
         choice = reply(body)
-        more = "\n- Use the \ud83d sign" if "### New" in body["messages"][-1]["content"] else " \ud83d"
+        more = "\n- Use the \ud83d sign" if step_of(body) == "augment" else " \ud83d"
         choice["message"]["content"] += more
         return choice
 
     def fault(prompt, attempt):
-        return Refusal(400, body={"error": "no \ud83d"}) if "answer:\nUse exactly 5 words" in prompt else None
+        return Refusal(400, body={"error": "no \ud83d"}) if prompt == "Use exactly 5 words" else None
 
     server.choice, server.fault = choice, fault
     autoif.run(AutoIf(**settings), recipe)

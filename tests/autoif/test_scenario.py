@@ -120,7 +120,9 @@ def test_on_the_command_line(settings, recipe, server, capsys, monkeypatch, tmp_
     assert main(given) == 0
     shown = capsys.readouterr().out
     assert "cross-validate" in shown and "README.md" in shown
-    assert main([*given, "--overwrite", "--thresholds", "autoif"]) == 0
+    assert main([*given, "--overwrite", "--thresholds", "autoif"]) == 1  # which asks for more cases than there are
+    assert "too_few_cases 32" in capsys.readouterr().err
+    assert main([*given, "--overwrite", "--require-pass", "0.5"]) == 0
     assert main(["card", recipe.output, "--diff"]) == 0
     assert "The card would not change." in capsys.readouterr().out
 

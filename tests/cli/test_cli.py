@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -8,11 +7,8 @@ import sys
 
 import pytest
 from datasets import Dataset, load_dataset
-from talkative import make_talkative
-from tiny_models import build_llama, build_tokenizer
 
 import hf_evol
-from hf_evol.cli.main import main
 from hf_evol.recipe import Recipe
 
 COMMANDS = [
@@ -36,38 +32,11 @@ SHORT = ["--max-new-tokens", "8"]
 SHORT_RESPONSES = ["--response-max-new-tokens", "8"]
 
 
+pytestmark = pytest.mark.usefixtures("here")
+
+
 def as_typed(value):
     return " ".join(value) if isinstance(value, list) else ""
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Each test in a folder of its own, on a terminal wide enough for whole messages."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("TERMINAL_WIDTH", "300")
-    monkeypatch.setenv("NO_COLOR", "1")
-    return tmp_path
-
-
-@pytest.fixture
-def seed_file(here):
-    rows = [{"instruction": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
-    (here / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return "seeds.jsonl"
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command; gives its exit code and all it said."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return code, said.out + said.err
-
-    return run
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -278,16 +247,6 @@ def test_options_come_before_the_recipe_file(call, here, tiny_model, seed_file):
     code, said = call("run", "--recipe", "mine.yaml", "--rounds", "1", "--dry-run")
     assert code == 0
     assert "seeds.jsonl: 2 rows, 1 rounds" in said
-
-
-@pytest.fixture
-def wide_model(tmp_path_factory, monkeypatch):
-    """A tiny model whose context holds the prompts, and whose tokens are read as instructions."""
-    make_talkative(monkeypatch)
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    build_llama(context=2048).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 def test_the_stages_chain(call, wide_model, seed_file):

@@ -1,4 +1,5 @@
 import re
+import shlex
 
 import jinja2
 import pytest
@@ -48,6 +49,41 @@ def provenance(text="Plain text."):
              "input": text, "output": text},
         ],
         "libraries": {"python": "3.11", "hf_evol": "0.1.0"},
+    }  # fmt: skip
+
+
+def stages_provenance(text="Plain text."):
+    """Of a chain of all stages, with what `provenance` says of source and models."""
+    run = provenance(text)
+    model, methods = {"name": "tiny", "dtype": "float32"}, [{"name": "a", "template": text}]
+    table = {"round": 1, "counts": {"ok": 7, "leak": 3}, "tries": [{"ok": 6, "leak": 4}, {"ok": 1, "leak": 3}]}
+    stages = [
+        ("evolve", {"dataset": "rows", "limit": 10, "model": model, "methods": methods, "tries": 2}, table["counts"]),
+        ("eliminate", {"dataset": "x", "keep": True}, {"kept": 7, "not_evolved": 3}),
+        ("respond", {"dataset": "x", "response_system": text}, {"ok": 7, "not_evolved": 3}),
+        ("score", {"dataset": "x", "convention": "superfiltering", "turns": "each"}, {"ok": 7, "invalid_input": 3}),
+        ("select", {"dataset": "x", "select_by": text}, {"selected": 2, "not_selected": 5, "no_score": 3}),
+    ]
+    config = {
+        "name": "default",
+        "rows": 2,
+        "description": "the rows",
+        "extension": "parquet",
+        "data_files": "train-*.parquet",
+    }
+    unknown = dict.fromkeys(("input", "output", "seed_instruction", "method", "round", "ic_ifd"))
+    return run | {
+        "kind": "stages",
+        "recipe": stages[-1][1],
+        "stages": [
+            {"stage": name, "settings": settings, "rows_in": 10, "rows_out": 10, "counts": counts,
+             "rounds": [table] if name == "evolve" else []}
+            for name, settings, counts in stages
+        ],
+        "configs": [config],
+        "scores": run["rounds"][0]["scores"],
+        "examples": [run["examples"][0], run["examples"][0] | unknown],
+        "rounds": [],
     }  # fmt: skip
 
 
@@ -129,7 +165,7 @@ What the licences say (no legal advice):
 
 ## Rounds
 
-Each row is rewritten by one method a round, in a fixed rotation of constraint, breadth (version 0a1b2c3d4e5f of the prompts), and asked again with other noise, up to 4 times, until its text passes the checks. A row that fails a round is listed under `dropped`, and its last good instruction goes on into the next round.
+Each row is rewritten by one method a round, in a fixed rotation of constraint, breadth (version 0a1b2c3d4e5f of the prompts), and asked again with other worked examples and other noise, up to 4 times, until its text passes the checks. A row that fails a round is listed under `dropped`, and its last good instruction goes on into the next round.
 
 | Round | Rows in | Evolved | Kept | In the set | Scored | Selected |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -268,7 +304,17 @@ def test_the_whole_card():
     assert str(build_card(provenance(), repo_id="user/evolved")).rstrip("\n") + "\n" == EXPECTED
 
 
-def test_every_name_in_the_template_is_given():
+def bare(record):
+    """The record without what a set need not have."""
+    first = record["stages"][0] | {"stage": "score", "rounds": []}
+    empty = ("methods", "failures", "models", "scores", "examples", "configs", "licence_notes")
+    return record | {name: [] for name in empty} | {"stages": [first], "license": "mit"}
+
+
+@pytest.mark.parametrize(
+    "record", [provenance(), stages_provenance(), bare(stages_provenance())], ids=["run", "stages", "bare"]
+)
+def test_every_name_in_the_template_is_given(record):
     """Jinja leaves missing names out in silence; here they are errors."""
     import huggingface_hub.repocard as repocard
 
@@ -279,7 +325,7 @@ def test_every_name_in_the_template_is_given():
     original, jinja2.Template = jinja2.Template, Strict
     try:
         assert repocard.DatasetCard is DatasetCard
-        assert str(build_card(provenance())).startswith("---")
+        assert str(build_card(record)).startswith("---")
     finally:
         jinja2.Template = original
 
@@ -288,8 +334,11 @@ def outside_fences(text):
     return re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_hostile_text_stays_inside():
-    record = provenance(HOSTILE)
+@pytest.mark.parametrize(
+    ("made", "details"), [(provenance, 3), (stages_provenance, 4)]
+)  # two rejected texts, and examples
+def test_hostile_text_stays_inside(made, details):
+    record = made(HOSTILE)
     record["title"] = record["source"]["name"] = record["models"][0]["name"] = HOSTILE
     record["recipe"]["dataset"] = HOSTILE
     card = build_card(record)
@@ -297,7 +346,7 @@ def test_hostile_text_stays_inside():
     assert "license" not in card.data.to_dict()
     body = outside_fences(card.text)
     assert "<script>" not in body and "</details><script>" not in body
-    assert body.count("<details>") == body.count("</details>") == 3  # two rejected texts and an example
+    assert body.count("<details>") == body.count("</details>") == details
     assert "49" not in body.replace("{{ 7*7 }}", "")
     assert not {"\x1b", "\x00", "\u202e"} & set(card.text)
     assert "\n# Title" not in body and "\n---\n" not in body
@@ -335,6 +384,34 @@ def test_long_lines_are_broken_at_spaces_and_nowhere_else():
     assert max(len(line) for line in lines if "x" not in line) <= 88
     assert wrapped(text).split() == text.split()
     assert wrapped("short\tlines  stay \n as they are") == "short\tlines  stay \n as they are"
+
+
+def test_a_chain_of_stages_loads_from_the_top_of_its_folder_and_tells_its_commands():
+    card = build_card(stages_provenance("It's\n- {a}"), repo_id="user/set")
+    assert card.data.to_dict()["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}
+    ]
+    assert 'rows = load_dataset("user/set", split="train")' in card.text
+    assert "| evolve | evol\\_status | 10 (limit 10) | 10 | round 1: ok 7, leak 3 |" in card.text
+    assert "exp(L(A \\| Q)) / exp(L(A))" in card.text and "A is the last of a row's messages" in card.text
+    block = re.search(r"```bash\n(.*?)\n```", card.text, re.DOTALL)[1]
+    assert max(map(len, block.splitlines())) < 100
+    lines = shlex.split(block.replace("\\\n", " ").replace("\nhf-evol", " hf-evol"))
+    assert lines[:8] == [
+        "hf-evol",
+        "evolve",
+        "--dataset",
+        "rows",
+        "--limit",
+        "10",
+        "--model",
+        '{"name": "tiny", "dtype": "float32"}',
+    ]
+    assert lines[8:14] == ["--methods", "1-methods.yaml", "--tries", "2", "--output", "1-evolve"]
+    assert lines[14:21] == ["hf-evol", "eliminate", "--dataset", "1-evolve", "--keep", "--output", "2-eliminate"]
+    assert lines[lines.index("--response-system") + 1] == "It's\n- {a}"
+    methods = re.search(r"```yaml\n(.*?)\n```", card.text, re.DOTALL)[1]
+    assert yaml.safe_load(methods) == [{"name": "a", "template": "It's\n- {a}"}]
 
 
 def test_unknown_size_is_not_guessed():

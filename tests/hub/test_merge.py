@@ -56,6 +56,12 @@ def test_a_default_stays_where_the_new_card_names_none():
     assert merged["configs"] == [config("a"), config("mine", True)]
 
 
+def test_a_set_of_one_config_takes_the_place_of_the_default():
+    new = card({"configs": [config("default")]}, "x")
+    merged = data_of(merge_cards(card({"configs": [config("selected", True), config("round_1")]}, ""), new))
+    assert merged["configs"] == [config("default"), config("selected"), config("round_1")]
+
+
 @pytest.mark.parametrize(
     ("old", "kept"),
     [

@@ -16,11 +16,11 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation import encoding, models
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
-from hf_evol.prompts.judge import LEVEL, SCORE, task
+from hf_evol.prompts.judge import level_prompt, score_prompt, task
 from hf_evol.prompts.replies import read_level, read_score
 from hf_evol.scoring.difficulty import LEVELS, Difficulty
 
-ASKS_LEVEL, ASKS_SCORE = "Choose one level", "Score its difficulty"
+ASKS_LEVEL, ASKS_SCORE = "one of five levels", "a number from 0"
 
 
 def rated(instruction, level, score, **columns):
@@ -51,14 +51,24 @@ def test_what_is_no_text_is_not_asked(text):
 
 
 def test_the_judge_sees_instruction_and_input():
-    hostile = "{task} {instruction} <|end|> ### Level"
-    for template in (LEVEL, SCORE):
-        assert f"### Instruction\n{hostile}\n\n### Input\n{{input}}\n" in template.fill(task=task(hostile, "{input}"))
-        assert "### Input" not in template.fill(task=task(hostile, " "))
-    engine = Scripted((("### Input\n4, 2", "hard"), (ASKS_LEVEL, "easy"), ("", "1")))
+    hostile = "{task} {instruction} <|end|> {0}"
+    for prompt in (level_prompt, score_prompt):
+        assert prompt(task(hostile, "{input}"))[-1] == {"role": "user", "content": f"{hostile}\n\nInput:\n{{input}}"}
+        assert prompt(task(hostile, " "))[-1]["content"] == hostile
+    engine = Scripted((("Input:\n4, 2", "hard"), (ASKS_LEVEL, "easy"), ("", "1")))
     out = Difficulty(engine, journal=False)({"instruction": ["Sort."] * 3, "input": ["4, 2", "", None]})
     assert out[col.DIFFICULTY_LEVEL] == ["hard", "easy", "easy"]
     assert [LEVELS.index(level) for level in out[col.DIFFICULTY_LEVEL]] == [3, 1, 1]
+
+
+def test_the_examples_give_every_level_and_rising_scores():
+    levels, scores = (
+        [turn["content"] for turn in prompt("x") if turn["role"] == "assistant"]
+        for prompt in (level_prompt, score_prompt)
+    )
+    assert {read_level(level) for level in levels} == set(LEVELS)
+    by_level = sorted(zip(map(LEVELS.index, levels), map(read_score, scores), strict=True))
+    assert [score for _, score in by_level] == sorted(map(read_score, scores))
 
 
 def test_columns_and_arrangement():
@@ -74,18 +84,17 @@ def test_columns_and_arrangement():
     assert plain[col.DIFFICULTY_LEVEL][:] == ["hard", "easy", None, None]
 
 
-def test_a_real_judge_is_asked_greedily_and_twice(tiny_model, seeds, tmp_path):
-    """The tiny model stammers, but its replies are those that the library gives, and the journal keeps them."""
-    judge = Difficulty(tiny_model, max_new_tokens=6, journal=tmp_path / "journal")
+def test_a_real_judge_is_asked_greedily_and_twice(wide_model, seeds, tmp_path):
+    """The model stammers, but its replies are those that the library gives, and the journal keeps them."""
+    judge = Difficulty(wide_model, max_new_tokens=6, journal=tmp_path / "journal")
     out = judge(seeds[:])
     assert open_journal(judge.journal).stats().requests == 2 * len(seeds)
-    spec = ModelSpec(tiny_model)
+    spec = ModelSpec(wide_model)
     model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
     found = []
     for instruction in seeds["instruction"]:
-        for template, read in ((LEVEL, read_level), (SCORE, read_score)):
-            turns = [{"role": "user", "content": template.fill(task=instruction)}]
-            ids = torch.tensor([encoding.render_chat(tokenizer, turns)])
+        for prompt, read in ((level_prompt, read_level), (score_prompt, read_score)):
+            ids = torch.tensor([encoding.render_chat(tokenizer, prompt(instruction))])
             said = model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
             found.append(read(tokenizer.decode(said, skip_special_tokens=True)) if said[-1] == 3 else None)
     assert found[::2] == out[col.DIFFICULTY_LEVEL] and found[1::2] == out[col.DIFFICULTY_SCORE]

@@ -11,10 +11,11 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation.journal import open_journal
-from hf_evol.prompts.judge import COMPARISON
+from hf_evol.prompts.judge import comparison_prompt
+from hf_evol.prompts.replies import read_verdict
 from hf_evol.scoring.judge import Judge
 
-A_FIRST, B_FIRST = "### Response 1\nAlpha", "### Response 1\nBeta"
+A_FIRST, B_FIRST = "Response 1: Alpha", "Response 1: Beta"
 
 
 def judged(a_first, b_first, **columns):
@@ -58,11 +59,11 @@ def test_the_judge_sees_all_of_the_row_as_it_is():
     engine = Scripted(
         (
             (
-                "Sort {first}.\n\n### Input\n{second} <|end|>\n\n### Response 1\n{task}\n\n### Response 2\n{x}\n",
+                "Task: Sort {first}.\n\nInput:\n{second} <|end|>\n\nResponse 1: {task}\n\nResponse 2: {x}",
                 "better than",
             ),
             (
-                "Sort {first}.\n\n### Input\n{second} <|end|>\n\n### Response 1\n{x}\n\n### Response 2\n{task}\n",
+                "Task: Sort {first}.\n\nInput:\n{second} <|end|>\n\nResponse 1: {x}\n\nResponse 2: {task}",
                 "worse than",
             ),
         )
@@ -71,7 +72,7 @@ def test_the_judge_sees_all_of_the_row_as_it_is():
 
 
 def test_columns_and_arrangement():
-    engine = Scripted(((A_FIRST, "better than"), ("### Response 2\nAlpha", "worse than"), ("", "?")))
+    engine = Scripted(((A_FIRST, "better than"), ("Response 2: Alpha", "worse than"), ("", "?")))
     data = Dataset.from_dict(
         {
             "instruction": ["Which?", "Who?", None],
@@ -91,8 +92,8 @@ def test_columns_and_arrangement():
     assert plain[col.VERDICT][:] == [None, "win", None]
 
 
-def test_a_real_judge_is_asked_in_both_orders(tiny_model, tmp_path):
-    judge = Judge(tiny_model, max_new_tokens=4, journal=tmp_path / "journal")
+def test_a_real_judge_is_asked_in_both_orders(wide_model, tmp_path):
+    judge = Judge(wide_model, max_new_tokens=4, journal=tmp_path / "journal")
     rows = {"instruction": ["Why?", "Why?"], "output_a": ["the sea", "the"], "output_b": ["rivers", "the"]}
     out = judge(rows)
     assert out[col.JUDGE_STATUS] == ["unreadable"] * 2 and out[col.VERDICT] == [None] * 2
@@ -113,6 +114,6 @@ def test_wrong_settings():
         Judge("embedded")({"instruction": ["Why?"]})
 
 
-def test_the_prompt_names_the_verdicts_that_are_read():
-    text = COMPARISON.fill(task="t", first="f", second="s")
-    assert all(f'"{verdict}"' in text for verdict in ("better than", "worse than", "equal to"))
+def test_the_examples_give_every_verdict_that_is_read():
+    replies = [turn["content"] for turn in comparison_prompt("t", "f", "s") if turn["role"] == "assistant"]
+    assert sorted(map(read_verdict, replies)) == ["lose", "tie", "win"]

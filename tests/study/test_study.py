@@ -94,15 +94,15 @@ def test_a_judge_and_a_reward_model(recipe, tmp_path):
     def choice(body):
         prompt = body["messages"][-1]["content"]
         words = len(prompt.split())
-        if "### Verdict" in prompt:
-            first, second = (
-                prompt.split("### Response 1\n")[1].split("\n\n### Verdict")[0].split("\n\n### Response 2\n")
-            )
+        if "\n\nResponse 1: " in prompt:
+            first, second = prompt.split("\n\nResponse 1: ")[1].split("\n\nResponse 2: ")
             text = (
                 "better than" if len(first) > len(second) else "worse than" if len(first) < len(second) else "equal to"
             )
         else:
-            text = "**Hard**." if "### Level" in prompt else f"Score: {min(100, words // 2)}/100"
+            text = (
+                "**Hard**." if "five levels" in body["messages"][0]["content"] else f"Score: {min(100, words // 2)}/100"
+            )
         return {"message": {"role": "assistant", "content": text}}
 
     with ChatServer() as server:
@@ -124,7 +124,10 @@ def test_a_judge_and_a_reward_model(recipe, tmp_path):
             sum(test(a, b) for a, b in lengths) for test in (int.__gt__, int.__eq__, int.__lt__)
         )
         levels = [entry for entry in results["levels"] if entry["round"] == number]
-        assert all(entry["counts"]["hard"] == 6 and entry["unreadable"] == 0 for entry in levels)
+        asked = {label: sum((of, n) == (label, number) for of, n, _ in usable) for label in ("whole", "half")}
+        assert all(
+            entry["counts"]["hard"] == asked.get(entry["evolver"], 6) and entry["unreadable"] == 0 for entry in levels
+        )
     for measure in ("reward", "reward_evolution", "difficulty_score"):
         summary = [s for s in results["summaries"] if s["measure"] == measure and s["round"] == 2]
         assert [s["nulls"] for s in summary] == [0, 0] and all(s["mean"] is not None for s in summary)

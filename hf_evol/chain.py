@@ -1,0 +1,175 @@
+"""The record of a chain of stage commands, which grows with each of them and which the card is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.errors import OutputError
+from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe_source, library_versions
+from hf_evol.output import read_provenance
+from hf_evol.prompts.evol_instruct import version_of
+from hf_evol.recipe import FILE_FORMATS, Recipe
+from hf_evol.result import describe, origin, rejected_texts, score_summaries, status_counts, title, tries_table
+from hf_evol.selection import column
+from hf_evol.stages import Stages
+from hf_evol.transform import failures
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RUN = "run"  # the first stage of a chain that goes on from the result of a run
+_ROLES = {"evolve": ("evolver",), "eliminate": ("judge",), "respond": ("responder",), "score": ("scorer",)}
+_OF_BEST_OF = ("responder", "scorer")
+_DID = {"evolver": "evolved", "responder": "answered", "scorer": "scored", "judge": "judged"}
+_NOT_EVOLVED: dict[str, Any] = {"methods": [], "prompts_version": "", "failures": []}
+_TEXTS = (col.INSTRUCTION, col.INPUT, col.OUTPUT)
+_EVOLVED = (col.SEED_INSTRUCTION, col.METHOD, col.ROUND)
+
+
+def record_of(
+    stage: str, recipe: Recipe, settings: dict[str, Any], rows: Dataset, counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """What ``provenance.json`` says of the rows that a stage leaves, with all stages before it that we know of.
+
+    Args:
+        stage: the command's name.
+        recipe: whose ``dataset`` the stage has read.
+        settings: of the stage, fit for publishing.
+        rows: what the stage leaves.
+        counts: of the rows that came in, how many got which status.
+    """
+    earlier = _earlier(recipe)
+    source = (
+        SourceRecord(**earlier["source"])
+        if earlier
+        else describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    )
+    models = [ModelRecord(**known) for known in earlier.get("models", ())]
+    models += [new for new in _models(stage, recipe) if new not in models]
+    own = {
+        "stage": stage,
+        "settings": settings,
+        "rows_in": sum(counts.values()),
+        "rows_out": len(rows),
+        "counts": dict(counts),
+        "rounds": [],
+    }
+    evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
+    if stage == "evolve":
+        methods = Stages.of(recipe).evolve.methods
+        versions = [*filter(None, evolving["prompts_version"].split(", ")), version_of(methods)]
+        evolving = {
+            "methods": list(dict.fromkeys([*evolving["methods"], *(method.name for method in methods)])),
+            "prompts_version": ", ".join(dict.fromkeys(versions)),
+            "failures": rejected_texts(rows),
+        }
+        own["rounds"] = _rounds(rows, recipe.rounds)
+    stages = [*earlier.get("stages", ()), own]
+    scored = _is_scored(stages) and col.IC_IFD in rows.column_names  # a run's dropped rows have no scores
+    extension = FILE_FORMATS[recipe.file_format]
+    chosen = earlier and earlier["license"] != source.license and earlier["license"]  # by a person
+    return {
+        "kind": "stages",
+        "title": _title(source, models, stages),
+        "recipe": settings,
+        **origin(source, models, recipe.license or chosen or None),
+        "stages": stages,
+        **evolving,
+        "configs": [
+            {
+                "name": "default",
+                "rows": len(rows),
+                "description": f"the rows after the stage {stage}",
+                "extension": extension,
+                "data_files": f"train-*.{extension}",
+            }
+        ][: len(rows)],  # datasets can't load a config without rows
+        "scores": score_summaries(rows) if scored else [],
+        "examples": _examples(rows, evolved=bool(evolving["methods"]), scored=scored),
+        "libraries": library_versions(earlier.get("libraries")),
+    }
+
+
+def _earlier(recipe: Recipe) -> dict[str, Any]:
+    """The record of the stages, or of the run, that left the rows which this stage has read; empty for other rows."""
+    if recipe.dataset.startswith(("http://", "https://", "demo/")):  # no folder of ours
+        return {}
+    try:
+        found: Any = read_provenance(recipe.dataset)
+    except OutputError:
+        return {}
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if kind == "stages":
+        return found
+    if kind != "evolved":
+        return {}
+    read = [entry["rows"] for entry in found["configs"] if entry["name"] == (recipe.config or "selected")]
+    run = {"stage": RUN, "settings": found["recipe"], "rows_in": found["n_seeds"], "rows_out": sum(read), "counts": {}}
+    run["rounds"] = [
+        {"round": table["round"], "counts": {"in_set": table["in_set"]} | table["dropped"], "tries": table["tries"]}
+        for table in found["rounds"]
+    ]
+    return found | {"stages": [run]}
+
+
+def _models(stage: str, recipe: Recipe) -> list[ModelRecord]:
+    """What is known of the models that this stage has used."""
+    roles = _ROLES.get(stage, ()) + (_OF_BEST_OF if stage == "evolve" and recipe.best_of > 1 else ())
+    known = Stages.of(recipe).models if roles else {}
+    return [describe(role, known[role]) for role in roles if role in known]
+
+
+def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
+    """Of each round that this stage has added: how many rows got which status, and the texts of each try."""
+    import pyarrow.compute as pc
+
+    history = column(rows, col.HISTORY)
+    entries, before = pc.list_flatten(history), pc.subtract(column(rows, col.ROUND), n_rounds)
+    numbers = pc.struct_field(entries, "round")
+    entries = entries.filter(pc.greater(numbers, before.take(pc.list_parent_indices(history))))
+    tables = []
+    for number in sorted(pc.unique(pc.struct_field(entries, "round")).to_pylist()):
+        of_round = entries.filter(pc.equal(pc.struct_field(entries, "round"), number))
+        part = [pc.struct_field(of_round, name) for name in ("status", "try", "rejected")]
+        tables.append({"round": number, "counts": status_counts(part[0]), "tries": tries_table([part])})
+    return tables
+
+
+def _is_scored(stages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the scores are those of the texts: nothing was written after them."""
+    names = [entry["stage"] for entry in stages]
+    last = max((place for place, name in enumerate(names) if name in ("evolve", "respond", RUN)), default=0)
+    return any(name in ("score", RUN) for name in names[last:])
+
+
+def _examples(rows: Dataset, *, evolved: bool, scored: bool) -> list[dict[str, Any]]:
+    """Three good rows: those with the highest IC-IFD, or else the first."""
+    import pyarrow.compute as pc
+
+    if col.INSTRUCTION not in rows.column_names or not len(rows):
+        return []
+    decided = [name for name in (col.EVOL_STATUS, col.ELIMINATION, col.RESPONSE_STATUS) if name in rows.column_names]
+    if decided:
+        found = failures({name: rows[name] for name in decided})
+        rows = rows.select([place for place, why in enumerate(found) if why is None])
+    if scored:
+        scores = column(rows, col.IC_IFD)
+        best = pc.sort_indices(scores, sort_keys=[("", "descending")])[: len(scores) - scores.null_count]
+        rows = rows.select(best.to_pylist()[:3] or range(len(rows)))
+    known = [*_TEXTS, *(_EVOLVED if evolved else ()), *((col.IC_IFD,) if scored else ())]
+    rows = rows.select(range(min(3, len(rows)))).select_columns([name for name in known if name in rows.column_names])
+    return [
+        dict.fromkeys((*_TEXTS, *_EVOLVED, col.IC_IFD))  # of rows from elsewhere, any column may hold anything
+        | {name: value for name, value in row.items() if isinstance(value, str) or name not in _TEXTS}
+        for row in rows.to_list()
+    ]
+
+
+def _title(source: SourceRecord, models: Sequence[ModelRecord], stages: Sequence[Mapping[str, Any]]) -> str:
+    for role, did in _DID.items():
+        if records := [model for model in models if model.role == role]:
+            return title(source, did, records)
+    names = dict.fromkeys(entry["stage"] for entry in stages)
+    return f"{source.name.rsplit('/', 1)[-1]}, after {' and '.join(names)}"

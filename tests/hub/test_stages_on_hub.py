@@ -1,0 +1,86 @@
+"""What the commands of the stages leave, on the Hub."""
+
+import json
+
+import pytest
+from datasets import Dataset, get_dataset_config_names, load_dataset
+
+import hf_evol
+from hf_evol.cli.main import main
+from hf_evol.output import write_dataset
+
+REPO = "user/chain"
+SHORT = {
+    "evolve": ["--max-new-tokens", "64"],
+    "respond": ["--response-max-new-tokens", "64"],
+    "select": ["--select", "2"],
+}
+
+
+@pytest.fixture
+def chain(tmp_path, monkeypatch):
+    """All stages on bundled seeds; each stage's folder is called as the stage."""
+    monkeypatch.chdir(tmp_path)
+    source = ["demo/general", "--limit", "6", "--rounds", "1"]
+    for stage in ("evolve", "eliminate", "respond", "score", "select"):
+        assert main([stage, "--dataset", *source, *SHORT.get(stage, []), "--output", stage]) == 0
+        source = [stage]
+    return tmp_path
+
+
+def rows_of(name, *config):
+    return load_dataset(str(name), *config, split="train").to_list()
+
+
+def test_every_stage_can_be_pushed_and_loaded(hub, chain):
+    for stage in ("evolve", "respond", "select"):
+        assert main(["push", stage, f"{REPO}-{stage}"]) == 0
+        repo = hub.repos["dataset", f"{REPO}-{stage}"]
+        assert rows_of(f"{REPO}-{stage}") == rows_of(chain / stage)
+        assert repo.files["provenance.json"] == (chain / stage / "provenance.json").read_bytes()
+        local, card = (chain / stage / "README.md").read_text(), repo.files["README.md"].decode()
+        assert card == local.replace(f'load_dataset("{stage}"', f'load_dataset("{REPO}-{stage}"') != local
+        commits = len(repo.commits)
+        assert main(["push", stage, f"{REPO}-{stage}"]) == 0
+        assert len(repo.commits) == commits
+
+
+def test_what_people_wrote_in_the_local_card_is_pushed(hub, chain):
+    card = chain / "select" / "README.md"
+    card.write_text(card.read_text().replace("license: apache-2.0", "license: mit") + "\nMine.\n")
+    assert main(["push", "select", REPO]) == 0
+    pushed = hub.repos["dataset", REPO].files["README.md"].decode()
+    assert "license: mit" in pushed and pushed.endswith("\nMine.\n") and f'load_dataset("{REPO}"' in pushed
+
+
+def test_a_later_push_replaces_the_rows_whatever_their_number_of_files(hub, chain):
+    assert main(["push", "evolve", REPO]) == 0
+    for file in (chain / "select").glob("train-*"):
+        file.unlink()
+    rows = Dataset.from_list(rows_of(chain / "evolve"))
+    write_dataset(rows, chain / "select", "parquet", max_bytes=rows._estimate_nbytes() // 2)
+    assert len(list((chain / "select").glob("train-*"))) > 1
+    assert main(["push", "select", REPO]) == 0
+    assert "train-00000-of-00001.parquet" not in hub.repos["dataset", REPO].files
+    assert [row["id"] for row in rows_of(REPO)] == rows["id"][:]
+
+
+def test_a_chain_beside_a_published_run_is_the_default(hub, chain):
+    hf_evol.run(hf_evol.Recipe(limit=4, rounds=1, max_new_tokens=64, response_max_new_tokens=64, output="run"))
+    assert main(["push", "run", REPO]) == 0
+    assert main(["push", "select", REPO]) == 0
+    assert {"default", "selected", "round_1"} <= set(get_dataset_config_names(REPO))
+    assert rows_of(REPO) == rows_of(chain / "select")
+    assert len(rows_of(REPO, "round_1")) == len(rows_of(chain / "run", "round_1"))
+
+
+def test_a_chain_goes_on_from_the_hub(hub, chain):
+    assert main(["push", "select", REPO]) == 0
+    assert main(["score", "--dataset", REPO, "--output", "again"]) == 0
+    record = json.loads((chain / "again" / "provenance.json").read_text())
+    assert record["source"]["name"] == REPO and record["source"]["on_hub"]
+    assert (
+        record["source"]["license"] == "apache-2.0"
+        and record["source"]["revision"] == hub.repos["dataset", REPO].commits[-1].sha
+    )
+    assert record["title"].startswith("chain, scored by embedded (")
