@@ -258,7 +258,7 @@ def _verified(
     first, others = _first(constraints, _FIRST_CONSTRAINTS)
     rows = validated(first)
     if len(others):
-        if col.OK not in rows[col.CONSTRAINT_STATUS] and _is_measure(rows[col.VERIFY_STATUS]):
+        if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
             lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
             less = (
                 "Or ask for more completions, or less of them (thresholds)."
@@ -267,7 +267,7 @@ def _verified(
             )
             raise ModelError(
                 f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times each, and "
-                f"cross-validation keeps none of the constraints ({_counted(lost)}). "
+                f"of no constraint does cross-validation keep a function that tells answers apart ({_counted(lost)}). "
                 f"{_what_to_do(recipe, len(others), 'constraints', less)}"
             )
         rows = concatenate_datasets([rows, validated(others)])
@@ -286,6 +286,12 @@ def _verified(
     lost = _lost(rows[col.CONSTRAINT_STATUS][:])
     stages.append(Survival("cross-validate", "constraints", len(rows), len(rows) - lost.total(), lost))
     return rows.remove_columns(col.COMPLETIONS)
+
+
+def _tells_apart(rows: Dataset) -> bool:
+    """Whether any constraint is kept by cases of both kinds: a function that always says no passes where all say no."""
+    kept = zip(rows[col.CONSTRAINT_STATUS], rows[col.CASES], strict=True)
+    return any(status == col.OK and len({case["output"] for case in cases}) == 2 for status, cases in kept)
 
 
 def _losses(rows: Dataset) -> Counter[str]:

@@ -16,10 +16,9 @@ from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.generation.base import GREEDY, Chat, Engine, generate
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.auto_evol import AUTO, KEYWORDS, final_instruction, trajectory
+from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.template import Template, chat
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
@@ -104,8 +103,7 @@ class TrajectoryKeywords(Transform):
     def apply(self, batch: Batch) -> Batch:
         rows = batch[col.TRAJECTORY]
         usable = [place for place, ways in enumerate(rows) if ways]
-        template = Template(KEYWORDS, ("trajectory",))
-        chats = [chat(template.fill(trajectory="\n".join(f"- {way}" for way in rows[place]))) for place in usable]
+        chats = [keywords_prompt(rows[place]) for place in usable]
         completions = generate(self.model, chats, self.sampling, [""] * len(chats), open_journal(self.journal))
         progress.advance(len(rows) - len(usable))
         keywords: list[list[str]] = [[] for _ in rows]

@@ -107,14 +107,33 @@ AUTO = Method(
     kind="auto",
 )
 
-KEYWORDS = """\
-Below is a list of ways in which an instruction was made more complex. Name each way by a key phrase of one to four words. \
-Reply with the key phrases alone, separated by commas.
+_KEYWORDS = (
+    "The user lists ways in which a task was made more complex. You reply with a key phrase of one to four words for each way, "
+    "separated by commas, and with nothing else."
+)
+_NAMED_WAYS = (
+    (
+        ("Ask for the yearly saving of each way.", "Leave out whatever costs money.", "Suit the ways to an old house."),
+        "quantify savings, exclude costs, adapt to setting",
+    ),
+    (
+        ("Forbid slicing", "The digits have to stay where they are", "let the user ask about the running time"),
+        "forbid feature, preserve positions, add complexity analysis",
+    ),
+)
 
-### List
-{trajectory}
 
-### Key phrases"""
+def keywords_prompt(ways: Sequence[str]) -> list[dict[str, str]]:
+    """The turns that ask for a key phrase for each way of making a task more complex."""
+
+    def listed(ways: Sequence[str]) -> str:
+        return "\n".join(f"- {way}" for way in ways)
+
+    turns = [{"role": "system", "content": _KEYWORDS}]
+    for shown, named in _NAMED_WAYS:
+        turns += [{"role": "user", "content": listed(shown)}, {"role": "assistant", "content": named}]
+    return [*turns, {"role": "user", "content": listed(ways)}]
+
 
 ANALYSE = Template(
     """\

@@ -32,7 +32,7 @@ def useful(body):
     if step == "augment":
         return say(f"- Use exactly {body['seed'] % 9973} words\n- Be good")
     if step == "verify":
-        n = int((re.search(r"exactly (\d+)", prompt) or [0, 2])[1])
+        n = int((re.search(r"exactly (\d+)", prompt) or [0, 2])[1]) % 97 + 1
         source = f"def evaluate(response):\n    return len(response.split()) == {n}"
         return say(python_block(source, [("word " * n, True), ("word " * (n + 1), False)]))
     return say("two words")
@@ -168,6 +168,19 @@ def test_no_function_for_the_first_constraints(make, server, tmp_path):
     assert "thresholds" not in message and not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="thresholds"):
         autoif.run(replace(settings, thresholds="autoif"), recipe)
+
+
+def test_functions_that_always_say_no_check_nothing(make, server):
+    def no(body):
+        if step_of(body) != "verify":
+            return useful(body)
+        source = f"def evaluate(response):\n    return response == {str(body['seed'])!r}"
+        return say(python_block(source, [("A short text.", False), (f"Text {body['seed']}", False)]))
+
+    server.choice = no
+    with pytest.raises(ModelError, match="keep a function that tells answers apart"):
+        autoif.run(*make(40))
+    assert asked(server, "verify") == 3 * 32
 
 
 def test_no_more_than_the_first_constraints_are_a_set_as_before(make, server):
