@@ -74,6 +74,7 @@ _OPEN_ITEM = re.compile(
     r"\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b", re.IGNORECASE
 )
 _LETTER = re.compile(r"\A\W*(?:dear|hello|hi|subject:)\b", re.IGNORECASE)
+_BY_MEANS = re.compile(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})", re.IGNORECASE)
 _ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
@@ -325,8 +326,9 @@ def _gain(text: str, parent: str, new: list[str], keeps_task: bool) -> float:
     if not keeps_task:
         growth = max(0, growth)
     fresh = len({word for word in new if not word[0].isdigit()})
+    means = any(set(content(found[1])) - set(content(parent)) for found in _BY_MEANS.finditer(text))
     questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))
-    gain = fresh + 2 * figures + 2 * named + 2 * questions
+    gain = fresh + 2 * figures + 2 * named + 2 * questions + means
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
 
 

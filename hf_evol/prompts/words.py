@@ -64,16 +64,20 @@ GENERIC = frozenset(
 # How an answer is to be, whatever it is about: such words are a gain, but fit anywhere, so that they are no leak.
 PORTABLE = frozenset(
     (
-        "word words sentence sentences paragraph paragraphs line lines point points bullet numbered number table row rows column "
-        "short brief long length tone polite formal informal friendly simple plain technical jargon daily everyday life comparison "
-        "reason reasons order sorted sort rank ranked importance advantages advantage disadvantages disadvantage drawback "
-        "drawbacks benefit benefits risk risks limit limits strength strengths weakness weaknesses mistake mistakes common avoid "
-        "avoided beginner child children year old adult reader audience student begin beginning ending start finish "
-        "conclusion conclude question questions title heading summary criteria criterion argument arguments objection claim "
-        "against justify compare weigh decide choose choice decision reasoning understand understandable effect effects future past history "
-        "changed change problem problems occur happen cause causes caused meaning society least exactly fewer person "
-        "tense view describe approach solution error errors invalid valid empty message clear raise complexity comment comments test tests case cases "
-        "edge usage use useful clear small small big class home family town city company employees office worker lives alone never busy woman man today main final fact facts view views convincing different solution solutions improvement costs library external expected happy sad beginner's documented handle handled faster slower version part purpose wrong prevent"
+        "word words sentence sentences paragraph paragraphs line lines point points bullet numbered number table row "
+        "rows column short brief long length tone polite formal informal friendly simple plain technical jargon daily "
+        "everyday life comparison reason reasons order sorted sort rank ranked importance advantages advantage "
+        "disadvantages disadvantage drawback drawbacks benefit benefits risk risks limit limits strength strengths "
+        "weakness weaknesses mistake mistakes common avoid avoided beginner child children year old adult reader "
+        "audience student begin beginning ending start finish conclusion conclude question questions title heading "
+        "summary criteria criterion argument arguments objection claim against justify compare weigh decide choose "
+        "choice decision reasoning understand understandable effect effects future past history changed change problem "
+        "problems occur happen cause causes caused meaning society least exactly fewer person tense view describe "
+        "approach solution error errors invalid valid empty message clear raise complexity comment comments test tests "
+        "case cases python java javascript typescript sql html css php ruby bash console edge usage use useful small "
+        "big class home family town city company employees office worker lives alone never busy woman man today main "
+        "final fact facts views convincing different solutions improvement costs library external expected happy sad "
+        "beginner's documented handle handled faster slower version part purpose wrong prevent"
     ).split()
 )
 
