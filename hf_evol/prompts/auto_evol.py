@@ -37,21 +37,35 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         (
             "Suggest three ways to save electricity at home.",
             _shown(
-                (
-                    "ask for the yearly saving of each way",
-                    "leave out ways that cost money",
-                    "let the ways suit old houses",
-                ),
-                "Leave out what costs money, and ask for the saving of each way.",
-                "Suggest three ways to save electricity at home that cost nothing, and estimate how much each of them saves in a year.",
+                ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
+                "Ask for the reason behind each point, and for a common mistake.",
+                "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
             ),
         ),
         (
-            "Describe a festival.",
+            "Explain how vaccines work.",
             _shown(
-                ("name a place", "take the view of one person", "compare with another festival"),
-                "Name a place, and take the view of a child.",
-                "Describe the lantern festival of a fishing village in Vietnam as a child sees it who carries the smallest lamp.",
+                ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
+                "Ask for simple words, for two examples, and for a short summary.",
+                "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
+            ),
+        ),
+    ),
+    "writing": (
+        (
+            "Write an e-mail that asks for a day off.",
+            _shown(
+                ("set a tone", "limit the number of words", "ask for a title"),
+                "Set a polite tone, limit the words, and ask for a title.",
+                "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
+            ),
+        ),
+        (
+            "Tell a story about a lost dog.",
+            _shown(
+                ("choose who tells it", "choose the tense", "let the main character learn something"),
+                "Let it be told in the first person, and let the main character learn something.",
+                "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
             ),
         ),
     ),
@@ -59,17 +73,17 @@ _EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         (
             "Write a Python function that reverses a string.",
             _shown(
-                ("forbid slicing", "keep digits in place", "ask for the running time"),
-                "Forbid slicing, and keep digits in their places.",
-                "Write a Python function that reverses a string without slicing, and that leaves all digits in their places.",
+                ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
+                "Ask for comments and for an example.",
+                "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
             ),
         ),
         (
             "Write a SQL query that lists all customers.",
             _shown(
-                ("bring in a second table", "limit the time", "sort the result"),
-                "Bring in the orders of one year, and sort by them.",
-                "Write a SQL query that lists all customers with more than two orders in 2023, sorted by the sum of their orders.",
+                ("ask for an explanation", "ask how to make it faster", "sort the result"),
+                "Ask for an explanation, and for how to make it faster.",
+                "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
             ),
         ),
     ),
