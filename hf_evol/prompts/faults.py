@@ -8,21 +8,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hf_evol.columns import OK
-from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, sentences
+from hf_evol.prompts.answers import META, form_fault
 from hf_evol.prompts.words import PORTABLE, STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
-_MIN_KEPT = {
-    "general": 0.3,
-    "writing": 0.3,
-    "code": 0.6,
-    "math": 0.7,
-}  # of the parent's content words, in in-depth methods
+# Of the parent's content words, in in-depth methods.
+_MIN_KEPT = {"general": 0.3, "writing": 0.3, "code": 0.6, "math": 0.7}
 _A_QUANTITY = 10  # smaller figures may well come back
 _MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _SHARED_RUN = 4  # words in a row that only the prompt can have given
-_MANY_ANSWERS = 2  # statements after the last request
 
 _REFUSAL = re.compile(
     r"\s*(?:i['’]?m (?:very |so |really )?sorry|i am sorry|sorry,|i apologi[sz]e|my apologies|unfortunately,? i (?:can|am)|"
@@ -30,53 +25,13 @@ _REFUSAL = re.compile(
     r"as an ai\b)",
     re.IGNORECASE,
 )
-# What texts about the evolving itself say.
-_META = re.compile(
-    r"\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
-    r"(?:the|this) (?:given|current|above) (?:task|question|instruction|problem|answer)|(?:the|this) task (?:is|of|was|requires|involves|can)|"
-    r"(?:this|the) (?:puzzle|problem) (?:is|requires|involves)|please (?:provide|share|give me|send) (?:the|your|a|me|more)|"
-    r"how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b",
-    re.IGNORECASE,
-)
-_FIRST_PERSON = re.compile(
-    r"\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b", re.IGNORECASE
-)
-_RULE = re.compile(
-    r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
-    r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b",
-    re.IGNORECASE,
-)
-_TELLS_HOW = re.compile(
-    r"\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b", re.IGNORECASE
-)
-_TELLS = re.compile(
-    r"\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
-    r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)",
-    re.IGNORECASE,
-)
-_MUST = re.compile(r"\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b", re.IGNORECASE)
 _WORKING = re.compile(
     r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed", re.IGNORECASE
 )
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
-_TOLD = re.compile(r",\s*(?:which|who) (?:is|are|was|were)\b", re.IGNORECASE)
 _TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
-_SAYS_WHAT = re.compile(r"\A\W*(?!you\b|it\b)(?:[\w'’-]+ ){1,5}(?:is|are|stands for|refers? to|means)\b", re.IGNORECASE)
 _THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
-_LISTS = re.compile(
-    r"\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
-    r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
-    r"characteristics|qualities|symptoms|duties|responsibilities|metrics)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_ITEMS = re.compile(r"[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z", re.IGNORECASE)
-_OPEN_ITEM = re.compile(
-    r"\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b", re.IGNORECASE
-)
-_LETTER = re.compile(r"\A\W*(?:dear|hello|hi|subject:)\b", re.IGNORECASE)
 _BY_MEANS = re.compile(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})", re.IGNORECASE)
-_ANNOUNCED = re.compile(r":\s*\Z|\b(?:following|below|given|this|starter|provided)\b", re.IGNORECASE)
-_FENCE = re.compile(r"```(?:\w*)\n(.*?)\n?```", re.DOTALL)
 
 
 def is_refusal(text: str) -> bool:
@@ -104,7 +59,7 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
     ]
     if _leaks(text, parent, prompt, new if domain != "math" else []):  # everyday things are in all math problems
         return "leak"
-    if (fault := _form_fault(text, parent, domain)) is not None:
+    if (fault := form_fault(text, parent)) is not None:
         return fault
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
         return fault
@@ -179,7 +134,7 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
         for word in dict.fromkeys(new)
         if word in shown and word not in _STEMMED_VERBS | _PORTABLE_STEMS and not word[0].isdigit()
     ]
-    if leaked and ((_META.search(text) and not _META.search(parent)) or _OF_PROMPTS.intersection(leaked)):
+    if leaked and ((META.search(text) and not META.search(parent)) or _OF_PROMPTS.intersection(leaked)):
         return True
     distinct = len(set(new))
     return bool(
@@ -196,87 +151,6 @@ _OF_PROMPTS = frozenset(map(stem, ("prompt", "rewritten", "rewriting", "constrai
 
 def _content_of(run: tuple[str, ...]) -> list[str]:
     return content(" ".join(run))
-
-
-def _form_fault(text: str, parent: str, domain: str) -> str | None:
-    """What keeps the text from being an instruction at all."""
-    if not _is_english(parent):
-        return None
-    if _META.search(text) and not _META.search(parent):
-        return "chatter"
-    if (
-        _FIRST_PERSON.match(text)
-        and not _FIRST_PERSON.match(parent)
-        and not text.rstrip().endswith("?")
-        and not WISH.search(text)
-    ):
-        return "chatter"
-    fenced = [code for code in _FENCE.findall(text) if code not in parent]
-    if fenced and "```" not in parent and not _ANNOUNCED.search(text.partition("```")[0]):
-        return "answered"
-    if is_instruction(parent) and not _takes_the_form(text, parent):
-        overlap = set(content(text)) & set(content(parent))
-        return "answered" if len(overlap) >= 2 or numbers(text) else "not_instruction"
-    if _answers_behind(text, parent) or _answers_within(text, parent):
-        return "answered"
-    return None
-
-
-def _takes_the_form(text: str, parent: str) -> bool:
-    """Whether the first sentence asks, or the last one does in the parent's way, after a setting."""
-    said = sentences(text)
-    first, last = said[0], said[-1]
-    if _TELLS_HOW.match(first) or (_LETTER.match(text) and not _LETTER.match(parent)):
-        return False
-    if (
-        first.endswith("?")
-        and is_order(sentences(parent)[0])
-        and not OPENS_QUESTION.match(OPENING.sub("", first, count=1))
-    ):
-        return False  # "The sea – who owns it?"
-    if OPENS_QUESTION.match(first) and ":" in first and "?" not in text and ":" not in parent:
-        return False  # "How trees grow: by taking up water."
-    if asks(first):
-        return True
-    if _SAYS_WHAT.match(first) and asks(sentences(parent)[0]) and first not in parent:
-        return False  # "A delta is … Explain it."
-    if not asks(sentences(parent)[0]):  # a setting, and what is asked of it
-        return any(map(asks, said))
-    return is_order(last) if any(map(is_order, sentences(parent))) else asks(last)
-
-
-def _answers_behind(text: str, parent: str) -> bool:
-    """Whether an answer follows the task: after the parent's words and a colon, or as statements at the end."""
-    head = parent.rstrip(" .!?:\n").lower()
-    if len(head) > 8 and ":" not in parent and text.lower().startswith(head):
-        after = text[len(head) :].lstrip(" .!?")
-        if (
-            after.startswith(":")
-            and words(after)[:1]
-            and words(after)[0]
-            not in VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}
-        ):
-            return True
-    last = sentences(text)[-1]
-    if _TELLS.match(last) and last not in parent and not _MUST.search(last):
-        return True
-    ending = 0
-    for sentence in reversed(sentences(text)):
-        if asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
-            break
-        ending += 1
-    return ending >= _MANY_ANSWERS and ending > len(sentences(parent)) - 1
-
-
-def _answers_within(text: str, parent: str) -> bool:
-    """Whether a part of the answer stands in the task: a clause that says what is, or the items of the list that is asked for."""
-    if _TOLD.search(text) and not _TOLD.search(parent):
-        return True
-    items = _ITEMS.search(text)
-    if items is None or _ITEMS.search(parent) or not _LISTS.search(parent):
-        return False
-    listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items[1])
-    return len(listed) >= 3 and not _OPEN_ITEM.search(items[1]) and len(items[1]) < len(text) / 1.5
 
 
 def _task_fault(text: str, parent: str, domain: str) -> str | None:
@@ -330,11 +204,6 @@ def _gain(text: str, parent: str, new: list[str], keeps_task: bool) -> float:
     questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))
     gain = fresh + 2 * figures + 2 * named + 2 * questions + means
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
-
-
-def _is_english(text: str) -> bool:
-    letters = [char for char in text if char.isalpha()]
-    return not letters or sum(char.isascii() for char in letters) / len(letters) > 0.9
 
 
 def _squeeze(text: str) -> str:
