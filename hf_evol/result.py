@@ -163,7 +163,8 @@ def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
     if not lost:
         features = Features(dict(rows.features) | {REASON: Value("string")})
         return rows, Dataset.from_dict({name: [] for name in features}, features=features)
-    dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
+    with without_datasets_bars():
+        dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
     return rows.select(kept), dropped
 
 

@@ -123,7 +123,10 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
             if (
                 run in runs
                 and run not in known
-                and any(word not in own | _PORTABLE_STEMS | _STEMMED_VERBS for word in _content_of(run))
+                and any(
+                    not word[0].isdigit() and word not in own | _PORTABLE_STEMS | _STEMMED_VERBS
+                    for word in _content_of(run)
+                )
             ):
                 return True
         shown.update(content(told))

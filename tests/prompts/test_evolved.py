@@ -196,6 +196,9 @@ def test_unchanged(reply):
         ("Describe a lighthouse near the cold sea of Norway and near the cold sea of Norway.", PARENT),
         ("Describe a lighthouse, a blue lighthouse, a red lighthouse and a green lighthouse with a lamp.", PARENT),
         (SUM.replace("24 loaves", "24 loaves and 24 rolls"), SUM),
+        ("Describe a lighthouse that guards fog, wind, and wind near Bergen.", PARENT),
+        ("Describe a lighthouse whose grey keeper near Bergen meets another grey keeper.", PARENT),
+        (f"{CODE[:-1]} with a loop, and explain why it is quicker than a Python function that counts vowels.", CODE),
         ("Describe a lighthouse and a lamp and a rock and a lamp and a gull and a rock and a wave and a gull.", PARENT),
     ],
 )  # fmt: skip
@@ -230,6 +233,22 @@ def test_an_example_of_the_prompt_is_a_leak(name):
 )
 def test_words_of_the_prompt_are_a_leak(reply):
     assert status(reply) == "leak"
+
+
+def test_what_fits_any_instruction_is_no_leak():
+    """A small model adds what it has just seen added; only words of the example's own subject give that away."""
+    turns = [
+        {"role": "user", "content": "Explain how a loom works."},
+        {
+            "role": "assistant",
+            "content": "Explain how a loom works in at most 90 words, and give two examples from everyday life of weavers.",
+        },
+        {"role": "user", "content": PARENT},
+    ]
+    fits = "Describe a lighthouse in at most 90 words, and give two examples from everyday life."
+    assert read_evolved(fits, parent=PARENT, prompt=turns) == (fits, "ok")
+    for subject in ("of weavers.", "at a loom."):
+        assert read_evolved(f"{fits[:-1]} {subject}", parent=PARENT, prompt=turns)[1] == "leak"
 
 
 def test_words_of_ones_own_prompt_are_a_leak():
@@ -276,6 +295,11 @@ def test_chatter(reply):
         (SUM + " She bakes 39 * 7 = 273 loaves.", SUM),
         (SUM + " The answer is 273.", SUM),
         ("Name three gulls of Norway: Herring gull, kittiwake and great skua.", "Name three gulls of Norway."),
+        ("Describe a lighthouse near Bergen, which is a tall tower with a bright lamp.", PARENT),
+        ("List the benefits of sailing, including fresh air, strong arms, and calm nights.", "List the benefits of sailing."),
+        ("How a lighthouse works: a lamp behind a lens turns above the coast.", "How does the lamp of a lighthouse work?"),
+        ("The lighthouse is a tower with a lamp. Describe a lighthouse near Bergen.", PARENT),
+        ("Dear keeper, your lamp has been dark since the storm. I need your help.", "Write a letter about a dark lamp to its keeper."),
         ("To count the loaves of a week, you add the numbers of each day.", "How do I count the loaves of a week?"),
         (PARENT + " Its white walls rise over black rocks. A lamp turns in the fog above them.", PARENT),
     ],
@@ -326,6 +350,10 @@ def test_near_copies(reply):
         ("What would the keeper of a lighthouse write in a diary after a winter storm, described for children?", PARENT),
         ("Write a letter to a neighbour whose dog barks at night, and offer two ways to settle it.", STORY),
         (SOLD, SUM),
+        (f"{CODE[:-1]} using recursion.", CODE),
+        ("Describe a lighthouse without any adjectives.", PARENT),
+        ("List the benefits of sailing, including why they matter, how they differ, and who gains the most.", "List the benefits of sailing."),
+        ("Describe a lighthouse near Bergen in a table with three rows, and end with a question to the reader.", PARENT),
         ("Write a Python function that counts the vowels in a string, ignoring quoted passages and French accents.", CODE),
         ("Write a Python function that counts the vowels in a string and treats accents like this:\n\n```python\nvowels('Aha 3')\n```\nQuote no rule.", CODE),
     ],
