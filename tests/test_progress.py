@@ -18,7 +18,7 @@ def bars(monkeypatch):
 
     class Recorder:
         def __init__(self, total, desc, **options):
-            self.total, self.desc, self.n, self.note = total, desc, 0, ""
+            self.total, self.desc, self.n, self.note, self.notes = total, desc, 0, "", []
             made.append(self)
 
         def update(self, rows):
@@ -26,6 +26,7 @@ def bars(monkeypatch):
 
         def set_postfix_str(self, note, refresh):
             self.note = note
+            self.notes.append(note)
 
         def close(self):
             self.closed = True
@@ -43,7 +44,8 @@ def test_each_row_counts_once_a_round_also_without_text_or_from_the_journal(tiny
         transform = EvolInstruct(tiny_model, methods=short, rounds=2, max_new_tokens=4, journal=str(tmp_path / "j"))
         hf_evol.map(data, transform, desc="Evolve it", load_from_cache_file=False)
     assert [(bar.desc, bar.n, bar.total, bar.closed) for bar in bars] == [("Evolve it", 14, 14, True)] * 2
-    assert bars[0].note.endswith("tokens/s") and bars[1].note == ""
+    assert bars[0].note.endswith("tokens/s") and all("try 2 of " in " ".join(bar.notes) for bar in bars)
+    assert not any("tokens/s" in note for note in bars[1].notes)
     hf_evol.map(data, Respond(tiny_model, max_new_tokens=2, journal=False))
     assert (bars[2].desc, bars[2].n, bars[2].total) == ("Respond", 7, 7)
 

@@ -105,7 +105,8 @@ class Eliminate(Transform):
         places = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         for place, again in zip(places, repeated(flagged.select(places)), strict=True):
             reasons[place] = "duplicate" if again else col.KEPT
-        flagged = flagged.remove_columns(col.ELIMINATION).add_column(col.ELIMINATION, reasons)
+        with progress.without_datasets_bars():
+            flagged = flagged.remove_columns(col.ELIMINATION).add_column(col.ELIMINATION, reasons)
         return flagged, Counter(reason for reason in reasons if reason != col.KEPT)
 
     @staticmethod

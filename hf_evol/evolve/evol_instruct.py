@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -200,7 +201,7 @@ class EvolInstruct(Transform):
                 waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
             chats, journal = [one.prompt for one in waiting], open_journal(self.journal)
-            with progress.still(attempt > 1):
+            with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
                 completions = generate(self.model, chats, self.sampling, keys, journal)
             for one, completion in zip(waiting, completions, strict=True):
                 self._try(one, attempt, completion)
