@@ -15,7 +15,7 @@ META = re.compile(
     r"\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
     r"(?:the|this) (?:given|current|above) (?:task|question|instruction|problem|answer)|(?:the|this) task (?:is|of|was|requires|involves|can)|"
     r"(?:this|the) (?:puzzle|problem) (?:is|requires|involves)|please (?:provide|share|give me|send) (?:the|your|a|me|more)|"
-    r"how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b",
+    r"\A\W*ask (?:for|about|the user)|how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b",
     re.IGNORECASE,
 )
 _FIRST_PERSON = re.compile(

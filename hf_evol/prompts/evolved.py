@@ -84,10 +84,16 @@ def _unpack(text: str, parent: str) -> str:
     """The text without what stands around it."""
     for _ in range(4):
         before, text = text, _settled(lambda text: _without_lead(_unwrap(text.strip()), parent), text)
-        text = _without_end(text, parent).strip()
+        text = _without_mark(_without_end(text, parent).strip(), parent)
         if text == before:
             break
     return text
+
+
+def _without_mark(text: str, parent: str) -> str:
+    """Without the mark of a list that has this one item."""
+    alone = re.fullmatch(r"(?:[-*•]|1[.)])\s+([^\n]+)", text)
+    return alone[1] if alone and not parent.startswith(text[:2]) else text
 
 
 def _settled(step: Callable[[str], str], text: str) -> str:

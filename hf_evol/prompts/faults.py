@@ -14,7 +14,8 @@ from hf_evol.prompts.words import PORTABLE, STOP_WORDS, VERBS, content, domain_o
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 # Of the parent's content words, in in-depth methods.
 _MIN_KEPT = {"general": 0.3, "writing": 0.3, "code": 0.6, "math": 0.7}
-_A_QUANTITY = 10  # smaller figures may well come back
+_A_QUANTITY = 10  # smaller whole figures may well come back
+_MIN_GROWTH_OF_MATH = 3  # words; a problem that is no longer has gained a changed name at most
 _MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _SHARED_RUN = 4  # words in a row that only the prompt can have given
@@ -64,6 +65,8 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
         return fault
     gain = _gain(text, parent, new, keeps_task=method != "breadth")
+    if domain == "math" and method != "breadth" and len(words(text)) < len(words(parent)) + _MIN_GROWTH_OF_MATH:
+        return "near_copy"
     return OK if gain >= _MIN_GAIN else "near_copy"
 
 
@@ -90,7 +93,7 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     ) and not _THAN.search(parent):
         return True  # "sort them by bubble sort, and explain why it is faster than bubble sort"
     figures, given = Counter(numbers(text)), Counter(numbers(parent))
-    if any(count > given[figure] > 0 and figure >= _A_QUANTITY for figure, count in figures.items()):
+    if any(count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()):
         return True
     fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
     return len(said) >= 20 and len(set(said)) / len(said) < fewest

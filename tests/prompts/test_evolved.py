@@ -100,6 +100,13 @@ def test_reasoning_is_taken_off(block):
     assert read(block + BETTER) == (BETTER, "ok")
 
 
+@pytest.mark.parametrize("mark", ["- ", "* ", "• ", "1. ", "1) "])
+def test_the_mark_of_a_list_of_one_is_taken_off(mark):
+    assert read(mark + BETTER) == (BETTER, "ok")
+    two = f"{mark}{BETTER}\n{mark}Name two of its keepers."
+    assert read(two)[0] == two and read(f"{mark}{BETTER}", f"{mark}{PARENT}")[0] == f"{mark}{BETTER}"
+
+
 def test_all_at_once():
     reply = f'<think>hm</think>Sure!\n\nHere is the rewritten prompt:\n\n### Prompt\n\n"{BETTER}"\n\n### Explanation\nNew.\n\n### Answer\nNo.'
     assert read(reply) == (BETTER, "ok")
@@ -279,6 +286,8 @@ def test_words_of_ones_own_prompt_are_a_leak():
         "Let's look at a lighthouse near Bergen in the winter storm.",
         "How can I help with the lighthouse near Bergen and its storm?",
         "I'll make it harder with a storm near Bergen and an old keeper.",
+        "Ask for a lighthouse near Bergen, and ask for two of its keepers.",
+        "- ask for a lighthouse near Bergen, and for a short summary at the end.",
     ],
 )
 def test_chatter(reply):
@@ -341,6 +350,12 @@ def test_a_new_prompt_need_not_keep_the_topic():
 )  # fmt: skip
 def test_near_copies(reply):
     assert status(reply) == "near_copy"
+
+
+def test_another_name_makes_no_other_problem():
+    sold = "Ida sells 12 cakes at $2.50 each in Northtown. How much does Ida earn?"
+    assert status(sold.replace("Northtown", "Norhtown"), sold) == "near_copy"
+    assert status(f"{sold} She pays $2.50 for a stall.", sold) == "broken"
 
 
 @pytest.mark.parametrize(
