@@ -17,6 +17,7 @@ _MIN_KEPT = {"general": 0.3, "writing": 0.3, "code": 0.6, "math": 0.7}
 _A_QUANTITY = 10  # smaller whole figures may well come back
 _MIN_GROWTH_OF_MATH = 3  # words; a problem that is no longer has gained a changed name at most
 _MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
+_FEW_WORDS = 3  # content words of a parent that may all come back in a new task
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _SHARED_RUN = 4  # words in a row that only the prompt can have given
 
@@ -64,6 +65,9 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
         return fault
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
         return fault
+    own = {word for word in content(parent) if word not in _STEMMED_VERBS}
+    if method == "breadth" and len(own) >= _FEW_WORDS and own <= set(content(text)):
+        return "near_copy"  # the same task still
     gain = _gain(text, parent, new, keeps_task=method != "breadth")
     if domain == "math" and method != "breadth" and len(words(text)) < len(words(parent)) + _MIN_GROWTH_OF_MATH:
         return "near_copy"
