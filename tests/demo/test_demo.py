@@ -115,12 +115,12 @@ def test_measure_by_hand(method, child, verdict):
 
 @pytest.mark.slow
 def test_model_evolves_the_bundled_seeds():
-    """At least 80 % of the rows end ok in each round, and at least 80 % of the in-depth ones do what their method
+    """At least 75 % of the rows end ok in each round, and at least 80 % of the in-depth ones do what their method
     asks; half of the in-breadth ones stay in their seed's subject family, of twelve."""
     for kind, rounds in measure().items():
         good, judged = Counter(), Counter()
         for number, record in enumerate(rounds, 1):
-            assert record["ok"] >= 0.8 * record["rows"], (kind, number, record)
+            assert record["ok"] >= 0.75 * record["rows"], (kind, number, record)
             for method, (fine, all_) in record["methods"].items():
                 good[method == "breadth"] += fine
                 judged[method == "breadth"] += all_

@@ -68,7 +68,7 @@ def _results(labels, n, rounds, measures, rows):
         "levels": [{"evolver": label, "round": r, "counts": {name: levels[label, r][name] for name in LEVELS},
                     "unreadable": 1} for label, r in sides],
         "yields": [{"evolver": label, "round": r, "rows_in": n, "ok": statuses[label, r]["ok"],
-                    "dropped": {"near_copy": statuses[label, r]["near_copy"]}} for label, r in sides],
+                    "dropped": {"near_copy": statuses[label, r]["near_copy"]}, "unanswered": {"cut_off": 1}} for label, r in sides],
         "costs": [{"evolver": label, "round": r, "prompt_tokens": 2000, "tokens": 1000, "seconds": None,
                    "flops": 1e12 * (1 + 9 * labels.index(label))} for label, r in sides],
         "judgements": [{"a": a, "b": b, "round": 1, "win": 6, "tie": 3, "lose": 1, "disagreement": 2, "unreadable": 1}

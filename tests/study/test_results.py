@@ -23,7 +23,14 @@ def test_rows_are_paired_by_id_and_nulls_counted():
     assert (entry["n"], entry["n_unpaired"]) == (2, 2)
     usable = found(results, "usable")
     assert (usable["mean_a"], usable["mean_b"], usable["n"], usable["n_unpaired"]) == (0.75, 0.75, 4, 0)
-    assert results["yields"][0] == {"evolver": "a", "round": 1, "rows_in": 4, "ok": 3, "dropped": {"empty": 1}}
+    assert results["yields"][0] == {
+        "evolver": "a",
+        "round": 1,
+        "rows_in": 4,
+        "ok": 3,
+        "dropped": {"empty": 1},
+        "unanswered": {},
+    }
     assert results["levels"][0]["counts"]["hard"] == 2 and results["levels"][0]["unreadable"] == 0
     summary = next(s for s in results["summaries"] if (s["measure"], s["evolver"]) == ("difficulty_level", "b"))
     assert (summary["n"], summary["nulls"], summary["mean"]) == (3, 1, (1 + 0 + 3) / 3)

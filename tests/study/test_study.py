@@ -292,6 +292,18 @@ def test_seeds_without_text_are_counted(study, recipe, tmp_path):
     assert (spread["n"], spread["left_out"]) == (2, {"invalid_input": 3})
 
 
+def test_a_response_that_is_cut_off_counts_against_the_responder_alone(recipe):
+    evolvers = {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}
+    run(Study(evolvers, embedding=None), replace(recipe, rounds=1, response_max_new_tokens=1))
+    results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
+    fine = [row for row in rows if row["status"] == "ok"]
+    assert fine and {row["response_status"] for row in fine} == {"cut_off"}
+    assert all(row["usable"] == 1 and row["n_words"] and row["top1_mean"] and row["ic_ifd"] is None for row in fine)
+    for entry in results["yields"]:
+        assert entry["unanswered"] == {"cut_off": entry["ok"]} and entry["ok"]
+    assert "set_whole" not in get_dataset_config_names(recipe.output)
+
+
 def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
     def evolving(body):
         text = f"On a rainy Monday in Oslo, with 97 guests watching: {body['messages'][-1]['content']}"
