@@ -314,7 +314,13 @@ def describe(role: str, model: Any) -> provenance.ModelRecord:
     if isinstance(model, EndpointEngine):
         return provenance.describe_model(role, model.name, model.model, dtype="unknown", stated=model.n_parameters)
     return provenance.describe_model(
-        role, model.label, model.path, revision=model.revision, dtype=models.precision(model), stated=model.n_parameters
+        role,
+        model.label,
+        model.path,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        dtype=models.precision(model),
+        stated=model.n_parameters,
     )
 
 

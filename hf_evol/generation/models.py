@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -28,7 +29,8 @@ class ModelSpec:
     """Which model, and how to load it.
 
     Args:
-        name: a Hub id, a local folder, or ``"embedded"`` for the small bundled model.
+        name: a Hub id, a local folder, a GGUF file or a folder with one, ``user/model:FILE.gguf`` for a GGUF file on the Hub,
+            or ``"embedded"`` for the small bundled model. The weights of GGUF files are unpacked when they are loaded.
         revision: branch, tag or commit on the Hub.
         dtype: ``"auto"`` (float32 on a CPU, the checkpoint's own type elsewhere), ``"float32"``,
             ``"bfloat16"`` or ``"float16"``.
@@ -75,22 +77,73 @@ class ModelSpec:
 
     @property
     def path(self) -> str:
-        """What ``from_pretrained`` is given."""
-        return str(EMBEDDED_PATH) if self.name == EMBEDDED else str(Path(self.name).expanduser())
+        """What ``from_pretrained`` is given: a folder or a Hub id."""
+        return str(EMBEDDED_PATH) if self.name == EMBEDDED else _place(self.name)[0]
+
+    @property
+    def gguf_file(self) -> str | None:
+        """The file in ``path`` that holds the model, if it is a GGUF file."""
+        return None if self.name == EMBEDDED else _place(self.name)[1]
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """``path``, revision and file, as arguments of ``from_pretrained``."""
+        file = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        return {"pretrained_model_name_or_path": self.path, "revision": self.revision} | file
 
     @property
     def label(self) -> str:
-        """The name as recorded beside rows: of a local folder, only the last part."""
+        """The name as recorded beside rows: of a local folder or file, only the last part."""
+        if self.gguf_file is not None:
+            return Path(self.gguf_file).stem
         return Path(self.path).name if self.name != EMBEDDED and self.is_local else self.name
 
     @property
     def looks_local(self) -> bool:
         """Whether the name can only be a path: it is no Hub id, which is ``name`` or ``user/name``."""
-        return self.name.startswith((".", "/", "~")) or self.path.count("/") > 1
+        return self.name.startswith((".", "/", "~")) or self.path.count("/") > 1 or _is_file_name(self.name)
 
     @property
     def is_local(self) -> bool:
         return Path(self.path).is_dir()
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith(".gguf") and ":" not in name
+
+
+def _place(name: str) -> tuple[str, str | None]:
+    """Folder or Hub id, and GGUF file, that a name stands for."""
+    path = Path(name).expanduser()
+    if _is_file_name(name) or (path.suffix == ".gguf" and path.is_file()):
+        return str(path.parent), path.name
+    repo, _, file = name.rpartition(":")
+    if repo and file.endswith(".gguf"):
+        return repo, file
+    files = _gguf_files(path)
+    return str(path), files[0] if len(files) == 1 else None
+
+
+def _gguf_files(folder: Path) -> list[str]:
+    """The GGUF files of a folder that has no other weights."""
+    if not folder.is_dir() or any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        return []
+    return sorted(file.name for file in folder.glob("*.gguf"))
+
+
+def _check_place(spec: ModelSpec) -> None:
+    """Raise `ModelError` unless a local name leads to one model."""
+    folder = Path(spec.path)
+    if spec.looks_local and not spec.is_local:
+        raise ModelError(
+            f"There is no model folder {spec.name!r}. Give an existing folder or a Hub id such as user/model."
+        )
+    if spec.gguf_file is not None:
+        require_extra("gguf", "gguf", "A GGUF file")
+        if spec.is_local and not (folder / spec.gguf_file).is_file():
+            raise ModelError(f"There is no GGUF file {spec.name!r}.")
+    elif len(files := _gguf_files(folder)) > 1:
+        raise ModelError(f"The folder {spec.name!r} holds several GGUF files; name one of them: {', '.join(files)}.")
 
 
 def as_spec(model: str | ModelSpec) -> ModelSpec:
@@ -107,21 +160,21 @@ def load_config(spec: ModelSpec) -> Any:
     """
     from transformers import AutoConfig
 
-    if spec.looks_local and not spec.is_local:
-        raise ModelError(
-            f"There is no model folder {spec.name!r}. Give an existing folder or a Hub id such as user/model."
-        )
+    _check_place(spec)
     try:
-        path, revision = _base_of_adapter(spec) or (spec.path, spec.revision)
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(
+            **(_base_of_adapter(spec) or spec.where), trust_remote_code=spec.trust_remote_code
+        )
+    except _UNREADABLE as error:
         raise _model_error(spec, "configuration", error) from error
 
 
-def _base_of_adapter(spec: ModelSpec) -> tuple[str, str | None] | None:
-    """Name and revision of the model that a PEFT adapter adapts, if ``spec`` names an adapter."""
+def _base_of_adapter(spec: ModelSpec) -> dict[str, Any] | None:
+    """The model that a PEFT adapter adapts, as arguments of ``from_pretrained``, if ``spec`` names an adapter."""
     from transformers.utils import find_adapter_config_file
 
+    if spec.gguf_file is not None:
+        return None
     try:
         file = find_adapter_config_file(spec.path, revision=spec.revision)
     except OSError:  # the configuration's own error says more
@@ -130,7 +183,7 @@ def _base_of_adapter(spec: ModelSpec) -> tuple[str, str | None] | None:
         return None
     require_extra("peft", "peft", "A PEFT adapter")
     adapter = json.loads(Path(file).read_text(encoding="utf-8"))
-    return adapter["base_model_name_or_path"], adapter.get("revision")
+    return ModelSpec(adapter["base_model_name_or_path"], adapter.get("revision")).where
 
 
 @lru_cache(maxsize=8)
@@ -139,10 +192,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(**spec.where, trust_remote_code=spec.trust_remote_code)
+    except _UNREADABLE as error:
         raise _model_error(spec, "tokenizer", error) from error
     if spec.chat_template is not None:
         tokenizer.chat_template = _read_template(spec.chat_template)
@@ -196,20 +247,20 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
     dtype = precision(spec)
     try:
         model, loaded = getattr(transformers, kind).from_pretrained(
-            spec.path,
-            revision=spec.revision,
+            **spec.where,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
             **spec.loading_options,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (*_UNREADABLE, ImportError) as error:
         raise _model_error(spec, "weights", error) from error
     if kind == CLASSIFIER and loaded["missing_keys"]:  # transformers would fill them with random numbers
         raise ModelError(
             f"The model {spec.name!r} is no trained classifier: its weights lack {', '.join(sorted(loaded['missing_keys']))}."
         )
-    placed = "device_map" in spec.loading_options or getattr(model, "is_quantized", False)
+    packed = getattr(model, "is_quantized", False) and spec.gguf_file is None
+    placed = "device_map" in spec.loading_options or packed
     return (model if placed else model.to(spec.device)).eval()
 
 
@@ -295,9 +346,10 @@ def weights_identity(spec: ModelSpec) -> dict[str, object]:
     if not spec.is_local:
         commit = getattr(load_config(spec), "_commit_hash", None) or spec.revision
         return {"model": spec.name, "revision": commit, "loading": spec.loading}
-    files = sorted(
-        path for path in Path(spec.path).iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".jinja")
-    )
+    folder, endings = Path(spec.path), (".safetensors", ".bin", ".json", ".jinja")
+    files = sorted(path for path in folder.iterdir() if path.suffix in endings)
+    if spec.gguf_file is not None:
+        files = [folder / spec.gguf_file]
     listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {"model": spec.name, "files": listed, "loading": spec.loading}
 
@@ -321,8 +373,18 @@ def check_device(spec: ModelSpec) -> None:
         raise ConfigError(f"The device {spec.device!r} can't be used: {reason}") from error
 
 
+# What `transformers` raises where files are missing, damaged or of an unknown kind.
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, NotImplementedError, struct.error)
+
+
 def _model_error(spec: ModelSpec, part: str, error: Exception) -> ModelError:
     lines = str(error).strip().splitlines()
+    if spec.gguf_file is not None and spec.is_local:
+        return ModelError(
+            f"Cannot read the {part} of the GGUF file {spec.name!r}. {lines[0] if lines else type(error).__name__} "
+            "transformers reads some architectures and types alone; a server such as llama.cpp reads all: "
+            "llama-server -m FILE, and then --engine endpoint --base-url http://localhost:8080/v1."
+        )
     return ModelError(
         f"Cannot load the {part} of the model {spec.name!r}"
         + (f" at revision {spec.revision!r}" if spec.revision else "")

@@ -76,7 +76,14 @@ def human_number(number: int) -> str:
 
 
 def describe_model(
-    role: str, name: str, path: str, *, revision: str | None = None, dtype: str = "auto", stated: int | None = None
+    role: str,
+    name: str,
+    path: str,
+    *,
+    revision: str | None = None,
+    gguf_file: str | None = None,
+    dtype: str = "auto",
+    stated: int | None = None,
 ) -> ModelRecord:
     """Find out about a model without loading it.
 
@@ -84,6 +91,7 @@ def describe_model(
         role: what it did in the run.
         name: as the user gave it; ``path`` is what that stands for: a folder or a Hub id.
         revision: the revision asked for.
+        gguf_file: the file in ``path`` that holds the model, if it is a GGUF file; its own header says more.
         dtype: the precision it ran in.
         stated: the number of parameters that the user states; it is believed.
     """
@@ -96,8 +104,13 @@ def describe_model(
         }
     else:
         found, counted, origin, reached = _ask_hub(path, revision)
-    base = _adapted(path, revision, reached)
-    if base is not None:
+    base = None if gguf_file else _adapted(path, revision, reached)
+    if gguf_file is not None:
+        counted, licence, quantization = _read_gguf(path, gguf_file, found["revision"])
+        origin = "counted from the header of the GGUF file"
+        dtype = f"{quantization}, unpacked to {dtype}"
+        found["license"] = licence if found["license"] == UNKNOWN else found["license"]
+    elif base is not None:
         of_base = describe_model(role, base, base)
         counted = counted + of_base.n_parameters if counted and of_base.n_parameters else None
         origin = f"{origin}, with those of the base"
@@ -117,6 +130,29 @@ def describe_model(
         found["license"],
         base and public_name(base),
     )
+
+
+def _read_gguf(path: str, file: str, revision: str | None) -> tuple[int | None, str, str]:
+    """Parameters, licence and quantization that a GGUF file, in a folder or in the Hub's cache, says it has."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        import gguf
+
+        place = (
+            Path(path) / file
+            if Path(path).is_dir()
+            else hf_hub_download(path, file, revision=revision, local_files_only=True)
+        )
+        reader = gguf.GGUFReader(place)
+        said = {name: field.contents() for name, field in reader.fields.items() if name.startswith("general.")}
+        counted = sum(int(math.prod(tensor.shape)) for tensor in reader.tensors)
+        kind = gguf.LlamaFileType(said["general.file_type"]).name if "general.file_type" in said else "GGUF"
+    except (ImportError, OSError, ValueError, KeyError, IndexError) as error:
+        logger.info("Cannot read the header of %s: %s", file, error)
+        return None, UNKNOWN, "GGUF"
+    quantization = kind.removeprefix("MOSTLY_").removeprefix("ALL_")
+    return counted, str(said.get("general.license") or UNKNOWN), f"{quantization} (GGUF)"
 
 
 def _adapted(path: str, revision: str | None, online: bool) -> str | None:
