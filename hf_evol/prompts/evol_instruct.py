@@ -19,7 +19,7 @@ import yaml
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import Template
-from hf_evol.prompts.words import domain_of
+from hf_evol.prompts.words import domain_of, likeness
 
 Chat = list[dict[str, str]]
 Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
@@ -57,8 +57,8 @@ class Method:
             turn is the user's, and the only slot, ``{instruction}``, stands in one of the turns.
         kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
             replies go through the steps of Auto Evol-Instruct).
-        shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once,
-            others to each instruction and try; None for all.
+        shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once: those
+            that are most like the instruction in form, and others at each try; None for all.
 
     Raises:
         ConfigError: at construction, what is wrong.
@@ -85,7 +85,7 @@ class Method:
         examples that are shown."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
-        turns = _some_examples(turns, self.shots, crc32(instruction.encode("utf-8", "surrogatepass")) + attempt - 1)
+        turns = _some_examples(turns, self.shots, instruction, attempt)
         return [
             {"role": role, "content": Template(text, ("instruction",)).fill(instruction=instruction)}
             if "{instruction}" in text
@@ -108,14 +108,22 @@ class Method:
         return {"name": self.name, "template": template, "kind": self.kind} | shots
 
 
-def _some_examples(turns: Turns, shots: int | None, shift: int) -> Turns:
-    """The turns with ``shots`` of the examples in them, from number ``shift`` on, in a circle."""
+def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: int) -> Turns:
+    """The turns with those ``shots`` of their examples that are most like the instruction in form, the likest last; a
+    further try leaves out the likest one and takes one more. What is equally like comes in an order of the instruction's own."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
     if shots is None or shots >= len(pairs):
         return turns
-    chosen = [turn for number in range(shift, shift + shots) for turn in pairs[number % len(pairs)]]
-    return (*turns[:first], *chosen, turns[-1])
+
+    def rank(pair: Turns) -> tuple[float, int]:
+        order = crc32((pair[1][1] + instruction).encode("utf-8", "surrogatepass"))
+        return -likeness(pair[0][1], instruction), order
+
+    pairs.sort(key=rank)
+    shift = (attempt - 1) % len(pairs)
+    chosen = [*pairs, *pairs][shift : shift + shots]
+    return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
 
 
 def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:

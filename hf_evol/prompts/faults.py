@@ -9,11 +9,25 @@ from itertools import pairwise
 
 from hf_evol.columns import OK
 from hf_evol.prompts.answers import META, form_fault
-from hf_evol.prompts.words import PORTABLE, STOP_WORDS, VERBS, content, domain_of, numbers, stem, words
+from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.words import (
+    MAIN_LANGUAGES,
+    PORTABLE,
+    STOP_WORDS,
+    VERBS,
+    content,
+    domain_of,
+    languages,
+    numbers,
+    stem,
+    words,
+)
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 # Of the parent's content words, in in-depth methods.
-_MIN_KEPT = {"general": 0.3, "writing": 0.3, "code": 0.6, "math": 0.7}
+_MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.6, "math": 0.7}
+_MAY_GO = 2  # of them, in general and writing, however few there are
+_MAX_SHARED = 0.7  # of the parent's content words, in a new task
 _A_QUANTITY = 10  # smaller whole figures may well come back
 _MIN_GROWTH_OF_MATH = 3  # words; a problem that is no longer has gained a changed name at most
 _MOST_OF_A_WORD = 2  # times that a content word may come more often than in the parent
@@ -66,7 +80,7 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
     if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
         return fault
     own = {word for word in content(parent) if word not in _STEMMED_VERBS}
-    if method == "breadth" and len(own) >= _FEW_WORDS and own <= set(content(text)):
+    if method == "breadth" and len(own) >= _FEW_WORDS and len(own & set(content(text))) >= _MAX_SHARED * len(own):
         return "near_copy"  # the same task still
     gain = _gain(text, parent, new, keeps_task=method != "breadth")
     if domain == "math" and method != "breadth" and len(words(text)) < len(words(parent)) + _MIN_GROWTH_OF_MATH:
@@ -122,6 +136,8 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
     runs = {tuple(said[i : i + _SHARED_RUN]) for i in range(len(said) - _SHARED_RUN + 1)}
     for place, turn in enumerate(prompt):
         told = turn["content"]
+        if told in _FITTING:
+            continue
         if place == len(prompt) - 1:
             told = told.replace(parent, "\n", 1) if parent else told
         pieces = words(told)
@@ -156,6 +172,13 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[s
 
 _STEMMED_VERBS = frozenset(map(stem, VERBS))
 _PORTABLE_STEMS = frozenset(map(stem, PORTABLE))
+# What these examples add to their task fits any of its form; only what the task itself says is their own.
+_FITTING = frozenset(
+    evolved
+    for domain in ("general", "writing", "code")
+    for method in ("constraint", "deepen", "reasoning")
+    for _, evolved in EXAMPLES[domain][method]
+)
 _OF_PROMPTS = frozenset(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 
 
@@ -172,11 +195,15 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
         )
         if lost or not asks or not _same_quantities(text, parent):
             return "off_topic"
+    asked, named = languages(parent), languages(text)
+    if asked - named:
+        return "off_topic"
+    if asked & MAIN_LANGUAGES and (named - asked) & MAIN_LANGUAGES:
+        return "broken"  # "a Ruby function, and explain how Python does it"
     wanted = {word for word in content(parent) if word not in _STEMMED_VERBS}
-    if not wanted:
-        return None
-    kept = len(wanted & set(content(text))) / len(wanted)
-    return "off_topic" if kept < _MIN_KEPT[domain] else None
+    lost = len(wanted - set(content(text)))
+    may_go = max((1 - _MIN_KEPT[domain]) * len(wanted), _MAY_GO if domain in ("general", "writing") else 0)
+    return "off_topic" if wanted and (lost > may_go or lost == len(wanted)) else None
 
 
 def _same_quantities(text: str, parent: str) -> bool:

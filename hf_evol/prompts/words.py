@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # A word or a number; in scripts written without spaces, a character.
 WORD = re.compile(
@@ -181,3 +182,67 @@ def domain_of(instruction: str) -> str:
     if len(numbers(instruction)) >= 2 and _QUANTITY.search(instruction) and len(words(instruction)) >= 12:
         return "math"
     return "writing" if _TEXT_TO_WRITE.match(instruction) else "general"
+
+
+_KINDS = {
+    "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|summari[sz]e|elaborate|state|tell",
+    "list": r"list|name|give|suggest|provide|identify|brainstorm|recommend|enumerate|mention|propose|(?:\w+\s){1,3}(?:list|examples?|ideas|types|kinds) of",
+    "advise": r"(?:how (?:can|do|does|should|could|would|to)|what (?:can|should|are (?:the|some) (?:best )?(?:ways|steps|tips))|(?:\w+\s){1,4}(?:steps|tips|advice|ways?|methods?|strateg(?:y|ies))\b)",
+    "create": r"create|design|develop|make|generate|write|compose|construct|build|plan|invent|produce|come up|formulate|prepare|draft|implement|set up",
+    "change": r"classify|edit|rewrite|convert|translate|find|correct|sort|arrange|calculate|change|replace|transform|paraphrase|add|insert|rank|reword|"
+    r"categori[sz]e|match|predict|determine|detect|evaluate|rate|fix|debug|optimi[sz]e|refactor|modify|identify|simplify|restructure|turn|compute|"
+    r"solve|fill|remove|delete|update|delete|suggest a (?:change|modification)|unscramble|complete|count|what does",
+    "compare": r"compare|contrast|differentiate|distinguish|which|(?:\w+\s){1,4}differences?",
+}
+_OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
+_THINGS = {
+    "given": r"\b(?:following|given|this|these|below|above|provided)\b|[:\n]\s*\S|[\"“'`]\w",
+    "sql": r"\b(?:sql|mysql|query|queries|select|database)\b",
+    "page": r"\b(?:html|css|web ?page|bootstrap|button|stylesheet|tag)\b",
+    "regex": r"\b(?:regex|regular expressions?)\b",
+    "class": r"\b(?:class|classes|objects?|struct|structure|stack|queue|linked list|tree|interface|api|server|app|application)\b",
+    "script": r"\b(?:bash|shell|script|command|server|api|app|application|website)\b",
+    "function": r"\b(?:function|program|method|loop|array|algorithm|code|string|list)\b",
+}
+_HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
+
+
+def likeness(one: str, other: str) -> float:
+    """How much two instructions are alike in form, from 0 to 1: by how they begin and, twice as much, by the kinds of thing
+    they name (a weighted Jaccard index)."""
+    first, second = _form(one), _form(other)
+    return _weight(first & second) / max(1, _weight(first | second))
+
+
+@lru_cache(maxsize=4096)
+def _form(instruction: str) -> frozenset[str]:
+    found = {kind for kind, opening in _OPENINGS.items() if opening.match(instruction)}
+    if "advise" in found:
+        found -= {"explain", "list"}  # "Describe the steps to bake bread" is no description
+    found |= {thing for thing, pattern in _HAS_THING.items() if pattern.search(instruction)}
+    return frozenset(found | set(words(instruction)[:1]))
+
+
+def _weight(form: frozenset[str]) -> int:
+    return len(form) + len(form & _THINGS.keys())
+
+
+# Of which a task is written in one.
+MAIN_LANGUAGES = frozenset(
+    (
+        *"python java javascript typescript c c++ c# php ruby go rust swift kotlin perl r objective-c scala matlab".split(),
+        "visual basic",
+    )
+)
+_LANGUAGE = re.compile(
+    r"(?<![\w.])(?:(?i:python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab|sql|mysql|html|"
+    r"css|bash|shell|powershell|node\.js|express|react|django|flask|jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
+)
+
+
+def languages(text: str) -> set[str]:
+    """The programming languages and libraries that a text names, in lower case."""
+    found = {name.lower() for name in _LANGUAGE.findall(text)}
+    if "SELECT" in text:
+        found.add("sql")
+    return {{"js": "javascript", "mysql": "sql"}.get(name, name) for name in found}
