@@ -26,14 +26,12 @@ class SamplingParams:
         top_p: nucleus sampling keeps the smallest set of tokens whose probability reaches this share.
         max_new_tokens: at most so many tokens, and never more than the model's context leaves.
         top1_probs: of how many first generated tokens to record the most probable token's probability.
-        logprob: whether to record how probable the text was.
     """
 
     temperature: float = 0.7
     top_p: float = 0.95
     max_new_tokens: int = 2048
     top1_probs: int = 0
-    logprob: bool = False
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -61,8 +59,6 @@ class Completion:
         error: why this row failed, as ``"too_long: …"`` or ``"engine_error: …"``; or None.
         top1_probs: the probability of the most probable token, before temperature and top-p, at each of the first
             positions that were asked for; or None where none were, or the engine doesn't say.
-        logprob: the natural logarithm of the probability of the generated tokens together, before temperature and top-p and
-            without the end token; or None where it was not asked for, or the engine doesn't say.
     """
 
     text: str
@@ -71,7 +67,6 @@ class Completion:
     n_tokens: int = 0
     error: str | None = None
     top1_probs: list[float] | None = None
-    logprob: float | None = None
 
 
 def too_long(n_tokens: int, context: int) -> Completion:

@@ -22,8 +22,8 @@ def generate_tokens(
     limits: Sequence[int],
     params: SamplingParams,
     stop_ids: set[int],
-) -> Iterator[tuple[int, list[int], list[float], str | None]]:
-    """Yield (position, generated tokens, their log-probabilities if asked for, error or None) as requests finish.
+) -> Iterator[tuple[int, list[int], str | None]]:
+    """Yield (position, generated tokens, error or None) as requests finish.
 
     Requests go in sorted, so that prompts with a common beginning follow each other and share its cache.
 
@@ -43,7 +43,7 @@ def generate_tokens(
     # On a GPU the library sizes the cache to what is free; elsewhere it would take most of the machine.
     on_gpu = model.device.type == "cuda"
     sizes = {} if on_gpu else {"num_blocks": max(16, -(-context // 256)), "max_batch_tokens": 1024}
-    settings = ContinuousBatchingConfig(max_memory_percent=0.8, return_logprobs=params.logprob, **sizes)
+    settings = ContinuousBatchingConfig(max_memory_percent=0.8, **sizes)
     with torch.inference_mode():
         manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=settings)
         if params.temperature > 0:
@@ -67,8 +67,7 @@ def generate_tokens(
                         raise ModelError(f"Continuous batching stopped: {manager.background_thread_status.fatal_error}")
                 elif result.is_finished():
                     waiting.discard(result.request_id)
-                    tokens, logprobs = list(result.generated_tokens), list(result.logprobs)
-                    yield int(result.request_id), tokens, logprobs, result.error
+                    yield int(result.request_id), list(result.generated_tokens), result.error
         finally:
             manager.stop(block=True, timeout=10)
             manager.destroy()
@@ -85,11 +84,7 @@ def _processors(params: SamplingParams) -> Any:
     )
 
     class KeyedNoise(ContinuousBatchingLogitsProcessor):
-        """Makes the token that `sample` chooses the most probable, which the library then takes.
-
-        It keeps its own probability, which the library records, as far as it is more than an even share; the others share
-        the rest evenly.
-        """
+        """Leaves one token possible: the one that `sample` chooses. The library then takes the most probable."""
 
         supported_kwargs = {"noise": np.ndarray, "prompt_length": int}
         ignored_kwargs = ()
@@ -103,12 +98,7 @@ def _processors(params: SamplingParams) -> Any:
 
         def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
             tokens = sample(scores, params, tensor_arg[: len(scores)].view(torch.float32))
-            if not params.logprob:
-                return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
-            others = scores.shape[-1] - 1
-            chosen = scores.float().softmax(-1).gather(1, tokens[:, None]).clamp(2 / others, 1 - 1e-6)
-            rest = ((1 - chosen) / others).log().to(scores.dtype)
-            return rest.expand_as(scores).scatter(1, tokens[:, None], chosen.log().to(scores.dtype))
+            return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
     processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([KeyedNoise()]))
     processors.tensors_required = 1  # one number for each request and step

@@ -249,8 +249,7 @@ class _Session:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
 
         params = self.params
-        logprobs = {"logprobs": True} if params.top1_probs or params.logprob else {}
-        logprobs |= {"top_logprobs": 2} if params.top1_probs else {}
+        logprobs = {"logprobs": True, "top_logprobs": 2} if params.top1_probs else {}
         try:
             answer = await self.client.chat_completion(
                 chat,
@@ -335,17 +334,13 @@ def _completion(answer: Any, params: SamplingParams) -> Completion:
     counts = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
     if choice.finish_reason not in (*_STOPPED, "length"):
         raise _Failure(f"finish reason {choice.finish_reason}", again=False)
-    probs = logprob = None
-    if choice.logprobs is not None and (tokens := choice.logprobs.content):
-        if params.top1_probs:
-            # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
-            shown = tokens[: params.top1_probs]
-            probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in shown]
-        if params.logprob:
-            logprob = math.fsum(token.logprob for token in tokens)
+    probs = None
+    if params.top1_probs and choice.logprobs is not None and choice.logprobs.content:
+        tokens = choice.logprobs.content[: params.top1_probs]
+        # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
+        probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in tokens]
     reason = "length" if choice.finish_reason == "length" else "stop"
-    text = _storable(choice.message.content or "")
-    return Completion(text, reason, *counts, top1_probs=probs, logprob=logprob)
+    return Completion(_storable(choice.message.content or ""), reason, *counts, top1_probs=probs)
 
 
 def _storable(text: str) -> str:

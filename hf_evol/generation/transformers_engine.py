@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -139,16 +138,14 @@ def _continuous(
     places, stops = list(requests), _stop_ids(model, tokenizer)
     chosen = [requests[place] for place in places]
     prompts, keys, limits = ([getattr(r, name) for r in chosen] for name in ("prompt", "key", "limit"))
-    for number, tokens, logprobs, error in continuous.generate_tokens(model, prompts, keys, limits, params, stops):
+    for number, tokens, error in continuous.generate_tokens(model, prompts, keys, limits, params, stops):
         request = chosen[number]
         if error is not None:
             failed = Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
             yield places[number], failed
             continue
         stopped = bool(tokens) and tokens[-1] in stops
-        tokens = tokens[:-1] if stopped else tokens
-        logprob = math.fsum(logprobs[: len(tokens)]) if params.logprob else None
-        yield places[number], _completion(tokenizer, request, tokens, stopped, logprob=logprob)
+        yield places[number], _completion(tokenizer, request, tokens[:-1] if stopped else tokens, stopped)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -158,16 +155,10 @@ def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _completion(
-    tokenizer: Any,
-    request: _Request,
-    tokens: list[int],
-    stopped: bool,
-    probs: list[float] | None = None,
-    logprob: float | None = None,
+    tokenizer: Any, request: _Request, tokens: list[int], stopped: bool, probs: list[float] | None = None
 ) -> Completion:
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    reason = "stop" if stopped else "length"
-    return Completion(text, reason, len(request.prompt), len(tokens), top1_probs=probs, logprob=logprob)
+    return Completion(text, "stop" if stopped else "length", len(request.prompt), len(tokens), top1_probs=probs)
 
 
 def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
@@ -192,7 +183,6 @@ class _Decoder:
         self.noise = uniforms([request.key for request in requests], longest) if params.temperature > 0 else None
         self.generated: list[list[int]] = [[] for _ in requests]
         self.probs: list[list[float]] = [[] for _ in requests]
-        self.logprobs: list[list[float]] = [[] for _ in requests]
         self.done: set[int] = set()
 
     def run(self) -> Iterator[list[tuple[int, Completion]]]:
@@ -254,12 +244,7 @@ class _Decoder:
         noise = None
         if self.noise is not None:
             noise = torch.tensor([self.noise[row, len(self.generated[row])] for row in rows], device=logits.device)
-        tokens = sample(logits, self.params, noise)
-        if self.params.logprob:
-            chosen = logits.float().log_softmax(-1).gather(-1, tokens[:, None])
-            for row, logprob in zip(rows, chosen.squeeze(-1).tolist(), strict=True):
-                self.logprobs[row].append(logprob)
-        return tokens
+        return sample(logits, self.params, noise)
 
     def _record(self, tokens: list[int], rows: list[int]) -> tuple[list[tuple[int, Completion]], list[int]]:
         """Append one token a row; return the completions of rows that end here, and the lines that go on."""
@@ -276,7 +261,5 @@ class _Decoder:
         return finished, keep
 
     def _completion(self, row: int, stopped: bool) -> Completion:
-        tokens = self.generated[row]
         probs = self.probs[row] if self.params.top1_probs else None
-        logprob = math.fsum(self.logprobs[row][: len(tokens)]) if self.params.logprob else None
-        return _completion(self.tokenizer, self.requests[row], tokens, stopped, probs, logprob)
+        return _completion(self.tokenizer, self.requests[row], self.generated[row], stopped, probs)

@@ -102,7 +102,7 @@ def _settings(params: SamplingParams, key: str, room: int) -> Any:
         top_p=params.top_p,
         max_tokens=min(params.max_new_tokens, room),
         seed=request_seed(key),
-        logprobs=1 if params.top1_probs or params.logprob else None,
+        logprobs=1 if params.top1_probs else None,
     )
 
 
@@ -111,9 +111,5 @@ def _completion(output: Any, params: SamplingParams) -> Completion:
     probs = None
     if params.top1_probs and best.logprobs:
         probs = [math.exp(max(p.logprob for p in at.values())) for at in best.logprobs[: params.top1_probs]]
-    logprob = None
-    if params.logprob and best.logprobs:
-        logprob = math.fsum(at[token].logprob for at, token in zip(best.logprobs, best.token_ids, strict=False))
     reason = "length" if best.finish_reason == "length" else "stop"
-    counts = len(output.prompt_token_ids), len(best.token_ids)
-    return Completion(best.text, reason, *counts, top1_probs=probs, logprob=logprob)
+    return Completion(best.text, reason, len(output.prompt_token_ids), len(best.token_ids), top1_probs=probs)

@@ -1,4 +1,3 @@
-import math
 import random
 
 import pytest
@@ -8,7 +7,6 @@ from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import encoding, models
 from hf_evol.generation.base import GREEDY, SamplingParams, generate
 from hf_evol.generation.models import ModelSpec
-from hf_evol.generation.sampling import sample, uniforms
 from hf_evol.generation.transformers_engine import TransformersEngine, _Decoder, _sizes
 from hf_evol.prompts.template import chat
 
@@ -237,29 +235,6 @@ def test_top1_probabilities(tiny_model, engine):
             expected.append(float(logits.softmax(-1).max()))
             ids = [*ids, int(logits.argmax())]
         assert got.top1_probs == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize("batching", ["static", "continuous"])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_probability_of_a_text(tiny_model, batching, temperature):
-    """Against the model's own probabilities of the tokens that the noise chooses, position by position."""
-    spec = ModelSpec(tiny_model)
-    model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
-    params = SamplingParams(temperature, max_new_tokens=12, logprob=True)
-    engine = TransformersEngine(spec, batching=batching)
-    for text, got in zip(TEXTS, generate(engine, [chat(t) for t in TEXTS], params, TEXTS, None), strict=True):
-        ids, expected = encoding.render_chat(tokenizer, chat(text)), 0.0
-        for number in uniforms([text], got.n_tokens)[0]:
-            with torch.no_grad():
-                logits = model(torch.tensor([ids])).logits[0, -1:]
-            token = sample(logits, params, torch.tensor([number], dtype=torch.float32))
-            logprob = float(logits.log_softmax(-1)[0, token])
-            # The library's scheduler can't be told of a chosen token that is rarer than others.
-            rarest = 2 / (logits.shape[-1] - 1) if temperature and batching == "continuous" else 0
-            expected += max(logprob, math.log(rarest)) if rarest else logprob
-            ids = [*ids, int(token)]
-        assert got.logprob == pytest.approx(expected, abs=1e-3)
-    assert generate(engine, [chat("why")], SamplingParams(max_new_tokens=4), ["why"], None)[0].logprob is None
 
 
 def test_an_adapter_generates_as_peft_does(tiny_model, tmp_path):
