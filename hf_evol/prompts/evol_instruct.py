@@ -19,7 +19,7 @@ import yaml
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import Template
-from hf_evol.prompts.words import domain_of, likeness
+from hf_evol.prompts.words import content, domain_of, likeness
 
 Chat = list[dict[str, str]]
 Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
@@ -109,16 +109,20 @@ class Method:
 
 
 def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: int) -> Turns:
-    """The turns with those ``shots`` of their examples that are most like the instruction in form, the likest last; a
-    further try leaves out the likest one and takes one more. What is equally like comes in an order of the instruction's own."""
+    """The turns with those ``shots`` of their examples that fit the instruction best in form, the best last; a further try leaves
+    out the best one and takes one more. Examples that add what the instruction says already come at the end."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
     if shots is None or shots >= len(pairs):
         return turns
+    said = set(content(instruction))
 
-    def rank(pair: Turns) -> tuple[float, int]:
-        order = crc32((pair[1][1] + instruction).encode("utf-8", "surrogatepass"))
-        return -likeness(pair[0][1], instruction), order
+    def rank(pair: Turns) -> tuple[Any, ...]:
+        (_, given), (_, evolved) = pair
+        added = set(content(evolved)) - set(content(given))
+        fit, weight = likeness(given, instruction)
+        order = crc32((evolved + instruction).encode("utf-8", "surrogatepass"))  # equally good ones, mixed
+        return 2 * len(added & said) >= max(1, len(added)), -fit, -weight, order
 
     pairs.sort(key=rank)
     shift = (attempt - 1) % len(pairs)

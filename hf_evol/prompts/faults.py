@@ -26,7 +26,7 @@ from hf_evol.prompts.words import (
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 # Of the parent's content words, in in-depth methods.
 _MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.6, "math": 0.7}
-_MAY_GO = 2  # of them, in general and writing, however few there are
+_MAY_GO = 1  # of them, in general and writing, however few there are; one more where they are made concrete
 _MAX_SHARED = 0.7  # of the parent's content words, in a new task
 _A_QUANTITY = 10  # smaller whole figures may well come back
 _MIN_GROWTH_OF_MATH = 3  # words; a problem that is no longer has gained a changed name at most
@@ -46,6 +46,7 @@ _WORKING = re.compile(
 )
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 _TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
+_NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
 _BY_MEANS = re.compile(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})", re.IGNORECASE)
 
@@ -77,7 +78,7 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
         return "leak"
     if (fault := form_fault(text, parent)) is not None:
         return fault
-    if method != "breadth" and (fault := _task_fault(text, parent, domain)) is not None:
+    if method != "breadth" and (fault := _task_fault(text, parent, domain, method == "concretize")) is not None:
         return fault
     own = {word for word in content(parent) if word not in _STEMMED_VERBS}
     if method == "breadth" and len(own) >= _FEW_WORDS and len(own & set(content(text))) >= _MAX_SHARED * len(own):
@@ -186,8 +187,8 @@ def _content_of(run: tuple[str, ...]) -> list[str]:
     return content(" ".join(run))
 
 
-def _task_fault(text: str, parent: str, domain: str) -> str | None:
-    """Whether an in-depth rewriting lost what the parent asks, or its quantities."""
+def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str | None:
+    """Whether an in-depth rewriting lost what the parent asks, its names or its quantities."""
     if domain == "math":
         lost = Counter(numbers(parent)) - Counter(numbers(text))
         asks = "?" in text or re.search(
@@ -195,6 +196,10 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
         )
         if lost or not asks or not _same_quantities(text, parent):
             return "off_topic"
+    if not may_replace and set(numbers(parent)) - set(numbers(text)):
+        return "off_topic"
+    if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
+        return "off_topic"
     asked, named = languages(parent), languages(text)
     if asked - named:
         return "off_topic"
@@ -202,7 +207,9 @@ def _task_fault(text: str, parent: str, domain: str) -> str | None:
         return "broken"  # "a Ruby function, and explain how Python does it"
     wanted = {word for word in content(parent) if word not in _STEMMED_VERBS}
     lost = len(wanted - set(content(text)))
-    may_go = max((1 - _MIN_KEPT[domain]) * len(wanted), _MAY_GO if domain in ("general", "writing") else 0)
+    may_go = max(
+        (1 - _MIN_KEPT[domain]) * len(wanted), _MAY_GO + may_replace if domain in ("general", "writing") else 0
+    )
     return "off_topic" if wanted and (lost > may_go or lost == len(wanted)) else None
 
 

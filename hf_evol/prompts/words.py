@@ -196,22 +196,24 @@ _KINDS = {
 }
 _OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
 _THINGS = {
-    "given": r"\b(?:following|given|this|these|below|above|provided)\b|[:\n]\s*\S|[\"“'`]\w",
+    "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:number|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
     "sql": r"\b(?:sql|mysql|query|queries|select|database)\b",
-    "page": r"\b(?:html|css|web ?page|bootstrap|button|stylesheet|tag)\b",
+    "page": r"\b(?:html|css|web ?page|bootstrap|stylesheet)\b",
     "regex": r"\b(?:regex|regular expressions?)\b",
-    "class": r"\b(?:class|classes|objects?|struct|structure|stack|queue|linked list|tree|interface|api|server|app|application)\b",
-    "script": r"\b(?:bash|shell|script|command|server|api|app|application|website)\b",
-    "function": r"\b(?:function|program|method|loop|array|algorithm|code|string|list)\b",
+    "argument": r"\b(?:takes?|accepts?|arguments?|parameters?|given|checks?|converts?|reverses?|sorts?|finds?|counts?|removes?|calculates?|in an? (?:array|string|list))\b",
+    "story": r"\b(?:story|stories|tale|fable|scene|dialogue|conversation|poem|haiku|sonnet|limerick|verse|lyrics|song|rap|novel|monologue)\b",
+    "prose": r"\b(?:essay|article|post|speech|review|report|paragraphs?|blog|proposal|biography|description)\b",
+    "letter": r"\b(?:letter|e-?mail|note|invitation|message|memo)\b",
+    "short": r"\b(?:slogans?|headlines?|taglines?|tweets?|captions?|titles?|names?|jokes?|riddles?|jingle)\b",
 }
 _HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
 
 
-def likeness(one: str, other: str) -> float:
-    """How much two instructions are alike in form, from 0 to 1: by how they begin and, twice as much, by the kinds of thing
-    they name (a weighted Jaccard index)."""
-    first, second = _form(one), _form(other)
-    return _weight(first & second) / max(1, _weight(first | second))
+def likeness(example: str, instruction: str) -> tuple[float, int]:
+    """How well an example fits an instruction in form: which share of what makes up the example's form the instruction has, too,
+    and how much that is. The form is how it begins and, with twice the weight, the kinds of thing it names."""
+    shown, asked = _form(example), _form(instruction)
+    return _weight(shown & asked) / max(1, _weight(shown)), _weight(shown & asked)
 
 
 @lru_cache(maxsize=4096)
@@ -220,7 +222,7 @@ def _form(instruction: str) -> frozenset[str]:
     if "advise" in found:
         found -= {"explain", "list"}  # "Describe the steps to bake bread" is no description
     found |= {thing for thing, pattern in _HAS_THING.items() if pattern.search(instruction)}
-    return frozenset(found | set(words(instruction)[:1]))
+    return frozenset(found)
 
 
 def _weight(form: frozenset[str]) -> int:
