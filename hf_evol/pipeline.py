@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from hf_evol.generation.models import ModelSpec
 
 MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
+FIRST_ROWS = 32  # evolved before the others where there are many, so that a hopeless run is seen early
+_MANY = 4 * FIRST_ROWS
+_FEW_OK = 0.3
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: list[Round]) 
 
 def _evolve(seeds: Dataset, stages: Stages, recipe: Recipe) -> list[Dataset]:
     """All rows after each round, with evolving status and elimination."""
+    if len(seeds) > _MANY and recipe.journal:
+        print(_of_first_rows(seeds, stages, recipe), file=sys.stderr, flush=True)
     rounds, rows = [], seeds
     for number in range(1, recipe.rounds + 1):
         of = f"round {number} of {recipe.rounds}"
@@ -115,6 +122,21 @@ def _evolve(seeds: Dataset, stages: Stages, recipe: Recipe) -> list[Dataset]:
         rows = _map(rows, stages.eliminate, recipe, f"Eliminate, {of}")
         rounds.append(rows)
     return rounds
+
+
+def _of_first_rows(seeds: Dataset, stages: Stages, recipe: Recipe) -> str:
+    """What comes of the first rows in a first round, in words; the journal keeps their replies for the whole run."""
+    rows = _map(seeds.select(range(FIRST_ROWS)), stages.evolve, recipe, f"Evolve the first {FIRST_ROWS} rows")
+    statuses = Counter(rows[col.EVOL_STATUS])
+    share = statuses.pop(col.OK, 0) / FIRST_ROWS
+    why = ", ".join(f"{status.partition(':')[0]} {count}" for status, count in statuses.most_common(3))
+    said = f"Of the first {FIRST_ROWS} rows, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
+    if share >= _FEW_OK:
+        return said
+    return (
+        f"{said} That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
+        "larger --model, other --methods, or methods with worked examples of your own may give more."
+    )
 
 
 def _answer(evolved: list[Dataset], stages: Stages, recipe: Recipe) -> list[Round]:

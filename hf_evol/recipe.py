@@ -61,7 +61,7 @@ class Recipe:
     tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
     best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
     seed: int = _setting(0, "seed of the sampling noise")
-    temperature: float = _setting(0.3, "sampling temperature of the evolver; 0.7 in the paper, 0 is greedy")
+    temperature: float = _setting(0.0, "sampling temperature of the evolver; 0 is greedy, 0.7 the paper's")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")
     max_new_tokens: int = _setting(2048, "longest evolved instruction, in tokens")
     response_system: str | None = _setting(

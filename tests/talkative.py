@@ -14,14 +14,14 @@ RAW = 4  # one reply in so many stays as the model gave it, which is no instruct
 
 
 def make_talkative(monkeypatch) -> None:
-    """From now on a reply is the last turn and a requirement drawn by the tokens that the model gave."""
+    """From now on a reply is the last turn and a requirement drawn by the prompt and the tokens that the model gave."""
     from hf_evol.generation.transformers_engine import _Decoder
 
     complete = _Decoder._completion
 
     def completion(self, row, stopped):
         given = complete(self, row, stopped)
-        draw = hashlib.sha256(repr(self.generated[row]).encode()).digest()
+        draw = hashlib.sha256(repr((self.requests[row].prompt, self.generated[row])).encode()).digest()
         if draw[0] % RAW == 0:
             return replace(given, finish_reason="stop")
         asked = self.tokenizer.decode(self.requests[row].prompt)

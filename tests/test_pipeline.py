@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,9 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol import pipeline, result
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
+from hf_evol.evolve.eliminate import OF_RESPONSES
 from hf_evol.generation import models
+from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.recipe import Recipe
 from hf_evol.result import REASON, part
@@ -65,8 +68,6 @@ def test_every_row_is_accounted_for(recipe, talkative):
 
 
 def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
-    from dataclasses import replace
-
     record = hf_evol.run(replace(recipe, tries=2, seed=1)).provenance
     lost = load_dataset(recipe.output, "dropped", split="train").to_list()
     texts = []
@@ -74,8 +75,11 @@ def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
         if row[REASON] in ("invalid_input", "too_long"):
             assert row[col.REJECTED] == []
             continue
-        assert row[REASON] == row[col.EVOL_STATUS] == row[col.REJECTED][-1]["status"]
-        assert [entry["try"] for entry in row[col.REJECTED]] == [1, 2]
+        tried = [entry["try"] for entry in row[col.REJECTED]]
+        if row[col.EVOL_STATUS] == "ok":  # it is the response that fell short
+            assert row[REASON] in OF_RESPONSES and tried == [1, 2][: row[col.TRY] - 1]
+        else:
+            assert row[REASON] == row[col.EVOL_STATUS] == row[col.REJECTED][-1]["status"] and tried == [1, 2]
         assert all(bool(entry["instruction"]) != (entry["status"] == "empty") for entry in row[col.REJECTED])
         assert all(entry["status"] != "ok" for entry in row[col.REJECTED])
         texts += [(row[col.PARENT_INSTRUCTION], row[col.METHOD], entry) for entry in row[col.REJECTED]]
@@ -102,8 +106,6 @@ def test_a_row_is_asked_again_until_its_text_is_ok(recipe, talkative):
 
 def test_rows_that_say_the_same_are_left_out(recipe, talkative, tmp_path):
     """Greedy texts of one instruction by one method are equal; the five methods come in turn."""
-    from dataclasses import replace
-
     rows = Dataset.from_dict({"instruction": TEXTS[:5] * 2, "output": ["So."] * 10})
     rows.to_json(tmp_path / "twice.jsonl")
     record = hf_evol.run(replace(recipe, dataset=str(tmp_path / "twice.jsonl"), temperature=0.0)).provenance
@@ -132,8 +134,6 @@ def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
 
 
 def test_a_second_run_gives_the_same_bytes(recipe, talkative, tmp_path):
-    from dataclasses import replace
-
     hf_evol.run(recipe)
     hf_evol.run(replace(recipe, output=str(tmp_path / "again"), batch_size=2, journal=False))
     for file in (tmp_path / "out").rglob("*.parquet"):
@@ -155,16 +155,12 @@ def test_the_runs_rounds_are_the_transforms_rounds(recipe, talkative):
 
 @pytest.mark.parametrize("file_format", ["json", "arrow"])
 def test_other_file_formats(recipe, talkative, file_format):
-    from dataclasses import replace
-
     recipe = replace(recipe, file_format=file_format, limit=4, rounds=1)
     hf_evol.run(recipe)
     assert len(load_dataset(recipe.output, "round_1", split="train")) == 4
 
 
 def test_an_fsspec_url(recipe, talkative):
-    from dataclasses import replace
-
     import fsspec
 
     hf_evol.run(replace(recipe, output="memory://evolved/set", limit=3))
@@ -175,8 +171,6 @@ def test_an_fsspec_url(recipe, talkative):
 
 
 def test_a_set_of_which_nothing_is_left(recipe, tmp_path):
-    from dataclasses import replace
-
     Dataset.from_dict({"instruction": ["", None], "output": ["x", "y"]}).to_json(tmp_path / "none.jsonl")
     result = hf_evol.run(replace(recipe, dataset=str(tmp_path / "none.jsonl")))
     assert [table["in_set"] for table in result.provenance["rounds"]] == [0, 0]
@@ -200,16 +194,12 @@ def test_a_set_of_which_nothing_is_left(recipe, tmp_path):
     ],
 )
 def test_wrong_settings_come_before_any_model(recipe, monkeypatch, change, error, fragment):
-    from dataclasses import replace
-
     monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
     with pytest.raises(error, match=fragment):
         hf_evol.run(replace(recipe, **change))
 
 
 def test_a_model_without_a_chat_template(recipe, bos_model, talkative, monkeypatch):
-    from dataclasses import replace
-
     with pytest.raises(ConfigError, match="--chat-template"):
         hf_evol.run(replace(recipe, model=bos_model))
     template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
@@ -217,8 +207,6 @@ def test_a_model_without_a_chat_template(recipe, bos_model, talkative, monkeypat
 
 
 def test_an_existing_output_is_refused_unless_told_otherwise(recipe, talkative):
-    from dataclasses import replace
-
     recipe = replace(recipe, limit=2, rounds=1)
     hf_evol.run(recipe)
     with pytest.raises(OutputError, match="--overwrite"):
@@ -227,8 +215,6 @@ def test_an_existing_output_is_refused_unless_told_otherwise(recipe, talkative):
 
 
 def test_a_full_disk_leaves_the_old_result(recipe, talkative, monkeypatch, tmp_path):
-    from dataclasses import replace
-
     hf_evol.run(replace(recipe, limit=2, rounds=1))
     before = (tmp_path / "out" / "README.md").read_bytes()
 
@@ -250,8 +236,6 @@ def test_the_plan_loads_no_model(recipe, monkeypatch):
 
 def test_processes_change_no_byte(recipe, talkative, tmp_path):
     """Also where no row is dropped, which leaves a table of several pieces whole."""
-    from dataclasses import replace
-
     recipe = replace(recipe, limit=4, rounds=1)
     hf_evol.run(recipe)
     hf_evol.run(replace(recipe, output=str(tmp_path / "two"), num_proc=2))
@@ -270,7 +254,6 @@ def test_nothing_dropped_from_a_table_of_several_pieces():
 
 def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, wide_model, tmp_path):
     import shutil
-    from dataclasses import replace
 
     folder = tmp_path / "model"
     shutil.copytree(wide_model, folder)
@@ -281,3 +264,28 @@ def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, wide_m
     build_llama(seed=9, context=4096).save_pretrained(folder)
     hf_evol.run(replace(recipe, overwrite=True))
     assert (tmp_path / "out" / "round_1" / "train-00000-of-00001.jsonl").read_bytes() != first
+
+
+def test_the_first_rows_say_early_what_can_be_expected(recipe, monkeypatch, capsys, tmp_path):
+    """The random model's texts are none: the run says so before the other rows, and asks for no row twice."""
+    monkeypatch.setattr(pipeline, "FIRST_ROWS", 3)
+    monkeypatch.setattr(pipeline, "_MANY", 6)
+    asked = []
+    stream = TransformersEngine.stream
+    monkeypatch.setattr(
+        TransformersEngine,
+        "stream",
+        lambda self, chats, params, keys: (asked.extend(keys), stream(self, chats, params, keys))[1],
+    )
+    hf_evol.run(replace(recipe, journal=str(tmp_path / "own.sqlite")))
+    said = capsys.readouterr().err
+    assert "Of the first 3 rows, 0% are ok; of the others: " in said and "a larger --model" in said
+    assert len(asked) == len(set(asked))
+
+
+def test_the_first_rows_of_a_good_model_need_no_advice(recipe, talkative, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "FIRST_ROWS", 3)
+    monkeypatch.setattr(pipeline, "_MANY", 6)
+    hf_evol.run(recipe)
+    said = capsys.readouterr().err
+    assert "Of the first 3 rows, 100% are ok." in said and "--model" not in said

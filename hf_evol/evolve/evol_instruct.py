@@ -87,8 +87,9 @@ class EvolInstruct(Transform):
             ``instruction``, ``input``, ``parent_instruction``, ``method`` and ``round``). The highest wins, and among equals
             the first; null is the lowest. Needed where ``best_of`` is over 1.
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
-        temperature: 0.7 in the paper; models of some hundred million parameters write better texts at a lower one (the default;
-            ``benchmarks/results/small-models.md``); 0 is greedy.
+        temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
+            (``benchmarks/results/small-models.md``); each try shows other worked examples. A template without examples needs a
+            higher one for more than one try.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
         journal: True for the journal in the cache folder, False for none, or a file.
@@ -109,7 +110,7 @@ class EvolInstruct(Transform):
     best_of: int = 1
     prefer: Callable[[dict[str, Any]], float] | Sequence[Transform] | None = None
     seed: int = 0
-    temperature: float = 0.3
+    temperature: float = 0.0
     top_p: float = 0.95
     max_new_tokens: int = 2048
     journal: bool | str | Path = True

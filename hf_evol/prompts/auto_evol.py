@@ -119,6 +119,7 @@ AUTO = Method(
         for domain, pairs in _EXAMPLES.items()
     },
     kind="auto",
+    shots=2,
 )
 
 _KEYWORDS = (

@@ -113,7 +113,7 @@ def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: i
     out the best one and takes one more. Examples that add what the instruction says already come at the end."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
-    if shots is None or shots >= len(pairs):
+    if shots is None:
         return turns
     said = set(content(instruction))
 
@@ -125,8 +125,8 @@ def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: i
         return 2 * len(added & said) >= max(1, len(added)), -fit, -weight, order
 
     pairs.sort(key=rank)
-    shift = (attempt - 1) % len(pairs)
-    chosen = [*pairs, *pairs][shift : shift + shots]
+    shift = (attempt - 1) % max(1, len(pairs))
+    chosen = [*pairs[shift:], *pairs[:shift]][:shots]
     return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
 
 

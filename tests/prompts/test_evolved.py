@@ -352,9 +352,43 @@ def test_near_copies(reply):
     assert status(reply) == "near_copy"
 
 
+@pytest.mark.parametrize(
+    ("parent", "text"),
+    [
+        ("Write a Python function that adds two numbers.", "Write a function that adds two numbers, and explain how it works for large input."),
+        ("Explain the tone of the story \"The Raven\".", "Explain the tone of the story, give two examples of it, and say what the author wants to achieve."),
+        ("Write a poem of 10 words about autumn.", "Write a poem about autumn that begins in a sad mood and closes with a hopeful thought."),
+        ("Discuss the reign of Queen Victoria.", "Discuss the reign of a queen, how it changed the country, and what people get wrong about it."),
+        ("Compare trains, ferries and buses for commuters.", "Compare trains in a table with three rows, and finish with a conclusion of one sentence."),
+    ],
+)  # fmt: skip
+def test_what_the_parent_names_stays(parent, text):
+    assert status(text, parent) == "off_topic"
+
+
+def test_another_language_is_none_of_the_task():
+    parent = "Write a Ruby function that reverses a string."
+    assert status(f"{parent[:-1]}, and explain how the process works in Python.", parent) == "broken"
+    page = "Create an HTML page with a contact form."
+    assert status(f"{page[:-1]}, style it with CSS, and check each field with JavaScript.", page) == "ok"
+
+
+def test_a_new_task_has_most_of_its_words_of_its_own():
+    parent = "Write a song about a peaceful day in a city park."
+    assert (
+        status("Write a song about a day in a park with a group of old friends, in a city.", parent, method="breadth")
+        == "near_copy"
+    )
+    assert (
+        status("Write a song about a day on a lighthouse island with a group of old friends.", parent, method="breadth")
+        == "ok"
+    )
+
+
 def test_another_name_makes_no_other_problem():
     sold = "Ida sells 12 cakes at $2.50 each in Northtown. How much does Ida earn?"
-    assert status(sold.replace("Northtown", "Norhtown"), sold) == "near_copy"
+    assert status(sold.replace("Northtown", "Norhtown"), sold) == "off_topic"
+    assert status(sold.replace("Ida sells", "Ida now sells"), sold) == "near_copy"
     assert status(f"{sold} She pays $2.50 for a stall.", sold) == "broken"
 
 

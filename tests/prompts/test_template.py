@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.evol_instruct import METHODS, PRESETS, Method, resolve_methods, version_of
+from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, resolve_methods, version_of
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
@@ -74,11 +76,35 @@ def test_tries_and_instructions_are_shown_other_examples():
         return tuple(int(turn["content"]) for turn in pairs[1::2])
 
     assert numbers("x") == numbers("x")
-    assert {numbers("x", attempt) for attempt in (1, 2, 3, 4)} == {(0, 1), (1, 2), (2, 3), (3, 0)}
+    of_tries = [numbers("x", attempt) for attempt in (1, 2, 3, 4)]  # the best one stands last, and goes at the next try
+    assert [first for first, _ in of_tries] == [last for _, last in of_tries[1:]] + [of_tries[0][1]]
+    assert len(set(of_tries)) == 4
     assert len({numbers(text) for text in "abcdefgh"}) > 1
+    all_four = Method("own", [system, *shown, last], shots=9)
+    assert len({str(all_four.prompt("x", attempt)) for attempt in (1, 2, 3, 4, 5)}) == 4
     assert len(Method("own", [system, *shown, last]).prompt("x")) == 10
     with pytest.raises(ConfigError, match="shots must be 1 or more"):
         Method("own", "{instruction}", shots=0)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "shown"),
+    [
+        ("Write a SQL query that finds all authors.", r"SQL|query|database"),
+        ("Add a footer to the HTML page of a shop.", r"HTML|CSS"),
+        ("What is polymorphism?", r"hash table|recursion|garbage"),
+        ("Debug the following code.", r"following|given"),
+    ],
+)
+def test_the_example_that_fits_best_in_form_stands_last(instruction, shown):
+    for name in IN_DEPTH:
+        assert re.search(shown, METHODS[name].of_domain("code").prompt(instruction)[-3]["content"])
+
+
+def test_an_example_that_adds_what_is_said_already_is_not_shown():
+    for name in IN_DEPTH:
+        for _, evolved in EXAMPLES["general"][name]:
+            assert {"role": "assistant", "content": evolved} not in METHODS[name].prompt(evolved)
 
 
 def test_words_for_each_domain():
