@@ -72,7 +72,7 @@ class Apply(PipelineStep):
         >>> from datasets import Dataset
         >>> from hf_evol import IcIfd
         >>> rows = ReadRows("demo/general", limit=3)
-        >>> score = Apply(IcIfd("embedded"))
+        >>> score = Apply(IcIfd("demo"))
         >>> write = WriteParquet("memory://scored/${rank}.parquet", score.features(rows.features()))
         >>> [document.metadata["ic_ifd_status"] for document in write(score(rows()))]
         ['ok', 'ok', 'ok']

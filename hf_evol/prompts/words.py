@@ -197,12 +197,15 @@ _KINDS = {
 _OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
 _THINGS = {
     "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:number|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
-    "sql": r"\b(?:sql|mysql|query|queries|select|database)\b",
+    "sql": r"\b(?:sql|mysql|query|queries|database)\b",
+    "table": r"\b(?:create|design|make|define)\b.{0,30}\b(?:table|database|schema)\b",
     "page": r"\b(?:html|css|web ?page|bootstrap|stylesheet)\b",
     "regex": r"\b(?:regex|regular expressions?)\b",
     "argument": r"\b(?:takes?|accepts?|arguments?|parameters?|given|checks?|converts?|reverses?|sorts?|finds?|counts?|removes?|calculates?|in an? (?:array|string|list))\b",
-    "story": r"\b(?:story|stories|tale|fable|scene|dialogue|conversation|poem|haiku|sonnet|limerick|verse|lyrics|song|rap|novel|monologue)\b",
-    "prose": r"\b(?:essay|article|post|speech|review|report|paragraphs?|blog|proposal|biography|description)\b",
+    "story": r"\b(?:story|stories|tale|fable|scene|dialogue|conversation|novel|monologue)\b",
+    "poem": r"\b(?:poem|haiku|sonnet|limerick|verse|lyrics|song|rap|tune|ballad|ode)\b",
+    "portrait": r"\b(?:description|biography|brochure|profile|portrait)\b",
+    "prose": r"\b(?:essay|article|post|speech|review|report|paragraphs?|blog|proposal)\b",
     "letter": r"\b(?:letter|e-?mail|note|invitation|message|memo)\b",
     "short": r"\b(?:slogans?|headlines?|taglines?|tweets?|captions?|titles?|names?|jokes?|riddles?|jingle)\b",
 }

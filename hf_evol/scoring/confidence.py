@@ -75,7 +75,7 @@ class Confidence(Transform):
 
     Example:
         >>> row = {"parent_instruction": ["Name a river."], "method": ["deepen"]}
-        >>> [len(probs) for probs in Confidence("embedded", positions=5, journal=False)(row)["top1_probs"]]
+        >>> [len(probs) for probs in Confidence("demo", positions=5, journal=False)(row)["top1_probs"]]
         [5]
     """
 

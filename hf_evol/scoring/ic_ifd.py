@@ -74,7 +74,7 @@ class IcIfd(Transform):
         ModelError: the model can't be found, or isn't causal.
 
     Example:
-        >>> scores = IcIfd("embedded")({"instruction": ["Name a river."], "output": ["The Nile, in Africa."]})
+        >>> scores = IcIfd("demo")({"instruction": ["Name a river."], "output": ["The Nile, in Africa."]})
         >>> scores["ic_ifd_status"]
         ['ok']
     """

@@ -153,14 +153,9 @@ def _about(work: Work, recipe: Recipe, n_seeds: int) -> dict[str, Any]:
 def _stand_ins(evolvers: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
     """Where models have a part that they should not have, a sentence."""
     found = []
-    if bundled := [model["role"] for model in others if model["name"] == "embedded"]:
-        found.append(
-            f"The small bundled model stands in for a real {' and '.join(filter(None, (', '.join(bundled[:-1]), bundled[-1])))}"
-            " model: what depends on it shows how the tool works, and nothing about the evolvers."
-        )
     for model in others:
         same = [evolver["label"] for evolver in evolvers if evolver["name"] == model["name"]]
-        if same and model["name"] != "embedded":
+        if same:
             found.append(
                 f"The {model['role']} is the model of the evolver {listed(same)}, and may favour its own texts."
             )

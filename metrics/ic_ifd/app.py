@@ -5,7 +5,8 @@ import pathlib
 import evaluate
 import gradio
 
-metric = evaluate.load(str(pathlib.Path(__file__).parent))
+SCORER = "HuggingFaceTB/SmolLM2-135M"
+metric = evaluate.load(str(pathlib.Path(__file__).parent), model=SCORER)
 SHOWN = ("ic_ifd", "ifd", "loss_q", "loss_a", "loss_a_given_q", "n_tokens_q", "n_tokens_a", "status")
 
 
@@ -21,7 +22,7 @@ page = gradio.Interface(
         gradio.Textbox(label="Response", lines=5, value="Lisbon, on the Tagus."),
         gradio.Radio(["paper", "superfiltering", "exact"], value="paper", label="Convention"),
     ],
-    gradio.JSON(label="Scores under the small model that hf_evol bundles"),
+    gradio.JSON(label=f"Scores under {SCORER}"),
     title="IC-IFD",
     description=metric.description,
     article=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8").split("---", 2)[2],

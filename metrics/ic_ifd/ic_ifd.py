@@ -28,8 +28,8 @@ Args:
     predictions: list of str, the responses.
     references: list of str, the instructions.
     inputs: list of str, the instructions' inputs, or None for no inputs.
-    model: str, the scoring model's name on the Hub or its folder; or a loaded (model, tokenizer) pair. By default the
-        model given to evaluate.load("ic_ifd", model=...), or else "embedded", the small one that hf_evol bundles.
+    model: str, the scoring model's name on the Hub, its folder or GGUF file; or a loaded (model, tokenizer) pair. It may be
+        given to evaluate.load("ic_ifd", model=...) instead.
     convention: str, which tokens count: "paper", "superfiltering", "exact" or "exact_chat" (see hf_evol.IcIfd).
     max_length: int, the most tokens of one sequence; by default, and at most, the model's context.
     truncate: bool, whether to score longer pairs by the part of the response that fits.
@@ -45,7 +45,8 @@ Returns:
     status: list of str, "ok", "truncated", or why a pair has no score.
 Example:
     >>> ic_ifd = evaluate.load("ic_ifd")
-    >>> ic_ifd.compute(predictions=["4, since two and two make four."], references=["What is 2 + 2?"])["n_scored"]
+    >>> pairs = {"predictions": ["4, since two and two make four."], "references": ["What is 2 + 2?"]}
+    >>> ic_ifd.compute(**pairs, model="HuggingFaceTB/SmolLM2-135M")["n_scored"]
     1
 """
 
@@ -53,7 +54,7 @@ Example:
 class IcIfd(evaluate.Metric):
     """IC-IFD of responses (predictions) to instructions (references)."""
 
-    def __init__(self, model="embedded", **options):
+    def __init__(self, model=None, **options):
         super().__init__(**options)
         self.model = model
 
@@ -79,12 +80,17 @@ class IcIfd(evaluate.Metric):
         truncate=False,
         batch_tokens=None,
     ):
+        model = model or self.model
+        if model is None:
+            raise hf_evol.errors.ConfigError(
+                "Name the scoring model: compute(..., model=...) or evaluate.load('ic_ifd', model=...)."
+            )
         if inputs is not None and len(inputs) != len(predictions):
             raise hf_evol.errors.ConfigError(f"There are {len(inputs)} inputs for {len(predictions)} predictions.")
         scorer = hf_evol.scoring.pairs.PairScorer(convention, max_length, truncate, batch_tokens)
         rows = zip(references, predictions, inputs or [""] * len(predictions), strict=True)
         pairs = [hf_evol.scoring.pairs.make_pair(*row) for row in rows]
-        records = scorer.score(*self._loaded(model or self.model, convention), pairs)
+        records = scorer.score(*self._loaded(model, convention), pairs)
         columns = {name: [record[name] for record in records] for name in hf_evol.scoring.pairs.SCORES}
         columns["status"] = columns.pop("ic_ifd_status")
         results = {}
