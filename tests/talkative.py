@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 STONES = (
     "agate beryl cinnabar dolomite epidote fluorite galena hematite ilmenite jasper kyanite lazurite malachite nephrite "
@@ -13,12 +15,30 @@ STONES = (
 RAW = 4  # one reply in so many stays as the model gave it, which is no instruction
 
 
-def make_talkative(monkeypatch) -> None:
-    """From now on a reply is the last turn and a requirement drawn by the prompt and the tokens that the model gave."""
+def make_talkative(monkeypatch, processes: bool = False) -> None:
+    """From now on a reply is the last turn and a requirement drawn by the prompt and the tokens that the model gave.
+
+    Args:
+        processes: in Python processes that are started from here on, too.
+    """
     from hf_evol.generation.transformers_engine import _Decoder
 
-    complete = _Decoder._completion
+    monkeypatch.setattr(_Decoder, "_completion", _talking(_Decoder._completion))
+    if processes:
+        here = Path(__file__).parent
+        path = [str(here / "startup"), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+        monkeypatch.setenv("HF_EVOL_TESTS_TALKATIVE", "1")
 
+
+def talk() -> None:
+    """The same for good, in a process of its own."""
+    from hf_evol.generation.transformers_engine import _Decoder
+
+    _Decoder._completion = _talking(_Decoder._completion)
+
+
+def _talking(complete):
     def completion(self, row, stopped):
         given = complete(self, row, stopped)
         draw = hashlib.sha256(repr((self.requests[row].prompt, self.generated[row])).encode()).digest()
@@ -29,4 +49,4 @@ def make_talkative(monkeypatch) -> None:
         first, second, third = (STONES[byte % len(STONES)] for byte in draw[1:4])
         return replace(given, text=f"{turn} Name {first}, {second} and {third} as well.", finish_reason="stop")
 
-    monkeypatch.setattr(_Decoder, "_completion", completion)
+    return completion
