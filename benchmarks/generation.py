@@ -1,9 +1,9 @@
 """Output tokens per second of the transformers engine, against `generate` and the text-generation pipeline.
 
-    python benchmarks/generation.py rows.jsonl                       # the embedded model on this CPU
+    python benchmarks/generation.py rows.jsonl                       # the demo's model, SmolLM2-135M-Instruct, on this CPU
     python benchmarks/generation.py rows.jsonl --model random-1b --dtype bfloat16 --device cuda
 
-The requests are the evolving prompts of the rows, sampled at temperature 0.7 and top-p 0.95. The embedded model stops by
+The requests are the evolving prompts of the rows, sampled at temperature 0.7 and top-p 0.95. The demo's model stops by
 itself; the random one goes on to a length drawn for each row. (a) is `generate` in input order in batches of 16, (b) the
 pipeline with batches of 16. Also measured: sampling by keyed noise against the library's own, the journal's share of the
 time, and how many rows' texts depend on the batch.
@@ -115,14 +115,14 @@ def library_sampling() -> Iterator[None]:
 
 
 def evolving_chats(texts: list[tuple[str, str]]) -> list[Any]:
-    evolver = EvolInstruct("embedded", methods="alpaca")
+    evolver = EvolInstruct("demo", methods="alpaca")
     return [evolver.prompt(f"alpaca-{place}", question, 0) for place, (question, _) in enumerate(texts)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", help="JSON lines of alpaca, gsm8k or chat rows")
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model", default="demo")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=int, default=500, help="rows")
@@ -133,7 +133,7 @@ def main() -> None:
     model, tokenizer = build(args.model, getattr(torch, args.dtype), args.device), models.load_tokenizer(ModelSpec())
     chats = evolving_chats(read(args.rows, args.limit, None))
     limits = [PARAMS.max_new_tokens] * len(chats)
-    if args.model != "embedded":  # a random model never stops: lengths as those of real rewritings are spread
+    if args.model != "demo":  # a random model never stops: lengths as those of real rewritings are spread
         model.generation_config.eos_token_id = None
         limits = torch.randint(16, 257, (len(chats),), generator=torch.Generator().manual_seed(0)).tolist()
     batching = args.batching or ("continuous" if args.device.startswith("cuda") else "static")
@@ -156,7 +156,7 @@ def main() -> None:
         print(f"{name:26}{tokens:9}{seconds:9.2f}{rates[name]:10.0f}")
     own, *others = rates.values()
     print(f"\nhf_evol: {own / max(others):.2f} x the better of (a) and (b)")
-    if args.model == "embedded":
+    if args.model == "demo":
         extras(model, tokenizer, chats, limits, args)
 
 

