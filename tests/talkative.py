@@ -1,4 +1,4 @@
-"""Tiny random models whose tokens, which are no language, are read as instructions."""
+"""Tiny random models whose tokens, which are no language, are read as instructions, or as verdicts of judges."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from hf_evol.prompts import judge
+
 STONES = (
     "agate beryl cinnabar dolomite epidote fluorite galena hematite ilmenite jasper kyanite lazurite malachite nephrite "
     "olivine pyrite quartz rutile sphalerite topaz ulexite vanadinite wulfenite xenotime zircon"
 ).split()
+_VERDICTS = {  # what a judge is told, and what it may say
+    judge._LEVEL: judge.LEVELS,
+    judge._SCORE: tuple(map(str, range(101))),
+    judge._COMPARISON: ("better than", "worse than", "equal to"),
+    judge._EQUALITY: ("Equal", "Different"),
+}
 RAW = 4  # one reply in so many stays as the model gave it, which is no instruction
 
 
 def make_talkative(monkeypatch, processes: bool = False) -> None:
-    """From now on a reply is the last turn and a requirement drawn by the prompt and the tokens that the model gave.
+    """From now on a reply is the last turn and a requirement drawn by the prompt and the tokens that the model gave, or, where
+    a judge is asked, a verdict drawn by the prompt.
 
     Args:
         processes: in Python processes that are started from here on, too.
@@ -38,13 +47,22 @@ def talk() -> None:
     _Decoder._completion = _talking(_Decoder._completion)
 
 
+def _drawn(verdicts, prompt):
+    """One of the verdicts that judges give, which depends on the prompt alone."""
+    return verdicts[int.from_bytes(hashlib.sha256(repr(prompt).encode()).digest(), "big") % len(verdicts)]
+
+
 def _talking(complete):
     def completion(self, row, stopped):
-        given = complete(self, row, stopped)
-        draw = hashlib.sha256(repr((self.requests[row].prompt, self.generated[row])).encode()).digest()
+        given, request = complete(self, row, stopped), self.requests[row]
+        if request.limit == 1:  # no room for a reply, which is cut off
+            return given
+        asked = self.tokenizer.decode(request.prompt)
+        if verdicts := next((verdicts for system, verdicts in _VERDICTS.items() if system in asked), None):
+            return replace(given, text=_drawn(verdicts, request.prompt), finish_reason="stop")
+        draw = hashlib.sha256(repr((request.prompt, self.generated[row])).encode()).digest()
         if draw[0] % RAW == 0:
             return replace(given, finish_reason="stop")
-        asked = self.tokenizer.decode(self.requests[row].prompt)
         turn = re.split(r"<\|user\|>|\n", re.sub(r"(<\|end\|><\|assistant\|>|\s)+$", "", asked))[-1]
         first, second, third = (STONES[byte % len(STONES)] for byte in draw[1:4])
         return replace(given, text=f"{turn} Name {first}, {second} and {third} as well.", finish_reason="stop")

@@ -197,7 +197,7 @@ def test_no_kind_of_url_gives_away_a_secret_or_a_home(source):
 
 def test_the_card_shows_what_decides_the_result():
     assert Recipe().for_card() == {
-        "dataset": "demo/general", "model": "embedded", "methods": "alpaca", "rounds": 3, "tries": 4,
+        "dataset": "demo/general", "model": "demo", "methods": "alpaca", "rounds": 3, "tries": 4,
         "seed": 0, "temperature": 0.0, "top_p": 0.95, "max_new_tokens": 2048, "response_max_new_tokens": 2048,
         "convention": "paper", "select": 0.25,
     }  # fmt: skip
@@ -235,9 +235,9 @@ def test_the_card_shows_no_path_or_device_in_a_models_settings():
         assert shown == {"name": "model", "chat_template": "chat.jinja", "dtype": "float32"}
 
 
-def test_a_models_settings_without_a_name_mean_the_embedded_one():
+def test_a_models_settings_without_a_name_mean_the_default_one():
     shown = Recipe(model={"dtype": "float32"}).for_card()["model"]
-    assert shown.get("name", "embedded") == "embedded"
+    assert shown.get("name", "demo") == "demo"
 
 
 def test_an_inline_chat_template_is_shown_whole():

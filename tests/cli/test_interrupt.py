@@ -9,15 +9,29 @@ import sys
 import time
 
 import pytest
+from talkative import make_talkative
+from tiny_models import build_llama, build_tokenizer
 
 COMMAND = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", "demo/general", "--rounds", "1"]
 COMMAND += ["--limit", "24", "--batch-size", "1", "--overwrite"]
+COMMAND += ["--max-new-tokens", "64", "--response-max-new-tokens", "64"]
 
 
-def start(folder):
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model that talks in all processes that this module starts."""
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    build_llama(context=4096).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch, processes=True)
+        yield str(folder)
+
+
+def start(folder, model):
     folders = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
     env = os.environ | {name: str(folder / part) for name, part in folders.items()}
-    command = [*COMMAND, "--output", str(folder / "set")]
+    command = [*COMMAND, "--model", model, "--output", str(folder / "set")]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -31,16 +45,16 @@ def finished_requests(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, model):
     """What an uninterrupted run writes."""
     folder = tmp_path_factory.mktemp("whole")
-    assert start(folder).wait(timeout=300) == 0
+    assert start(folder, model).wait(timeout=300) == 0
     return folder / "set"
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_goes_on(tmp_path, whole, sent, code):
-    first = start(tmp_path)
+def test_an_interrupted_run_goes_on(tmp_path, model, whole, sent, code):
+    first = start(tmp_path, model)
     deadline = time.monotonic() + 100
     while finished_requests(tmp_path) < 4 and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.02)
@@ -49,7 +63,7 @@ def test_an_interrupted_run_goes_on(tmp_path, whole, sent, code):
     assert first.returncode == code and finished_requests(tmp_path) >= 4
     assert ("the same command goes on from there" in errors) == (sent != signal.SIGKILL) and "Traceback" not in errors
     assert not (tmp_path / "set").exists()
-    assert start(tmp_path).wait(timeout=300) == 0
+    assert start(tmp_path, model).wait(timeout=300) == 0
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert names
     for name in names:

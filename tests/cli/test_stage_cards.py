@@ -179,12 +179,15 @@ def test_a_set_of_which_nothing_is_left_has_a_card(call, here):
     assert "\n0 rows, made from rows.parquet" in card and "load_dataset" not in card
 
 
-def test_a_chain_goes_on_from_the_result_of_a_run(call, here):
-    short = {"limit": 4, "rounds": 1, "max_new_tokens": 64, "response_max_new_tokens": 64}
-    hf_evol.run(hf_evol.Recipe(output="set", **short))
-    assert call("score", "--dataset", "set", "--config", "round_1", "--limit", "2", "--output", "scored")[0] == 0
+def test_a_chain_goes_on_from_the_result_of_a_run(call, here, wide_model):
+    shutil.copytree(wide_model, here / "wide")
+    (here / "wide" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    short = {"limit": 4, "rounds": 1, "max_new_tokens": 24, "response_max_new_tokens": 24}
+    hf_evol.run(hf_evol.Recipe(model="wide", output="set", **short))
+    source = ["--dataset", "set", "--config", "round_1", "--limit", "2"]
+    assert call("score", *source, "--model", "wide", "--output", "scored")[0] == 0
     record, card = record_of(here / "scored"), card_of(here / "scored")
-    assert record["title"].startswith("general, evolved by embedded (") and record["license"] == "apache-2.0"
+    assert record["title"].startswith("general, evolved by wide (") and record["license"] == "apache-2.0"
     assert [entry["stage"] for entry in record["stages"]] == ["run", "score"]
     run = record["stages"][0]
     assert (run["rows_in"], sum(run["rounds"][0]["counts"].values())) == (4, 4)
@@ -192,12 +195,13 @@ def test_a_chain_goes_on_from_the_result_of_a_run(call, here):
     assert commands_on(card)[1][:5] == ["score", "--dataset", "1-run", "--config", "round_1"]
 
 
-def test_rows_evolved_after_they_were_scored_have_no_scores(call, here):
-    short = ["--max-new-tokens", "64"]
-    assert call("evolve", "--limit", "3", "--rounds", "1", *short, "--output", "a")[0] == 0
-    assert call("respond", "--dataset", "a", "--response-max-new-tokens", "64", "--output", "b")[0] == 0
-    assert call("score", "--dataset", "b", "--output", "c")[0] == 0
-    assert call("evolve", "--dataset", "c", "--rounds", "1", *short, "--methods", "breadth", "--output", "d")[0] == 0
+def test_rows_evolved_after_they_were_scored_have_no_scores(call, here, wide_model):
+    model = ["--model", wide_model]
+    short = [*model, "--max-new-tokens", "24", "--rounds", "1"]
+    assert call("evolve", "--limit", "3", *short, "--output", "a")[0] == 0
+    assert call("respond", "--dataset", "a", *model, "--response-max-new-tokens", "24", "--output", "b")[0] == 0
+    assert call("score", "--dataset", "b", *model, "--output", "c")[0] == 0
+    assert call("evolve", "--dataset", "c", *short, "--methods", "breadth", "--output", "d")[0] == 0
     record = record_of(here / "d")
     assert record_of(here / "c")["scores"] and record["scores"] == []
     assert all(example["ic_ifd"] is None for example in record["examples"])

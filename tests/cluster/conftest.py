@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("datatrove")
 
 from shard_files import files_of
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol.recipe import Recipe
@@ -20,29 +21,45 @@ from hf_evol.recipe import Recipe
 def source(tmp_path_factory):
     """Rows of which some can't be evolved."""
     texts = [row["instruction"] for row in hf_evol.load_seeds("demo/general").select(range(9))]
-    texts[4:4] = ["", "x " * 3000, "Sort {numbers} with <|end|> in it, and say why."]
+    texts[4:4] = ["Sort {numbers} with <|end|> in it, and say why.", "x " * 3000, ""]
     file = tmp_path_factory.mktemp("seeds") / "rows.jsonl"
     file.write_text("".join(json.dumps({"instruction": text, "output": "So."}) + "\n" for text in texts))
     return str(file)
 
 
 @pytest.fixture
-def recipe(source, tmp_path):
-    return make_recipe(source, tmp_path)
+def talkative(monkeypatch):
+    """The tiny model's tokens are read as instructions, here and in all processes that the test starts."""
+    make_talkative(monkeypatch, processes=True)
 
 
-def make_recipe(source, folder):
+@pytest.fixture
+def recipe(source, wide_model, talkative, tmp_path):
+    return make_recipe(source, wide_model, tmp_path)
+
+
+def make_recipe(source, model, folder):
     return Recipe(
-        dataset=source, rounds=2, max_new_tokens=96, response_max_new_tokens=96, journal=str(folder / "journal.sqlite"),
-        output=str(folder / "set"),
+        dataset=source, model=model, rounds=2, max_new_tokens=24, response_max_new_tokens=24,
+        journal=str(folder / "journal.sqlite"), output=str(folder / "set"),
     )  # fmt: skip
 
 
+@pytest.fixture
+def command(recipe):
+    """The recipe's run as a command."""
+    command = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", recipe.dataset, "--model", recipe.model]
+    command += ["--rounds", "2", "--max-new-tokens", "24", "--response-max-new-tokens", "24"]
+    return [*command, "--journal", recipe.journal, "--output", recipe.output]
+
+
 @pytest.fixture(scope="session")
-def plain(source, tmp_path_factory):
+def plain(source, wide_model, tmp_path_factory):
     """The files of a run without datatrove."""
     folder = tmp_path_factory.mktemp("plain")
-    result = hf_evol.run(make_recipe(source, folder))
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        result = hf_evol.run(make_recipe(source, wide_model, folder))
     assert all(table["in_set"] and table["dropped"] for table in result.provenance["rounds"])
     return files_of(folder / "set")
 
@@ -64,7 +81,7 @@ def within(monkeypatch):
     monkeypatch.setattr(executors, "worker_pool", lambda workers: nullcontext(Pool()))
 
 
-SBATCH = """#!{python}
+SBATCH = """#!{python} -I
 # Notes the script, its options and variables, and gives a job id; refuses what is over the limit.
 import json, os, shutil, sys
 from pathlib import Path

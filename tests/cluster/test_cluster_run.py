@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -137,11 +136,8 @@ def requests_in(file):
     return 0
 
 
-def test_a_killed_run_goes_on(recipe, plain):
-    command = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", recipe.dataset, "--rounds", "2"]
-    command += ["--max-new-tokens", "96", "--response-max-new-tokens", "96", "--journal", recipe.journal]
-    command += ["--output", recipe.output]
-    command += ["--executor", "local", "--tasks", "4", "--workers", "2"]
+def test_a_killed_run_goes_on(recipe, command, plain):
+    command = [*command, "--executor", "local", "--tasks", "4", "--workers", "2"]
     for victim, code, requests in (("worker", 1, 4), ("launcher", -signal.SIGKILL, 24)):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 100

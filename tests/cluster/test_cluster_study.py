@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from talkative import make_talkative
+from tiny_models import TEMPLATE
 
 from hf_evol.cli.main import main
 from hf_evol.cluster import Execution
@@ -13,43 +15,43 @@ from hf_evol.cluster.work import WorkFolder
 from hf_evol.errors import OutputError, TaskError
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
-from hf_evol.generation.models import EMBEDDED_PATH
 from hf_evol.recipe import Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.study.study import Study, run
 
 # Embeddings and top-1 probabilities, and statistics of them, change by rounding in other company.
 CLOSE, ROUNDED = {"rel": 1e-4, "abs": 1e-5}, ("top1", "mnd")
-OTHER_TEMPLATE = (EMBEDDED_PATH / "chat_template.jinja").read_text() + "{{ ' ' }}"
-STUDY = Study(
-    {"whole": "embedded", "other": {"name": "embedded", "chat_template": OTHER_TEMPLATE}},
-    judge="embedded",
-    embedding="embedded",
-)
+OTHER_TEMPLATE = TEMPLATE + "{{ ' ' }}"
 
 
-def make_recipe(source, folder):
+def make_recipe(source, model, folder):
     return Recipe(
-        dataset=source, limit=7, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=96, response_max_new_tokens=96,
+        dataset=source, limit=7, rounds=2, responder=model, scorer=model, max_new_tokens=24, response_max_new_tokens=24,
         journal=str(folder / "journal.sqlite"), output=str(folder / "study"),
     )  # fmt: skip
 
 
 @pytest.fixture
-def recipe(source, tmp_path):
-    return make_recipe(source, tmp_path)
-
-
-@pytest.fixture
-def study():
-    return STUDY
+def recipe(source, wide_model, talkative, tmp_path):
+    return make_recipe(source, wide_model, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def plain_study(source, tmp_path_factory):
+def study(wide_model):
+    return Study(
+        {"whole": wide_model, "other": {"name": wide_model, "chat_template": OTHER_TEMPLATE}},
+        judge=wide_model,
+        embedding=wide_model,
+    )
+
+
+@pytest.fixture(scope="session")
+def plain_study(study, source, wide_model, tmp_path_factory):
     """What a study without datatrove writes."""
     folder = tmp_path_factory.mktemp("plain-study")
-    run(STUDY, make_recipe(source, folder))
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        run(study, make_recipe(source, wide_model, folder))
     content = written(folder / "study")
     assert all(entry["ok"] and entry["dropped"] for entry in content["results"]["yields"])
     return content
@@ -100,7 +102,7 @@ def test_worker_processes_change_nothing(study, recipe, plain_study):
     assert_same(written(recipe.output), plain_study)
 
 
-def test_a_second_call_asks_for_nothing_twice(study, recipe, plain_study, within, monkeypatch):
+def test_a_second_call_asks_for_nothing_twice(study, recipe, plain_study, wide_model, within, monkeypatch):
     """Completed tasks are known by their marks; there is no journal."""
     recipe, done = replace(recipe, journal=False), []
 
@@ -122,7 +124,7 @@ def test_a_second_call_asks_for_nothing_twice(study, recipe, plain_study, within
         study_by_tasks(study, recipe, Execution(tasks=3))
     assert len(done) == (2 * 2 + 1 + 1) * 3 and not Path(recipe.output).exists()
     with pytest.raises(OutputError, match=r"another plan; it differs in evolvers\."):
-        study_by_tasks(replace(study, evolvers=study.evolvers | {"third": "embedded"}), recipe, Execution(tasks=3))
+        study_by_tasks(replace(study, evolvers=study.evolvers | {"third": wide_model}), recipe, Execution(tasks=3))
     with pytest.raises(OutputError, match=r"another plan; it differs in limit, rows, seeds\."):
         study_by_tasks(study, replace(recipe, limit=2), Execution(tasks=3))
     with WorkFolder(recipe.output + ".work").locked(), pytest.raises(OutputError, match="Another launcher works in"):
@@ -133,11 +135,11 @@ def test_a_second_call_asks_for_nothing_twice(study, recipe, plain_study, within
     assert_same(written(recipe.output), plain_study)
 
 
-def test_on_the_command_line(source, tmp_path, capsys):
+def test_on_the_command_line(source, wide_model, talkative, tmp_path, capsys):
     options = ["--dataset", source, "--limit", "3", "--rounds", "1", "--max-new-tokens", "32", "--journal", "false"]
     options += ["--response-max-new-tokens", "32"]
-    options += ["--embedding", "none", "--responder", "embedded", "--output", str(tmp_path / "study")]
-    options += ["--evolver", "a=embedded", "--evolver", "b={name: embedded}"]
+    options += ["--embedding", "none", "--responder", wide_model, "--output", str(tmp_path / "study")]
+    options += ["--evolver", f"a={wide_model}", "--evolver", f"b={{name: {wide_model}}}"]
     assert main(["study", *options, "--tasks", "2"]) == 2
     assert "--work-folder need --executor" in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert main(["study", *options, "--executor", "local", "--executor-option", "x"]) == 2

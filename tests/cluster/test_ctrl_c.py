@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,14 +14,11 @@ INTERRUPTED = "\nInterrupted. Finished requests are in the journal: the same com
 
 
 @pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, plain, monkeypatch):
+def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, command, plain, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if kind == "ray":
         pytest.importorskip("ray")
-    command = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", recipe.dataset, "--rounds", "2"]
-    command += ["--max-new-tokens", "96", "--response-max-new-tokens", "96", "--journal", recipe.journal]
-    command += ["--output", recipe.output]
-    command += ["--executor", kind, "--tasks", "4", "--workers", "2"]
+    command = [*command, "--executor", kind, "--tasks", "4", "--workers", "2"]
     work = Path(recipe.output + ".work")
 
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -41,7 +37,7 @@ def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, plain, monkeypatch
     good = shard.read_bytes()
     shard.write_bytes(b"PAR1")
     failing = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert failing.returncode == 1 and not failing.stdout
+    assert failing.returncode == 1 and failing.stdout == f"{recipe.dataset}: evolving with wide\n"
     assert failing.stderr.startswith(
         "Error: 1 of 4 tasks of the stage 'evolve' are not completed. The first: ArrowInvalid"
     )

@@ -32,24 +32,24 @@ def folders(execution):
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 20])
-def test_the_same_rows_in_order(rows, execution, within, tasks):
-    score = IcIfd("embedded", journal=False)
+def test_the_same_rows_in_order(rows, execution, within, tasks, wide_model):
+    score = IcIfd(wide_model, journal=False)
     mapped, plain = map(rows, score, replace(execution, tasks=tasks)), hf_evol.map(rows, score)
     assert mapped.to_list() == plain.to_list()
     assert mapped.features == plain.features and mapped.column_names == plain.column_names
 
 
-def test_the_same_rows_on_an_object_store(rows, execution, within, bucket):
-    score = IcIfd("embedded", journal=False)
+def test_the_same_rows_on_an_object_store(rows, execution, within, bucket, wide_model):
+    score = IcIfd(wide_model, journal=False)
     for _ in range(2):  # the second from the shards
         mapped = map(rows, score, replace(execution, work_folder=f"{bucket}/work"))
         assert mapped.to_list() == hf_evol.map(rows, score).to_list()
 
 
-def test_each_call_has_a_folder_of_its_own(rows, execution, within, monkeypatch):
+def test_each_call_has_a_folder_of_its_own(rows, execution, within, monkeypatch, wide_model):
     apply, batches = Respond.apply, []
     monkeypatch.setattr(Respond, "apply", lambda self, batch: batches.append(batch["id"]) or apply(self, batch))
-    respond = Respond("embedded", max_new_tokens=4, journal=False)
+    respond = Respond(wide_model, max_new_tokens=4, journal=False)
     first = map(rows, respond, execution).to_list()
     assert map(Dataset.from_list(rows.to_list(), features=rows.features), respond, execution).to_list() == first
     assert len(folders(execution)) == 1 and len(batches) == 3
@@ -75,28 +75,28 @@ def test_what_a_server_refused_is_asked_for_again(rows, execution, within):
         assert len(server.requests) - asked == 3
 
 
-def test_what_has_no_model_is_done_here(rows, execution):
+def test_what_has_no_model_is_done_here(rows, execution, wide_model):
     parents = rows.rename_column("nothing", "parent_instruction")
     assert map(parents, Eliminate(keep=True), execution)["elimination"][:] == ["not_evolved"] * len(rows)
     assert not Path(execution.work_folder).exists()
-    score = IcIfd("embedded")
+    score = IcIfd(wide_model)
     assert map(rows.select([]), score, execution).features == score.features(rows.features)
 
 
-def test_errors_are_those_of_the_transform(rows, execution, within, monkeypatch):
+def test_errors_are_those_of_the_transform(rows, execution, within, monkeypatch, wide_model):
     def gone(self, batch):
         raise ModelError("The weights are gone.")
 
     with pytest.raises(ConfigError, match="work_folder"):
-        map(rows, IcIfd("embedded"), Execution(tasks=2))
+        map(rows, IcIfd(wide_model), Execution(tasks=2))
     with pytest.raises(ColumnError, match="'output' not found"):
-        map(rows.remove_columns("output"), IcIfd("embedded"), execution)
+        map(rows.remove_columns("output"), IcIfd(wide_model), execution)
     with pytest.raises(ModelError, match="no model folder"):
         map(rows, IcIfd("./none"), execution)
     assert not folders(execution)
     with monkeypatch.context() as patch, pytest.raises(ModelError, match="The weights are gone"):
         patch.setattr(IcIfd, "apply", gone)
-        map(rows, IcIfd("embedded"), execution)
+        map(rows, IcIfd(wide_model), execution)
     with monkeypatch.context() as patch, pytest.raises(TaskError, match="3 of 3 tasks of the stage 'my-scores'"):
         patch.setattr(IcIfd, "apply", lambda self, batch: 1 / 0)
-        map(rows, IcIfd("embedded"), execution, desc="My scores")
+        map(rows, IcIfd(wide_model), execution, desc="My scores")

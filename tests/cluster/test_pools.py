@@ -60,7 +60,7 @@ def none_stays(within_s=10):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(kind, tmp_path, request):
+def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(kind, wide_model, tmp_path, request):
     from datasets import Features, Value
 
     if kind == "ray":
@@ -73,7 +73,7 @@ def test_a_worker_keeps_its_place_and_its_model_over_all_tasks(kind, tmp_path, r
         list(write(map(document_of, seeds.select([rank])), rank))
     stages = []
     for name in ("one", "two"):
-        pipeline = [ReadShard(path.format("seeds")), Located(), WriteParquet(path.format(name), kinds)]
+        pipeline = [ReadShard(path.format("seeds")), Located(wide_model), WriteParquet(path.format(name), kinds)]
         stage = Stage(name, name, 8, pipeline)
         stages.append((stage, executor_for(kind, stage, 2, str(tmp_path / name), {})))
     with pool_for(stages[0][1], 2) as pool:

@@ -41,14 +41,12 @@ def cluster(slurm, tmp_path, monkeypatch):
     return stand_in
 
 
-def test_a_study_stays_until_its_jobs_have_ended(cluster, slurm, recipe):
+def test_a_study_stays_until_its_jobs_have_ended(cluster, slurm, recipe, wide_model):
     from hf_evol.cluster import study
     from hf_evol.study.study import Study
 
-    small = replace(
-        recipe, limit=3, responder="embedded", scorer="embedded", max_new_tokens=32, response_max_new_tokens=32
-    )
-    evolvers = {"a": "embedded", "b": {"name": "embedded", "dtype": "bfloat16"}}
+    small = replace(recipe, limit=3, responder=wide_model, scorer=wide_model)
+    evolvers = {"a": wide_model, "b": {"name": wide_model, "dtype": "bfloat16"}}
     result = study(Study(evolvers, embedding=None), small, Execution("slurm", tasks=4, workers=2, options=OPTIONS))
     jobs = submitted(slurm)
     names = [re.search(r"job-name=hf-evol-(\S+)", script)[1] for script, _ in jobs.values()]
@@ -60,9 +58,9 @@ def test_a_study_stays_until_its_jobs_have_ended(cluster, slurm, recipe):
     assert not Journal(recipe.journal).stats().requests  # each task has one of its own
 
 
-def test_while_jobs_run_others_are_kept_out(cluster, seeds, tmp_path, monkeypatch):
+def test_while_jobs_run_others_are_kept_out(cluster, seeds, tmp_path, monkeypatch, wide_model):
     execution = Execution("slurm", tasks=2, workers=2, options=OPTIONS, work_folder=str(tmp_path / "work"))
-    score = IcIfd("embedded", journal=False)
+    score = IcIfd(wide_model, journal=False)
 
     def look(jobs):
         lock = WorkFolder(execution.work_folder).read("lock.json")
@@ -78,9 +76,9 @@ def test_while_jobs_run_others_are_kept_out(cluster, seeds, tmp_path, monkeypatc
     assert hf_evol.cluster.map(seeds, score, execution).to_list() == hf_evol.map(seeds, score).to_list()
 
 
-def test_jobs_that_end_with_tasks_missing(cluster, slurm, seeds, tmp_path):
+def test_jobs_that_end_with_tasks_missing(cluster, slurm, seeds, tmp_path, wide_model):
     execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS, work_folder=str(tmp_path / "work"))
-    score = IcIfd("embedded", journal=False)
+    score = IcIfd(wide_model, journal=False)
 
     def kill(jobs):
         with pytest.raises(TaskError, match="Tasks that failed"), pytest.MonkeyPatch.context() as patch:
@@ -96,7 +94,7 @@ def test_jobs_that_end_with_tasks_missing(cluster, slurm, seeds, tmp_path):
     assert list(submitted(slurm)) == ["1", "2"]
 
 
-def test_an_interrupted_launcher_takes_its_jobs_back(cluster, slurm, seeds, tmp_path):
+def test_an_interrupted_launcher_takes_its_jobs_back(cluster, slurm, seeds, tmp_path, wide_model):
     cancel = slurm.parent / "bin" / "scancel"
     cancel.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/cancelled; : > {tmp_path}/queue\n')
     cancel.chmod(0o755)
@@ -107,6 +105,6 @@ def test_an_interrupted_launcher_takes_its_jobs_back(cluster, slurm, seeds, tmp_
     cluster.do = interrupt
     execution = Execution("slurm", tasks=2, workers=2, options=OPTIONS, work_folder=str(tmp_path / "work"))
     with pytest.raises(KeyboardInterrupt):
-        hf_evol.cluster.map(seeds, IcIfd("embedded", journal=False), execution)
+        hf_evol.cluster.map(seeds, IcIfd(wide_model, journal=False), execution)
     assert (tmp_path / "cancelled").read_text() == "1\n"
     assert WorkFolder(execution.work_folder).read("lock.json") is None

@@ -13,6 +13,7 @@ from hf_evol.cluster import Apply, Keep, ReadRows, ReadShard, WriteParquet
 from hf_evol.cluster.steps import columns_of, document_of, row_of
 from hf_evol.errors import ColumnError, ConfigError, SourceError
 from hf_evol.result import REASON, evolution_reasons
+from hf_evol.scoring.ic_ifd import IcIfd
 
 FEATURES = Features(
     {
@@ -182,11 +183,13 @@ def test_a_path_without_the_task_is_refused(tmp_path, tiny_model):
             wrong()
 
 
-def test_the_example_runs():
+def test_the_example_runs(wide_model, monkeypatch):
+    """With another model in the place of the demo's, which takes its time."""
     import doctest
 
     from hf_evol.cluster import shards, steps
 
+    monkeypatch.setattr(hf_evol, "IcIfd", lambda name: IcIfd({"demo": wide_model}[name], journal=False))
     names = vars(steps) | vars(shards)
     found = doctest.DocTestFinder().find(steps.Apply, "Apply", globs=names)
     assert sum(len(test.examples) for test in found) == 6

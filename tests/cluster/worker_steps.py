@@ -14,8 +14,8 @@ from hf_evol.scoring.ic_ifd import IcIfd
 class Located(Apply):
     """Notes, for each row, the process, its place among the workers and how many models it has loaded."""
 
-    def __init__(self):
-        super().__init__(IcIfd("embedded", journal=False))
+    def __init__(self, model):
+        super().__init__(IcIfd(model, journal=False))
 
     def run(self, data, rank=0, world_size=1):
         from hf_evol.generation import models

@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol import columns as col
@@ -358,10 +359,12 @@ def test_the_text_that_is_preferred_is_taken():
     assert EvolInstruct(InTurn({MILL: texts}), best_of=1, **settings)(batch)[col.TRY] == [1]
 
 
-def test_transforms_choose_by_what_the_last_of_them_gives():
+def test_transforms_choose_by_what_the_last_of_them_gives(wide_model, monkeypatch):
+    make_talkative(monkeypatch)
     texts = [better(MILL, 1800), better(MILL, 1950), better(MILL, 1870)]
     batch = {"id": ["a-1"], "instruction": [MILL], "input": ["It grinds barley."]}
-    respond, score = Respond("embedded", journal=False), IcIfd("embedded", journal=False)
+    respond = Respond(wide_model, max_new_tokens=8, journal=False)
+    score = IcIfd(wide_model, journal=False)
     settings = {"methods": "gsm8k", "journal": False, "best_of": 3}
     evolver = EvolInstruct(InTurn({MILL: texts}), prefer=(respond, score), **settings)
     candidates = {"id": ["a-1"] * 3, "instruction": texts, "input": ["It grinds barley."] * 3}
@@ -444,9 +447,9 @@ def test_empty_set_and_one_row(tiny_model, seeds):
      ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
      ({"model": 3}, "model must be")],
 )  # fmt: skip
-def test_wrong_settings_fail_at_construction(settings, fragment):
+def test_wrong_settings_fail_at_construction(tiny_model, settings, fragment):
     with pytest.raises(ConfigError, match=fragment):
-        EvolInstruct(**({"model": "embedded"} | settings))
+        EvolInstruct(**({"model": tiny_model} | settings))
 
 
 def test_null_columns_of_ours_count_as_absent_and_others_are_refused():

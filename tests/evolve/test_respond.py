@@ -102,7 +102,7 @@ def test_equal_prompts_are_answered_once(tmp_path, tiny_model):
     assert out[0] == out[1]
 
 
-def test_wrong_settings():
+def test_wrong_settings(tiny_model):
     for name, value in (("max_new_tokens", 0), ("temperature", -1), ("top_p", 0)):
         with pytest.raises(hf_evol.errors.ConfigError, match=name):
-            Respond("embedded", **{name: value})
+            Respond(tiny_model, **{name: value})

@@ -17,23 +17,26 @@ def shared_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def published(hub, tmp_path, monkeypatch, shared_cache):
-    """A set of two rounds on the Hub, from the bundled model."""
+def published(hub, tmp_path, monkeypatch, shared_cache, licensed_model, talkative):
+    """A set of two rounds on the Hub."""
     monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
     recipe = hf_evol.Recipe(
-        limit=8, rounds=2, max_new_tokens=96, response_max_new_tokens=96, select=0.5, output=str(tmp_path / "out")
-    )
+        model=licensed_model, limit=8, rounds=2, max_new_tokens=24, response_max_new_tokens=24, select=0.5,
+        output=str(tmp_path / "out"),
+    )  # fmt: skip
     hf_evol.run(recipe)
     hf_evol.publish(recipe.output, REPO)
     return hub.repos["dataset", REPO]
 
 
-def third_round():
+@pytest.fixture
+def rows(published, licensed_model):
+    """The rows of the round that follows."""
     rows = load_dataset(REPO, "round_2", split="train")
     for transform in (
-        hf_evol.EvolInstruct("embedded", max_new_tokens=96),
-        hf_evol.Respond("embedded", max_new_tokens=96),
-        hf_evol.IcIfd("embedded"),
+        hf_evol.EvolInstruct(licensed_model, max_new_tokens=24),
+        hf_evol.Respond(licensed_model, max_new_tokens=24),
+        hf_evol.IcIfd(licensed_model),
     ):
         rows = hf_evol.map(rows, transform)
     return rows
@@ -43,9 +46,9 @@ def loaded(config):
     return load_dataset(REPO, config, split="train")
 
 
-def test_a_round_is_added_in_one_commit(published):
+def test_a_round_is_added_in_one_commit(published, rows):
     before = {name: loaded(name) for name in ("round_1", "round_2", "selected")}
-    rows, commits = third_round(), len(published.commits)
+    commits = len(published.commits)
     hf_evol.append(rows, REPO)
     assert len(published.commits) == commits + 1
     assert published.commits[-1].message == "Add round 3"
@@ -62,8 +65,7 @@ def test_a_round_is_added_in_one_commit(published):
     assert loaded("selected").filter(lambda row: row["round"] < 3).to_list() == before["selected"].to_list()
 
 
-def test_provenance_and_card_follow(published):
-    rows = third_round()
+def test_provenance_and_card_follow(published, rows):
     hf_evol.append(rows, REPO)
     record = json.loads(published.files["provenance.json"])
     assert [table["round"] for table in record["rounds"]] == [1, 2, 3] and record["recipe"]["rounds"] == 3
@@ -74,28 +76,27 @@ def test_provenance_and_card_follow(published):
     assert "in\n3 rounds of Evol-Instruct" in card and "config_name: round_3" in card
 
 
-def test_appending_the_same_rows_again_changes_nothing(published):
-    rows = third_round()
+def test_appending_the_same_rows_again_changes_nothing(published, rows):
     hf_evol.append(rows, REPO)
     commits = len(published.commits)
     hf_evol.append(rows, REPO)
     assert len(published.commits) == commits
 
 
-def test_another_evolver_is_listed(published, tiny_model):
-    rows = third_round().map(lambda row: {"evolver": tiny_model})
+def test_another_evolver_is_listed(published, rows, tiny_model):
+    rows = rows.map(lambda row: {"evolver": tiny_model})
     hf_evol.append(rows, REPO)
     record = json.loads(published.files["provenance.json"])
     models = record["models"]
     assert [model["name"] for model in models if model["role"] == "evolver"] == [
-        "embedded",
+        "licensed",
         tiny_model.rsplit("/", 1)[-1],
     ]
     assert any("states no licence" in note for note in record["licence_notes"]) and record["license"] is None
 
 
-def test_rows_that_do_not_follow_are_refused(published):
-    rows, commits = third_round(), len(published.commits)
+def test_rows_that_do_not_follow_are_refused(published, rows):
+    commits = len(published.commits)
     for wrong, message in (
         (loaded("round_2"), "not found"),
         (rows.map(lambda row: {"round": 5}), "must be of round 3"),
@@ -110,8 +111,8 @@ def test_rows_that_do_not_follow_are_refused(published):
     assert len(published.commits) == commits
 
 
-def test_someone_else_pushes_meanwhile(published, hub):
-    rows, commits = third_round(), len(published.commits)
+def test_someone_else_pushes_meanwhile(published, rows, hub):
+    commits = len(published.commits)
     hub.before_next("/commit/", lambda: published.commit("theirs", {"notes.txt": b"mine"}))
     with pytest.raises(HubError, match="Someone else has pushed"):
         hf_evol.append(rows, REPO)
@@ -120,20 +121,20 @@ def test_someone_else_pushes_meanwhile(published, hub):
     assert published.files["notes.txt"] == b"mine" and len(loaded("round_3"))
 
 
-def test_on_the_command_line(published, tmp_path, monkeypatch):
+def test_on_the_command_line(published, licensed_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = ["--model", "embedded"]
-    source = ["--dataset", REPO, "--config", "round_2", "--rounds", "1", "--max-new-tokens", "96"]
+    model = ["--model", licensed_model]
+    source = ["--dataset", REPO, "--config", "round_2", "--rounds", "1", "--max-new-tokens", "24"]
     assert main(["evolve", *source, *model, "--output", "e"]) == 0
-    assert main(["respond", "--dataset", "e", *model, "--response-max-new-tokens", "96", "--output", "r"]) == 0
+    assert main(["respond", "--dataset", "e", *model, "--response-max-new-tokens", "24", "--output", "r"]) == 0
     assert main(["score", "--dataset", "r", *model, "--output", "s"]) == 0
     assert main(["push", "s", REPO, "--append"]) == 0
     assert len(loaded("round_3"))
 
 
 @pytest.mark.parametrize("place", ["/resolve/", "/commit/"])
-def test_a_hub_that_fails_is_not_an_empty_one(published, hub, place):
-    rows, commits = third_round(), len(published.commits)
+def test_a_hub_that_fails_is_not_an_empty_one(published, rows, hub, place):
+    commits = len(published.commits)
     hub.fail_next(f"{REPO}{place}", 503)
     with pytest.raises(HubError, match="503") as caught:
         hf_evol.append(rows, REPO)

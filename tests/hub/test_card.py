@@ -373,7 +373,7 @@ def test_commits_are_short_links_to_the_hub():
     assert commit("user/model-0.5B", sha) == f"[0123456](https://huggingface.co/user/model-0.5B/tree/{sha})"
     assert commit("user/model", "local files") == "local files"
     assert commit("user/model", "a_branch") == r"a\_branch"
-    for name in ("folder", "user/mo)del", "user/model/more", "user/mod el", "user/model\n", "embedded"):
+    for name in ("folder", "user/mo)del", "user/model/more", "user/mod el", "user/model\n", "demo"):
         assert commit(name, sha) == sha
 
 

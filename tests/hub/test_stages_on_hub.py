@@ -1,6 +1,7 @@
 """What the commands of the stages leave, on the Hub."""
 
 import json
+import shutil
 
 import pytest
 from datasets import Dataset, get_dataset_config_names, load_dataset
@@ -11,16 +12,18 @@ from hf_evol.output import write_dataset
 
 REPO = "user/chain"
 SHORT = {
-    "evolve": ["--max-new-tokens", "64"],
-    "respond": ["--response-max-new-tokens", "64"],
+    "evolve": ["--model", "tiny", "--max-new-tokens", "24"],
+    "respond": ["--model", "tiny", "--response-max-new-tokens", "24"],
+    "score": ["--model", "tiny"],
     "select": ["--select", "2"],
 }
 
 
 @pytest.fixture
-def chain(tmp_path, monkeypatch):
+def chain(tmp_path, monkeypatch, licensed_model, talkative):
     """All stages on bundled seeds; each stage's folder is called as the stage."""
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(licensed_model, "tiny")
     source = ["demo/general", "--limit", "6", "--rounds", "1"]
     for stage in ("evolve", "eliminate", "respond", "score", "select"):
         assert main([stage, "--dataset", *source, *SHORT.get(stage, []), "--output", stage]) == 0
@@ -66,7 +69,8 @@ def test_a_later_push_replaces_the_rows_whatever_their_number_of_files(hub, chai
 
 
 def test_a_chain_beside_a_published_run_is_the_default(hub, chain):
-    hf_evol.run(hf_evol.Recipe(limit=4, rounds=1, max_new_tokens=64, response_max_new_tokens=64, output="run"))
+    short = {"max_new_tokens": 24, "response_max_new_tokens": 24}
+    hf_evol.run(hf_evol.Recipe(model="tiny", limit=4, rounds=1, output="run", **short))
     assert main(["push", "run", REPO]) == 0
     assert main(["push", "select", REPO]) == 0
     assert {"default", "selected", "round_1"} <= set(get_dataset_config_names(REPO))
@@ -76,11 +80,11 @@ def test_a_chain_beside_a_published_run_is_the_default(hub, chain):
 
 def test_a_chain_goes_on_from_the_hub(hub, chain):
     assert main(["push", "select", REPO]) == 0
-    assert main(["score", "--dataset", REPO, "--output", "again"]) == 0
+    assert main(["score", "--dataset", REPO, *SHORT["score"], "--output", "again"]) == 0
     record = json.loads((chain / "again" / "provenance.json").read_text())
     assert record["source"]["name"] == REPO and record["source"]["on_hub"]
     assert (
         record["source"]["license"] == "apache-2.0"
         and record["source"]["revision"] == hub.repos["dataset", REPO].commits[-1].sha
     )
-    assert record["title"].startswith("chain, scored by embedded (")
+    assert record["title"].startswith("chain, scored by tiny (")

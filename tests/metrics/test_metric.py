@@ -13,7 +13,7 @@ import pytest
 from hub_server import TOKEN, HubServer
 
 from hf_evol.cli.main import main
-from hf_evol.errors import HubError
+from hf_evol.errors import ConfigError, HubError
 from hf_evol.generation import models
 from hf_evol.generation.models import ModelSpec
 from hf_evol.metric import install, metric_path, push
@@ -70,6 +70,13 @@ def test_a_loaded_pair_is_used_and_left_as_it_was(metric, tiny_model):
     assert (
         result["ic_ifd"] == metric.compute(predictions=RESPONSES, references=INSTRUCTIONS, model=tiny_model)["ic_ifd"]
     )
+
+
+def test_a_model_must_be_named(metric, tiny_model):
+    with pytest.raises(ConfigError, match=r"Name the scoring model: .*model="):
+        metric.compute(predictions=RESPONSES, references=INSTRUCTIONS)
+    named = evaluate.load(str(metric_path()), model=tiny_model)
+    assert named.compute(predictions=RESPONSES, references=INSTRUCTIONS)["n_scored"] == 2
 
 
 def test_models_are_loaded_once(metric, bos_model, monkeypatch):

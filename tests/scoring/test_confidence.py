@@ -1,6 +1,7 @@
 """Top-1 probabilities and entropies against the softmax of a model's own logits, row by row."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -222,15 +223,31 @@ def test_the_papers_measure_is_taken_while_evolving_greedily(tiny_model, setting
     assert statuses == ["invalid_input", "unknown_method"] and no_parent["top1_probs"] is None
 
 
-def test_a_text_that_was_evolved_greedily_gives_the_same_either_way():
-    """The bundled model tokenizes its own texts as it generated them; the end of the text counts while generating."""
-    seeds = {"id": ["t-0", "t-1"], "instruction": ["Name a river.", "Why do rivers flow?"]}
-    evolved = hf_evol.EvolInstruct("embedded", temperature=0, journal=False)(seeds)
+def reciting(folder, text):
+    """A model that says a text whatever it is asked; what it is asked changes how sure it is of each token."""
+    tokenizer, model = build_tokenizer(), build_llama(context=4096, spread=0.05)
+    known, said = model.model.embed_tokens.weight, tokenizer(f"<|assistant|>{text}<|end|>")["input_ids"]
+    assert len(set(said)) == len(said)  # each token tells the next
+    with torch.no_grad():
+        known *= 10
+        for now, then in pairwise(said):
+            model.lm_head.weight[then] += 1.2 * known[now] / known[now].norm()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_text_that_was_evolved_greedily_gives_the_same_either_way(tmp_path):
+    """The model tokenizes its own text as it generated it; the end of the text counts while generating."""
+    model = reciting(tmp_path / "model", "Write a short poem about the sea.")
+    seeds = {"id": ["t-0", "t-1"], "instruction": ["Write a poem.", "Write a text."]}
+    evolved = hf_evol.EvolInstruct(model, temperature=0, journal=False)(seeds)
     assert evolved["evol_status"] == ["ok", "ok"]
-    generated = Confidence("embedded", journal=False)(evolved)["top1_probs"]
-    forced = Confidence("embedded", of="evolution")(evolved)["top1_probs"]
+    generated = Confidence(model, journal=False)(evolved)["top1_probs"]
+    forced = Confidence(model, of="evolution")(evolved)["top1_probs"]
     for got, text in zip(generated, forced, strict=True):
         assert len(text) > 8 and got == pytest.approx([*text, got[-1]], abs=1e-4)
+    assert generated[0] != pytest.approx(generated[1], abs=1e-3)
 
 
 class Answering:

@@ -101,21 +101,21 @@ def test_a_real_judge_is_asked_greedily_and_twice(wide_model, seeds, tmp_path):
     assert set(out[col.DIFFICULTY_STATUS]) <= {"unreadable", "unreadable_level"} and judge(seeds[:]) == out
 
 
-def test_it_pickles_and_hashes_alike_everywhere():
-    judge = Difficulty("embedded", max_new_tokens=9)
+def test_it_pickles_and_hashes_alike_everywhere(tiny_model):
+    judge = Difficulty(tiny_model, max_new_tokens=9)
     assert pickle.loads(pickle.dumps(judge)) == judge
     code = (
         "from datasets.fingerprint import Hasher; import hf_evol\n"
-        "print(Hasher.hash(hf_evol.Difficulty('embedded', max_new_tokens=9)))"
+        f"print(Hasher.hash(hf_evol.Difficulty({tiny_model!r}, max_new_tokens=9)))"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert Hasher.hash(judge) == there != Hasher.hash(Difficulty("embedded", max_new_tokens=8))
+    assert Hasher.hash(judge) == there != Hasher.hash(Difficulty(tiny_model, max_new_tokens=8))
 
 
-def test_wrong_settings():
+def test_wrong_settings(tiny_model):
     with pytest.raises(ConfigError, match="max_new_tokens"):
-        Difficulty("embedded", max_new_tokens=0)
+        Difficulty(tiny_model, max_new_tokens=0)
     with pytest.raises(ConfigError, match="not int"):
         Difficulty(3)
     with pytest.raises(ColumnError, match="'instruction' not found"):
-        hf_evol.map(Dataset.from_dict({"text": ["a"]}), Difficulty("embedded"))
+        hf_evol.map(Dataset.from_dict({"text": ["a"]}), Difficulty(tiny_model))

@@ -101,17 +101,17 @@ def test_a_real_judge_is_asked_in_both_orders(wide_model, tmp_path):
     assert judge(rows) == out
 
 
-def test_it_pickles_and_hashes_by_its_settings():
-    judge = Judge("embedded", max_new_tokens=9)
+def test_it_pickles_and_hashes_by_its_settings(tiny_model):
+    judge = Judge(tiny_model, max_new_tokens=9)
     assert pickle.loads(pickle.dumps(judge)) == judge
-    assert Hasher.hash(judge) == Hasher.hash(Judge("embedded", max_new_tokens=9)) != Hasher.hash(Judge("embedded"))
+    assert Hasher.hash(judge) == Hasher.hash(Judge(tiny_model, max_new_tokens=9)) != Hasher.hash(Judge(tiny_model))
 
 
-def test_wrong_settings():
+def test_wrong_settings(tiny_model):
     with pytest.raises(ConfigError, match="max_new_tokens"):
-        Judge("embedded", max_new_tokens=0)
+        Judge(tiny_model, max_new_tokens=0)
     with pytest.raises(ColumnError, match="'output_a', 'output_b' not found"):
-        Judge("embedded")({"instruction": ["Why?"]})
+        Judge(tiny_model)({"instruction": ["Why?"]})
 
 
 def test_the_examples_give_every_verdict_that_is_read():

@@ -5,6 +5,7 @@ import pytest
 from chat_server import ChatServer
 from datasets import get_dataset_config_names, load_dataset
 from hub_server import HubServer
+from talkative import make_talkative
 from tiny_models import build_classifier
 
 from hf_evol import columns as col
@@ -23,20 +24,24 @@ def shared_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch, shared_cache):
+def recipe(tmp_path, monkeypatch, shared_cache, wide_model):
+    make_talkative(monkeypatch)
     monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
     return Recipe(
-        dataset="demo/gsm8k", methods="gsm8k", limit=6, rounds=2, responder="embedded", scorer="embedded", max_new_tokens=120,
-        response_max_new_tokens=120,
+        dataset="demo/gsm8k", methods="gsm8k", limit=6, rounds=2, responder=wide_model, scorer=wide_model, max_new_tokens=24,
+        response_max_new_tokens=24,
         output=str(tmp_path / "study"),
     )  # fmt: skip
 
 
 @pytest.fixture
-def study():
-    return Study(
-        {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}, judge="embedded", embedding="embedded"
-    )
+def evolvers(wide_model):
+    return {"whole": wide_model, "half": {"name": wide_model, "dtype": "bfloat16"}}
+
+
+@pytest.fixture
+def study(evolvers, wide_model):
+    return Study(evolvers, judge=wide_model, embedding=wide_model)
 
 
 def watched(monkeypatch):
@@ -56,7 +61,7 @@ def results_of(recipe):
     return json.loads(open(recipe.output + "/results.json", encoding="utf-8").read())  # noqa: PTH123
 
 
-def test_everything_is_there_and_accounted_for(study, recipe):
+def test_everything_is_there_and_accounted_for(study, recipe, wide_model):
     result = run(study, recipe)
     results = results_of(recipe)
     rows = load_dataset(recipe.output, split="train")
@@ -81,16 +86,18 @@ def test_everything_is_there_and_accounted_for(study, recipe):
         "n_words",
     }
     assert len(results["comparisons"]) == 2 * len(measures)
+    parameters = models.load_model(models.ModelSpec(wide_model)).num_parameters()
     for cost in results["costs"]:
-        assert cost["flops"] == 2 * 5_070_592 * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
-    assert any("scorer, judge and embedding model" in sentence for sentence in results["stand_ins"])
+        assert cost["flops"] == 2 * parameters * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
+    for role in ("responder", "scorer", "judge", "embedding"):
+        assert any(f"The {role} is the model of the evolver" in sentence for sentence in results["stand_ins"])
     folder = result.output
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (study_module.Path(folder) / name).exists()
     assert main(["card", folder, "--diff"]) == 0
 
 
-def test_a_judge_and_a_reward_model(recipe, tmp_path):
+def test_a_judge_and_a_reward_model(evolvers, recipe, tmp_path):
     def choice(body):
         prompt = body["messages"][-1]["content"]
         words = len(prompt.split())
@@ -108,7 +115,6 @@ def test_a_judge_and_a_reward_model(recipe, tmp_path):
     with ChatServer() as server:
         server.choice = choice
         judge = {"engine": "endpoint", "name": "wise", "base_url": server.url}
-        evolvers = {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}
         run(Study(evolvers, judge, build_classifier(tmp_path / "reward", context=4096), None), recipe)
     results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
     usable = {(row["label"], row["round"], row["id"]): row for row in rows if row["status"] == col.OK}
@@ -134,8 +140,8 @@ def test_a_judge_and_a_reward_model(recipe, tmp_path):
     assert {model["role"] for model in results["models"]} == {"responder", "scorer", "judge", "reward"}
 
 
-def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model):
-    run(replace(study, evolvers={"whole": "embedded", "random": tiny_model}), recipe)
+def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model, wide_model):
+    run(replace(study, evolvers={"whole": wide_model, "random": tiny_model}), recipe)
     rows = load_dataset(recipe.output, split="train").to_list()
     failed = [row for row in rows if row["status"] != col.OK]
     assert {row["status"] for row in failed if row["label"] == "random"} == {"too_long"}
@@ -158,15 +164,15 @@ def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkey
     ]
 
 
-def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatch):
+def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatch, wide_model):
     run(study, recipe)
     loaded = watched(monkeypatch)
-    three = replace(study, evolvers={**study.evolvers, "twin": {"name": "embedded"}}, embedding=None)  # the same again
+    three = replace(study, evolvers={**study.evolvers, "twin": {"name": wide_model}}, embedding=None)  # the same again
     run(three, replace(recipe, output=str(tmp_path / "three")))
     results = results_of(replace(recipe, output=str(tmp_path / "three")))
     twins = [entry for entry in results["comparisons"] if {entry["a"], entry["b"]} == {"whole", "twin"}]
     assert all(entry["low"] <= 0 <= entry["high"] for entry in twins if entry["n"] > 1)
-    assert loaded == ["embedded"]  # the judge, for pairs of equal texts; the twin's texts are those of the first
+    assert loaded == [wide_model]  # the judge, for pairs of equal texts; the twin's texts are those of the first
 
 
 def test_a_measure_that_fails_leaves_the_others(study, recipe, monkeypatch):
@@ -186,9 +192,9 @@ def test_only_one_row(study, recipe):
     assert all(entry["low"] is None for entry in results_of(recipe)["comparisons"])
 
 
-def test_all_rows_failed(recipe, tiny_model):
+def test_all_rows_failed(recipe, tiny_model, wide_model):
     run(
-        Study({"a": tiny_model, "b": tiny_model}, judge="embedded", embedding="embedded"),
+        Study({"a": tiny_model, "b": tiny_model}, judge=wide_model, embedding=wide_model),
         replace(recipe, max_new_tokens=1),
     )
     assert [entry["ok"] for entry in results_of(recipe)["yields"]] == [0] * 4
@@ -207,8 +213,8 @@ def test_the_default_embedding_model_may_be_missing_a_named_one_may_not(study, r
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"evolvers": {"a": "embedded"}}, "two or more"),
-        ({"evolvers": {"a": "embedded", "seeds": "embedded"}}, "label must be"),
+        ({"evolvers": {"a": "user/model"}}, "two or more"),
+        ({"evolvers": {"a": "user/model", "seeds": "user/model"}}, "label must be"),
         ({"positions": 0}, "positions"),
     ],
 )
@@ -222,7 +228,7 @@ def test_no_responder(study, recipe):
         run(study, replace(recipe, responder=None))
 
 
-def test_on_the_command_line(recipe, tiny_model, capsys):
+def test_on_the_command_line(recipe, tiny_model, wide_model, capsys):
     options = [
         "--dataset",
         "demo/gsm8k",
@@ -233,28 +239,28 @@ def test_on_the_command_line(recipe, tiny_model, capsys):
         "--rounds",
         "1",
         "--responder",
-        "embedded",
+        wide_model,
     ]
     options += [
         "--embedding",
         "none",
         "--max-new-tokens",
-        "60",
+        "24",
         "--response-max-new-tokens",
-        "60",
+        "24",
         "--output",
         recipe.output,
     ]
-    assert main(["study", "--evolver", "a=embedded", "--evolver", f"b={tiny_model}", *options]) == 0
+    assert main(["study", "--evolver", f"a={wide_model}", "--evolver", f"b={tiny_model}", *options]) == 0
     shown = capsys.readouterr().out
     assert "report.html" in shown and "usable rows" in shown
-    assert main(["study", "--evolver", "a=embedded", *options, "--overwrite"]) == 2
-    assert main(["study", "--evolver", "embedded", *options]) == 2
-    assert main(["study", "--evolver", "a=embedded", "--evolver", "a=embedded", *options]) == 2
+    assert main(["study", "--evolver", f"a={wide_model}", *options, "--overwrite"]) == 2
+    assert main(["study", "--evolver", wide_model, *options]) == 2
+    assert main(["study", "--evolver", f"a={wide_model}", "--evolver", f"a={wide_model}", *options]) == 2
 
 
-def test_a_study_on_the_hub(recipe, monkeypatch, tmp_path):
-    study = Study({"a": "embedded", "b": {"name": "embedded", "dtype": "bfloat16"}}, embedding=None)
+def test_a_study_on_the_hub(evolvers, recipe, monkeypatch, tmp_path):
+    study = Study(evolvers, embedding=None)
     with HubServer() as hub:
         hub.connect(monkeypatch, tmp_path / "hub-cache")
         result = run(study, replace(recipe, limit=4, rounds=1, push_to="user/study"))
@@ -292,8 +298,7 @@ def test_seeds_without_text_are_counted(study, recipe, tmp_path):
     assert (spread["n"], spread["left_out"]) == (2, {"invalid_input": 3})
 
 
-def test_a_response_that_is_cut_off_counts_against_the_responder_alone(recipe):
-    evolvers = {"whole": "embedded", "half": {"name": "embedded", "dtype": "bfloat16"}}
+def test_a_response_that_is_cut_off_counts_against_the_responder_alone(evolvers, recipe):
     run(Study(evolvers, embedding=None), replace(recipe, rounds=1, response_max_new_tokens=1))
     results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
     fine = [row for row in rows if row["status"] == "ok"]
@@ -304,7 +309,7 @@ def test_a_response_that_is_cut_off_counts_against_the_responder_alone(recipe):
     assert "set_whole" not in get_dataset_config_names(recipe.output)
 
 
-def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
+def test_a_server_that_was_down_is_noted_and_asked_again(recipe, wide_model):
     def evolving(body):
         text = f"On a rainy Monday in Oslo, with 97 guests watching: {body['messages'][-1]['content']}"
         return {"message": {"role": "assistant", "content": text}}
@@ -313,7 +318,7 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe):
     with ChatServer() as server:
         server.choice = evolving
         far = {"engine": "endpoint", "name": "far", "base_url": server.url, "max_concurrency": 1}
-        study = Study({"whole": "embedded", "far": far}, embedding=None)
+        study = Study({"whole": wide_model, "far": far}, embedding=None)
         server.fault = lambda prompt, attempt: 400 if len(server.attempts) > 2 else None
         run(study, recipe)
         first, answered = results_of(recipe), len(server.requests)

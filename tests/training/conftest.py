@@ -2,18 +2,23 @@ import json
 
 import pytest
 from hub_server import HubServer
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A set as a run leaves it: the bundled model on a few bundled seeds."""
+def finished(tmp_path_factory, wide_model):
+    """A set as a run leaves it: a tiny model on a few bundled seeds."""
     output = tmp_path_factory.mktemp("finished") / "small set"
-    result = hf_evol.run(
-        Recipe(limit=4, rounds=1, max_new_tokens=200, response_max_new_tokens=200, select=2, output=str(output))
-    )
+    recipe = Recipe(
+        model=wide_model, limit=4, rounds=1, max_new_tokens=24, response_max_new_tokens=24, select=2, journal=False,
+        output=str(output),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        result = hf_evol.run(recipe)
     assert result.provenance["rounds"][0]["selected"] == 2
     return str(output)
 
