@@ -41,7 +41,9 @@ class Recipe:
     revision: str | None = _setting(None, "revision of the seed set on the Hub")
     format: str = _setting("auto", "auto, alpaca, code_alpaca, gsm8k, messages, prompt-completion or sharegpt")
     limit: int | None = _setting(None, "use only the first rows of the seed set")
-    model: str | dict = _setting("demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct from a package")
+    model: str | dict = _setting(
+        "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct from a package"
+    )
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")

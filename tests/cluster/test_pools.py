@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from shard_files import files_of
+from talkative import make_talkative
 from worker_steps import Deadly, Located, fail, visible_gpus
 
 import hf_evol
@@ -25,9 +26,11 @@ KINDS = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 def ray_cluster():
     """Two CPUs, and two GPUs that Ray takes our word for."""
     ray = pytest.importorskip("ray")
-    environment = {
-        "env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    }  # to find worker_steps
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch, processes=True)
+        talking = {name: os.environ[name] for name in ("PYTHONPATH", "HF_EVOL_TESTS_TALKATIVE")}
+    path = os.pathsep.join([talking["PYTHONPATH"], *filter(None, sys.path)])  # to find worker_steps, too
+    environment = {"env_vars": talking | {"PYTHONPATH": path}}
     ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()

@@ -77,6 +77,6 @@ def test_the_model_evolves_answers_and_scores(tmp_path, capsys):
 def test_the_demo_takes_the_sets_that_the_model_can_evolve(capsys, tmp_path):
     assert main(["run", "--dry-run", "--output", str(tmp_path / "evolved")]) == 0
     said = capsys.readouterr().out
-    assert [f"demo/{name}: 12 rows, 2 rounds" in said for name in DEMO] == [True, True]
+    assert [f"demo/{name}: 12 rows, 1 rounds" in said for name in DEMO] == [True, True]
     assert "gsm8k" not in said and Recipe().model == "demo"
     assert hf_evol.ModelSpec().gguf_file is not None

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 import yaml
@@ -168,7 +168,7 @@ def test_no_mark_is_asked_for_where_the_instruction_is_a_turn_of_its_own():
     assert not any("Keep the mark" in chat[0]["content"] for chat in optimizer.optimizer.asked)
 
 
-def test_methods_of_two_kinds_are_refused(tmp_path):
+def test_methods_of_two_kinds_are_refused(tmp_path, tiny_model):
     from hf_evol.recipe import Recipe
     from hf_evol.stages import Stages
 
@@ -179,6 +179,6 @@ def test_methods_of_two_kinds_are_refused(tmp_path):
         "kind": "auto",
     }
     file.write_text(yaml.safe_dump([own]))
-    assert type(Stages.of(Recipe(methods=str(file))).evolve).__name__ == "AutoEvolInstruct"
+    assert type(Stages.of(Recipe(model=tiny_model, methods=str(file))).evolve).__name__ == "AutoEvolInstruct"
     with pytest.raises(ConfigError, match="can't be mixed"):
-        Stages.of(replace(Recipe(), methods=["deepen", own]))
+        Stages.of(Recipe(model=tiny_model, methods=["deepen", own]))
