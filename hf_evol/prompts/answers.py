@@ -8,7 +8,7 @@ from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instru
 from hf_evol.prompts.words import VERBS, content, numbers, words
 
 _LONGEST_LIST = 600  # characters of the items at a text's end
-_MANY_ANSWERS = 1  # statements after the last request
+_MANY_ANSWERS = 2  # statements after the last request
 
 # What texts about the evolving itself say.
 META = re.compile(
