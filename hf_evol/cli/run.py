@@ -49,10 +49,11 @@ def command(
 
 
 def _headline(recipe: Recipe) -> str:
-    """What is evolved, and by which model."""
+    """What is evolved, and by which model, once that is found."""
     from hf_evol.stages import Stages
 
     evolver = Stages.of(recipe).evolve.model
+    evolver.check()
     return f"{recipe.dataset}: evolving with {evolver.name}"
 
 

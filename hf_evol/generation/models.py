@@ -62,8 +62,6 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
             raise ConfigError(f"A model is named by a Hub id, a folder or a GGUF file; got {self.name!r}.")
-        if self.name == DEMO and _demo_folder() is None:
-            raise MissingExtraError(_WITHOUT_DEMO)
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16; got {self.dtype!r}.")
 
@@ -149,7 +147,9 @@ def _gguf_files(folder: Path) -> list[str]:
 
 
 def _check_place(spec: ModelSpec) -> None:
-    """Raise `ModelError` unless a local name leads to one model."""
+    """Raise unless a local name leads to one model, and what its file needs is installed."""
+    if spec.name == DEMO and _demo_folder() is None:
+        raise MissingExtraError(_WITHOUT_DEMO)
     folder = Path(spec.path)
     if spec.looks_local and not spec.is_local:
         raise ModelError(

