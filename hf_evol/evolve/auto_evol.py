@@ -23,6 +23,7 @@ from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
     from hf_evol.generation.models import ModelSpec
+    from hf_evol.prompts.evol_instruct import Method
 
 NO_FINAL = "no_final_instruction"
 
@@ -50,7 +51,9 @@ class AutoEvolInstruct(EvolInstruct):
 
     output_columns: ClassVar[dict[str, Any]] = EvolInstruct.output_columns | {col.TRAJECTORY: ["string"]}
 
-    def read(self, row: dict[str, Any], text: str, prompt: Chat, finish_reason: str) -> tuple[str | None, str]:
+    def read(
+        self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str
+    ) -> tuple[str | None, str]:
         answer = strip_thinking(text)
         row[col.TRAJECTORY] = trajectory(answer)
         final = final_instruction(answer)

@@ -17,7 +17,7 @@ from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.prompts.evol_instruct import Method, resolve_methods
+from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.transform import Batch, Transform
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _POSITION = re.compile(r"(\d+)\Z")
 
-_REJECTED = {"try": "int32", "instruction": "string", "status": "string"}
+_REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
     "round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string", "try": "int32",
     "rejected": [_REJECTED], "n_prompt_tokens": "int32", "n_tokens": "int32",
@@ -53,8 +53,9 @@ class EvolInstruct(Transform):
     """Rewrite each instruction into a harder or rarer one, for one or more rounds.
 
     Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
-    number at the end of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again with other
-    worked examples and other noise, up to ``tries`` times. In float32 a row's text is the same in any arrangement of rows; in half
+    number at the end of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again, up to
+    ``tries`` times: by the methods that follow and keep the task, as not every method suits every instruction, and when all have
+    been tried, with other worked examples. In float32 a row's text is the same in any arrangement of rows; in half
     precision, rounding may differ with the batch. A row that is already evolved goes on from its ``round``, so three maps
     with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a round keeps its last good
     instruction, and the next round starts from that one; so does a row that `Eliminate` has flagged.
@@ -67,7 +68,7 @@ class EvolInstruct(Transform):
         ``instruction`` (the last good one), ``parent_instruction`` (what the last round started from),
         ``seed_instruction``, ``round`` (rounds done), ``method`` and ``evol_status`` (of the last round),
         ``evolver`` (the model's name), ``try`` (which try of the last round gave the text, from 1; the last one where none
-        did), ``rejected`` (a list with try, instruction and status of the last round's other texts), ``history`` (a list
+        did), ``rejected`` (a list with try, method, instruction and status of the last round's other texts), ``history`` (a list
         with round, method, parent, instruction, status, try, rejected and the numbers of prompt and generated tokens, over
         all tries, of every round). Where there is an ``output``, it becomes null, as it answers the seed, and is kept as
         ``seed_output``.
@@ -163,9 +164,9 @@ class EvolInstruct(Transform):
     def _preferring(self) -> tuple[Transform, ...]:
         return self.prefer if isinstance(self.prefer, tuple) and self.best_of > 1 else ()
 
-    def method(self, row_id: str, round: int) -> Method:
-        """The method of the row with this id in a round, counted from 0."""
-        return self.methods[(position(row_id) + round) % len(self.methods)]
+    def method(self, row_id: str, round: int, attempt: int = 1) -> Method:
+        """The method of the row with this id in a round, counted from 0, at a try, counted from 1."""
+        return method_at(self.methods, (position(row_id) + round) % len(self.methods), attempt)
 
     def features(self, features: Features) -> Features:
         from datasets import Features, Value
@@ -189,7 +190,7 @@ class EvolInstruct(Transform):
 
     def prompt(self, row_id: str, instruction: str, round: int, attempt: int = 1) -> Chat:
         """The chat that evolves an instruction in a round, counted from 0, at a try, counted from 1."""
-        return self.method(row_id, round).prompt(instruction, attempt)
+        return prompt_at(self.methods, self.method(row_id, round, attempt), instruction, attempt)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
         asked = [_Asked(row) for row in rows if _text(row)]
@@ -197,7 +198,8 @@ class EvolInstruct(Transform):
         for attempt in range(1, self.tries + 1):
             before = [one.prompt for one in waiting]
             for one in waiting:
-                one.prompt = self.prompt(one.row[col.ID], one.row[col.INSTRUCTION], one.row[col.ROUND], attempt)
+                one.method = self.method(one.row[col.ID], one.row[col.ROUND], attempt)
+                one.prompt = prompt_at(self.methods, one.method, one.row[col.INSTRUCTION], attempt)
             if not self.temperature:
                 waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
@@ -213,9 +215,10 @@ class EvolInstruct(Transform):
         for row in rows:
             self._record(row, by_row.get(id(row)))
 
-    def read(self, row: dict[str, Any], text: str, prompt: Chat, finish_reason: str) -> tuple[str | None, str]:
+    def read(
+        self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str
+    ) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
-        method = self.method(row[col.ID], row[col.ROUND])
         return read_evolved(
             text,
             parent=row[col.INSTRUCTION],
@@ -230,8 +233,8 @@ class EvolInstruct(Transform):
         one.error = completion.error
         text, status = None, completion.error or ""
         if completion.error is None:
-            text, status = self.read(one.row, completion.text, one.prompt, completion.finish_reason)
-        one.tried.append({"try": attempt, "instruction": text, "status": status})
+            text, status = self.read(one.row, one.method, completion.text, one.prompt, completion.finish_reason)
+        one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
 
     def _prefer(self, several: list[_Asked]) -> None:
         """Choose among the good texts of rows that have several."""
@@ -244,7 +247,7 @@ class EvolInstruct(Transform):
                 col.INSTRUCTION: text["instruction"],
                 col.INPUT: one.row[col.INPUT],
                 col.PARENT_INSTRUCTION: one.row[col.INSTRUCTION],
-                col.METHOD: self.method(one.row[col.ID], one.row[col.ROUND]).name,
+                col.METHOD: text["method"],
                 col.ROUND: one.row[col.ROUND] + 1,
             }
             for one, text in texts
@@ -264,8 +267,8 @@ class EvolInstruct(Transform):
                 one.preferred, best[id(one)] = text, number
 
     def _record(self, row: dict[str, Any], one: _Asked | None) -> None:
-        parent, method = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
-        taken: dict[str, Any] = {"try": None, "instruction": None, "status": "invalid_input"}
+        parent, first = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
+        taken: dict[str, Any] = {"try": None, "method": first, "instruction": None, "status": "invalid_input"}
         if one is not None:
             good = one.texts(col.OK)
             taken = one.preferred or (good[0] if good else one.tried[-1])
@@ -273,13 +276,13 @@ class EvolInstruct(Transform):
         if one is not None and one.error is None and status != col.OK:
             rejected.append(taken)  # its place is not the instruction column
         row[col.ROUND] += 1
-        entry = {"round": row[col.ROUND], "method": method, "parent": parent, "rejected": rejected} | taken
+        entry = {"round": row[col.ROUND], "parent": parent, "rejected": rejected} | taken
         for count in ("n_prompt_tokens", "n_tokens"):
             entry[count] = getattr(one, count) if one is not None else 0
         row[col.HISTORY] = [*row[col.HISTORY], entry]
         row |= {
             col.PARENT_INSTRUCTION: parent,
-            col.METHOD: method,
+            col.METHOD: taken["method"],
             col.EVOL_STATUS: status,
             col.EVOLVER: self.model.name,
             col.TRY: taken["try"],
@@ -290,9 +293,10 @@ class EvolInstruct(Transform):
 
 @dataclass
 class _Asked:
-    """A row that is being evolved in a round, the turns last sent, and what each try gave."""
+    """A row that is being evolved in a round, the method and turns last sent, and what each try gave."""
 
     row: dict[str, Any]
+    method: Method | None = None
     prompt: Chat = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     preferred: dict[str, Any] | None = None

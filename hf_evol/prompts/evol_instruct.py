@@ -81,8 +81,8 @@ class Method:
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
     def prompt(self, instruction: str, attempt: int = 1) -> Chat:
-        """The turns that ask for one instruction to be evolved; the instruction and the try, counted from 1, choose the
-        examples that are shown."""
+        """The turns that ask for one instruction to be evolved; the instruction, and how often it was sent by this method,
+        counted from 1, choose the examples that are shown."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
         turns = _some_examples(turns, self.shots, instruction, attempt)
@@ -120,9 +120,8 @@ def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: i
     def rank(pair: Turns) -> tuple[Any, ...]:
         (_, given), (_, evolved) = pair
         added = set(content(evolved)) - set(content(given))
-        fit, weight = likeness(given, instruction)
         order = crc32((evolved + instruction).encode("utf-8", "surrogatepass"))  # equally good ones, mixed
-        return 2 * len(added & said) >= max(1, len(added)), -fit, -weight, order
+        return 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
 
     pairs.sort(key=rank)
     shift = (attempt - 1) % max(1, len(pairs))
@@ -211,6 +210,21 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     if not names or len(set(names)) != len(names):
         raise ConfigError(f"Methods must be one or more with different names; got {names}.")
     return resolved
+
+
+def method_at(methods: Sequence[Method], place: int, attempt: int) -> Method:
+    """The method of a try, counted from 1, of a row whose first try has the method at ``place``: then come those that follow in
+    rotation and keep the task, as not every method suits every instruction."""
+    if attempt == 1:
+        return methods[place]
+    others = [method for method in (*methods[place + 1 :], *methods[: place + 1]) if method.kind != "in_breadth"]
+    return others[(attempt - 2) % len(others)] if others else methods[(place + attempt - 1) % len(methods)]
+
+
+def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attempt: int) -> Chat:
+    """The turns that one of these methods sends at a try, counted from 1; when it was tried before, with other examples."""
+    in_depth = sum(method.kind != "in_breadth" for method in methods) or len(methods)
+    return method.prompt(instruction, 1 + (attempt - 1) // in_depth)
 
 
 def version_of(methods: Sequence[Method]) -> str:

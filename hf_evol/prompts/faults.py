@@ -46,6 +46,7 @@ _WORKING = re.compile(
 )
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 _TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
+_FROM_ITSELF = re.compile(r"\bfrom (\w.{2,40}?) to \1\b", re.IGNORECASE)
 _NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
 _BY_MEANS = re.compile(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})", re.IGNORECASE)
@@ -101,7 +102,7 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
     if any(count - own[word] > most for word, count in now.items()):
         return True
-    if any(other not in before for other in _TWICE.findall(text.lower())):
+    if any(other not in before for other in _TWICE.findall(text.lower())) or _FROM_ITSELF.search(text):
         return True
     pairs = Counter(pair for pair in pairwise(said) if not STOP_WORDS.intersection(pair))
     known = set(pairwise(before))
@@ -123,7 +124,7 @@ def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
 
 
 def _says(run: tuple[str, ...]) -> bool:
-    return sum(word not in STOP_WORDS for word in run) >= 2
+    return any(word not in STOP_WORDS for word in run)
 
 
 def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[str]) -> bool:
@@ -177,7 +178,7 @@ _PORTABLE_STEMS = frozenset(map(stem, PORTABLE))
 _FITTING = frozenset(
     evolved
     for domain in ("general", "writing", "code")
-    for method in ("constraint", "deepen", "reasoning")
+    for method in ("constraint", "deepen", "concretize", "reasoning")
     for _, evolved in EXAMPLES[domain][method]
 )
 _OF_PROMPTS = frozenset(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))

@@ -16,7 +16,7 @@ from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, 
 from hf_evol.generation.journal import open_journal
 from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine, as_engine
-from hf_evol.prompts.evol_instruct import Method, resolve_methods
+from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Batch, TokenSpans, batches
 from hf_evol.scoring.pairs import is_text
@@ -207,7 +207,9 @@ def _evolving(
         return "invalid_input"
     if name not in methods:
         return "unknown_method"
-    return (methods[name].prompt(parent, attempt or 1), text) if status in (None, col.OK) else "not_evolved"
+    if status not in (None, col.OK):
+        return "not_evolved"
+    return prompt_at(tuple(methods.values()), methods[name], parent, attempt or 1), text
 
 
 def _responding(instruction: Any, input: Any, output: Any) -> Request | str:

@@ -16,7 +16,7 @@ from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Chat
 from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.generation.models import ModelSpec
-from hf_evol.prompts.evol_instruct import Method, resolve_methods
+from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
 from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
 from hf_evol.scoring.pairs import make_pair
 from hf_evol.transform import Batch, Transform, failures
@@ -169,7 +169,7 @@ def _evolution(
     if method not in methods:
         return "unknown_method"
     return (
-        [*methods[method].prompt(parent, attempt or 1), {"role": "assistant", "content": evolved}]
+        [*prompt_at(tuple(methods.values()), methods[method], parent, attempt or 1), {"role": "assistant", "content": evolved}]
         if isinstance(evolved, str) and evolved.strip()
         else "invalid_input"
     )

@@ -15,7 +15,7 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
-from hf_evol.prompts.evol_instruct import PRESETS
+from hf_evol.prompts.evol_instruct import METHODS, PRESETS
 from hf_evol.scoring.ic_ifd import IcIfd
 
 KEPT = [col.ID, *EvolInstruct.output_columns]
@@ -100,6 +100,21 @@ def test_rotation_is_that_of_the_paper(tiny_model):
     for i in range(12):
         for r in range(4):
             assert transform.method(f"alpaca-{i}", r).name == PRESETS["alpaca"][(i + r) % 5]
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        (1, ["deepen", "concretize", "reasoning", "constraint", "deepen", "concretize"]),
+        (4, ["breadth", "constraint", "deepen", "concretize", "reasoning", "constraint"]),
+    ],
+)
+def test_further_tries_are_by_the_methods_that_follow_and_keep_the_task(tiny_model, place, names):
+    transform = evolver(tiny_model, methods="alpaca")
+    assert [transform.method(f"alpaca-{place}", 0, attempt).name for attempt in range(1, 7)] == names
+    first, *_, fifth, _ = [transform.prompt(f"alpaca-{place}", PARENT, 0, attempt) for attempt in range(1, 7)]
+    assert (first[0] == fifth[0]) == (place == 1) and first != fifth  # the method again, with other examples
+    assert fifth == METHODS[names[4]].prompt(PARENT, 2)
 
 
 def test_three_rounds_at_once_are_three_times_one_round(tiny_model, seeds):
@@ -211,7 +226,7 @@ def test_a_killed_run_goes_on_from_its_journal(tiny_model, seeds, tmp_path, monk
 )
 def test_statuses_and_the_last_good_instruction(completion, status, kept):
     engine = Scripted(lambda prompt: completion)
-    out = EvolInstruct(engine, methods="gsm8k", journal=False)({"id": ["a-1"], "instruction": [PARENT]})
+    out = EvolInstruct(engine, methods="gsm8k", tries=1, journal=False)({"id": ["a-1"], "instruction": [PARENT]})
     assert out[col.EVOL_STATUS] == [status] and out[col.INSTRUCTION] == [kept]
     assert (
         out[col.PARENT_INSTRUCTION] == [PARENT] and out[col.METHOD] == ["deepen"] and out[col.EVOLVER] == ["scripted"]
@@ -222,7 +237,8 @@ def test_statuses_and_the_last_good_instruction(completion, status, kept):
 def test_the_next_round_starts_from_the_last_good_instruction():
     good = better(PARENT)
     engine = Scripted(lambda prompt: said("" if "deeper and broader" in prompt else good))
-    out = EvolInstruct(engine, methods="gsm8k", rounds=3, journal=False)({"id": ["a-0"], "instruction": [PARENT]})
+    settings = {"methods": "gsm8k", "rounds": 3, "tries": 1, "journal": False}
+    out = EvolInstruct(engine, **settings)({"id": ["a-0"], "instruction": [PARENT]})
     assert [entry["status"] for entry in out[col.HISTORY][0]] == ["ok", "empty", "unchanged"]
     assert [entry["parent"] for entry in out[col.HISTORY][0]] == [PARENT, good, good]
     assert out[col.INSTRUCTION] == [good] and out[col.SEED_INSTRUCTION] == [PARENT]
@@ -237,6 +253,10 @@ def test_a_new_prompt_may_leave_the_topic_where_the_method_is_in_breadth():
 
 
 # Several tries.
+
+
+def rejected(number, method, instruction, status):
+    return {"try": number, "method": method, "instruction": instruction, "status": status}
 
 
 def test_only_rows_that_failed_are_asked_again():
@@ -254,25 +274,26 @@ def test_only_rows_that_failed_are_asked_again():
     assert out[col.INSTRUCTION] == [better(PARENT), better(MILL), HARBOUR]
     assert out[col.REJECTED] == [
         [],
-        [{"try": 1, "instruction": None, "status": "empty"}, {"try": 2, "instruction": MILL, "status": "unchanged"}],
+        [rejected(1, "deepen", None, "empty"), rejected(2, "concretize", MILL, "unchanged")],
         [
-            {"try": 1, "instruction": "I'm sorry, but I can't help.", "status": "refusal"},
-            {"try": 2, "instruction": None, "status": "empty"},
-            {"try": 3, "instruction": HARBOUR, "status": "unchanged"},
-            {"try": 4, "instruction": None, "status": "empty"},
+            rejected(1, "concretize", "I'm sorry, but I can't help.", "refusal"),
+            rejected(2, "reasoning", None, "empty"),
+            rejected(3, "constraint", HARBOUR, "unchanged"),
+            rejected(4, "deepen", None, "empty"),
         ],
     ]
-    for (entry,), rejected, number, asked in zip(
+    assert out[col.METHOD] == ["constraint", "reasoning", "deepen"]
+    for (entry,), others, number, asked in zip(
         out[col.HISTORY], out[col.REJECTED], out[col.TRY], (1, 3, 4), strict=True
     ):
-        assert entry["rejected"] == rejected and entry["try"] == number
+        assert entry["rejected"] == others and entry["try"] == number
         assert entry["n_tokens"] == asked and entry["n_prompt_tokens"] == 5 * asked
 
 
 def test_the_last_text_of_a_row_that_failed_is_among_the_rejected():
     engine = InTurn({MILL: ["", MILL]})
     out = EvolInstruct(engine, tries=2, journal=False)({"id": ["a-0"], "instruction": [MILL]})
-    assert out[col.REJECTED][0][-1] == {"try": 2, "instruction": MILL, "status": "unchanged"}
+    assert out[col.REJECTED][0][-1] == rejected(2, "deepen", MILL, "unchanged")
     assert [text["try"] for text in out[col.REJECTED][0]] == [1, 2]
     assert out[col.EVOL_STATUS] == ["unchanged"] and out[col.TRY] == [2]
 
@@ -317,7 +338,7 @@ def test_greedy_rows_are_asked_again_with_other_examples_alone():
     plain = [{"name": "plain", "template": "Make it harder: {instruction}"}]
     out = EvolInstruct(engine, methods=plain, temperature=0, journal=False)(batch)
     assert len(engine.keys) == 1 and out[col.TRY] == [1]
-    assert out[col.REJECTED] == [[{"try": 1, "instruction": None, "status": "empty"}]]
+    assert out[col.REJECTED] == [[rejected(1, "plain", None, "empty")]]
 
 
 @pytest.mark.parametrize(
@@ -351,10 +372,12 @@ def test_the_text_that_is_preferred_is_taken():
     out = EvolInstruct(engine, best_of=2, **settings)(batch)
     assert out[col.INSTRUCTION] == [texts[2]] and out[col.TRY] == [3] and len(engine.keys) == 3
     assert out[col.REJECTED][0] == [
-        {"try": 1, "instruction": texts[0], "status": "ok"}, {"try": 2, "instruction": None, "status": "empty"},
+        rejected(1, "deepen", texts[0], "ok"), rejected(2, "concretize", None, "empty"),
     ]  # fmt: skip
-    known = {"id": "a-1", "input": None, "parent_instruction": MILL, "method": "deepen", "round": 1}
-    assert seen == [known | {"instruction": texts[0]}, known | {"instruction": texts[2]}]
+    assert out[col.METHOD] == ["reasoning"]
+    known = {"id": "a-1", "input": None, "parent_instruction": MILL, "round": 1}
+    methods = [{"instruction": texts[0], "method": "deepen"}, {"instruction": texts[2], "method": "reasoning"}]
+    assert seen == [known | one for one in methods]
     assert EvolInstruct(InTurn({MILL: texts}), best_of=3, **settings)(batch)[col.TRY] == [3]
     assert EvolInstruct(InTurn({MILL: texts}), best_of=1, **settings)(batch)[col.TRY] == [1]
 
