@@ -163,7 +163,7 @@ _TEXT_TO_WRITE = re.compile(
     r"\A\W*(?:please\s+)?(?:write|compose|create|generate|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
     r"with)\b(?:[^\w.?!]+[\w'’-]+){0,7}?[^\w.?!]+(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
     r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
-    r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|cover letter|narrative|tale|fable|jokes?|riddles?|"
+    r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
     r"note|invitation|toast|announcement|brochure|proposal|description)\b",
     re.IGNORECASE,
 )
@@ -187,6 +187,8 @@ def domain_of(instruction: str) -> str:
 _KINDS = {
     "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|summari[sz]e|elaborate|state|tell",
     "list": r"list|name|give|suggest|provide|identify|brainstorm|recommend|enumerate|mention|propose|(?:\w+\s){1,3}(?:list|examples?|ideas|types|kinds) of",
+    "one": r"(?:name|give|suggest|provide|identify|recommend|mention|propose|offer)(?: me)? (?:an?|one|the)\b(?! (?:\w+ )?(?:list|few|couple|number|set|"
+    r"series|steps|tips|reasons|examples|ways))",
     "advise": r"(?:how (?:can|do|does|should|could|would|to)|what (?:can|should|are (?:the|some) (?:best )?(?:ways|steps|tips))|(?:\w+\s){1,4}(?:steps|tips|advice|ways|strateg(?:y|ies))\b)",
     "create": r"create|design|develop|make|generate|write|compose|construct|build|plan|invent|produce|come up|formulate|prepare|draft|implement|set up",
     "find": r"find|look up|search|research|locate",
@@ -206,7 +208,7 @@ _THINGS = {
     "regex": r"\b(?:regex|regular expressions?)\b",
     "argument": r"\b(?:takes?|accepts?|arguments?|parameters?|(?:that|which|to|for) (?:check|convert|revers|sort|find|count|remov|calculat|return|swap)(?:s|es|e|ing)?|"
     r"in an? (?:array|string|list))\b",
-    "word": r"\b(?:synonyms?|antonyms?|words?|phrase|sentence)\b",
+    "word": r"\b(?:synonyms?|antonyms?)\b|\bfind\b.{0,30}\bsentence\b",
     "story": r"\b(?:story|stories|narrative|tale|fable|scene|dialogue|conversation|novel|monologue)\b",
     "poem": r"\b(?:poem|haiku|sonnet|limerick|verse|lyrics|song|rap|tune|ballad|ode)\b",
     "portrait": r"\b(?:description|biography|brochure|profile|portrait)\b",
@@ -221,7 +223,8 @@ _INSTEAD = {
     "page": {"argument", "css"},
     "css": {"argument"},
     "regex": {"argument"},
-    "advise": {"explain", "list"},  # "Describe the steps to bake bread" is no description
+    "one": {"list"},
+    "advise": {"explain", "list", "one"},  # "Describe the steps to bake bread" is no description
 }
 _HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
 
@@ -248,7 +251,7 @@ def _form(instruction: str) -> frozenset[str]:
 
 
 def _weight(form: frozenset[str]) -> int:
-    return len(form) + len(form & _THINGS.keys())
+    return len(form) + len(form & _THINGS.keys() - {"given"})
 
 
 # Of which a task is written in one.
