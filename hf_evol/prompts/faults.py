@@ -25,8 +25,8 @@ from hf_evol.prompts.words import (
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 # Of the parent's content words, in in-depth methods.
-_MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.6, "math": 0.7}
-_MAY_GO = 1  # of them, in general and writing, however few there are; one more where they are made concrete
+_MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.75, "math": 0.7}
+_MAY_GO = 1  # of them, of three or more; in general and writing however few there are, and one more where they are made concrete
 _MAX_SHARED = 0.7  # of the parent's content words, in a new task
 _A_QUANTITY = 10  # smaller whole figures may well come back
 _MIN_GROWTH_OF_MATH = 3  # words; a problem that is no longer has gained a changed name at most
@@ -208,9 +208,8 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
         return "broken"  # "a Ruby function, and explain how Python does it"
     wanted = {word for word in content(parent) if word not in _STEMMED_VERBS}
     lost = len(wanted - set(content(text)))
-    may_go = max(
-        (1 - _MIN_KEPT[domain]) * len(wanted), _MAY_GO + may_replace if domain in ("general", "writing") else 0
-    )
+    few = _MAY_GO + may_replace if domain in ("general", "writing") else _MAY_GO * (len(wanted) > 2)
+    may_go = max((1 - _MIN_KEPT[domain]) * len(wanted), few)
     return "off_topic" if wanted and (lost > may_go or lost == len(wanted)) else None
 
 

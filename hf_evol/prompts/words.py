@@ -199,7 +199,7 @@ _KINDS = {
 }
 _OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
 _THINGS = {
-    "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:number|range|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
+    "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:way|number|range|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
     "sql": r"\b(?:sql|mysql|query|queries|database)\b",
     "table": r"\b(?:create|design|make|define)\b.{0,30}\b(?:table|database|schema)\b",
     "page": r"\b(?:html|web ?(?:page|site)|bootstrap)\b",
@@ -229,6 +229,9 @@ _INSTEAD = {
 _HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
 
 
+_KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
+_HEAD = 12  # words, in which the text to be written is named
+_LONG = 16  # words: several things are asked already
 _FITS_ANYTHING = 0.3  # less than half of what makes up the form of an instruction that begins alike
 
 
@@ -243,7 +246,14 @@ def likeness(example: str, instruction: str) -> float:
 @lru_cache(maxsize=4096)
 def _form(instruction: str) -> frozenset[str]:
     found = {kind for kind, opening in _OPENINGS.items() if opening.match(instruction)}
-    found |= {thing for thing, pattern in _HAS_THING.items() if pattern.search(instruction)}
+    head = " ".join(instruction.split()[:_HEAD])
+    found |= {
+        thing
+        for thing, pattern in _HAS_THING.items()
+        if pattern.search(head if thing in _KINDS_OF_TEXT else instruction)
+    }
+    if len(words(instruction)) >= _LONG:
+        found.add("long")
     for thing, others in _INSTEAD.items():
         if thing in found:
             found -= others
