@@ -25,7 +25,7 @@ from hf_evol.prompts.words import (
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 # Of the parent's content words, in in-depth methods.
-_MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.75, "math": 0.7}
+_MIN_KEPT = {"general": 0.7, "writing": 0.7, "code": 0.7, "math": 0.7}
 _MAY_GO = 1  # of them, of three or more; in general and writing however few there are, and one more where they are made concrete
 _MAX_SHARED = 0.7  # of the parent's content words, in a new task
 _A_QUANTITY = 10  # smaller whole figures may well come back
@@ -96,7 +96,7 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     usual = _runs(before)
     if any(len(set(run)) == 1 and run not in usual for run in _runs(said)):
         return True
-    if any(count > max(1, usual[run]) and _says(run) for run, count in _runs(said).items()):
+    if any(count > max(1, usual[run]) and _says(run, 2 if run in usual else 1) for run, count in _runs(said).items()):
         return True
     own, now = Counter(content(parent)), Counter(content(text))
     most = _MOST_OF_A_WORD + (is_new or domain_of(text) == "math")
@@ -123,8 +123,8 @@ def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
     return Counter(zip(said, said[1:], said[2:], said[3:], strict=False))
 
 
-def _says(run: tuple[str, ...]) -> bool:
-    return any(word not in STOP_WORDS for word in run)
+def _says(run: tuple[str, ...], least: int) -> bool:
+    return sum(word not in STOP_WORDS for word in run) >= least
 
 
 def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: list[str]) -> bool:
