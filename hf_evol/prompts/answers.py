@@ -37,7 +37,9 @@ _TELLS = re.compile(
 _MUST = re.compile(r"\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b", re.IGNORECASE)
 _TOLD = re.compile(r",\s*(?:which|who) (?:is|are|was|were)\b", re.IGNORECASE)
 _SAYS_WHAT = re.compile(r"\A\W*(?!you\b|it\b)(?:[\w'’-]+ ){1,5}(?:is|are|stands for|refers? to|means)\b", re.IGNORECASE)
-_SAYS_ALL = re.compile(r"\A\W*(?:the|an?)\s(?:[\w'’-]+ ){6,14}(?:is|are) (?:called|named|known|an?|the)\b", re.IGNORECASE)
+_SAYS_ALL = re.compile(
+    r"\A\W*(?:the|an?)\s(?:[\w'’-]+ ){6,14}(?:is|are) (?:called|named|known|an?|the)\b", re.IGNORECASE
+)
 _SAYS_IT = re.compile(r"\A\W*(?:the|an?|one|here)\s[^.?!\n]*\b(?:is|are|would be):(?:\s|\Z)", re.IGNORECASE)
 _LISTS = re.compile(
     r"\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
@@ -96,11 +98,7 @@ def _takes_the_form(text: str, parent: str) -> bool:
         return True
     if _SAYS_IT.match(text) and not _SAYS_IT.match(parent):
         return False  # "The capital is: …"
-    if (
-        (_SAYS_WHAT.match(first) or _SAYS_ALL.match(first))
-        and asks(sentences(parent)[0])
-        and first not in parent
-    ):
+    if (_SAYS_WHAT.match(first) or _SAYS_ALL.match(first)) and asks(sentences(parent)[0]) and first not in parent:
         return False  # "A delta is … Explain it."
     if not asks(sentences(parent)[0]):  # a setting, and what is asked of it
         return any(map(asks, said))

@@ -169,7 +169,10 @@ def _evolution(
     if method not in methods:
         return "unknown_method"
     return (
-        [*prompt_at(tuple(methods.values()), methods[method], parent, attempt or 1), {"role": "assistant", "content": evolved}]
+        [
+            *prompt_at(tuple(methods.values()), methods[method], parent, attempt or 1),
+            {"role": "assistant", "content": evolved},
+        ]
         if isinstance(evolved, str) and evolved.strip()
         else "invalid_input"
     )

@@ -206,6 +206,8 @@ def test_unchanged(reply):
         ("Describe a lighthouse that guards fog, wind, and wind near Bergen.", PARENT),
         ("Describe a lighthouse whose grey keeper near Bergen meets another grey keeper.", PARENT),
         (f"{CODE[:-1]} with a loop, and explain why it is quicker than a Python function that counts vowels.", CODE),
+        ("Describe a lighthouse that is seen by gulls near Bergen, and that is seen by ships.", PARENT),
+        ("Describe a lighthouse through its history, from the oldest lamp to the oldest lamp.", PARENT),
         ("Describe a lighthouse and a lamp and a rock and a lamp and a gull and a rock and a wave and a gull.", PARENT),
     ],
 )  # fmt: skip
@@ -308,6 +310,10 @@ def test_chatter(reply):
         ("List the benefits of sailing, including fresh air, strong arms, and calm nights.", "List the benefits of sailing."),
         ("How a lighthouse works: a lamp behind a lens turns above the coast.", "How does the lamp of a lighthouse work?"),
         ("The lighthouse is a tower with a lamp. Describe a lighthouse near Bergen.", PARENT),
+        (
+            "The old lighthouse that stands on the rocks near Bergen is called Marstein. Describe it in three sentences.",
+            "Describe the old lighthouse that stands on the rocks near Bergen.",
+        ),
         ("Dear keeper, your lamp has been dark since the storm. I need your help.", "Write a letter about a dark lamp to its keeper."),
         ("To count the loaves of a week, you add the numbers of each day.", "How do I count the loaves of a week?"),
         (PARENT + " Its white walls rise over black rocks. A lamp turns in the fog above them.", PARENT),

@@ -8,6 +8,7 @@ from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.template import Template, chat
+from hf_evol.prompts.words import likeness
 
 HOSTILE = [
     "{instruction}",
@@ -99,6 +100,30 @@ def test_tries_and_instructions_are_shown_other_examples():
 def test_the_example_that_fits_best_in_form_stands_last(instruction, shown):
     for name in IN_DEPTH:
         assert re.search(shown, METHODS[name].of_domain("code").prompt(instruction)[-3]["content"])
+
+
+@pytest.mark.parametrize(
+    ("instruction", "given"),
+    [
+        ("Suggest a name for a cat.", "a gift for a teacher|a mammal"),
+        ("Suggest names for cats.", "hobbies|List|Name|Give examples"),
+        ("Whistle slowly.", "Comment|Relate"),
+        ("Write a tale of two rivers.", "a story about|dialogue"),
+        (
+            "Describe the moon in at most eighty words, without technical terms, and say what makes it shine.",
+            "vaccines",
+        ),
+    ],
+)
+def test_what_asks_for_one_thing_for_several_things_or_for_several_ones_at_once(instruction, given):
+    for name in IN_DEPTH:
+        assert re.search(given, METHODS[name].prompt(instruction)[-3]["content"])
+
+
+@pytest.mark.parametrize("instruction", ["Write a poem about the sea.", "What is recursion?", "Whistle slowly."])
+def test_likeness_is_a_share(instruction):
+    assert likeness(instruction, instruction) == (1 if "Whistle" not in instruction else 0.3)
+    assert all(0 <= likeness(given, instruction) <= 1 for given, _ in EXAMPLES["general"]["deepen"])
 
 
 def test_an_example_that_adds_what_is_said_already_is_not_shown():
