@@ -17,9 +17,9 @@ from zlib import crc32
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.examples import EXAMPLES, likeness
 from hf_evol.prompts.template import Template
-from hf_evol.prompts.words import content, domain_of, likeness
+from hf_evol.prompts.words import content, domain_of
 
 Chat = list[dict[str, str]]
 Turns = tuple[tuple[str, str], ...]  # (role, text) pairs

@@ -1,4 +1,6 @@
-"""Worked examples for the evolving methods, by domain and method: ``examples.jsonl``, all written for this package.
+"""Worked examples for the evolving methods, by domain and method, and how well one fits an instruction in form.
+
+They stand in ``examples.jsonl``, all written for this package.
 
 An evolved text in depth adds 10 to 20 words (the paper's limit). What it adds fits nearly any instruction of its form,
 as a model of a hundred million parameters adds to the next instruction what it has just seen added to another; what does
@@ -8,7 +10,11 @@ not fit has words of the example's own subject, by which it can be noticed.
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 from pathlib import Path
+
+from hf_evol.prompts.words import words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
@@ -25,3 +31,82 @@ def _read() -> dict[str, dict[str, Pairs]]:
 
 
 EXAMPLES: dict[str, dict[str, Pairs]] = _read()
+
+_KINDS = {
+    "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|summari[sz]e|elaborate|state|tell",
+    "list": r"list|name|give|suggest|provide|identify|brainstorm|recommend|enumerate|mention|propose|(?:\w+\s){1,3}(?:list|examples?|ideas|types|kinds) of",
+    "one": r"(?:name|give|suggest|provide|identify|recommend|mention|propose|offer)(?: me)? (?:an?|one|the)\b(?! (?:\w+ )?(?:list|few|couple|number|set|"
+    r"series|steps|tips|reasons|examples|ways))",
+    "advise": r"(?:how (?:can|do|does|should|could|would|to)|what (?:can|should|are (?:the|some) (?:best )?(?:ways|steps|tips))|(?:\w+\s){1,4}(?:steps|tips|advice|ways|strateg(?:y|ies))\b)",
+    "create": r"create|design|develop|make|generate|synthesi[sz]e|write|compose|construct|build|plan|invent|produce|come up|formulate|prepare|draft|implement|set up",
+    "find": r"find|look up|search|research|locate",
+    "change": r"classify|edit|rewrite|convert|translate|correct|sort|arrange|calculate|change|replace|transform|paraphrase|add|insert|rank|reword|"
+    r"categori[sz]e|match|predict|determine|detect|evaluate|rate|fix|debug|optimi[sz]e|refactor|modify|identify|simplify|restructure|turn|compute|"
+    r"revise|proofread|rephrase|shorten|improve|expand|solve|fill|remove|delete|update|suggest a (?:change|modification)|unscramble|complete|count|what does",
+    "compare": r"compare|contrast|differentiate|distinguish|which|(?:\w+\s){1,4}differences?",
+}
+_OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
+_THINGS = {
+    "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:way|number|range|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
+    "sql": r"\b(?:sql|mysql|query|queries|database)\b",
+    "table": r"\b(?:create|design|make|define)\b.{0,30}\b(?:table|database|schema)\b",
+    "page": r"\b(?:html|web ?(?:page|site)|bootstrap)\b",
+    "css": r"\b(?:css|selectors?|stylesheet)\b",
+    "class": r"\bclass\b",
+    "regex": r"\b(?:regex|regular expressions?)\b",
+    "argument": r"\b(?:takes?|accepts?|arguments?|parameters?|(?:that|which|to|for) (?:check|convert|revers|sort|find|count|remov|calculat|return|swap)(?:s|es|e|ing)?|"
+    r"in an? (?:array|string|list))\b",
+    "word": r"\b(?:synonyms?|antonyms?)\b|\bfind\b.{0,30}\bsentence\b",
+    "story": r"\b(?:story|stories|narrative|tale|fable|scene|dialogue|conversation|novel|monologue)\b",
+    "poem": r"\b(?:poem|haiku|sonnet|limerick|verse|lyrics|song|rap|tune|ballad|ode)\b",
+    "portrait": r"\b(?:description|biography|brochure|profile|portrait)\b",
+    "prose": r"\b(?:essay|article|post|speech|review|report|paragraphs?|blog|proposal|commentary)\b",
+    "letter": r"\b(?:letter|e-?mail|note|invitation|message|memo)\b",
+    "short": r"\b(?:slogans?|headlines?|taglines?|tweets?|captions?|titles?|names? for|jokes?|riddles?|jingle)\b",
+}
+# What says more of the form than others that stand in the same words.
+_INSTEAD = {
+    "table": {"sql", "argument"},
+    "sql": {"argument", "short"},
+    "page": {"argument", "css"},
+    "css": {"argument"},
+    "regex": {"argument"},
+    "one": {"list"},
+    "advise": {"explain", "list", "one"},  # "Describe the steps to bake bread" is no description
+}
+_HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
+
+
+_KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
+_HEAD = 12  # words, in which the text to be written is named
+_LONG = 16  # words: several things are asked already
+_FITS_ANYTHING = 0.3  # less than an example that begins alike where the instruction names one thing more
+
+
+def likeness(example: str, instruction: str) -> float:
+    """How well an example fits an instruction in form, from 0 to 1: which share of what makes up their forms they have in common.
+    The form is how a text begins and, with twice the weight, the kinds of thing it names; an example of no such form fits
+    anything a little."""
+    shown, asked = _form(example), _form(instruction)
+    return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
+
+
+@lru_cache(maxsize=4096)
+def _form(instruction: str) -> frozenset[str]:
+    found = {kind for kind, opening in _OPENINGS.items() if opening.match(instruction)}
+    head = " ".join(instruction.split()[:_HEAD])
+    found |= {
+        thing
+        for thing, pattern in _HAS_THING.items()
+        if pattern.search(head if thing in _KINDS_OF_TEXT else instruction)
+    }
+    if len(words(instruction)) >= _LONG:
+        found.add("long")
+    for thing, others in _INSTEAD.items():
+        if thing in found:
+            found -= others
+    return frozenset(found)
+
+
+def _weight(form: frozenset[str]) -> float:
+    return sum(0.4 if part == "given" else 2 if part in _THINGS else 1 for part in form)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from hf_evol.columns import OK
 from hf_evol.prompts.answers import META, form_fault
 from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.forms import sentences
 from hf_evol.prompts.words import (
     MAIN_LANGUAGES,
     PORTABLE,
@@ -47,6 +48,37 @@ _WORKING = re.compile(
 _QUANTITIES = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 _TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
 _FROM_ITSELF = re.compile(r"\bfrom (\w.{2,40}?) to \1\b", re.IGNORECASE)
+# Words in what was added that need something before them to speak of, and what may give it.
+_ONE_OF_SEVERAL = re.compile(
+    r"\bwhich (?:one (?:is|of|would|works|should)|of (?:the two|them|these))\b|\bthe two\b(?! \w)|\bthe two (?:of|are|differ)|\b(?:between|of|tell) the two\b|\bthe other one\b",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(
+    r"\b(?:two|both|three|four|five|compar\w*|contrast\w*|alternatives?|similar|versions?|ways|different|differ\w*|options?|several|each|"
+    r"other|versus|vs|between|list|ideas|examples|advantages|disadvantages|pros|benefits|methods|types|rank)\b",
+    re.IGNORECASE,
+)
+_A_CHANGE = re.compile(
+    r"\b(?:the|each|every) changes?\b|\b(?:old|new) version\b|\bwhat was already good\b", re.IGNORECASE
+)
+_CHANGING = re.compile(
+    r"\b(?:edit|rewrit|rephras|reword|revis|chang|convert|translat|fix|correct|debug|optimi[sz]|refactor|improv|modif|updat|replac|remov|add|simplif|"
+    r"shorten|transform|paraphras|proofread|restructur|reformat|insert|delet|turn|complet|sort|arrang|format|expand|summari[sz]|adapt|upgrad|revers|"
+    r"capitali[sz])\w*",
+    re.IGNORECASE,
+)
+_READERS = re.compile(
+    r"\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
+    r"mother|nurse|worker|driver|couple|company|newspaper)\b",
+    re.IGNORECASE,
+)
+_PARTS = r"(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?"
+_COUNT = r"(?:\d+(?:[-–]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|single)[ -]"
+_LENGTH = re.compile(
+    rf"(?<!\w)(?:{_PARTS}{_COUNT})?{_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b",
+    re.IGNORECASE,
+)
+_TELLS_OF = re.compile(r"\A\W*(?:please )?(?:explain|describe|outline)\b", re.IGNORECASE)
 _NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)", re.IGNORECASE)
 _BY_MEANS = re.compile(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})", re.IGNORECASE)
@@ -112,11 +144,43 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
         set(content(other[1])) <= set(own) for other in _THAN.finditer(text) if content(other[1])
     ) and not _THAN.search(parent):
         return True  # "sort them by bubble sort, and explain why it is faster than bubble sort"
+    if _does_not_fit(text, parent):
+        return True
     figures, given = Counter(numbers(text)), Counter(numbers(parent))
     if any(count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()):
         return True
     fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
     return len(said) >= 20 and len(set(said)) / len(said) < fewest
+
+
+def _does_not_fit(text: str, parent: str) -> bool:
+    """Whether what was added speaks of what isn't there, or contradicts the parent: "which of the two is better" of one thing, "the
+    change" where nothing is to be changed, other readers, another length, a question without words."""
+    several, change = _ONE_OF_SEVERAL.search(text), _A_CHANGE.search(text)
+    if several and not _ONE_OF_SEVERAL.search(parent) and not _SEVERAL.search(text[: several.start()]):
+        return True
+    if change and not _A_CHANGE.search(parent) and not _CHANGING.search(parent):
+        return True
+    if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
+        return True
+    before, now = _lengths(parent), _lengths(text)
+    if any(count > before[unit] > 0 for unit, count in now.items()):
+        return True
+    return not _says_much(_first_sentence(text)) and _says_much(_first_sentence(parent))
+
+
+def _lengths(text: str) -> Counter[str]:
+    """How often a length in words, sentences and so on is demanded of the whole."""
+    whole = re.sub(rf"{_PARTS}{_COUNT}(?:short )?\w+", "", text, flags=re.IGNORECASE)
+    return Counter(found.lower().rstrip("s") for found in _LENGTH.findall(whole))
+
+
+def _first_sentence(text: str) -> str:
+    return next(iter(sentences(text)), "")
+
+
+def _says_much(sentence: str) -> bool:
+    return any(word not in STOP_WORDS for word in words(sentence))
 
 
 def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
@@ -201,6 +265,9 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
         return "off_topic"
     if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
         return "off_topic"
+    first = next(iter(words(text)), "")
+    if _TELLS_OF.match(parent) and not _TELLS_OF.match(text) and stem(first) in map(stem, words(parent)[1:]):
+        return "off_topic"  # "Tie a bowtie", where its steps were to be described
     asked, named = languages(parent), languages(text)
     if asked - named:
         return "off_topic"

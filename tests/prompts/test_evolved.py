@@ -215,6 +215,31 @@ def test_broken(reply, parent):
     assert status(reply, parent) == "broken"
 
 
+HUNDRED = "Describe a lighthouse in 100 words."
+PUPILS = "Describe a lighthouse to a class of young pupils."
+
+
+@pytest.mark.parametrize(
+    ("reply", "parent", "right"),
+    [
+        ("Describe a lighthouse and its keeper, and explain which one of them is older.", PARENT, "broken"),
+        ("Describe a lighthouse, and explain step by step which of the two is brighter.", PARENT, "broken"),
+        ("Describe a lighthouse and a buoy, compare them, and explain which of the two is brighter.", PARENT, "ok"),
+        ("Describe a lighthouse near Bergen, and explain the change in one short sentence.", PARENT, "broken"),
+        ("Change the lighthouse in the given text, and explain each change to its keeper.", "Change the lighthouse in the given text.", "ok"),
+        (f"{HUNDRED} Use at most 150 words, and name its keeper.", HUNDRED, "broken"),
+        (f"{HUNDRED} Name its keeper, and finish with a summary in ten words.", HUNDRED, "ok"),
+        (f"{PUPILS} Write it for a group of old sailors near Bergen.", PUPILS, "broken"),
+        (f"{PUPILS} Name two of its keepers and a ship that it saved.", PUPILS, "ok"),
+        ("What is it? Name the lighthouse that stands near Bergen.", PARENT, "broken"),
+        ("Draw a map, and end with a conclusion about Bergen.", "Describe how to draw a map.", "off_topic"),
+        ("Describe how to light a lamp on the coast near Bergen in a storm.", "Describe how to light a lamp.", "ok"),
+    ],
+)  # fmt: skip
+def test_what_was_added_fits_what_is_there(reply, parent, right):
+    assert status(reply, parent) == right
+
+
 def test_repetition_of_the_parents_own_is_not_broken():
     parent = "Repeat the line 'row, row, row, row your boat' in French."
     reply = "Repeat the line 'row, row, row, row your boat' in French, and explain each verb to a sailor from Malta."
@@ -222,12 +247,12 @@ def test_repetition_of_the_parents_own_is_not_broken():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_example_of_the_prompt_is_a_leak(name):
+def test_an_example_of_the_prompt_is_found_out(name):
     turns = METHODS[name].prompt(PARENT)
     shown = [turn["content"] for turn in turns if turn["role"] == "assistant"]
     assert shown
     for text in shown:
-        assert status(text, method=name) == "leak"
+        assert status(text, method=name) in ("leak", "off_topic")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ import pytest
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, resolve_methods, version_of
 from hf_evol.prompts.evolved import read_evolved
-from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.examples import EXAMPLES, likeness
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.template import Template, chat
-from hf_evol.prompts.words import likeness
 
 HOSTILE = [
     "{instruction}",
