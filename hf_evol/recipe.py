@@ -62,6 +62,10 @@ class Recipe:
     rounds: int = _setting(3, "how many rounds of evolving")
     tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
     best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
+    by_example: bool | None = _setting(
+        None,
+        "take only texts that add what a worked example adds; by default for evolvers of fewer than 300M parameters",
+    )
     seed: int = _setting(0, "seed of the sampling noise")
     temperature: float = _setting(0.0, "sampling temperature of the evolver; 0 is greedy, 0.7 the paper's")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")

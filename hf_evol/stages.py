@@ -74,6 +74,7 @@ class Stages:
             tries=recipe.tries,
             best_of=recipe.best_of,
             prefer=(respond, score) if recipe.best_of > 1 else None,
+            by_example=recipe.by_example,
             seed=recipe.seed,
             temperature=recipe.temperature,
             top_p=recipe.top_p,

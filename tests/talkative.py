@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from hf_evol.evolve import evol_instruct
 from hf_evol.prompts import judge
 
 STONES = (
@@ -33,6 +34,7 @@ def make_talkative(monkeypatch, processes: bool = False) -> None:
     from hf_evol.generation.transformers_engine import _Decoder
 
     monkeypatch.setattr(_Decoder, "_completion", _talking(_Decoder._completion))
+    monkeypatch.setattr(evol_instruct, "_SMALL", 0)  # what is drawn comes from no example
     if processes:
         here = Path(__file__).parent
         path = [str(here / "startup"), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -45,6 +47,7 @@ def talk() -> None:
     from hf_evol.generation.transformers_engine import _Decoder
 
     _Decoder._completion = _talking(_Decoder._completion)
+    evol_instruct._SMALL = 0
 
 
 def _drawn(verdicts, prompt):

@@ -16,7 +16,7 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "responder", "scorer",
+    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", "responder", "scorer",
     "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(recipe: Recipe, given: frozenset[str]) -> None:

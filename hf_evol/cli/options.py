@@ -112,14 +112,16 @@ def _executor_options(given: Iterable[str] | None) -> dict[str, Any]:
 def _option(name: str, hint: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     default = Recipe.__dataclass_fields__[name].default
-    if kinds == (bool,):
-        return _flag(name, bool, help_of(name))
+    if bool in kinds and str not in kinds:
+        return _flag(name, bool, help_of(name), either=default is None)
     shown = "" if default is None or default is False else f" \\[default: {default}]"
     return _flag(name, next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
 
 
-def _flag(name: str, kind: Any, said: str) -> Any:
-    return Annotated[kind | None, typer.Option("--" + name.replace("_", "-"), help=said, show_default=False)]
+def _flag(name: str, kind: Any, said: str, either: bool = False) -> Any:
+    option = "--" + name.replace("_", "-")
+    names = f"{option}/--no-{option[2:]}" if either else option
+    return Annotated[kind | None, typer.Option(names, help=said, show_default=False)]
 
 
 def _parsed(name: str, value: Any) -> Any:
@@ -158,7 +160,7 @@ def quiet() -> None:
 # What decides the result of each stage's command.
 _DECISIVE = {
     "evolve": ("format", "model", "engine", "dtype", "chat_template", "trust_remote_code", "methods", "rounds", "tries",
-               "best_of", "responder", "scorer", "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens"),
+               "best_of", "by_example", "responder", "scorer", "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens"),
     "eliminate": ("judge", "engine", "dtype", "chat_template", "trust_remote_code"),
     "respond": (
         "model", "engine", "dtype", "chat_template", "trust_remote_code", "seed", "response_system", "response_temperature",

@@ -19,7 +19,7 @@ from hf_evol.recipe import Recipe
 
 
 @recipe_options(
-    *SEED_OPTIONS, "responder", "scorer", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "seed", "temperature", "top_p",
+    *SEED_OPTIONS, "responder", "scorer", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", "seed", "temperature", "top_p",
     "max_new_tokens", "response_max_new_tokens", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal", "license", "push_to",
     "private", *OUTPUT_OPTIONS,
 )  # fmt: skip

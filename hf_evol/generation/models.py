@@ -186,6 +186,26 @@ def load_config(spec: ModelSpec) -> Any:
         raise _model_error(spec, "configuration", error) from error
 
 
+def n_parameters(engine: Any) -> int | None:
+    """How many parameters an engine's model has: as its user states, or by its configuration; None where neither says."""
+    if (stated := getattr(engine, "n_parameters", None)) is not None:
+        return stated
+    spec = getattr(engine, "model", None)
+    return (spec.n_parameters or _count_parameters(spec)) if isinstance(spec, ModelSpec) else None
+
+
+@lru_cache(maxsize=8)
+def _count_parameters(spec: ModelSpec) -> int | None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(load_config(spec)).num_parameters()
+    except _UNREADABLE:  # code of its own, or a model of another kind
+        return None
+
+
 def _base_of_adapter(spec: ModelSpec) -> dict[str, Any] | None:
     """The model that a PEFT adapter adapts, as arguments of ``from_pretrained``, if ``spec`` names an adapter."""
     from transformers.utils import find_adapter_config_file

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,6 +91,22 @@ def likeness(example: str, instruction: str) -> float:
     anything a little."""
     shown, asked = _form(example), _form(instruction)
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
+
+
+def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]) -> float | None:
+    """Of the words that a text adds to its parent, the share that one of the worked examples in its prompt has added, too: the
+    greatest of these shares; None where the prompt shows no examples."""
+    turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
+    shown = [_added(evolved, given) for given, evolved in zip(turns[::2], turns[1::2], strict=False)]
+    added = _added(text, parent)
+    return max(len(added & of_example) / max(1, len(added)) for of_example in shown) if shown else None
+
+
+def _added(text: str, parent: str) -> set[str]:
+    return set(Counter(words(text)) - Counter(words(parent))) - _GLUE
+
+
+_GLUE = frozenset("the a and of in it to that is".split())
 
 
 @lru_cache(maxsize=4096)

@@ -235,6 +235,7 @@ def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str
         "rounds",
         "tries",
         "best_of",
+        "by_example",
         "seed",
         "temperature",
         "top_p",

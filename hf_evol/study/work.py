@@ -61,9 +61,8 @@ class Work:
         self.study, self.recipe, self.map_rows = study, recipe, map
         self.failures: list[dict[str, str]] = []
         self.diversities: list[dict[str, Any]] = []
-        self.stages = {
-            label: Stages.of(replace(recipe, model=model, judge=None)) for label, model in study.evolvers.items()
-        }
+        alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
+        self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.evolvers.items()}
         first = next(iter(self.stages.values()))
         self.respond, self.journal = first.respond, recipe.journal
         methods = first.evolve.methods

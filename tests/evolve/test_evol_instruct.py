@@ -2,12 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from talkative import make_talkative
+from transformers import AutoModelForCausalLM
 
 import hf_evol
 from hf_evol import columns as col
@@ -15,6 +17,7 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
+from hf_evol.generation.models import n_parameters
 from hf_evol.prompts.evol_instruct import METHODS, PRESETS
 from hf_evol.scoring.ic_ifd import IcIfd
 
@@ -296,6 +299,37 @@ def test_the_last_text_of_a_row_that_failed_is_among_the_rejected():
     assert out[col.REJECTED][0][-1] == rejected(2, "deepen", MILL, "unchanged")
     assert [text["try"] for text in out[col.REJECTED][0]] == [1, 2]
     assert out[col.EVOL_STATUS] == ["unchanged"] and out[col.TRY] == [2]
+
+
+@pytest.mark.parametrize(
+    ("addition", "by_example", "status"),
+    [
+        (" in at most 120 words, and use only words that a sailor knows", True, "ok"),
+        (" near Bergen, and name the ship whose crew it saved from the rocks", True, "off_example"),
+        (" near Bergen, and name the ship whose crew it saved from the rocks", False, "ok"),
+        (
+            " near Bergen, and name the ship whose crew it saved from the rocks",
+            None,
+            "ok",
+        ),  # of an engine of unknown size
+    ],
+)
+def test_additions_by_example_alone(addition, by_example, status):
+    engine = Scripted(lambda prompt: said(PARENT[:-1] + addition + "."))
+    settings = {"methods": ["constraint"], "tries": 1, "journal": False, "by_example": by_example}
+    out = EvolInstruct(engine, **settings)({"id": ["a-0"], "instruction": [PARENT]})
+    assert out[col.EVOL_STATUS] == [status]
+    assert out[col.INSTRUCTION] == [PARENT if status == "off_example" else PARENT[:-1] + addition + "."]
+
+
+def test_small_models_stay_by_the_examples(tiny_model, monkeypatch):
+    small = EvolInstruct(hf_evol.ModelSpec(tiny_model), journal=False)
+    large = EvolInstruct(hf_evol.ModelSpec(tiny_model, n_parameters=10**9), journal=False)
+    of_a_server = EvolInstruct(hf_evol.EndpointEngine("some", base_url="http://localhost:1/v1"), journal=False)
+    assert [one.identity()[1] for one in (small, large, of_a_server)] == [True, False, False]
+    assert replace(small, by_example=False).identity()[1:] == large.identity()[1:]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert n_parameters(small.model) == sum(part.numel() for part in model.parameters())
 
 
 def drawn_rows(**settings):

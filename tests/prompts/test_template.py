@@ -5,7 +5,7 @@ import pytest
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, resolve_methods, version_of
 from hf_evol.prompts.evolved import read_evolved
-from hf_evol.prompts.examples import EXAMPLES, likeness
+from hf_evol.prompts.examples import EXAMPLES, likeness, share_of_example
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.template import Template, chat
 
@@ -123,6 +123,22 @@ def test_what_asks_for_one_thing_for_several_things_or_for_several_ones_at_once(
 def test_likeness_is_a_share(instruction):
     assert likeness(instruction, instruction) == (1 if "Whistle" not in instruction else 0.3)
     assert all(0 <= likeness(given, instruction) <= 1 for given, _ in EXAMPLES["general"]["deepen"])
+
+
+def test_the_share_of_what_is_added_that_an_example_added_too():
+    prompt = [
+        {"role": "system", "content": "Harder."},
+        {"role": "user", "content": "Describe a mill."},
+        {"role": "assistant", "content": "Describe a mill in ten words, and name its owner."},
+        {"role": "user", "content": "Draw a well."},
+        {"role": "assistant", "content": "Draw a deep well by night."},
+        {"role": "user", "content": "Describe a lamp."},
+    ]
+    assert share_of_example("Describe a lamp in ten words.", "Describe a lamp.", prompt) == 1
+    assert share_of_example("Describe a lamp in ten words by night.", "Describe a lamp.", prompt) == 1 / 2
+    assert share_of_example("Describe a red lamp.", "Describe a lamp.", prompt) == 0
+    assert share_of_example("Describe a lamp.", "Describe a lamp.", prompt) == 0
+    assert share_of_example("Describe a red lamp.", "Describe a lamp.", chat("Describe a lamp.")) is None
 
 
 def test_an_example_that_adds_what_is_said_already_is_not_shown():
