@@ -1,8 +1,8 @@
 """Kill a run at random moments, start it again each time, and compare the result with an uninterrupted run's.
 
-    python benchmarks/kills.py rows.jsonl --limit 300 --kills 20
+    python benchmarks/kills.py rows.jsonl --limit 12 --kills 20 --rounds 1 --max-new-tokens 96 --response-max-new-tokens 128
 
-Prints whether every file is byte for byte the same, and how many requests were finished more than once.
+What it does not know itself goes to ``hf-evol run``. Prints whether every file is byte for byte the same, and how many requests were finished more than once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STARTING_S = 4.0  # until imports are done
+STARTING_S = 10.0  # until imports are done and the model is loaded
 
 
 def worker(log: str, arguments: list[str]) -> int:
@@ -62,11 +62,11 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
     generator = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        options = ["run", "--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), "--output"]
+        options = ["run", "--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), *others, "--output"]
         began = time.monotonic()
         if start(folder / "whole.log", folder / "home1", [*options, str(folder / "whole" / "set")]).wait():
             raise SystemExit("The uninterrupted run failed.")

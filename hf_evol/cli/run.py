@@ -87,7 +87,7 @@ def _show_plan(recipe: Recipe, plan: Plan) -> None:
     print(f"{recipe.dataset}: {plan.n_seeds} rows, {plan.rounds} rounds, methods {', '.join(plan.methods)}")
     for role, spec in plan.models.items():
         print(f"  {role}: {spec.name}" + (f" at {revision}" if (revision := getattr(spec, "revision", None)) else ""))
-    requests = 2 * plan.n_seeds * plan.rounds
+    requests = (recipe.tries + 1) * plan.n_seeds * plan.rounds
     print(
         f"  at most {requests:,} requests; round 1 has {plan.prompt_tokens:,} prompt tokens to evolve, and later rounds "
         f"somewhat more each\n  output: {recipe.output} ({recipe.file_format})"
