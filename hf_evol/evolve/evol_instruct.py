@@ -91,10 +91,10 @@ class EvolInstruct(Transform):
             number in its first output column; or a function that gives one for a row (a mapping with ``id``,
             ``instruction``, ``input``, ``parent_instruction``, ``method`` and ``round``). The highest wins, and among equals
             the first; null is the lowest. Needed where ``best_of`` is over 1.
-        by_example: whether an in-depth text is ``ok`` only if at least half of the words that it adds are those that one of the
-            worked examples in its prompt has added. None for models of fewer than 300 million parameters: of what SmolLM2-135M
-            adds by itself, half is right, of what it adapts from examples, five in six are
-            (``benchmarks/results/small-models.md``).
+        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half of
+            the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
+            for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
+            adapts from examples, over four in five (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
             (``benchmarks/results/small-models.md``); each try shows other worked examples. A template without examples needs a
@@ -238,7 +238,7 @@ class EvolInstruct(Transform):
         parent, in_breadth = row[col.INSTRUCTION], method.kind == "in_breadth"
         name = "breadth" if in_breadth else method.name
         found, status = read_evolved(text, parent=parent, prompt=prompt, method=name, finish_reason=finish_reason)
-        if status == col.OK and not in_breadth and self._stays_by_example:
+        if status == col.OK and not in_breadth and method.shots is not None and self._stays_by_example:
             share = share_of_example(found, parent, prompt)
             status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
         return found, status

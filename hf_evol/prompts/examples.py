@@ -82,6 +82,7 @@ _HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THING
 _KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
+_FITS = 0.5
 _FITS_ANYTHING = 0.3  # less than an example that begins alike where the instruction names one thing more
 
 
@@ -95,11 +96,13 @@ def likeness(example: str, instruction: str) -> float:
 
 def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]) -> float | None:
     """Of the words that a text adds to its parent, the share that one of the worked examples in its prompt has added, too: the
-    greatest of these shares; None where the prompt shows no examples."""
+    greatest of these shares, of examples that fit the parent in form; None where the prompt shows no examples."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
-    shown = [_added(evolved, given) for given, evolved in zip(turns[::2], turns[1::2], strict=False)]
+    shown = list(zip(turns[::2], turns[1::2], strict=False))
+    fitting = [_added(evolved, given) for given, evolved in shown if likeness(given, parent) >= _FITS]
     added = _added(text, parent)
-    return max(len(added & of_example) / max(1, len(added)) for of_example in shown) if shown else None
+    share = max((len(added & of_example) / max(1, len(added)) for of_example in fitting), default=0.0)
+    return share if shown else None
 
 
 def _added(text: str, parent: str) -> set[str]:
