@@ -167,7 +167,7 @@ class EvolInstruct(Transform):
 
     def identity(self) -> Any:
         others = [one.identity() for one in self._preferring]
-        return [self.model.identity(), self._stays_by_example, *others]
+        return self.model.identity() | {"by_example": self._stays_by_example} | ({"prefer": others} if others else {})
 
     @property
     def _stays_by_example(self) -> bool:

@@ -326,8 +326,8 @@ def test_small_models_stay_by_the_examples(tiny_model, monkeypatch):
     small = EvolInstruct(hf_evol.ModelSpec(tiny_model), journal=False)
     large = EvolInstruct(hf_evol.ModelSpec(tiny_model, n_parameters=10**9), journal=False)
     of_a_server = EvolInstruct(hf_evol.EndpointEngine("some", base_url="http://localhost:1/v1"), journal=False)
-    assert [one.identity()[1] for one in (small, large, of_a_server)] == [True, False, False]
-    assert replace(small, by_example=False).identity()[1:] == large.identity()[1:]
+    assert [one.identity()["by_example"] for one in (small, large, of_a_server)] == [True, False, False]
+    assert replace(small, by_example=False).identity() == large.identity()
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert n_parameters(small.model) == sum(part.numel() for part in model.parameters())
 

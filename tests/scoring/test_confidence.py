@@ -29,7 +29,7 @@ METHODS = (
     hf_evol.Method("new", "Another than {instruction}, please"),
 )
 ROWS = [
-    ("Write a poem.", "longer", "Write a short poem about the sea.", "ok"),
+    ("Write a poem.", "longer", "Write a short poem about the sky.", "ok"),
     ("Why?", "new", "Explain why {rivers} flow to <|end|> the sea. " * 5, "ok"),
     ("<|user|>Sort {instruction}", "longer", "Sort numbers", "ok"),
     ("Write a poem.", "longer", "👋", "ok"),
@@ -239,9 +239,9 @@ def reciting(folder, text):
 
 def test_a_text_that_was_evolved_greedily_gives_the_same_either_way(tmp_path):
     """The model tokenizes its own text as it generated it; the end of the text counts while generating."""
-    model = reciting(tmp_path / "model", "Write a short poem about the sea.")
+    model = reciting(tmp_path / "model", "Write a short poem about the sky.")
     seeds = {"id": ["t-0", "t-1"], "instruction": ["Write a poem.", "Write a text."]}
-    evolved = hf_evol.EvolInstruct(model, temperature=0, journal=False)(seeds)
+    evolved = hf_evol.EvolInstruct(model, temperature=0, by_example=False, journal=False)(seeds)
     assert evolved["evol_status"] == ["ok", "ok"]
     generated = Confidence(model, journal=False)(evolved)["top1_probs"]
     forced = Confidence(model, of="evolution")(evolved)["top1_probs"]
