@@ -44,7 +44,7 @@ class AutoEvolInstruct(EvolInstruct):
 
     Args:
         methods: one `Method`, or a YAML file of one, for a prompt of one's own; its answers are read likewise.
-        others: as of `EvolInstruct`.
+        others: as of `EvolInstruct`, of which ``by_example`` has no effect here.
     """
 
     methods: Any = (AUTO,)

@@ -77,8 +77,6 @@ _INSTEAD = {
     "advise": {"explain", "list", "one"},  # "Describe the steps to bake bread" is no description
 }
 _HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
-
-
 _KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already

@@ -75,7 +75,7 @@ _READERS = re.compile(
 _PARTS = r"(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?"
 _COUNT = r"(?:\d+(?:[-–]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|single)[ -]"
 _LENGTH = re.compile(
-    rf"(?<!\w)(?:{_PARTS}{_COUNT})?{_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b",
+    rf"(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b",
     re.IGNORECASE,
 )
 _TELLS_OF = re.compile(r"\A\W*(?:please )?(?:explain|describe|outline)\b", re.IGNORECASE)

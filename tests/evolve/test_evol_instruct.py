@@ -322,7 +322,7 @@ def test_additions_by_example_alone(addition, by_example, status):
     assert out[col.INSTRUCTION] == [PARENT if status == "off_example" else PARENT[:-1] + addition + "."]
 
 
-def test_small_models_stay_by_the_examples(tiny_model, monkeypatch):
+def test_small_models_stay_by_the_examples(tiny_model):
     small = EvolInstruct(hf_evol.ModelSpec(tiny_model), journal=False)
     large = EvolInstruct(hf_evol.ModelSpec(tiny_model, n_parameters=10**9), journal=False)
     of_a_server = EvolInstruct(hf_evol.EndpointEngine("some", base_url="http://localhost:1/v1"), journal=False)
