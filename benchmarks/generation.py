@@ -24,12 +24,12 @@ import torch
 import transformers
 from ic_ifd import build, hardware, read, synchronize  # the benchmark beside this one
 
-from hf_evol import EvolInstruct
-from hf_evol.generation import encoding, models, transformers_engine
+from hf_evol import EvolInstruct, models
+from hf_evol.generation import transformers_engine
 from hf_evol.generation.base import SamplingParams, generate
-from hf_evol.generation.journal import Journal
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine, _continuous, _Request
+from hf_evol.models import ModelSpec, encoding
+from hf_evol.models.journal import Journal
 
 BATCH = 16
 PARAMS = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=256)

@@ -28,9 +28,9 @@ import torch
 import transformers
 
 from hf_evol import columns as col
-from hf_evol.formats import FORMATS, detect_format
-from hf_evol.generation import encoding, models
-from hf_evol.generation.models import ModelSpec
+from hf_evol import models
+from hf_evol.data.formats import FORMATS, detect_format
+from hf_evol.models import ModelSpec, encoding
 from hf_evol.scoring.pairs import PairScorer, make_pair
 
 RANDOM = {

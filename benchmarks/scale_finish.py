@@ -5,7 +5,7 @@
     systemd-run --scope --property MemoryMax=2G python benchmarks/scale_finish.py
 
 The rows are synthetic: ids and scores of their own, short texts. They are written as parquet files first, loaded with
-`load_dataset`, which maps them into memory, and go through what `hf_evol.result.finish` does, in a process of its own.
+`load_dataset`, which maps them into memory, and go through what `hf_evol.run.result.finish` does, in a process of its own.
 Memory is the kernel's mark of the most resident bytes in a step: all (VmHWM), and those that are no pages of mapped
 files, which the kernel can drop and read again (sampled every 10 ms). The proof of that is a run whose control group has
 little memory: the limit, which holds for files' pages, too, is printed.
@@ -168,11 +168,11 @@ def finish(folder: Path, output: Path) -> None:
     from datasets.utils import disable_progress_bars
 
     from hf_evol import columns as col
-    from hf_evol import result
-    from hf_evol.output import writing
-    from hf_evol.recipe import Recipe
-    from hf_evol.selection import select
-    from hf_evol.stages import Stages
+    from hf_evol.data.selection import select
+    from hf_evol.hub.target import writing
+    from hf_evol.run import result
+    from hf_evol.run.recipe import Recipe
+    from hf_evol.run.stages import Stages
 
     disable_progress_bars()
     recipe = Recipe(rounds=1, output=str(output), journal=False)

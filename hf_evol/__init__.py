@@ -7,43 +7,126 @@ datasets.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AutoEvolInstruct": "hf_evol.evolve.auto_evol",
-    "EvolInstruct": "hf_evol.evolve.evol_instruct",
-    "Eliminate": "hf_evol.evolve.eliminate",
-    "Respond": "hf_evol.evolve.respond",
-    "Difficulty": "hf_evol.scoring.difficulty",
-    "Confidence": "hf_evol.scoring.confidence",
-    "Embed": "hf_evol.scoring.embed",
-    "IcIfd": "hf_evol.scoring.ic_ifd",
-    "Judge": "hf_evol.scoring.judge",
-    "Method": "hf_evol.prompts.evol_instruct",
-    "MethodOptimizer": "hf_evol.evolve.optimize",
-    "ModelSpec": "hf_evol.generation.models",
-    "EndpointEngine": "hf_evol.generation.endpoint",
-    "Reward": "hf_evol.scoring.reward",
-    "TrajectoryKeywords": "hf_evol.evolve.auto_evol",
-    "TransformersEngine": "hf_evol.generation.transformers_engine",
-    "VllmEngine": "hf_evol.generation.vllm_engine",
-    "Recipe": "hf_evol.pipeline",
-    "run": "hf_evol.pipeline",
-    "append": "hf_evol.appending",
-    "read_evolved": "hf_evol.prompts.evolved",
-    "diversity": "hf_evol.scoring.diversity",
-    "equal_size": "hf_evol.selection",
-    "load_seeds": "hf_evol.sources",
-    "map": "hf_evol.transform",
-    "publish": "hf_evol.hub.publish",
-    "select": "hf_evol.selection",
-    "to_instructions": "hf_evol.formats",
-    "to_training": "hf_evol.formats",
-}
+# Functions with a room of their name: imported now, as importing a part of the room would put the room in their place.
+from hf_evol.autoif import autoif
+from hf_evol.run import run
+from hf_evol.study import study
 
-__all__ = ["__version__", *_HOME]
+if TYPE_CHECKING:  # the same names as below, for type checkers and editors
+    from hf_evol.autoif.scenario import AutoIf as AutoIf
+    from hf_evol.data.formats import to_instructions as to_instructions
+    from hf_evol.data.formats import to_training as to_training
+    from hf_evol.data.selection import equal_size as equal_size
+    from hf_evol.data.selection import select as select
+    from hf_evol.data.sources import load_seeds as load_seeds
+    from hf_evol.errors import ColumnError as ColumnError
+    from hf_evol.errors import ConfigError as ConfigError
+    from hf_evol.errors import FormatError as FormatError
+    from hf_evol.errors import HfEvolError as HfEvolError
+    from hf_evol.errors import HubError as HubError
+    from hf_evol.errors import MissingExtraError as MissingExtraError
+    from hf_evol.errors import ModelError as ModelError
+    from hf_evol.errors import OutputError as OutputError
+    from hf_evol.errors import SandboxError as SandboxError
+    from hf_evol.errors import SourceError as SourceError
+    from hf_evol.errors import TaskError as TaskError
+    from hf_evol.evolve.auto_evol import AutoEvolInstruct as AutoEvolInstruct
+    from hf_evol.evolve.auto_evol import TrajectoryKeywords as TrajectoryKeywords
+    from hf_evol.evolve.eliminate import Eliminate as Eliminate
+    from hf_evol.evolve.evol_instruct import EvolInstruct as EvolInstruct
+    from hf_evol.evolve.optimize import MethodOptimizer as MethodOptimizer
+    from hf_evol.evolve.respond import Respond as Respond
+    from hf_evol.generation.base import Completion as Completion
+    from hf_evol.generation.base import Engine as Engine
+    from hf_evol.generation.base import SamplingParams as SamplingParams
+    from hf_evol.generation.endpoint import EndpointEngine as EndpointEngine
+    from hf_evol.generation.transformers_engine import TransformersEngine as TransformersEngine
+    from hf_evol.generation.vllm_engine import VllmEngine as VllmEngine
+    from hf_evol.hub.publish import publish as publish
+    from hf_evol.models.journal import Journal as Journal
+    from hf_evol.models.spec import ModelSpec as ModelSpec
+    from hf_evol.prompts.evol_instruct import Method as Method
+    from hf_evol.prompts.evolved import read_evolved as read_evolved
+    from hf_evol.run.append import append as append
+    from hf_evol.run.recipe import Recipe as Recipe
+    from hf_evol.scoring.confidence import Confidence as Confidence
+    from hf_evol.scoring.difficulty import Difficulty as Difficulty
+    from hf_evol.scoring.diversity import diversity as diversity
+    from hf_evol.scoring.embed import Embed as Embed
+    from hf_evol.scoring.ic_ifd import IcIfd as IcIfd
+    from hf_evol.scoring.judge import Judge as Judge
+    from hf_evol.scoring.reward import Reward as Reward
+    from hf_evol.study.study import Study as Study
+    from hf_evol.transform import Transform as Transform
+    from hf_evol.transform import map as map
+
+_NAMES = {
+    "hf_evol.autoif.scenario": ("AutoIf",),
+    "hf_evol.data.formats": (
+        "to_instructions",
+        "to_training",
+    ),
+    "hf_evol.data.selection": (
+        "equal_size",
+        "select",
+    ),
+    "hf_evol.data.sources": ("load_seeds",),
+    "hf_evol.errors": (
+        "ColumnError",
+        "ConfigError",
+        "FormatError",
+        "HfEvolError",
+        "HubError",
+        "MissingExtraError",
+        "ModelError",
+        "OutputError",
+        "SandboxError",
+        "SourceError",
+        "TaskError",
+    ),
+    "hf_evol.evolve.auto_evol": (
+        "AutoEvolInstruct",
+        "TrajectoryKeywords",
+    ),
+    "hf_evol.evolve.eliminate": ("Eliminate",),
+    "hf_evol.evolve.evol_instruct": ("EvolInstruct",),
+    "hf_evol.evolve.optimize": ("MethodOptimizer",),
+    "hf_evol.evolve.respond": ("Respond",),
+    "hf_evol.generation.base": (
+        "Completion",
+        "Engine",
+        "SamplingParams",
+    ),
+    "hf_evol.generation.endpoint": ("EndpointEngine",),
+    "hf_evol.generation.transformers_engine": ("TransformersEngine",),
+    "hf_evol.generation.vllm_engine": ("VllmEngine",),
+    "hf_evol.hub.publish": ("publish",),
+    "hf_evol.models.journal": ("Journal",),
+    "hf_evol.models.spec": ("ModelSpec",),
+    "hf_evol.prompts.evol_instruct": ("Method",),
+    "hf_evol.prompts.evolved": ("read_evolved",),
+    "hf_evol.run.append": ("append",),
+    "hf_evol.run.recipe": ("Recipe",),
+    "hf_evol.scoring.confidence": ("Confidence",),
+    "hf_evol.scoring.difficulty": ("Difficulty",),
+    "hf_evol.scoring.diversity": ("diversity",),
+    "hf_evol.scoring.embed": ("Embed",),
+    "hf_evol.scoring.ic_ifd": ("IcIfd",),
+    "hf_evol.scoring.judge": ("Judge",),
+    "hf_evol.scoring.reward": ("Reward",),
+    "hf_evol.study.study": ("Study",),
+    "hf_evol.transform": (
+        "Transform",
+        "map",
+    ),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = ["__version__", "autoif", "run", "study", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ class Transform:
 
     A transform takes and returns ``dict[str, list]`` and changes neither its argument nor the number of rows.
     Its fields are plain values, so it pickles, and hashes the same in every process; loaded models are kept
-    by `hf_evol.generation.models`, once per process and device.
+    by `hf_evol.models`, once per process and device.
     """
 
     input_columns: ClassVar[tuple[str, ...]] = ()
@@ -41,7 +41,7 @@ class Transform:
         Raises:
             ColumnError: an input column is missing.
         """
-        from hf_evol.generation.models import set_rank
+        from hf_evol.models import set_rank
 
         check_columns(self.input_columns, list(batch))
         set_rank(rank)

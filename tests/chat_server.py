@@ -18,7 +18,7 @@ from typing import Any
 
 from hf_evol.generation.base import Completion, SamplingParams, generate
 from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.generation.journal import Journal
+from hf_evol.models.journal import Journal
 from hf_evol.prompts.template import chat
 
 KEY = "sk-TheKeyThatNobodyMaySee"

@@ -16,63 +16,19 @@ ANYONE = {"columns", "errors", "progress"}
 # room: the rooms that it may import
 ARROWS = {
     "prompts": set(),
-    "formats": {"transform"},
-    "sources": set(),
-    "recipe": set(),
-    "generation": set(),
-    "transform": {"generation"},
-    "evolve": {"prompts", "generation", "transform"},
-    "scoring": {"prompts", "generation", "transform"},
-    "selection": {"transform"},
-    "autoif": {
-        "prompts",
-        "generation",
-        "evolve",
-        "transform",
-        "selection",
-        "sources",
-        "recipe",
-        "stages",
-        "output",
-        "result",
-        "hub",
-    },
-    "hub": {"recipe"},
-    "output": {"recipe", "hub"},
-    "stages": {"prompts", "generation", "evolve", "scoring", "recipe"},
-    "result": {"prompts", "generation", "evolve", "scoring", "recipe", "output", "hub", "selection", "stages"},
-    "workload": {"prompts", "generation", "recipe", "hub", "selection", "stages", "result", "transform", "pipeline"},
-    "plan": {"workload"},
-    "chain": {"prompts", "recipe", "output", "hub", "result", "selection", "stages", "transform"},
-    "appending": {"evolve", "recipe", "hub", "result", "selection", "transform"},
-    "metric": set(),
-    "cluster": {
-        "formats",
-        "generation",
-        "output",
-        "pipeline",
-        "recipe",
-        "result",
-        "sources",
-        "stages",
-        "study",
-        "transform",
-    },
-    "training": {"formats", "output", "sources"},
-    "demo": {"prompts", "generation", "evolve", "formats", "sources", "transform"},
-    "study": {
-        "prompts",
-        "generation",
-        "evolve",
-        "scoring",
-        "hub",
-        "recipe",
-        "output",
-        "transform",
-        "stages",
-        "result",
-        "pipeline",
-    },
+    "models": set(),
+    "data": {"transform"},
+    "generation": {"models"},
+    "transform": {"generation", "models"},
+    "evolve": {"prompts", "models", "generation", "transform"},
+    "scoring": {"prompts", "models", "generation", "transform"},
+    "hub": {"data", "models", "run"},
+    "run": {"prompts", "data", "models", "generation", "transform", "evolve", "scoring", "hub"},
+    "autoif": {"prompts", "data", "models", "generation", "transform", "evolve", "run", "hub"},
+    "study": {"prompts", "data", "models", "generation", "transform", "evolve", "scoring", "run", "hub"},
+    "training": {"data", "hub"},
+    "cluster": {"data", "models", "generation", "transform", "evolve", "scoring", "run", "hub", "study"},
+    "demo": set(),
 }
 
 
@@ -101,7 +57,7 @@ def test_rooms_import_only_what_the_house_allows(room):
 
 def test_every_room_has_its_arrows():
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert rooms == set(ARROWS) | ANYONE | {"__init__", "pipeline", "cli"}
+    assert rooms == set(ARROWS) | ANYONE | {"__init__", "cli"}
 
 
 def test_import_is_light():

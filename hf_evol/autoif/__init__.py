@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_evol.autoif.scenario import AutoIf
+    from hf_evol.run.recipe import Recipe
+    from hf_evol.run.result import RunResult
 
 _HOME = {
     "AnswerUnderConstraint": "compose",
@@ -22,11 +27,32 @@ _HOME = {
     "new_constraints": "augment",
     "parse_completion": "completions",
     "pass_rates": "functions",
-    "run": "scenario",
     "user_queries": "compose",
 }
 
-__all__ = list(_HOME)
+__all__ = ["autoif", *_HOME]
+
+
+def autoif(settings: AutoIf, recipe: Recipe) -> RunResult:
+    """Make rows with verifiable constraints, and write them.
+
+    The output holds the configs ``rows`` (the default: ``instruction``, the constraint; ``input``, the query; ``output``;
+    ``functions``, ``cases``, ``accuracies``; ``pass_rate``), ``constraints`` (every constraint with its status) and
+    ``dropped`` (rows without a response, or under ``require_pass``), the card and ``provenance.json``, whose ``stages``
+    hold a record like `Survival` for each stage.
+
+    Args:
+        settings: of the scenario.
+        recipe: ``model`` writes constraints and functions, ``responder`` answers; sampling, engine and output settings
+            count, those of evolving and scoring don't.
+
+    Raises:
+        ModelError: the model's first replies hold nothing of use, so that the others are not asked for.
+        HfEvolError: with what to do; wrong settings and sources before any model is loaded.
+    """
+    from hf_evol.autoif.scenario import run
+
+    return run(settings, recipe)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 from hf_evol.prompts.faults import is_refusal
 from hf_evol.prompts.replies import strip_thinking
@@ -26,7 +26,7 @@ from hf_evol.transform import Batch, Transform
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.generation.models import ModelSpec
+    from hf_evol.models import ModelSpec
 
 _NUMBER = r"(?:\(?\d{1,3}(?:[.):]|\\\.)|#\d{1,3}[.):]?)"
 _SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\s+"

@@ -13,15 +13,15 @@ from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.autoif.verify import Thresholds, cross_validate, resolve_thresholds
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.autoif import verify_prompt
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
-    from hf_evol.generation.models import ModelSpec
+    from hf_evol.models import ModelSpec
 
 
 @dataclass(frozen=True)

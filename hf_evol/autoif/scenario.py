@@ -9,23 +9,23 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
 from hf_evol.autoif.functions import CheckResponses, CrossValidate, Verify
 from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import PRESETS, resolve_thresholds
+from hf_evol.data.selection import select
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
-from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_source, library_versions
 from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.output import check_output, is_remote, write_dataset, writing
-from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
-from hf_evol.result import RunResult, describe, part, write_card
-from hf_evol.selection import select
-from hf_evol.sources import load_seeds
-from hf_evol.stages import engine_of
+from hf_evol.hub.target import check_output, is_remote, write_dataset, writing
+from hf_evol.run.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.run.result import RunResult, describe, part, write_card
+from hf_evol.run.stages import engine_of
 from hf_evol.transform import map
 
 if TYPE_CHECKING:
@@ -99,22 +99,7 @@ class Survival:
 
 
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
-    """Make rows with verifiable constraints, and write them.
-
-    The output holds the configs ``rows`` (the default: ``instruction``, the constraint; ``input``, the query; ``output``;
-    ``functions``, ``cases``, ``accuracies``; ``pass_rate``), ``constraints`` (every constraint with its status) and
-    ``dropped`` (rows without a response, or under ``require_pass``), the card and ``provenance.json``, whose ``stages``
-    hold a record like `Survival` for each stage.
-
-    Args:
-        settings: of the scenario.
-        recipe: ``model`` writes constraints and functions, ``responder`` answers; sampling, engine and output settings
-            count, those of evolving and scoring don't.
-
-    Raises:
-        ModelError: the model's first replies hold nothing of use, so that the others are not asked for.
-        HfEvolError: with what to do; wrong settings and sources before any model is loaded.
-    """
+    """As `hf_evol.autoif`."""
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
     sampling = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, OUTPUT_OPTIONS, quiet, recipe_options
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(

@@ -14,7 +14,7 @@ Folder = Annotated[Path | None, typer.Option(help="folder of the journals; by de
 @app.command("list")
 def list_(folder: Folder = None) -> None:
     """List the journals with their size, finished requests, and when they were first and last written."""
-    from hf_evol.generation.journal import cache_folder, journals
+    from hf_evol.models.journal import cache_folder, journals
 
     where = folder or cache_folder()
     found = journals(where)
@@ -35,7 +35,7 @@ def prune(
     folder: Folder = None,
 ) -> None:
     """Remove finished requests by age or size, the oldest first. They are then generated anew when asked for."""
-    from hf_evol.generation.journal import cache_folder, journals
+    from hf_evol.models.journal import cache_folder, journals
 
     if older_than is None and max_size is None:
         raise typer.BadParameter("Give --older-than DAYS or --max-size MIB.")

@@ -16,7 +16,7 @@ from hf_evol.cli.options import (
     recipe_options,
     save,
 )
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
@@ -38,7 +38,7 @@ def command(
 
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import KEPT
-    from hf_evol.stages import Stages
+    from hf_evol.run.stages import Stages
 
     rules = replace(
         Stages.of(recipe).eliminate, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words

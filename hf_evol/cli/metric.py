@@ -12,7 +12,7 @@ app = typer.Typer(help="The IC-IFD module for evaluate.", no_args_is_help=True)
 @app.command("install")
 def install() -> None:
     """Make evaluate.load("ic_ifd") work in every folder, online and offline."""
-    from hf_evol.metric import install as install_metric
+    from hf_evol.hub.metric import install as install_metric
 
     print(f'evaluate.load("ic_ifd") now loads {install_metric()}')
 
@@ -20,7 +20,7 @@ def install() -> None:
 @app.command("path")
 def path() -> None:
     """Print the folder of the module, for evaluate.load(path)."""
-    from hf_evol.metric import metric_path
+    from hf_evol.hub.metric import metric_path
 
     print(metric_path())
 
@@ -31,6 +31,6 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the Space private when it is created.")] = False,
 ) -> None:
     """Publish the module as a Space, for evaluate.load("user/ic_ifd")."""
-    from hf_evol.metric import push as push_metric
+    from hf_evol.hub.metric import push as push_metric
 
     print(f"On the Hub: {push_metric(repo_id, private)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, SEED_OPTIONS, quiet, recipe_options
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
@@ -32,9 +32,9 @@ def command(
     """
     quiet()
     from hf_evol.evolve.optimize import MethodOptimizer
-    from hf_evol.output import check_output, writing
-    from hf_evol.pipeline import read_seeds
-    from hf_evol.stages import engine_of
+    from hf_evol.hub.target import check_output, writing
+    from hf_evol.run.pipeline import read_seeds
+    from hf_evol.run.stages import engine_of
 
     check_output(recipe.output, recipe.overwrite)
     search = MethodOptimizer(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.recipe import Recipe, help_of
+from hf_evol.run.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
@@ -182,10 +182,10 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
         counts: of the rows that came in, how many got which status.
         options: settings that only this command has; None for what does not count.
     """
-    from hf_evol.chain import record_of
-    from hf_evol.output import write_dataset, writing
-    from hf_evol.recipe import public_name
-    from hf_evol.result import write_card
+    from hf_evol.hub.target import write_dataset, writing
+    from hf_evol.run.chain import record_of
+    from hf_evol.run.recipe import public_name
+    from hf_evol.run.result import write_card
 
     own = {"respond": recipe.responder, "score": recipe.scorer}.get(stage)  # of a recipe file: no option says so
     shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
@@ -203,8 +203,8 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
 
 def stage_rows(recipe: Recipe) -> Any:
     """The rows that a stage command works on, with our columns; checks the output first."""
-    from hf_evol.output import check_output
-    from hf_evol.sources import load_seeds
+    from hf_evol.data.sources import load_seeds
+    from hf_evol.hub.target import check_output
 
     check_output(recipe.output, recipe.overwrite)
     rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)

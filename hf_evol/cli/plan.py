@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import OUTPUT_OPTIONS, quiet, recipe_options
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 _NAMES = tuple(
     name
@@ -40,9 +40,9 @@ def command(
 
     The rows are measured now with --measure, or were before (--measurement FILE). The throughput of a GPU is an input.
     """
-    from hf_evol.plan import Resources, assumptions, estimate, markdown, table
-    from hf_evol.workload import Workload
-    from hf_evol.workload import measure as measure_rows
+    from hf_evol.run.plan import Resources, assumptions, estimate, markdown, table
+    from hf_evol.run.workload import Workload
+    from hf_evol.run.workload import measure as measure_rows
 
     if measure is None and measurement is None:
         raise typer.BadParameter("Give --measure N to run N rows now, or --measurement FILE of an earlier one.")
@@ -74,7 +74,7 @@ def command(
 
 def _rates(options: list[str]) -> dict[str, float]:
     """``["2500", "score=20000"]`` by stage; a stage's own figure comes before that for all."""
-    from hf_evol.workload import STAGES
+    from hf_evol.run.workload import STAGES
 
     named: dict[str, float] = {}
     for option in options:

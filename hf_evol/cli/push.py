@@ -27,8 +27,8 @@ def command(
     options = {"message": message, "revision": revision, "create_pr": create_pr}
     try:
         if append:
-            from hf_evol.appending import append as add
-            from hf_evol.sources import load_seeds
+            from hf_evol.data.sources import load_seeds
+            from hf_evol.run.append import append as add
 
             quiet()
             url = add(load_seeds(folder), repo_id, **options)

@@ -12,7 +12,7 @@ from hf_evol.cli.options import (
     recipe_options,
     save,
 )
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
@@ -25,10 +25,10 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     quiet()
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import RESPONSE_STATUS
-    from hf_evol.pipeline import MAP_ROWS
-    from hf_evol.result import status_counts
-    from hf_evol.selection import column
-    from hf_evol.stages import Stages
+    from hf_evol.data.selection import column
+    from hf_evol.run.pipeline import MAP_ROWS
+    from hf_evol.run.result import status_counts
+    from hf_evol.run.stages import Stages
     from hf_evol.transform import map
 
     responder = Stages.of(recipe).respond

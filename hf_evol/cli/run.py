@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_evol.cli.options import quiet, recipe_options
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
-    from hf_evol.pipeline import Plan
-    from hf_evol.result import RunResult
+    from hf_evol.run.pipeline import Plan
+    from hf_evol.run.result import RunResult
 
 # The bundled seed sets that a model of 135M parameters can evolve, and the methods that the paper uses for their kind.
 DEMO = {"general": "alpaca", "code": "code"}
@@ -33,13 +33,13 @@ def command(
     """
     recipes = [recipe] if "dataset" in given else list(_demo_recipes(recipe, given))
     quiet()
-    from hf_evol import pipeline
+    from hf_evol.run import pipeline
 
     if dry_run:
         for each in recipes:
             _show_plan(each, pipeline.plan(each))
         return
-    from hf_evol.output import check_output
+    from hf_evol.hub.target import check_output
 
     for each in recipes:
         check_output(each.output, each.overwrite)
@@ -50,7 +50,7 @@ def command(
 
 def _headline(recipe: Recipe) -> str:
     """What is evolved, and by which model, once that is found."""
-    from hf_evol.stages import Stages
+    from hf_evol.run.stages import Stages
 
     evolver = Stages.of(recipe).evolve.model
     evolver.check()
@@ -58,7 +58,7 @@ def _headline(recipe: Recipe) -> str:
 
 
 def _run(recipe: Recipe, execution: Execution | None) -> None:
-    from hf_evol import pipeline
+    from hf_evol.run import pipeline
 
     if execution is None:
         _show_result(pipeline.run(recipe))

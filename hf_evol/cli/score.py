@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
@@ -29,11 +29,11 @@ def command(
 
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
-    from hf_evol.pipeline import MAP_ROWS
-    from hf_evol.result import status_counts
+    from hf_evol.data.selection import column
+    from hf_evol.run.pipeline import MAP_ROWS
+    from hf_evol.run.result import status_counts
+    from hf_evol.run.stages import Stages
     from hf_evol.scoring.summary import summarize
-    from hf_evol.selection import column
-    from hf_evol.stages import Stages
     from hf_evol.transform import map
 
     scorer = replace(Stages.of(recipe).score, turns=turns)

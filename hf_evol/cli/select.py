@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import OUTPUT_OPTIONS, SEED_OPTIONS, quiet, recipe_options, save
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(*(name for name in SEED_OPTIONS if name != "format"), "select", "select_by", *OUTPUT_OPTIONS)
@@ -21,7 +21,7 @@ def command(
     """Keep the rows with the best scores; rows without a score are never kept."""
     quiet()
     from hf_evol.cli.options import stage_rows
-    from hf_evol.selection import select
+    from hf_evol.data.selection import select
 
     top = recipe.select if threshold is None or "select" in given else None
     rows = stage_rows(recipe)

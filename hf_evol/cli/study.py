@@ -15,7 +15,7 @@ from hf_evol.cli.options import (
     quiet,
     recipe_options,
 )
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(

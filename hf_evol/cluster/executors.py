@@ -203,7 +203,7 @@ def settle(number: int) -> None:
     """Make this process the worker of that number, with the libraries' bars and notes off."""
     import transformers
 
-    from hf_evol.generation.models import set_rank
+    from hf_evol.models import set_rank
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -17,15 +17,15 @@ from hf_evol.cluster.steps import RANK
 from hf_evol.cluster.work import JOURNALS, LOGS, WorkFolder
 from hf_evol.cluster.workers import at_work
 from hf_evol.errors import ConfigError
-from hf_evol.generation.journal import cache_folder
-from hf_evol.pipeline import prepare
-from hf_evol.recipe import Recipe
+from hf_evol.models.journal import cache_folder
+from hf_evol.run.pipeline import prepare
+from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.result import RunResult
-    from hf_evol.stages import Stages
+    from hf_evol.run.result import RunResult
+    from hf_evol.run.stages import Stages
 
 # Settings that change no row of a shard.
 _OF_THE_END = {"output", "overwrite", "file_format", "push_to", "private", "license", "select", "select_by"}

@@ -17,10 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol import columns as col
 from hf_evol.cluster.steps import RANK, ROWS, Row, at_rank, document_of, row_of
+from hf_evol.data.formats import to_instructions
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, SourceError
-from hf_evol.formats import to_instructions
 from hf_evol.progress import without_datasets_bars
-from hf_evol.sources import load_seeds
 from hf_evol.transform import check_columns
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from datatrove.pipeline.base import PipelineStep
 from hf_evol import columns as col
 from hf_evol.cluster.shards import ReadShard, WriteParquet, load_shards
 from hf_evol.cluster.steps import Apply, Keep, MakeRoom
-from hf_evol.pipeline import conclude
-from hf_evol.recipe import Recipe
-from hf_evol.result import REASON, Round, RunResult, evolution_reasons, response_reasons
-from hf_evol.stages import Stages
+from hf_evol.run.pipeline import conclude
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.result import REASON, Round, RunResult, evolution_reasons, response_reasons
+from hf_evol.run.stages import Stages
 
 if TYPE_CHECKING:
     from datasets import Features

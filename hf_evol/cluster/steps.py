@@ -11,9 +11,9 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.batching import batched
 
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import ConfigError
-from hf_evol.generation import models
-from hf_evol.result import REASON
+from hf_evol.run.result import REASON
 
 if TYPE_CHECKING:
     from datasets import Features

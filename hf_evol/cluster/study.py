@@ -10,13 +10,13 @@ from hf_evol import __version__
 from hf_evol.cluster.mapping import Mapper
 from hf_evol.cluster.run import Execution, deciding
 from hf_evol.cluster.workers import at_work
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 from hf_evol.study.study import Study, compare, prepare
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.result import RunResult
+    from hf_evol.run.result import RunResult
 
 
 def study(study: Study, recipe: Recipe, execution: Execution | None = None) -> RunResult:

@@ -14,15 +14,15 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.generation.base import GREEDY, Chat, Engine, generate
-from hf_evol.generation.journal import open_journal
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.transform import Batch, Transform
 
 if TYPE_CHECKING:
-    from hf_evol.generation.models import ModelSpec
+    from hf_evol.models import ModelSpec
     from hf_evol.prompts.evol_instruct import Method
 
 NO_FINAL = "no_final_instruction"

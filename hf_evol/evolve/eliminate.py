@@ -14,9 +14,9 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import GREEDY, Engine, generate
-from hf_evol.generation.journal import open_journal
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.evol_instruct import METHODS
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.judge import equality_prompt, says_equal

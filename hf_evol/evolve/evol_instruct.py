@@ -13,10 +13,10 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
-from hf_evol.generation.models import ModelSpec, n_parameters
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec, n_parameters
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import share_of_example

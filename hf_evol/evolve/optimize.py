@@ -16,9 +16,9 @@ from hf_evol.errors import ConfigError
 from hf_evol.evolve.auto_evol import AutoEvolInstruct
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.prompts.replies import strip_thinking
@@ -28,7 +28,7 @@ from hf_evol.transform import map
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.generation.models import ModelSpec
+    from hf_evol.models import ModelSpec
 
 
 @dataclass(frozen=True)

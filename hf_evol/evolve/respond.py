@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words

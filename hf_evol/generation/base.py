@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hf_evol import progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation.journal import Journal
+from hf_evol.models.journal import Journal
 
 Chat = list[dict[str, str]]
 
@@ -77,7 +77,7 @@ def too_long(n_tokens: int, context: int) -> Completion:
 
 class Engine(Protocol):
     """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle
-    and hash the same in every process; loaded weights live in `hf_evol.generation.models`."""
+    and hash the same in every process; loaded weights live in `hf_evol.models`."""
 
     @property
     def name(self) -> str:

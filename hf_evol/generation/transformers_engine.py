@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import continuous, encoding, models
+from hf_evol.generation import continuous
 from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, too_long
 from hf_evol.generation.sampling import sample, uniforms
+from hf_evol.models import encoding
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +60,7 @@ class TransformersEngine:
         models.check_device(self.model)
 
     def identity(self) -> dict[str, object]:
-        template = models.load_tokenizer(self.model).chat_template
-        return models.weights_identity(self.model) | {"dtype": self.model.dtype, "chat_template": template}
+        return models.model_identity(self.model)
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
         return encoding.count_prompt_tokens(self.model, chats)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from hf_evol import models
 from hf_evol.errors import ConfigError, require_extra
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Chat, Completion, SamplingParams, too_long
 from hf_evol.generation.sampling import request_seed
+from hf_evol.models import encoding
 
 _REQUESTS = 1024  # handed to vLLM together; finished ones are durable after each such part
 
@@ -51,10 +52,7 @@ class VllmEngine:
         encoding.check_chat_template(self.model)
 
     def identity(self) -> dict[str, object]:
-        template = models.load_tokenizer(self.model).chat_template
-        return models.weights_identity(self.model) | {
-            "engine": "vllm", "dtype": self.model.dtype, "chat_template": template,
-        }  # fmt: skip
+        return models.model_identity(self.model) | {"engine": "vllm"}
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
         return encoding.count_prompt_tokens(self.model, chats)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol import __version__
-from hf_evol.recipe import public_name
+from hf_evol.run.recipe import public_name
 
 logger = logging.getLogger(__name__)
 

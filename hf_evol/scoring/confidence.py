@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.journal import open_journal
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine, as_engine
+from hf_evol.models import ModelSpec, encoding
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Batch, TokenSpans, batches
@@ -127,8 +126,7 @@ class Confidence(Transform):
         self.model.check()
 
     def identity(self) -> Any:
-        precision = {"dtype": models.precision(self.model.model)} if self.of != "greedy" else {}
-        return self.model.identity() | precision
+        return self.model.identity()
 
     def apply(self, batch: Rows) -> Rows:
         requests = self._requests(batch)

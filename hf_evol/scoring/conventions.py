@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
-from hf_evol.generation import encoding
+from hf_evol.models import encoding
 from hf_evol.scoring.losses import TokenSpans
 
 if TYPE_CHECKING:

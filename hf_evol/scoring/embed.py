@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError, require_extra
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec
 from hf_evol.scoring.pairs import is_text
 from hf_evol.transform import Batch, Transform
 
@@ -68,7 +67,7 @@ class Embed(Transform):
         models.check_device(self.model)
 
     def identity(self) -> Any:
-        return models.weights_identity(self.model) | {"dtype": models.precision(self.model)}
+        return models.model_identity(self.model, chat_template=False)
 
     def apply(self, batch: Batch) -> Batch:
         texts = texts_of(batch)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation import models
-from hf_evol.generation.journal import Journal, open_journal
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec
+from hf_evol.models.journal import Journal, open_journal
 from hf_evol.scoring.conventions import Pair
 from hf_evol.scoring.losses import OUT_OF_MEMORY
 from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
@@ -124,8 +123,7 @@ class IcIfd(Transform):
         return models.load_model(self.model), models.load_tokenizer(self.model)
 
     def identity(self) -> Any:
-        template = models.load_tokenizer(self.model).chat_template if self.convention == "exact_chat" else None
-        return models.weights_identity(self.model) | {"dtype": models.precision(self.model), "chat_template": template}
+        return models.model_identity(self.model, chat_template=self.convention == "exact_chat")
 
     def apply(self, batch: Batch) -> Batch:
         failed = failures(batch)

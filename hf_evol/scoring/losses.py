@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
-from hf_evol.generation import models
+from hf_evol import models
 from hf_evol.scoring.token_losses import SplitModel, split_model
 
 if TYPE_CHECKING:

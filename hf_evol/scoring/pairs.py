@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import columns as col
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation import models
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, mean_losses
 

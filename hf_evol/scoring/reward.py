@@ -10,12 +10,11 @@ from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 from hf_evol import columns as col
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Chat
-from hf_evol.generation.journal import Journal, open_journal
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec, encoding
+from hf_evol.models.journal import Journal, open_journal
 from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
 from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
 from hf_evol.scoring.pairs import make_pair
@@ -104,8 +103,7 @@ class Reward(Transform):
         models.check_device(self.model)
 
     def identity(self) -> Any:
-        template = models.load_tokenizer(self.model).chat_template
-        return models.weights_identity(self.model) | {"dtype": models.precision(self.model), "chat_template": template}
+        return models.model_identity(self.model)
 
     def apply(self, batch: Batch) -> Batch:
         chats = self._chats(batch)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from hf_evol import models
 from hf_evol.errors import ModelError
-from hf_evol.generation import models
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,10 +16,10 @@ from hf_evol.hub.figures import check_plots
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_source, library_versions
 from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.output import check_output, is_remote, write_dataset, writing
-from hf_evol.pipeline import read_seeds
-from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
-from hf_evol.result import RunResult, set_columns, write_card
+from hf_evol.hub.target import check_output, is_remote, write_dataset, writing
+from hf_evol.run.pipeline import read_seeds
+from hf_evol.run.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.run.result import RunResult, set_columns, write_card
 from hf_evol.study.figures import draw
 from hf_evol.study.findings import cost_sentences, findings, listed, sentences
 from hf_evol.study.report import write_report
@@ -69,24 +69,7 @@ class Study:
 
 
 def run(study: Study, recipe: Recipe) -> RunResult:
-    """Compare evolvers, and write what was found.
-
-    Every evolver rewrites the same seeds by the same methods for the recipe's rounds; one responder answers all; what is
-    usable is measured, and each measure is compared row by row. Requests and scores are in the journal, so a study that
-    broke off goes on, and one with a further evolver does only what is new. A measure that fails is noted, and the
-    others are made.
-
-    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``set_…`` of each evolver,
-    ``comparisons``, ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
-
-    Args:
-        study: the evolvers and the models that measure.
-        recipe: ``dataset`` and its settings, ``responder``, ``scorer`` (None leaves IFD and IC-IFD out), ``methods``,
-            ``rounds``, sampling, engine and output settings.
-
-    Raises:
-        HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
-    """
+    """As `hf_evol.study`."""
     return compare(*prepare(study, recipe))
 
 

@@ -11,17 +11,18 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import HfEvolError, ModelError, TaskError
 from hf_evol.evolve.eliminate import Eliminate
-from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.generation.journal import Journal, open_journal
 from hf_evol.hub.provenance import ModelRecord
-from hf_evol.pipeline import MAP_ROWS
+from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import counted_tokens
 from hf_evol.prompts.judge import rewriting_task
-from hf_evol.recipe import Recipe
-from hf_evol.result import describe, evolution_reasons, response_reasons
+from hf_evol.run.pipeline import MAP_ROWS
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.result import describe, evolution_reasons, response_reasons
+from hf_evol.run.stages import Stages, engine_of, spec_of
 from hf_evol.scoring.confidence import Confidence
 from hf_evol.scoring.difficulty import Difficulty
 from hf_evol.scoring.diversity import diversity
@@ -29,7 +30,6 @@ from hf_evol.scoring.embed import Embed
 from hf_evol.scoring.judge import Judge
 from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
-from hf_evol.stages import Stages, engine_of, spec_of
 from hf_evol.study.measures import N_WORDS, REWARD_OF_EVOLUTION, USABLE
 from hf_evol.study.results import LABEL, SEEDS, STATUS
 from hf_evol.transform import Transform, map

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.errors import ConfigError, OutputError
-from hf_evol.output import PROVENANCE, check_output, is_remote, read_provenance, write_provenance, writing
+from hf_evol.hub.target import PROVENANCE, check_output, is_remote, read_provenance, write_provenance, writing
 
 
 def check_folder(output: str, overwrite: bool) -> None:

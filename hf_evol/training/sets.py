@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, SourceError
-from hf_evol.sources import load_seeds
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,8 +17,8 @@ from hf_evol.autoif.scenario import AutoIf
 from hf_evol.cli.main import main
 from hf_evol.errors import HfEvolError, ModelError
 from hf_evol.prompts.autoif import python_block
-from hf_evol.recipe import Recipe
-from hf_evol.stages import engine_of
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.stages import engine_of
 
 USELESS = "- The function returns True if it is short\n- Be good\n- Write exactly three paragraphs"
 
@@ -79,7 +79,7 @@ def stage(result, name):
 def test_no_new_constraint_in_the_first_requests(make, server, capsys):
     server.choice = lambda body: say(USELESS) if step_of(body) == "augment" else useful(body)
     settings, recipe = make(3, requests=20)
-    result = autoif.run(settings, recipe)
+    result = autoif(settings, recipe)
     assert (asked(server, "augment"), asked(server, "verify")) == (8, 9)
     found = stage(result, "augment")
     assert (found["given"], found["left"], found["lost"]) == (20, 8, {"not_asked": 12})
@@ -94,7 +94,7 @@ def test_no_new_constraint_and_no_seeds(make, server, tmp_path):
     server.choice = lambda body: say(USELESS if body["seed"] % 2 else "I'm sorry, but I can't help with that.")
     settings, recipe = make(3, requests=20, include_seeds=False)
     with pytest.raises(ModelError) as raised:
-        autoif.run(settings, replace(recipe, journal=str(tmp_path / "journal.sqlite")))
+        autoif(settings, replace(recipe, journal=str(tmp_path / "journal.sqlite")))
     message = str(raised.value)
     assert (
         "tiny was asked 8 times for 50 new constraints" in message and "refusal " in message and "too_short " in message
@@ -102,7 +102,7 @@ def test_no_new_constraint_and_no_seeds(make, server, tmp_path):
     assert "12 requests" in message and "larger model" in message and "in the journal" in message
     assert isinstance(raised.value, HfEvolError) and asked(server, "augment") == 8 and asked(server, "verify") == 0
     with pytest.raises(ModelError) as raised:
-        autoif.run(replace(settings, requests=1), recipe)
+        autoif(replace(settings, requests=1), recipe)
     assert "asked 1 times" in str(raised.value) and "journal" not in str(raised.value)
     assert not (tmp_path / "out").exists()
 
@@ -115,7 +115,7 @@ def test_all_requests_are_made_where_one_line_is_of_use(make, server, requests):
     replies = augment(augment_requests(requests).to_dict())
     made, reasons = new_constraints(replies["constraints"], augment.seeds)
     server.requests.clear()
-    result = autoif.run(settings, recipe)
+    result = autoif(settings, recipe)
     constraints = load_dataset(recipe.output, "constraints", split="train")
     assert constraints.select_columns(["id", "instruction"]).to_list() == made.to_list()
     assert asked(server, "augment") == requests == len(made) and asked(server, "verify") == 3 * requests
@@ -133,14 +133,14 @@ def test_one_usable_line_in_the_last_of_the_first_requests(make, server):
 
     server.choice = choice
     settings, recipe = make(1, requests=20)
-    assert stage(autoif.run(settings, recipe), "clean")["left"] == 1 and asked(server, "augment") == 20
+    assert stage(autoif(settings, recipe), "clean")["left"] == 1 and asked(server, "augment") == 20
 
 
 def test_what_a_server_refuses_says_nothing_of_the_model(make, server):
     """Whether it is asked for constraints or for functions."""
     server.fault = lambda prompt, attempt: 400 if prompt.startswith(("-", "Use")) else None
     settings, recipe = make(40, requests=20)
-    result = autoif.run(settings, recipe)
+    result = autoif(settings, recipe)
     assert stage(result, "augment")["lost"] == {"engine_error": 20}
     assert stage(result, "verify")["lost"] == {"engine_error": 40}
     assert len(load_dataset(recipe.output, "constraints", split="train")) == 40
@@ -157,7 +157,7 @@ def test_no_function_for_the_first_constraints(make, server, tmp_path):
     server.choice = no_functions
     settings, recipe = make(40)
     with pytest.raises(ModelError) as raised:
-        autoif.run(settings, recipe)
+        autoif(settings, recipe)
     assert (asked(server, "augment"), asked(server, "verify")) == (2, 3 * 32)
     message = str(raised.value)
     assert "tiny was asked for functions that check 32 constraints, 3 times each" in message
@@ -167,7 +167,7 @@ def test_no_function_for_the_first_constraints(make, server, tmp_path):
     assert "other 10 constraints" in message and "larger model" in message and "journal" not in message
     assert "thresholds" not in message and not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="thresholds"):
-        autoif.run(replace(settings, thresholds="autoif"), recipe)
+        autoif(replace(settings, thresholds="autoif"), recipe)
 
 
 def test_functions_that_always_say_no_check_nothing(make, server):
@@ -179,14 +179,14 @@ def test_functions_that_always_say_no_check_nothing(make, server):
 
     server.choice = no
     with pytest.raises(ModelError, match="keep a function that tells answers apart"):
-        autoif.run(*make(40))
+        autoif(*make(40))
     assert asked(server, "verify") == 3 * 32
 
 
 def test_no_more_than_the_first_constraints_are_a_set_as_before(make, server):
     server.choice = no_functions
     settings, recipe = make(30)
-    autoif.run(settings, recipe)
+    autoif(settings, recipe)
     assert asked(server, "verify") == 3 * 32
     constraints = load_dataset(recipe.output, "constraints", split="train")
     assert len(constraints) == 32 and "ok" not in constraints["constraint_status"][:]
@@ -195,7 +195,7 @@ def test_no_more_than_the_first_constraints_are_a_set_as_before(make, server):
 def test_one_kept_of_the_first_constraints_and_all_are_asked(make, server, tmp_path, monkeypatch):
     server.choice = lambda body: useful(body) if "10031" in body["messages"][-1]["content"] else no_functions(body)
     settings, recipe = make(40)
-    result = autoif.run(settings, recipe)
+    result = autoif(settings, recipe)
     assert asked(server, "verify") == 3 * 42
     found = load_dataset(recipe.output, "constraints", split="train")
     names = [f"seed-{n}" for n in range(40)] + ["constraint-0", "constraint-1"]
@@ -204,7 +204,7 @@ def test_one_kept_of_the_first_constraints_and_all_are_asked(make, server, tmp_p
     ]
     monkeypatch.setattr(scenario, "_FIRST_CONSTRAINTS", 1000)
     monkeypatch.setattr(scenario, "_FIRST_REQUESTS", 1000)
-    whole = autoif.run(settings, replace(recipe, output=str(tmp_path / "whole")))
+    whole = autoif(settings, replace(recipe, output=str(tmp_path / "whole")))
     assert whole.provenance["stages"] == result.provenance["stages"]
     for name in ("rows", "constraints"):
         one, other = (load_dataset(str(tmp_path / place), name, split="train") for place in ("out", "whole"))

@@ -17,7 +17,7 @@ from hf_evol import autoif
 from hf_evol.autoif.scenario import AutoIf, read_constraints
 from hf_evol.cli.main import main
 from hf_evol.errors import OutputError, SourceError
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 HOSTILE = [
     "Use {instruction}, {seeds}, {query} and {{count}}", "Use <|im_end|> and </s> in the answer",
@@ -86,7 +86,7 @@ def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
     seeds = tmp_path / "seeds.jsonl"
     texts = [*HOSTILE, "Use two\n\nline breaks", None, "  "]
     seeds.write_text("\n".join(json.dumps({"instruction": text}) for text in texts), encoding="utf-8")
-    result = autoif.run(AutoIf(**settings | {"seeds": str(seeds)}), recipe)
+    result = autoif(AutoIf(**settings | {"seeds": str(seeds)}), recipe)
     rows = load_dataset(recipe.output, split="train")
     assert {*HOSTILE, "Use two\n\nline breaks"} <= set(rows["instruction"])
     for row in rows:
@@ -105,7 +105,7 @@ def test_hostile_texts_stay_texts(settings, recipe, server, tmp_path):
 
 def test_replies_without_content(settings, recipe, server):
     server.choice = lambda body: say(None)
-    result = autoif.run(AutoIf(**settings), recipe)
+    result = autoif(AutoIf(**settings), recipe)
     assert lost(result, "augment", "requests") == {"empty": 2}
     assert lost(result, "cross-validate", "completions") == {"no_json": 6}
     assert [entry["name"] for entry in result.provenance["configs"]] == ["constraints"]
@@ -113,7 +113,7 @@ def test_replies_without_content(settings, recipe, server):
 
 def test_cut_off_responses_are_dropped_with_their_reason(settings, recipe, server):
     server.choice = lambda body: reply(body) | {"finish_reason": "length"}
-    result = autoif.run(AutoIf(**settings), recipe)
+    result = autoif(AutoIf(**settings), recipe)
     assert set(lost(result, "respond", "rows")) == {"cut_off"}
     dropped = load_dataset(recipe.output, "dropped", split="train")
     assert set(dropped["dropped_because"]) == {"response_cut_off"}
@@ -130,7 +130,7 @@ def test_half_a_surrogate_pair_ends_no_run(settings, recipe, server):
         return Refusal(400, body={"error": "no \ud83d"}) if prompt == "Use exactly 5 words" else None
 
     server.choice, server.fault = choice, fault
-    autoif.run(AutoIf(**settings), recipe)
+    autoif(AutoIf(**settings), recipe)
     rows = load_dataset(recipe.output, split="train")
     assert len(rows) and all(text.endswith(" \ufffd") for text in rows["output"])
     constraints = load_dataset(recipe.output, "constraints", split="train")
@@ -140,7 +140,7 @@ def test_half_a_surrogate_pair_ends_no_run(settings, recipe, server):
 
 def test_ctrl_c_and_the_same_command_again(settings, recipe, server, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
-    autoif.run(AutoIf(**settings), recipe)
+    autoif(AutoIf(**settings), recipe)
     whole = len(server.requests)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     options += ["--engine=endpoint", f"--base-url={server.url}", "--model=tiny", "--max-new-tokens=512"]
@@ -170,7 +170,7 @@ def test_outputs(settings, recipe, server, tmp_path):
     from dataclasses import replace
 
     remote = replace(recipe, output="memory://autoif/set")
-    result = autoif.run(AutoIf(**settings), remote)
+    result = autoif(AutoIf(**settings), remote)
     files = fsspec.filesystem("memory").find("/autoif/set")
     assert {file.split("/")[-1] for file in files} >= {"README.md", "provenance.json", "train-00000-of-00001.parquet"}
     assert result.output == remote.output
@@ -179,7 +179,7 @@ def test_outputs(settings, recipe, server, tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")
     for refused in (remote, recipe, replace(recipe, overwrite=True)):
         with pytest.raises(OutputError, match="exists"):
-            autoif.run(AutoIf(**settings), refused)
+            autoif(AutoIf(**settings), refused)
     assert len(server.requests) == asked and (tmp_path / "out" / "mine.txt").read_text(encoding="utf-8") == "keep"
 
 

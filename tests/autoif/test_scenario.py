@@ -10,7 +10,7 @@ from hf_evol import autoif
 from hf_evol.autoif.scenario import AutoIf, read_constraints
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, SourceError
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 SEEDS = ["Write the whole answer in capital letters", "Use exactly 5 words", "Use only palindromes"]
 
@@ -42,7 +42,7 @@ def stages_of(result):
 
 
 def test_everything_is_accounted_for(settings, recipe, server):
-    result = autoif.run(AutoIf(**settings), recipe)
+    result = autoif(AutoIf(**settings), recipe)
     stages = stages_of(result)
     for stage in stages.values():
         assert stage["given"] - stage["left"] == sum(stage["lost"].values())
@@ -62,7 +62,7 @@ def test_everything_is_accounted_for(settings, recipe, server):
 
 
 def test_a_response_passes_where_its_own_rule_says_so(settings, recipe):
-    autoif.run(AutoIf(**settings), recipe)
+    autoif(AutoIf(**settings), recipe)
     rows = load_dataset(recipe.output, split="train")
     rows = rows.filter(lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1)
     assert len(rows) > 8
@@ -74,9 +74,9 @@ def test_a_response_passes_where_its_own_rule_says_so(settings, recipe):
 def test_a_second_run_asks_nothing_and_gives_the_same(settings, recipe, server, tmp_path):
     from dataclasses import replace
 
-    autoif.run(AutoIf(**settings), recipe)
+    autoif(AutoIf(**settings), recipe)
     asked = len(server.requests)
-    autoif.run(AutoIf(**settings), replace(recipe, output=str(tmp_path / "again")))
+    autoif(AutoIf(**settings), replace(recipe, output=str(tmp_path / "again")))
     assert len(server.requests) == asked
     for name in ("rows", "constraints"):
         one, other = (load_dataset(str(tmp_path / place), name, split="train") for place in ("out", "again"))
@@ -84,7 +84,7 @@ def test_a_second_run_asks_nothing_and_gives_the_same(settings, recipe, server, 
 
 
 def test_require_pass(settings, recipe):
-    result = autoif.run(AutoIf(**settings, require_pass=1.0), recipe)
+    result = autoif(AutoIf(**settings, require_pass=1.0), recipe)
     rows = load_dataset(recipe.output, "rows", split="train")
     dropped = load_dataset(recipe.output, "dropped", split="train")
     assert set(rows["pass_rate"]) == {1.0} and set(dropped["dropped_because"]) == {"not_passed"}
@@ -94,7 +94,7 @@ def test_require_pass(settings, recipe):
 
 def test_a_server_that_refuses_everything_leaves_reasons(settings, recipe, server):
     server.fault = lambda prompt, attempt: None if prompt == "Hello" else 400
-    result = autoif.run(AutoIf(**settings), recipe)
+    result = autoif(AutoIf(**settings), recipe)
     stages = stages_of(result)
     assert stages["augment", "requests"]["lost"] == {"engine_error": 6}
     assert stages["verify", "constraints"]["lost"] == {"engine_error": len(SEEDS)}
@@ -137,7 +137,7 @@ def test_wrong_settings_are_refused_before_any_request(settings, recipe, server,
         ({"queries": str(tmp_path / "none.jsonl")}, SourceError, "none.jsonl"),
     ):
         with pytest.raises(kind, match=message):
-            autoif.run(AutoIf(**settings | wrong), recipe)
+            autoif(AutoIf(**settings | wrong), recipe)
     assert not server.requests
 
 

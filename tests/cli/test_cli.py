@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import hf_evol
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 COMMANDS = [
     "run",
@@ -134,7 +134,7 @@ WRONG_SETTINGS = [
 def test_wrong_settings_exit_with_2_before_a_model_is_loaded(
     call, here, tiny_model, seed_file, monkeypatch, arguments, said
 ):
-    monkeypatch.setattr("hf_evol.generation.models.load_model", lambda spec: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("hf_evol.models.load_model", lambda spec: pytest.fail("a model was loaded"))
     code, output = call("run", "--dataset", seed_file, "--model", tiny_model, "--output", "out", *arguments)
     assert code == 2
     assert said in output
@@ -357,7 +357,7 @@ def test_an_interruption_names_the_journal(call, monkeypatch, tiny_model, seed_f
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_evol.pipeline.plan", interrupted)
+    monkeypatch.setattr("hf_evol.run.pipeline.plan", interrupted)
     code, said = call("run", "--dataset", seed_file, "--model", tiny_model, "--dry-run")
     assert code == 130
     assert "journal" in said

@@ -14,7 +14,7 @@ from shard_files import files_of
 from talkative import make_talkative
 
 import hf_evol
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

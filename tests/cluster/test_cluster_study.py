@@ -15,7 +15,7 @@ from hf_evol.cluster.work import WorkFolder
 from hf_evol.errors import OutputError, TaskError
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.study.study import Study, run
 

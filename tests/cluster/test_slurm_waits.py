@@ -11,7 +11,7 @@ import hf_evol.cluster
 from hf_evol.cluster import Execution
 from hf_evol.cluster.work import WorkFolder
 from hf_evol.errors import OutputError, TaskError
-from hf_evol.generation.journal import Journal
+from hf_evol.models.journal import Journal
 from hf_evol.scoring.ic_ifd import IcIfd
 
 

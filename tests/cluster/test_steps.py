@@ -12,7 +12,7 @@ from hf_evol import columns as col
 from hf_evol.cluster import Apply, Keep, ReadRows, ReadShard, WriteParquet
 from hf_evol.cluster.steps import columns_of, document_of, row_of
 from hf_evol.errors import ColumnError, ConfigError, SourceError
-from hf_evol.result import REASON, evolution_reasons
+from hf_evol.run.result import REASON, evolution_reasons
 from hf_evol.scoring.ic_ifd import IcIfd
 
 FEATURES = Features(

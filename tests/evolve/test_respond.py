@@ -4,9 +4,10 @@ from datasets import Dataset
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.evolve.respond import Respond
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Completion
+from hf_evol.models import encoding
 from hf_evol.prompts.respond import respond_prompt
 
 

@@ -16,7 +16,7 @@ from chat_server import PARAMS, Refusal, ask, drawn, engine_for, only, reply_to,
 from hf_evol.errors import ConfigError, HfEvolError, ModelError
 from hf_evol.generation import endpoint
 from hf_evol.generation.endpoint import EndpointEngine, _Gate, _retry_after
-from hf_evol.generation.journal import Journal
+from hf_evol.models.journal import Journal
 from hf_evol.prompts.template import chat
 
 PROMPTS = [f"prompt number {i}" for i in range(240)]

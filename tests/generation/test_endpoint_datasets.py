@@ -17,8 +17,8 @@ import hf_evol
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.models import ModelSpec
 
 
 def evolved_by(turns):

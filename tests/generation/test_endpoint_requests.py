@@ -11,7 +11,7 @@ from chat_server import KEY, Refusal, ask, engine_for, only, reply_to
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.generation.base import GREEDY, SamplingParams
 from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.generation.journal import Journal
+from hf_evol.models.journal import Journal
 from hf_evol.prompts.template import chat
 
 HUB_TOKEN = "hf_TokenOfTheHubOnly"

@@ -3,11 +3,11 @@ import random
 import pytest
 import torch
 
+from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import GREEDY, SamplingParams, generate
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine, _Decoder, _sizes
+from hf_evol.models import ModelSpec, encoding
 from hf_evol.prompts.template import chat
 
 TEXTS = ["write a poem", "list three facts about the sea", "why", "explain {x}", "sort numbers " * 12, "how many"]
@@ -285,7 +285,7 @@ def test_one_process_for_each_gpu(tiny_model, seeds, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(models, "_rank", None)
+    monkeypatch.setattr("hf_evol.models.loading._rank", None)
     for rank in (0, 3, 5):
         models.set_rank(rank)
         assert models.choose_device(ModelSpec(tiny_model)) == f"cuda:{rank % 4}"

@@ -12,11 +12,11 @@ import evaluate
 import pytest
 from hub_server import TOKEN, HubServer
 
+from hf_evol import models
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, HubError
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
-from hf_evol.metric import install, metric_path, push
+from hf_evol.hub.metric import install, metric_path, push
+from hf_evol.models import ModelSpec
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.summary import summarize
 
@@ -139,7 +139,7 @@ def test_byte_code_is_not_pushed(hub, tmp_path, monkeypatch):
     folder = shutil.copytree(metric_path(), tmp_path / "ic_ifd", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "ic_ifd.cpython-311.pyc").write_bytes(b"code")
-    monkeypatch.setattr("hf_evol.metric.metric_path", lambda: folder)
+    monkeypatch.setattr("hf_evol.hub.metric.metric_path", lambda: folder)
     push("user/ic_ifd")
     assert set(hub.repos["space", "user/ic_ifd"].files) == {file.name for file in folder.iterdir() if file.is_file()}
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
+from hf_evol import models
+from hf_evol.models import ModelSpec, loading
 from hf_evol.scoring.pairs import SCORES
 
 ROWS = [
@@ -70,5 +70,5 @@ def unloadable(name="load_model"):
         pytest.fail("The model was loaded.")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, name, refuse)
+        patch.setattr(models if hasattr(models, name) else loading, name, refuse)
         yield

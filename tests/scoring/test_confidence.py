@@ -11,10 +11,11 @@ from tiny_models import build_llama, build_tokenizer
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation import encoding, models
 from hf_evol.generation.base import Completion
 from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.models import encoding
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring import token_losses

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_evol import columns as col
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec
 from hf_evol.scoring.conventions import CONVENTIONS
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.pairs import PairScorer, make_pair

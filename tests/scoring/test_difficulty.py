@@ -12,10 +12,10 @@ from judged_rows import Scripted
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation import encoding, models
-from hf_evol.generation.journal import open_journal
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec, encoding
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.judge import level_prompt, score_prompt, task
 from hf_evol.prompts.replies import read_level, read_score
 from hf_evol.scoring.difficulty import LEVELS, Difficulty

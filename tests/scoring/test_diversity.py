@@ -13,8 +13,8 @@ from tiny_models import build_tokenizer
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError, MissingExtraError, ModelError
-from hf_evol.generation import models
 from hf_evol.scoring import neighbours
 from hf_evol.scoring.diversity import diversity, self_similarity
 from hf_evol.scoring.embed import Embed

@@ -10,8 +10,8 @@ import torch
 from scored_rows import CHAT, CONVENTIONS, ROWS, batch_of, close, hooked, records, unloadable
 
 from hf_evol import columns as col
-from hf_evol.generation import journal as journals
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec
+from hf_evol.models import journal as journals
 from hf_evol.scoring import losses, pairs
 from hf_evol.scoring.ic_ifd import IcIfd
 

@@ -10,7 +10,7 @@ from judged_rows import Scripted
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation.journal import open_journal
+from hf_evol.models.journal import open_journal
 from hf_evol.prompts.judge import comparison_prompt
 from hf_evol.prompts.replies import read_verdict
 from hf_evol.scoring.judge import Judge

@@ -11,8 +11,8 @@ from scored_rows import CONVENTIONS, ROWS, batch_of, close
 from tiny_models import build_tokenizer
 
 from hf_evol import columns as col
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
+from hf_evol import models
+from hf_evol.models import ModelSpec
 from hf_evol.scoring import pairs
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.pairs import PairScorer, make_pair

@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError, ModelError
-from hf_evol.generation import models
-from hf_evol.generation.models import ModelSpec
+from hf_evol.models import ModelSpec
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.scoring import reward
 from hf_evol.scoring.reward import Reward

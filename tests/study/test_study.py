@@ -9,10 +9,11 @@ from talkative import make_talkative
 from tiny_models import build_classifier
 
 from hf_evol import columns as col
+from hf_evol import models
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import models
-from hf_evol.recipe import Recipe
+from hf_evol.models import loading
+from hf_evol.run.recipe import Recipe
 from hf_evol.study import study as study_module
 from hf_evol.study.study import Study, run, set_names
 from hf_evol.study.work import Work
@@ -46,14 +47,13 @@ def study(evolvers, wide_model):
 
 def watched(monkeypatch):
     """The models that are loaded from now on."""
-    loaded, load = [], models._load_model
+    loaded, load = [], loading._load_model
 
-    def loading(spec, *more):
+    def noted(spec, *more):
         loaded.append(spec.name)
         return load(spec, *more)
 
-    loading.cache_clear = load.cache_clear
-    monkeypatch.setattr(models, "_load_model", loading)
+    monkeypatch.setattr(loading, "_load_model", noted)
     return loaded
 
 

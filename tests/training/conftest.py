@@ -5,7 +5,7 @@ from hub_server import HubServer
 from talkative import make_talkative
 
 import hf_evol
-from hf_evol.recipe import Recipe
+from hf_evol.run.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

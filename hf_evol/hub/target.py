@@ -15,7 +15,7 @@ import fsspec
 from hf_evol.errors import HubError, OutputError
 from hf_evol.hub.publish import commit_folder, why
 from hf_evol.progress import without_datasets_bars
-from hf_evol.recipe import FILE_FORMATS
+from hf_evol.run.recipe import FILE_FORMATS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -198,7 +198,7 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
     Args:
         dataset: the rows, also memory-mapped ones that are more than memory holds.
         folder: made where it isn't there.
-        file_format: as in `hf_evol.recipe.FILE_FORMATS`.
+        file_format: as in `hf_evol.run.recipe.FILE_FORMATS`.
         max_bytes: about as many bytes of Arrow data go into a file, as in ``Dataset.push_to_hub``.
     """
     folder.mkdir(parents=True, exist_ok=True)

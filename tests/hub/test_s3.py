@@ -11,8 +11,8 @@ from talkative import make_talkative
 import hf_evol
 from hf_evol.cli.main import main
 from hf_evol.errors import OutputError, SourceError
-from hf_evol.output import check_output, read_provenance
-from hf_evol.recipe import Recipe
+from hf_evol.hub.target import check_output, read_provenance
+from hf_evol.run.recipe import Recipe
 
 SEEDS = [{"instruction": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
 

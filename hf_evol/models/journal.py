@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +30,7 @@ def cache_folder() -> Path:
 
 
 class Journal:
-    """One SQLite file in WAL mode, safe under several processes.
+    """One SQLite file in WAL mode, safe under several processes and threads.
 
     A request is known by the hash of its content: model identity, sampling parameters, chat and row key. A
     journal that can't be read or written (a full disk, a damaged file) is switched off with a warning, and
@@ -44,6 +45,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._off = False
+        self._lock = threading.RLock()
 
     @staticmethod
     def key(identity: Mapping[str, object], chat: object, row_key: str) -> str:
@@ -55,12 +57,13 @@ class Journal:
         """The known requests among ``hashes``, by hash."""
         wanted, found = list(dict.fromkeys(hashes)), {}
         try:
-            connection = self._connect()
-            for start in range(0, len(wanted) if connection else 0, _CHUNK):
-                part = wanted[start : start + _CHUNK]
-                marks = ",".join("?" * len(part))
-                rows = connection.execute(f"SELECT hash, completion FROM requests WHERE hash IN ({marks})", part)
-                found.update({digest: json.loads(completion) for digest, completion in rows})
+            with self._lock:
+                connection = self._connect()
+                for start in range(0, len(wanted) if connection else 0, _CHUNK):
+                    part = wanted[start : start + _CHUNK]
+                    marks = ",".join("?" * len(part))
+                    rows = connection.execute(f"SELECT hash, completion FROM requests WHERE hash IN ({marks})", part)
+                    found.update({digest: json.loads(completion) for digest, completion in rows})
         except (sqlite3.Error, OSError, ValueError) as error:
             self._give_up(error)
         return found
@@ -68,10 +71,11 @@ class Journal:
     def put(self, completions: Mapping[str, Mapping[str, object]]) -> None:
         """Make ``completions``, by hash, durable in one transaction."""
         try:
-            if completions and (connection := self._connect()):
-                rows = [(digest, json.dumps(completion), time.time()) for digest, completion in completions.items()]
-                with connection:
-                    connection.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", rows)
+            rows = [(digest, json.dumps(completion), time.time()) for digest, completion in completions.items()]
+            with self._lock:
+                if rows and (connection := self._connect()):
+                    with connection:
+                        connection.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", rows)
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 
@@ -117,10 +121,11 @@ class Journal:
     @contextmanager
     def _working(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._connect()
-            if connection is None:
-                raise OSError("it is off for this process")
-            yield connection
+            with self._lock:
+                connection = self._connect()
+                if connection is None:
+                    raise OSError("it is off for this process")
+                yield connection
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
                 f"The journal {str(self.path)!r} can't be used: {error}. Delete the file if it is damaged."
@@ -138,7 +143,7 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         deadline = time.monotonic() + _TIMEOUT_S
         while True:
-            connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S)
+            connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")

@@ -11,13 +11,13 @@ from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.generation.vllm_engine import VllmEngine
+from hf_evol.models import ModelSpec
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import resolve_methods
 from hf_evol.prompts.respond import SYSTEM
-from hf_evol.recipe import ENGINES, Recipe
+from hf_evol.run.recipe import ENGINES, Recipe
 from hf_evol.scoring.ic_ifd import IcIfd
 
 NO_SCORER = "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."

@@ -18,8 +18,8 @@ from hf_evol.errors import ConfigError, SourceError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.recipe import Recipe
-    from hf_evol.stages import Stages
+    from hf_evol.run.recipe import Recipe
+    from hf_evol.run.stages import Stages
 
 STAGES = ("evolve", "respond", "score")
 
@@ -103,8 +103,8 @@ def measure(recipe: Recipe, n: int) -> Workload:
         HfEvolError: as in `hf_evol.run`.
     """
     from hf_evol.hub.provenance import library_versions
-    from hf_evol.pipeline import read_seeds
-    from hf_evol.stages import Stages
+    from hf_evol.run.pipeline import read_seeds
+    from hf_evol.run.stages import Stages
 
     if recipe.judge:
         raise ConfigError("A plan measures no judge. Leave judge out, and add the judge's own hours.")
@@ -136,8 +136,8 @@ def measure(recipe: Recipe, n: int) -> Workload:
 def _run(recipe: Recipe, stages: Stages, seeds: Dataset) -> dict[str, StageLoad]:
     """The stages of `hf_evol.run`, each timed."""
     from hf_evol import columns as col
-    from hf_evol.result import Round, evolution_reasons, finish, part, response_reasons
-    from hf_evol.selection import column
+    from hf_evol.data.selection import column
+    from hf_evol.run.result import Round, evolution_reasons, finish, part, response_reasons
     from hf_evol.transform import map
 
     loads = {name: StageLoad() for name in STAGES}
@@ -186,7 +186,7 @@ def _timed(load: StageLoad, requests: int) -> Iterator[None]:
 
 
 def _journal_bytes(path: str) -> int:
-    from hf_evol.generation.journal import open_journal
+    from hf_evol.models.journal import open_journal
 
     journal = open_journal(path)
     journal.prune()  # folds the log into the file, which a small journal would otherwise be mostly

@@ -1,8 +1,8 @@
 import pytest
 from datasets import Dataset
 
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import SourceError
-from hf_evol.sources import load_seeds
 
 CARD = """---
 configs:

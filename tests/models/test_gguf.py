@@ -5,13 +5,13 @@ import shutil
 import pytest
 import torch
 
+from hf_evol import models
 from hf_evol.errors import ModelError
-from hf_evol.generation import models
 from hf_evol.generation.base import SamplingParams, generate
-from hf_evol.generation.models import ModelSpec
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.models import ModelSpec, loading
 from hf_evol.prompts.template import chat
-from hf_evol.result import describe
+from hf_evol.run.result import describe
 
 gguf = pytest.importorskip("gguf")
 
@@ -166,6 +166,6 @@ def test_without_the_reader(gguf_model, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "gguf", None)
-    models.load_config.cache_clear()
+    loading._load_config.cache_clear()
     with pytest.raises(ImportError, match=r"pip install .*gguf"):
         models.load_config(ModelSpec(str(gguf_model)))

@@ -12,14 +12,14 @@ import pytest
 from talkative import make_talkative
 from tiny_models import build_llama, build_tokenizer
 
-from hf_evol import plan, workload
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, SourceError
-from hf_evol.plan import Resources, duration, estimate, figure, markdown, size, table
-from hf_evol.recipe import Recipe
-from hf_evol.workload import StageLoad, Workload
+from hf_evol.run import plan, workload
+from hf_evol.run.plan import Resources, duration, estimate, figure, markdown, size, table
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.workload import StageLoad, Workload
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "scale.md"
 
 # 10 rows, 2 rounds: 20 evolved, 15 kept and answered and scored.
@@ -120,8 +120,8 @@ def test_a_measurement_counts_what_the_run_did(tmp_path, monkeypatch):
     model = tmp_path / "model"
     build_llama(context=2048).save_pretrained(model)  # which holds the prompts with their worked examples
     build_tokenizer().save_pretrained(model)
-    from hf_evol.generation.models import load_tokenizer
-    from hf_evol.stages import Stages
+    from hf_evol.models import load_tokenizer
+    from hf_evol.run.stages import Stages
 
     rows = [{"instruction": f"Explain in {n} words why the sea is blue.", "output": "So."} for n in range(5)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

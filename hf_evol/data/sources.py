@@ -38,7 +38,7 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
         if split != "train" and (source.startswith("demo/") or _loader(source)):
             raise ValueError(f"Files have the split 'train' only, not {split!r}.")
         if source.startswith("demo/"):
-            path = Path(__file__).parent / "demo" / "seeds" / f"{source.removeprefix('demo/')}.jsonl"
+            path = Path(__file__).parent.parent / "demo" / "seeds" / f"{source.removeprefix('demo/')}.jsonl"
             with without_datasets_bars():
                 return datasets.load_dataset("json", data_files=str(path), split="train")
         if loader := _loader(source):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hf_evol.generation.base import Completion, SamplingParams, generate
-from hf_evol.generation.journal import Journal, cache_folder, open_journal
+from hf_evol.models.journal import Journal, cache_folder, open_journal
 
 
 class Counting:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
 
 def test_several_processes_write_one_file(tmp_path):
     code = (
-        "import sys; from hf_evol.generation.journal import Journal; j = Journal(sys.argv[1])\n"
+        "import sys; from hf_evol.models.journal import Journal; j = Journal(sys.argv[1])\n"
         "for i in range(100): j.put({f'{sys.argv[2]}-{i}': {'text': str(i)}})"
     )
     workers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "j.sqlite", str(n)]) for n in range(3)]

@@ -6,9 +6,9 @@ import logging
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
+from hf_evol.data.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ColumnError, FormatError, SourceError
-from hf_evol.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training
-from hf_evol.sources import load_seeds
 
 OURS = ["id", "instruction", "input", "output"]
 
@@ -71,7 +71,7 @@ def test_alpaca_needs_no_input_column_and_a_null_input_becomes_empty():
 @pytest.mark.parametrize("format", sorted(set(FORMATS) - {"code_alpaca"}))
 def test_auto_decides_by_the_columns_and_says_so(format, caplog):
     rows = Dataset.from_list([BEFORE[format] | {"score": 1.0}])
-    with caplog.at_level(logging.INFO, logger="hf_evol.formats"):
+    with caplog.at_level(logging.INFO, logger="hf_evol.data.formats"):
         assert to_instructions(rows)["id"][:] == [f"{format}-0"]
     assert f"Seed format: {format}" in caplog.text
 

@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol import models
+from hf_evol.data.selection import column, select
 from hf_evol.errors import MissingExtraError
 from hf_evol.evolve.eliminate import OF_RESPONSES, repeated
-from hf_evol.generation import models
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures, provenance
 from hf_evol.hub.card import card_text
 from hf_evol.hub.licences import notes, plain_licence
-from hf_evol.output import hub_dataset, write_dataset, write_provenance, writing
+from hf_evol.hub.target import hub_dataset, write_dataset, write_provenance, writing
 from hf_evol.progress import without_datasets_bars
 from hf_evol.prompts.evol_instruct import version_of
-from hf_evol.recipe import FILE_FORMATS, Recipe, public_name
+from hf_evol.run.recipe import FILE_FORMATS, Recipe, public_name
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
-from hf_evol.selection import column, select
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
     from hf_evol.prompts.evol_instruct import Method
-    from hf_evol.stages import Stages
+    from hf_evol.run.stages import Stages
 
 logger = logging.getLogger(__name__)
 

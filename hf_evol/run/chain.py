@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
 from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe_source, library_versions
-from hf_evol.output import read_provenance
+from hf_evol.hub.target import read_provenance
 from hf_evol.prompts.evol_instruct import version_of
-from hf_evol.recipe import FILE_FORMATS, Recipe
-from hf_evol.result import describe, origin, rejected_texts, score_summaries, status_counts, title, tries_table
-from hf_evol.selection import column
-from hf_evol.stages import Stages
+from hf_evol.run.recipe import FILE_FORMATS, Recipe
+from hf_evol.run.result import describe, origin, rejected_texts, score_summaries, status_counts, title, tries_table
+from hf_evol.run.stages import Stages
 from hf_evol.transform import failures
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from hf_evol import columns as col
-from hf_evol.result import (
+from hf_evol.run.result import (
     REASON,
     Round,
     evolution_reasons,
@@ -21,7 +21,7 @@ from hf_evol.result import (
     without_repeats,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 STATUSES = ["ok", "too_long: the prompt has 9 tokens\nand: more", "ok", "refusal", "ok", "engine_error: x", "ok", "ok"]
 REJECTED = [
     {"try": 1, "instruction": "a", "status": "leak"}, {"try": 2, "instruction": "b", "status": "leak"},

@@ -17,7 +17,7 @@ CACHED_NAME = f"evaluate-metric--{NAME}"
 
 def metric_path() -> Path:
     """The module's folder: beside the package in a checkout, inside it in an installation."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     inside = package / "metrics" / NAME
     return inside if inside.is_dir() else package.parent / "metrics" / NAME
 

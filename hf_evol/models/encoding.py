@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation.models import ModelSpec, load_tokenizer
+from hf_evol.models import ModelSpec, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol import models
+from hf_evol.data.formats import to_instructions
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, SourceError
-from hf_evol.formats import to_instructions
-from hf_evol.generation import models
 from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.output import check_output, is_remote
+from hf_evol.hub.target import check_output, is_remote
 from hf_evol.progress import without_datasets_bars
-from hf_evol.recipe import Recipe
-from hf_evol.result import SCORE_COLUMNS, Round, RunResult, evolution_reasons, finish, part, response_reasons
-from hf_evol.sources import load_seeds
-from hf_evol.stages import Stages
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.result import SCORE_COLUMNS, Round, RunResult, evolution_reasons, finish, part, response_reasons
+from hf_evol.run.stages import Stages
 from hf_evol.transform import map
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_evol.generation.endpoint import EndpointEngine
-    from hf_evol.generation.models import ModelSpec
+    from hf_evol.models import ModelSpec
 
 MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
 FIRST_ROWS = 32  # evolved before the others where there are many, so that a hopeless run is seen early
@@ -72,16 +72,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def run(recipe: Recipe) -> RunResult:
-    """Evolve, answer, score, select, document and, if asked, publish a set.
-
-    The output holds one folder of rows per config (``selected``, ``round_1`` and so on, ``dropped``), the
-    card as ``README.md``, its figures, and ``provenance.json``. Every seed row is, for every round, in the
-    round's config or in ``dropped`` with its reason. Stages go by model, not by round, so that only one model
-    is in memory at a time.
-
-    Raises:
-        HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.
-    """
+    """As `hf_evol.run`."""
     stages, seeds = prepare(recipe)
     rounds = _answer(_evolve(seeds, stages, recipe), stages, recipe)
     rounds = _score(rounds, stages, recipe)

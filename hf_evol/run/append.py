@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.selection import select
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
-from hf_evol.recipe import FILE_FORMATS, public_name
-from hf_evol.result import (
+from hf_evol.run.recipe import FILE_FORMATS, public_name
+from hf_evol.run.result import (
     Round,
     evolution_reasons,
     part,
@@ -26,7 +27,6 @@ from hf_evol.result import (
     write_card,
     write_set,
 )
-from hf_evol.selection import select
 from hf_evol.transform import check_columns, map
 
 if TYPE_CHECKING:

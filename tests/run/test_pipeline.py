@@ -11,15 +11,16 @@ from tiny_models import build_llama
 
 import hf_evol
 from hf_evol import columns as col
-from hf_evol import pipeline, result
+from hf_evol import models
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
 from hf_evol.evolve.eliminate import OF_RESPONSES
-from hf_evol.generation import models
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.models import loading
 from hf_evol.prompts.evolved import read_evolved
-from hf_evol.recipe import Recipe
-from hf_evol.result import REASON, part
-from hf_evol.stages import Stages
+from hf_evol.run import pipeline, result
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.result import REASON, part
+from hf_evol.run.stages import Stages
 
 TEXTS = [
     f"Explain in {n} words why the {what} is {adjective}."
@@ -195,7 +196,7 @@ def test_a_set_of_which_nothing_is_left(recipe, tmp_path):
     ],
 )
 def test_wrong_settings_come_before_any_model(recipe, monkeypatch, change, error, fragment):
-    monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(loading, "_load_model", lambda spec: pytest.fail("a model was loaded"))
     with pytest.raises(error, match=fragment):
         hf_evol.run(replace(recipe, **change))
 
@@ -230,7 +231,7 @@ def test_a_full_disk_leaves_the_old_result(recipe, talkative, monkeypatch, tmp_p
 
 
 def test_the_plan_loads_no_model(recipe, monkeypatch):
-    monkeypatch.setattr(models, "_load_model", lambda spec: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(loading, "_load_model", lambda spec: pytest.fail("a model was loaded"))
     plan = pipeline.plan(recipe)
     assert plan.n_seeds == len(TEXTS) + 2 and plan.prompt_tokens > 1000 and plan.methods[0] == "constraint"
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.recipe import BUILT_IN, FILE_FORMATS, Recipe, help_of, public_name
+from hf_evol.run.recipe import BUILT_IN, FILE_FORMATS, Recipe, help_of, public_name
 
 # Settings of arXiv:2412.11231 that all three recipes share.
 PAPER = {

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hf_evol.errors import ConfigError
-from hf_evol.workload import STAGES, Workload
+from hf_evol.run.workload import STAGES, Workload
 
 # Finishing on one machine: benchmarks/results/scale-finish-xeon-2-cores.txt, the slower of its two; 10 million rows.
 FINISH_BYTES_PER_SECOND = 98e6  # of Arrow data, which is mostly the writing
 FINISH_BYTES = 70  # of memory, for a scored row
 FINISH_BASE_BYTES = 0.5e9  # the libraries
-FILE_BYTES = 500e6  # of Arrow data, hf_evol.output.FILE_BYTES
+FILE_BYTES = 500e6  # of Arrow data, hf_evol.hub.target.FILE_BYTES
 # https://huggingface.co/docs/hub/storage-limits: recommended files per commit and per folder, files per repository.
 COMMIT_FILES, FOLDER_FILES, REPO_FILES = 100, 10_000, 100_000
 REPO_BYTES = 1e12  # the same page asks for word before a larger public repository

@@ -11,8 +11,8 @@ from datasets import Dataset, Value
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hf_evol.data.selection import equal_size, select
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.selection import equal_size, select
 
 NAN = math.nan
 
@@ -251,7 +251,7 @@ MEASURE = """
 import re, resource, sys, time
 from pathlib import Path
 from datasets import load_from_disk
-from hf_evol.selection import select
+from hf_evol.data.selection import select
 
 start = time.perf_counter()
 rows = load_from_disk(sys.argv[1])
@@ -266,7 +266,7 @@ print(len(selected), int(peak or resource.getrusage(resource.RUSAGE_SELF).ru_max
 
 
 def run_python(code, *arguments):
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=root, check=True).stdout
 
