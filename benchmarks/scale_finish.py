@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import platform
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -164,15 +163,16 @@ def measured(label: str) -> Iterator[None]:
 def finish(folder: Path, output: Path) -> None:
     """Load the shards, and finish a run of one round with them."""
     import pyarrow.parquet as pq
-    from datasets import concatenate_datasets, load_dataset
+    from datasets import load_dataset
     from datasets.utils import disable_progress_bars
 
     from hf_evol import columns as col
     from hf_evol.data.selection import select
-    from hf_evol.hub.target import writing
-    from hf_evol.run import result
+    from hf_evol.run.pipeline import conclude
     from hf_evol.run.recipe import Recipe
     from hf_evol.run.stages import Stages
+    from hf_evol.run.steps import Round, set_columns
+    from hf_evol.run.tables import round_table
 
     disable_progress_bars()
     recipe = Recipe(rounds=1, output=str(output), journal=False)
@@ -183,22 +183,14 @@ def finish(folder: Path, output: Path) -> None:
             part: load_dataset("parquet", data_files=str(folder / f"{part}-*.parquet"), split="train", cache_dir=folder / "cache")
             for part in ("rows", *LOST)
         }  # fmt: skip
-    entry = result.Round(**parts)
+    entry = Round(**parts)
     total = sum(map(len, parts.values()))
     with measured("select"):
-        selected = select(result.set_columns(entry.rows), recipe.select_by, top=recipe.select, per=col.ROUND)
+        select(set_columns(entry.rows), recipe.select_by, top=recipe.select, per=col.ROUND)
     with measured("table of the round"):
-        tables = [entry.table(1)]
-    record = result._provenance(recipe, stages, stages.evolve.methods, total, tables)
-    with writing(recipe.output) as made:
-        with measured("write the set and its figure"):
-            lost = concatenate_datasets([entry.dropped])
-            result.write_set(made, record, selected, [result.set_columns(entry.rows)], lost, file_format="parquet")
-        with measured("write the card"):
-            result.write_card(made, record, repo_id=None, shown_as="synthetic")
-    shutil.rmtree(output)
-    with measured("all of it: result.finish"):
-        made = result.finish(recipe, stages, stages.evolve.methods, total, [entry])
+        round_table(entry, 1)
+    with measured("all of it"):
+        made = conclude(recipe, stages, total, [entry])
     files = sorted(output.rglob("*.parquet"))
     size, largest = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
     rows = sum(config["rows"] for config in made.provenance["configs"])

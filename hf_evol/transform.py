@@ -175,7 +175,7 @@ def _map_dataset(
         "batched": True,
         "batch_size": batch_size,
         "features": Features(kept),
-        "with_rank": True,
+        "with_rank": processes > 1,
         "new_fingerprint": Hasher.hash(decisive),
     } | kwargs
     begun = time.time()

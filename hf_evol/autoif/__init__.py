@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_evol.autoif.scenario import AutoIf
+    from hf_evol.hub.writer import RunResult
     from hf_evol.run.recipe import Recipe
-    from hf_evol.run.result import RunResult
 
 _HOME = {
     "AnswerUnderConstraint": "compose",

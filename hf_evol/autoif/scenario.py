@@ -16,16 +16,13 @@ from hf_evol.autoif.functions import CheckResponses, CrossValidate, Verify
 from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import PRESETS, resolve_thresholds
 from hf_evol.data.selection import select
-from hf_evol.data.sources import load_seeds
+from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
-from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.hub.licences import notes, plain_licence
-from hf_evol.hub.provenance import describe_source, library_versions
-from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.hub.target import check_output, is_remote, write_dataset, writing
-from hf_evol.run.recipe import FILE_FORMATS, Recipe, public_name
-from hf_evol.run.result import RunResult, describe, part, write_card
+from hf_evol.hub.provenance import describe, describe_source, library_versions, origin
+from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
+from hf_evol.run.steps import part
 from hf_evol.transform import map
 
 if TYPE_CHECKING:
@@ -113,11 +110,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     augment = Augment(evolver, tuple(seeds), settings.per_request, **sampling)
     verify = Verify(evolver, settings.completions, **sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
-    check_output(recipe.output, recipe.overwrite)
-    if recipe.push_to:
-        check_repo_id(recipe.push_to)
-        if is_remote(recipe.output):
-            raise ConfigError("push_to uploads a local folder: give a local --output.")
+    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)
     queries, unusable = user_queries(asked)
     if len(queries) < settings.per_constraint:
@@ -325,37 +318,25 @@ def _written(
 ) -> RunResult:
     rows, constraints, dropped = sets
     configs = [
-        ("rows", rows, "constraints, queries and responses, with the functions that check them; the default config")
+        Config(
+            "rows", rows, "constraints, queries and responses, with the functions that check them; the default config"
+        ),
+        Config("constraints", constraints, "every constraint, with its status, functions and cases"),
+        Config("dropped", dropped, "rows left out, with the reason"),
     ]
-    configs += [("constraints", constraints, "every constraint, with its status, functions and cases")]
-    configs += [("dropped", dropped, "rows left out, with the reason")]
     record = _provenance(settings, recipe, engines, stages)
-    record["configs"] = [
-        {"name": name, "rows": len(each), "description": said, "extension": FILE_FORMATS[recipe.file_format]}
-        for name, each, said in configs
-        if len(each)
-    ]
     shown = (col.INSTRUCTION, col.INPUT, col.OUTPUT, col.FUNCTIONS, col.PASS_RATE)
     best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
-    record["examples"] = best.select_columns(list(shown)).to_list()
-    with writing(recipe.output) as folder:
-        for name, each, _ in configs:
-            if len(each):
-                write_dataset(each, folder / name, recipe.file_format)
-        write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
-    url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
-    return RunResult(recipe.output, record, url)
+    with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to):
+        record["examples"] = best.select_columns(list(shown)).to_list()
+    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
 def _provenance(settings: AutoIf, recipe: Recipe, engines: dict[str, Any], stages: list[Survival]) -> dict[str, Any]:
     queries = describe_source(
         settings.queries, config=settings.queries_config, split=settings.queries_split, revision=None
     )
-    records = [
-        describe(role, engine if isinstance(engine, EndpointEngine) else engine.model)
-        for role, engine in engines.items()
-    ]
-    licences = [(record.role, record.name, record.license) for record in records]
+    records = [describe(role, engine) for role, engine in engines.items()]
     of_recipe = {
         name: value
         for name, value in recipe.for_card().items()
@@ -365,10 +346,7 @@ def _provenance(settings: AutoIf, recipe: Recipe, engines: dict[str, Any], stage
         "kind": "autoif",
         "title": f"Verifiable constraints by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
         "recipe": settings.for_card() | of_recipe,
-        "source": asdict(queries),
-        "license": recipe.license or plain_licence(queries.license, licences),
-        "licence_notes": notes(queries.license, licences),
-        "models": [asdict(record) for record in records],
+        **origin(queries, records, recipe.license),
         "stages": [asdict(stage) for stage in stages],
         "figures": [],
         "libraries": library_versions(),

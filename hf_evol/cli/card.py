@@ -19,11 +19,11 @@ def command(
 
     import fsspec
 
+    from hf_evol.data.sources import public_name
     from hf_evol.errors import OutputError
     from hf_evol.hub.card import card_text
     from hf_evol.hub.merge import merge_cards
     from hf_evol.hub.target import read_provenance
-    from hf_evol.run.recipe import public_name
 
     provenance = read_provenance(folder)
     if "kind" not in provenance:

@@ -27,9 +27,10 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION
     from hf_evol.data.selection import column
-    from hf_evol.run.pipeline import MAP_ROWS, read_seeds
-    from hf_evol.run.result import status_counts
+    from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import Stages
+    from hf_evol.run.steps import MAP_ROWS
+    from hf_evol.run.tables import status_counts
     from hf_evol.transform import map
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)

@@ -16,7 +16,6 @@ from hf_evol.cli import (
     evolve,
     metric,
     optimize,
-    plan,
     push,
     recipe,
     respond,
@@ -37,7 +36,6 @@ app = typer.Typer(
 )
 app.command("run")(run.command)
 app.command("study")(study.command)
-app.command("plan")(plan.command)
 app.command("autoif")(autoif.command)
 app.command("evolve")(evolve.command)
 app.command("eliminate")(eliminate.command)

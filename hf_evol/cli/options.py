@@ -182,10 +182,8 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
         counts: of the rows that came in, how many got which status.
         options: settings that only this command has; None for what does not count.
     """
-    from hf_evol.hub.target import write_dataset, writing
+    from hf_evol.hub.writer import Config, set_folder
     from hf_evol.run.chain import record_of
-    from hf_evol.run.recipe import public_name
-    from hf_evol.run.result import write_card
 
     own = {"respond": recipe.responder, "score": recipe.scorer}.get(stage)  # of a recipe file: no option says so
     shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
@@ -195,9 +193,9 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
     settings = {name: value for name, value in shown.items() if name in used} | options
     settings = {name: value for name, value in settings.items() if value is not None and value is not False}
     record = record_of(stage, recipe, settings, rows, counts)
-    with writing(recipe.output) as folder:
-        write_dataset(rows, folder, recipe.file_format)
-        write_card(folder, record, repo_id=None, shown_as=public_name(recipe.output))
+    config = Config("default", rows, f"the rows after the stage {stage}", folder="")
+    with set_folder(recipe.output, record, [config], file_format=recipe.file_format):
+        pass
     print(f"{len(rows)} rows in {recipe.output}")
 
 

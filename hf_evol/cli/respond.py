@@ -26,9 +26,9 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import RESPONSE_STATUS
     from hf_evol.data.selection import column
-    from hf_evol.run.pipeline import MAP_ROWS
-    from hf_evol.run.result import status_counts
     from hf_evol.run.stages import Stages
+    from hf_evol.run.steps import MAP_ROWS
+    from hf_evol.run.tables import status_counts
     from hf_evol.transform import map
 
     responder = Stages.of(recipe).respond

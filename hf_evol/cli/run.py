@@ -12,8 +12,8 @@ from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
+    from hf_evol.hub.writer import RunResult
     from hf_evol.run.pipeline import Plan
-    from hf_evol.run.result import RunResult
 
 # The bundled seed sets that a model of 135M parameters can evolve, and the methods that the paper uses for their kind.
 DEMO = {"general": "alpaca", "code": "code"}
@@ -26,6 +26,12 @@ def command(
     given: frozenset[str],
     execution: Any,  # hf_evol.cluster.Execution, or None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; load no model, write nothing.")] = False,
+    measure: Annotated[
+        int | None, typer.Option(help="With --dry-run: run so many rows, keep nothing, and say what all would take.")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="With --measure: what an hour of this machine costs, in any currency.")
+    ] = None,
 ) -> None:
     """Evolve a seed set, answer it, score it, select, and write the result with its card.
 
@@ -35,9 +41,13 @@ def command(
     quiet()
     from hf_evol.run import pipeline
 
+    if (measure is not None and not dry_run) or (price_per_hour is not None and measure is None):
+        raise typer.BadParameter("--measure is for --dry-run, and --price-per-hour for --measure.")
     if dry_run:
         for each in recipes:
             _show_plan(each, pipeline.plan(each))
+            if measure is not None:
+                _show_estimate(each, measure, price_per_hour)
         return
     from hf_evol.hub.target import check_output
 
@@ -93,6 +103,29 @@ def _show_plan(recipe: Recipe, plan: Plan) -> None:
         f"somewhat more each\n  output: {recipe.output} ({recipe.file_format})"
         + (f", then the Hub dataset {recipe.push_to}" if recipe.push_to else "")
     )
+
+
+def _show_estimate(recipe: Recipe, n: int, price_per_hour: float | None) -> None:
+    from hf_evol.run.estimate import measure
+
+    found = measure(recipe, n)
+    print(f"  measured here, on {found.n_measured} of {found.n_rows:,} rows, for {recipe.rounds} rounds:")
+    for step, seconds in found.seconds.items():
+        if seconds >= 0.05 * sum(found.seconds.values()) or found.tokens[step]:
+            each = seconds / found.n_measured
+            generated = found.tokens[step] / found.n_measured
+            print(f"    {step}: {_rough(each)} s and {_rough(generated)} generated tokens a row")
+    size = (found.set_bytes * found.times / 1e6, found.journal_bytes * found.times / 1e6)
+    cost = "" if price_per_hour is None else f", {_rough(found.hours * price_per_hour)} at {price_per_hour:g} an hour"
+    print(
+        f"  so all rows take here about {_rough(found.hours)} hours{cost}; {_rough(sum(found.tokens.values()) * found.times / 1e6)} "
+        f"million generated tokens; {_rough(size[0])} MB for the set and {_rough(size[1])} MB for the journal"
+    )
+
+
+def _rough(number: float) -> str:
+    """Two figures: what a few rows took says no more."""
+    return f"{float(f'{number:.2g}'):,g}"
 
 
 def _show_result(result: RunResult) -> None:

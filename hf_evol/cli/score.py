@@ -30,9 +30,9 @@ def command(
     from hf_evol.cli.options import stage_rows
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.data.selection import column
-    from hf_evol.run.pipeline import MAP_ROWS
-    from hf_evol.run.result import status_counts
     from hf_evol.run.stages import Stages
+    from hf_evol.run.steps import MAP_ROWS
+    from hf_evol.run.tables import status_counts
     from hf_evol.scoring.summary import summarize
     from hf_evol.transform import map
 

@@ -26,7 +26,6 @@ from hf_evol.run.recipe import Recipe
 def command(
     recipe: Recipe,
     given: frozenset[str],
-    execution: Any,  # hf_evol.cluster.Execution, or None
     evolver: Annotated[list[str], typer.Option(help="LABEL=MODEL, two or more times: what to compare.")],
     judge: Annotated[str | None, typer.Option(help="The model that rates difficulty and compares rewritings.")] = None,
     reward: Annotated[str | None, typer.Option(help="A reward model: a sequence classifier with one output.")] = None,
@@ -39,8 +38,6 @@ def command(
     """Let several models evolve one seed set, and report which differences between them hold up.
 
     One responder, one judge and one scorer serve all. The report is a page of its own: report.html.
-
-    With an executor, Slurm among them, the command stays until the end.
     """
     quiet()
     from hf_evol.study.study import Study, run
@@ -50,12 +47,7 @@ def command(
         del settings["embedding"]
     models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward))}
     study = Study(_evolvers(evolver), positions=positions, **models, **settings)
-    if execution is None:
-        _show(run(study, recipe))
-        return
-    from hf_evol import cluster
-
-    _show(cluster.study(study, recipe, execution))
+    _show(run(study, recipe))
 
 
 def _evolvers(given: list[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Runs that outgrow one machine: transforms as datatrove pipeline steps, and the main job on datatrove's executors.
+"""Runs that outgrow one machine: the main job by many tasks on datatrove's executors, and transforms as datatrove steps.
 
-Needs the extra ``cluster``. `Apply` wraps any transform unchanged, `ReadRows` and `WriteParquet` stand at the ends. `run`,
-`map` and `study` are `hf_evol.run`, `hf_evol.map` and `hf_evol.study.study.run` on the local, Slurm, Ray or HF Jobs executor.
+Needs the extra ``cluster``. `run` is `hf_evol.run` on the local, Slurm, Ray or HF Jobs executor; `Apply` wraps any transform
+for a pipeline of one's own.
 """
 
 import os
@@ -12,10 +12,7 @@ from hf_evol.errors import require_extra
 os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
 require_extra("datatrove", "cluster", "hf_evol.cluster")
 
-from hf_evol.cluster.mapping import map  # noqa: E402
 from hf_evol.cluster.run import Execution, run  # noqa: E402
-from hf_evol.cluster.shards import ReadRows, ReadShard, WriteParquet  # noqa: E402
-from hf_evol.cluster.steps import Apply, Keep  # noqa: E402
-from hf_evol.cluster.study import study  # noqa: E402
+from hf_evol.cluster.steps import Apply, Finish, Shard  # noqa: E402
 
-__all__ = ["Apply", "Execution", "Keep", "ReadRows", "ReadShard", "WriteParquet", "map", "run", "study"]
+__all__ = ["Apply", "Execution", "Finish", "Shard", "run"]

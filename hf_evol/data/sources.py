@@ -76,3 +76,23 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
 def _loader(source: str) -> str | None:
     name = source.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2").removesuffix(".xz")
     return next((loader for suffix, loader in _LOADERS.items() if name.endswith(suffix)), None)
+
+
+def public_name(source: str) -> str:
+    """A source's name without what is private: the last part of an absolute path, a URL without credentials.
+
+    Example:
+        >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
+        ('rows.jsonl', 'https://host/rows.json')
+    """
+    if "{" in source:  # an inline template
+        return source
+    if "::" in source and "://" in source:
+        return "::".join(map(public_name, source.split("::")))
+    if source.startswith(("file://", "local://")):
+        return Path(source).name
+    if "://" in source:
+        scheme, _, rest = source.partition("://")
+        host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return Path(source).name if Path(source).expanduser().is_absolute() else source

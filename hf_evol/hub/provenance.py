@@ -7,13 +7,15 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hf_evol import __version__
-from hf_evol.run.recipe import public_name
+from hf_evol.data.sources import public_name
+from hf_evol.hub.licences import notes, plain_licence
+from hf_evol.models import DEMO, DEMO_PACKAGE, ModelSpec, precision
 
 logger = logging.getLogger(__name__)
 
@@ -301,3 +303,37 @@ def library_versions(earlier: Mapping[str, str] | None = None) -> dict[str, str]
         name: ", ".join(dict.fromkeys([*known.get(name, version).split(", "), version]))
         for name, version in versions.items()
     }
+
+
+def title(source: SourceRecord, did: str, records: Sequence[ModelRecord]) -> str:
+    """Such as ``alpaca, evolved by Qwen2.5-0.5B-Instruct (494M)``."""
+    by = " and ".join(f"{record.name.rsplit('/', 1)[-1]} ({record.size})" for record in records)
+    return f"{source.name.rsplit('/', 1)[-1]}, {did} by {by}"
+
+
+def origin(source: SourceRecord, records: Sequence[ModelRecord], licence: str | None) -> dict[str, Any]:
+    """What a provenance says of the seed set, the models, and the licences that follow from them unless one is given."""
+    licences = [(record.role, record.name, record.license) for record in records]
+    return {
+        "source": asdict(source),
+        "license": licence or plain_licence(source.license, licences),
+        "licence_notes": notes(source.license, licences),
+        "models": [asdict(record) for record in records],
+    }
+
+
+def describe(role: str, model: Any) -> ModelRecord:
+    """What is known of a model by its `hf_evol.ModelSpec`, or by the engine that runs it."""
+    spec = model if isinstance(model, ModelSpec) else model.model
+    if not isinstance(spec, ModelSpec):  # its name on a server
+        return describe_model(role, model.name, spec, dtype="unknown", stated=model.n_parameters)
+    record = describe_model(
+        role,
+        spec.label,
+        spec.path,
+        revision=spec.revision,
+        gguf_file=spec.gguf_file,
+        dtype=precision(spec),
+        stated=spec.n_parameters,
+    )
+    return replace(record, revision=f"of the package {DEMO_PACKAGE}") if spec.name == DEMO else record

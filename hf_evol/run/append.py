@@ -10,23 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.files import FILE_FORMATS
 from hf_evol.data.selection import select
+from hf_evol.data.sources import public_name
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
-from hf_evol.run.recipe import FILE_FORMATS, public_name
-from hf_evol.run.result import (
-    Round,
-    evolution_reasons,
-    part,
-    response_reasons,
-    set_columns,
-    without_repeats,
-    write_card,
-    write_set,
-)
+from hf_evol.run.pipeline import write_rounds
+from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, set_columns, without_repeats
+from hf_evol.run.tables import round_table
 from hf_evol.transform import check_columns, map
 
 if TYPE_CHECKING:
@@ -94,16 +88,10 @@ def append(
     extension = record["configs"][0]["extension"]
     file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
-        folder = Path(made)
-        write_set(
-            folder,
-            record,
-            concatenate_datasets([*_there(published, "selected"), chosen]),
-            sets,
-            concatenate_datasets([*_there(published, "dropped"), new.dropped]),
-            file_format=file_format,
-        )
-        write_card(folder, record, repo_id=repo_id, shown_as=repo_id)
+        folder = Path(made, "set")
+        selected = concatenate_datasets([*_there(published, "selected"), chosen])
+        lost = concatenate_datasets([*_there(published, "dropped"), new.dropped])
+        write_rounds(str(folder), record, selected, sets, lost, file_format=file_format, repo_id=repo_id)
         return publish(
             folder,
             repo_id,
@@ -117,7 +105,7 @@ def append(
 def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:
     """Add the round to what the set's provenance says of its rounds, models, licences and libraries."""
     number = len(record["rounds"]) + 1
-    record["rounds"].append(new.table(number))
+    record["rounds"].append(round_table(new, number))
     record["recipe"]["rounds"] = number
     record["models"] += _new_models(rows, record["models"])
     source = record["source"]["license"]

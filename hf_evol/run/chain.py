@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
-from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe_source, library_versions
+from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.target import read_provenance
 from hf_evol.prompts.evol_instruct import version_of
-from hf_evol.run.recipe import FILE_FORMATS, Recipe
-from hf_evol.run.result import describe, origin, rejected_texts, score_summaries, status_counts, title, tries_table
+from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
+from hf_evol.run.tables import rejected_texts, score_summaries, status_counts, tries_table
 from hf_evol.transform import failures
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def record_of(
         own["rounds"] = _rounds(rows, recipe.rounds)
     stages = [*earlier.get("stages", ()), own]
     scored = _is_scored(stages) and col.IC_IFD in rows.column_names  # a run's dropped rows have no scores
-    extension = FILE_FORMATS[recipe.file_format]
     chosen = earlier and earlier["license"] != source.license and earlier["license"]  # by a person
     return {
         "kind": "stages",
@@ -77,15 +76,7 @@ def record_of(
         **origin(source, models, recipe.license or chosen or None),
         "stages": stages,
         **evolving,
-        "configs": [
-            {
-                "name": "default",
-                "rows": len(rows),
-                "description": f"the rows after the stage {stage}",
-                "extension": extension,
-                "data_files": f"train-*.{extension}",
-            }
-        ][: len(rows)],  # datasets can't load a config without rows
+        "configs": [],  # which the writer fills in here
         "scores": score_summaries(rows) if scored else [],
         "examples": _examples(rows, evolved=bool(evolving["methods"]), scored=scored),
         "libraries": library_versions(earlier.get("libraries")),

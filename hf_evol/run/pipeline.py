@@ -1,35 +1,38 @@
-"""The main job: seeds → evolve → eliminate → respond → score → select → card → Hub, by one recipe."""
+"""The main job: what a recipe asks for, checked, run and written."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol import models
 from hf_evol.data.formats import to_instructions
+from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds
-from hf_evol.errors import ConfigError, SourceError
-from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.hub.target import check_output, is_remote
+from hf_evol.errors import ConfigError, MissingExtraError, SourceError
+from hf_evol.hub import figures
+from hf_evol.hub.provenance import describe, describe_source, library_versions, origin, title
+from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.progress import without_datasets_bars
+from hf_evol.prompts.evol_instruct import version_of
+from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
-from hf_evol.run.result import SCORE_COLUMNS, Round, RunResult, evolution_reasons, finish, part, response_reasons
 from hf_evol.run.stages import Stages
-from hf_evol.transform import map
+from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
+from hf_evol.run.tables import rejected_texts, round_table, value_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
 
     from hf_evol.generation.endpoint import EndpointEngine
     from hf_evol.models import ModelSpec
 
-MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
-FIRST_ROWS = 32  # evolved before the others where there are many, so that a hopeless run is seen early
-_MANY = 4 * FIRST_ROWS
-_FEW_OK = 0.3
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,12 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds = prepare(recipe)
-    rounds = _answer(_evolve(seeds, stages, recipe), stages, recipe)
-    rounds = _score(rounds, stages, recipe)
+    rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), _say)
     return conclude(recipe, stages, len(seeds), rounds)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
@@ -84,79 +90,75 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
     stages = Stages.of(recipe)
     if recipe.select_by not in SCORE_COLUMNS:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
-    check_output(recipe.output, recipe.overwrite)
-    if recipe.push_to:
-        check_repo_id(recipe.push_to)
-        if is_remote(recipe.output):
-            raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
+    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
     seeds = read_seeds(recipe)
     stages.check()
     return stages, seeds
 
 
-def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: list[Round]) -> RunResult:
+def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round]) -> RunResult:
     """Select from the scored rounds, write the set and, if asked, publish it."""
-    result = finish(recipe, stages, stages.evolve.methods, n_seeds, rounds)
-    if not recipe.push_to:
-        return result
-    return replace(result, url=publish(recipe.output, recipe.push_to, private=recipe.private))
+    from datasets import concatenate_datasets
+
+    with without_datasets_bars():
+        rounds = without_repeats(rounds)
+        record = _provenance(recipe, stages, n_seeds, [round_table(entry, n) for n, entry in enumerate(rounds, 1)])
+        sets = [set_columns(entry.rows) for entry in rounds]
+        selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
+        lost = concatenate_datasets([entry.dropped for entry in rounds])
+        write_rounds(
+            recipe.output, record, selected, sets, lost, file_format=recipe.file_format, repo_id=recipe.push_to
+        )
+    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
-def _evolve(seeds: Dataset, stages: Stages, recipe: Recipe) -> list[Dataset]:
-    """All rows after each round, with evolving status and elimination."""
-    if len(seeds) > _MANY and recipe.journal:
-        print(_of_first_rows(seeds, stages, recipe), file=sys.stderr, flush=True)
-    rounds, rows = [], seeds
-    for number in range(1, recipe.rounds + 1):
-        of = f"round {number} of {recipe.rounds}"
-        rows = _map(rows, stages.evolve, recipe, f"Evolve, {of}")
-        rows = _map(rows, stages.eliminate, recipe, f"Eliminate, {of}")
-        rounds.append(rows)
-    return rounds
-
-
-def _of_first_rows(seeds: Dataset, stages: Stages, recipe: Recipe) -> str:
-    """What comes of the first rows in a first round, in words; the journal keeps their replies for the whole run."""
-    rows = _map(seeds.select(range(FIRST_ROWS)), stages.evolve, recipe, f"Evolve the first {FIRST_ROWS} rows")
-    statuses = Counter(rows[col.EVOL_STATUS])
-    share = statuses.pop(col.OK, 0) / FIRST_ROWS
-    why = ", ".join(f"{status.partition(':')[0]} {count}" for status, count in statuses.most_common(3))
-    said = f"Of the first {FIRST_ROWS} rows, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
-    if share >= _FEW_OK:
-        return said
-    return (
-        f"{said} That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
-        "larger --model, other --methods, or methods with worked examples of your own may give more."
-    )
-
-
-def _answer(evolved: list[Dataset], stages: Stages, recipe: Recipe) -> list[Round]:
-    """Each round's kept rows with their responses, and the others."""
-    _make_room(stages.models["evolver"], stages.models["responder"])
-    rounds = []
-    after = replace(stages.eliminate, judge=None)  # the rules about responses; the judge has spoken
-    for number, rows in enumerate(evolved, 1):
-        rows = rows.remove_columns(col.HISTORY)
-        kept, failed = part(rows, evolution_reasons(rows))
-        kept = _map(kept, stages.respond, recipe, f"Respond, round {number} of {recipe.rounds}")
-        kept = _map(kept, after, recipe, f"Eliminate, responses of round {number}")
-        kept, unanswered = part(kept, response_reasons(kept))
-        rounds.append(Round(kept, failed, unanswered))
-    return rounds
-
-
-def _score(rounds: list[Round], stages: Stages, recipe: Recipe) -> list[Round]:
-    _make_room(stages.models["responder"], stages.models["scorer"])
-    return [
-        replace(entry, rows=_map(entry.rows, stages.score, recipe, f"Score, round {number} of {recipe.rounds}"))
-        for number, entry in enumerate(rounds, 1)
+def write_rounds(
+    output: str, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, *,
+    file_format: str, repo_id: str | None,
+) -> None:  # fmt: skip
+    """Write the rows of all rounds with their card, and add to the record what follows from the rows."""
+    configs = [
+        Config("selected", selected, "the rows of all rounds with the highest scores; the default config"),
+        *(Config(f"round_{n}", rows, f"all answered rows of round {n}") for n, rows in enumerate(sets, 1)),
+        Config("dropped", lost, "rows left out, each with its round and the reason"),
     ]
+    by_round = value_counts(column(selected, col.ROUND))
+    for table in record["rounds"]:
+        table["selected"] = by_round[table["round"]]
+    shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
+    by = record["recipe"].get("select_by", col.IC_IFD)
+    with set_folder(output, record, configs, file_format=file_format, repo_id=repo_id) as folder:
+        record["examples"] = select(selected, by, top=3).select_columns(list(shown)).to_list()
+        record["failures"] = rejected_texts(lost)
+        record["figures"] = _figures(sets, folder)
 
 
-def _map(rows: Dataset, transform: Any, recipe: Recipe, label: str) -> Dataset:
-    return map(rows, transform, batch_size=MAP_ROWS, num_proc=recipe.num_proc, desc=label)
+def _provenance(recipe: Recipe, stages: Stages, n_seeds: int, tables: list[dict[str, Any]]) -> dict[str, Any]:
+    source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    records, methods = [describe(role, model) for role, model in stages.models.items()], stages.evolve.methods
+    return {
+        "kind": "evolved",
+        "title": title(source, "evolved", records[:1]),
+        "recipe": recipe.for_card(),
+        **origin(source, records, recipe.license),
+        "n_seeds": n_seeds,
+        "methods": [method.name for method in methods],
+        "prompts_version": version_of(methods),
+        "rounds": tables,
+        "libraries": library_versions(),
+    }
 
 
-def _make_room(last: ModelSpec | EndpointEngine, following: ModelSpec | EndpointEngine) -> None:
-    if last != following:
-        models.release()
+def _figures(sets: Sequence[Dataset], folder: Path) -> list[dict[str, str]]:
+    scores = {number: column(rows, col.IC_IFD).drop_null().to_numpy() for number, rows in enumerate(sets, 1)}
+    scores = {number: values for number, values in scores.items() if len(values)}
+    if not scores:
+        return []
+    try:
+        figures.check_plots()
+    except MissingExtraError as error:
+        logger.warning("The card has no figures. %s", error)
+        return []
+    (folder / "figures").mkdir()
+    figures.ic_ifd_histogram(scores, folder / "figures" / "ic_ifd.png")
+    return [{"path": "figures/ic_ifd.png", "alt": "Histogram of IC-IFD by round"}]

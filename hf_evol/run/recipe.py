@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from hf_evol.data.files import FILE_FORMATS
+from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ENGINES = ("transformers", "vllm", "endpoint")
-FILE_FORMATS = {"parquet": "parquet", "json": "jsonl", "arrow": "arrow"}  # name: extension
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -172,26 +173,6 @@ class Recipe:
 def help_of(name: str) -> str:
     """One line on a recipe setting."""
     return next(entry.metadata["help"] for entry in fields(Recipe) if entry.name == name)
-
-
-def public_name(source: str) -> str:
-    """A source's name without what is private: the last part of an absolute path, a URL without credentials.
-
-    Example:
-        >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
-        ('rows.jsonl', 'https://host/rows.json')
-    """
-    if "{" in source:  # an inline template
-        return source
-    if "::" in source and "://" in source:
-        return "::".join(map(public_name, source.split("::")))
-    if source.startswith(("file://", "local://")):
-        return Path(source).name
-    if "://" in source:
-        scheme, _, rest = source.partition("://")
-        host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
-        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return Path(source).name if Path(source).expanduser().is_absolute() else source
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hf_evol.hub.writer import RunResult
     from hf_evol.run.recipe import Recipe
-    from hf_evol.run.result import RunResult
     from hf_evol.study.study import Study
 
 

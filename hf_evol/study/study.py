@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
 from hf_evol.hub.figures import check_plots
-from hf_evol.hub.licences import notes, plain_licence
-from hf_evol.hub.provenance import describe_source, library_versions
-from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.hub.target import check_output, is_remote, write_dataset, writing
+from hf_evol.hub.provenance import ModelRecord, describe_source, library_versions, origin
+from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.run.pipeline import read_seeds
-from hf_evol.run.recipe import FILE_FORMATS, Recipe, public_name
-from hf_evol.run.result import RunResult, set_columns, write_card
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.steps import set_columns
 from hf_evol.study.figures import draw
 from hf_evol.study.findings import cost_sentences, findings, listed, sentences
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
-from hf_evol.transform import map
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,21 +71,13 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     return compare(*prepare(study, recipe))
 
 
-def prepare(study: Study, recipe: Recipe, map: Callable[..., Dataset] = map) -> tuple[Work, Dataset]:
-    """A study's work and its seed rows, with everything checked that can be before a model is loaded.
-
-    Args:
-        map: what applies the transforms: called as `hf_evol.map`.
-    """
+def prepare(study: Study, recipe: Recipe) -> tuple[Work, Dataset]:
+    """A study's work and its seed rows, with everything checked that can be before a model is loaded."""
     if recipe.responder is None:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     check_plots()
-    check_output(recipe.output, recipe.overwrite)
-    if recipe.push_to:
-        check_repo_id(recipe.push_to)
-        if is_remote(recipe.output):
-            raise ConfigError("push_to uploads a local folder: give a local --output.")
-    work = Work(study, recipe, map)
+    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
+    work = Work(study, recipe)
     seeds = read_seeds(recipe)
     work.check()
     return work, seeds
@@ -152,23 +142,15 @@ def _written(
 
     columns = {name: [row.get(name) for row in records] for name in features}
     rows = Dataset.from_dict(columns, features=features)
-    configs = {
-        "rows": (rows, "every row of every evolver and round, with its status and measures; the default config"),
-        **_sets(rows, results),
-        "comparisons": (Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
-        "summaries": (Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
-        "costs": (Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
-    }
-    record = _provenance(work, recipe, results)
-    record["configs"] = [
-        {"name": name, "rows": len(each), "description": said, "extension": FILE_FORMATS[recipe.file_format]}
-        for name, (each, said) in configs.items()
-        if len(each)
+    configs = [
+        Config("rows", rows, "every row of every evolver and round, with its status and measures; the default config"),
+        *_sets(rows, results),
+        Config("comparisons", Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
+        Config("summaries", Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
+        Config("costs", Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
     ]
-    with writing(recipe.output) as folder:
-        for name, (each, _) in configs.items():
-            if len(each):
-                write_dataset(each, folder / name, recipe.file_format)
+    record = _provenance(work, recipe, results)
+    with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to) as folder:
         figures = draw(results, rows, folder / "figures")
         write_report(results, rows, figures, folder / "report.html")
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
@@ -176,19 +158,18 @@ def _written(
         record["figures"] = [
             {"path": f"figures/{Path(figure['path_png']).name}", "alt": figure["alt"]} for figure in figures
         ]
-        write_card(folder, record, repo_id=recipe.push_to, shown_as=public_name(recipe.output))
-    url = publish(recipe.output, recipe.push_to, private=recipe.private) if recipe.push_to else None
-    return RunResult(recipe.output, record, url)
+    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
-def _sets(rows: Dataset, results: dict[str, Any]) -> dict[str, tuple[Dataset, str]]:
+def _sets(rows: Dataset, results: dict[str, Any]) -> list[Config]:
     """Each evolver's usable rows as a config of its own, to train on."""
-    sets: dict[str, tuple[Dataset, str]] = {}
+    sets = []
     labels = [evolver["label"] for evolver in results["evolvers"]]
     for label, name in zip(labels, set_names(labels), strict=True):
         found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
         usable = [place for place, row in found if row == (label, col.OK, col.OK)]
-        sets[name] = (set_columns(rows.select(usable)), f"the usable and answered rows of {label}, to train on")
+        said = f"the usable and answered rows of {label}, to train on"
+        sets.append(Config(name, set_columns(rows.select(usable)), said))
     return sets
 
 
@@ -210,8 +191,10 @@ def set_names(labels: Sequence[str]) -> list[str]:
 
 def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str, Any]:
     source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    models = [*results["evolvers"], *results["models"]]
-    licences = [(model["role"], model["name"], model["license"]) for model in models]
+    records = [
+        ModelRecord(**{name: value for name, value in model.items() if name != "label"})
+        for model in (*results["evolvers"], *results["models"])
+    ]
     shown = (
         "dataset",
         "methods",
@@ -235,10 +218,8 @@ def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str
         "kind": "study",
         "title": results["title"],
         "recipe": settings,
-        "source": asdict(source),
-        "license": recipe.license or plain_licence(source.license, licences),
-        "licence_notes": notes(source.license, licences),
-        "models": models,
+        **origin(source, records, recipe.license),
+        "models": [*results["evolvers"], *results["models"]],
         "results": {
             name: results[name]
             for name in (

@@ -7,22 +7,22 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import HfEvolError, ModelError, TaskError
-from hf_evol.evolve.eliminate import Eliminate
-from hf_evol.generation.endpoint import EndpointEngine
-from hf_evol.hub.provenance import ModelRecord
+from hf_evol.errors import HfEvolError, ModelError
+from hf_evol.evolve.eliminate import repeated
+from hf_evol.hub.provenance import ModelRecord, describe
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import counted_tokens
 from hf_evol.prompts.judge import rewriting_task
-from hf_evol.run.pipeline import MAP_ROWS
+from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
-from hf_evol.run.result import describe, evolution_reasons, response_reasons
 from hf_evol.run.stages import Stages, engine_of, spec_of
+from hf_evol.run.steps import REASON
 from hf_evol.scoring.confidence import Confidence
 from hf_evol.scoring.difficulty import Difficulty
 from hf_evol.scoring.diversity import diversity
@@ -32,7 +32,7 @@ from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
 from hf_evol.study.measures import N_WORDS, REWARD_OF_EVOLUTION, USABLE
 from hf_evol.study.results import LABEL, SEEDS, STATUS
-from hf_evol.transform import Transform, map
+from hf_evol.transform import Transform
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,8 +57,8 @@ class Work:
         diversities: the variety of each evolver's set in each round, as `hf_evol.diversity` summarises it.
     """
 
-    def __init__(self, study: Study, recipe: Recipe, map: Callable[..., Dataset] = map) -> None:
-        self.study, self.recipe, self.map_rows = study, recipe, map
+    def __init__(self, study: Study, recipe: Recipe) -> None:
+        self.study, self.recipe, self.map = study, recipe, steps.mapper(recipe)
         self.failures: list[dict[str, str]] = []
         self.diversities: list[dict[str, Any]] = []
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
@@ -117,13 +117,7 @@ class Work:
             "embedding": self.embed and self.embed.model,
         }
         known += [(role, role, model) for role, model in others.items() if model]
-        return [
-            (label, describe(role, model if isinstance(model, EndpointEngine) else getattr(model, "model", model)))
-            for label, role, model in known
-        ]
-
-    def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
-        return self.map_rows(rows, transform, batch_size=MAP_ROWS, num_proc=self.recipe.num_proc, desc=label)
+        return [(label, describe(role, model)) for label, role, model in known]
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows of all evolvers and rounds, and what each round of each cost."""
@@ -131,18 +125,13 @@ class Work:
 
         parts, costs = [], []
         for label, stages in self.stages.items():
-            rows, parameters = seeds.remove_columns(col.OUTPUT), describe("evolver", _model_of(stages)).n_parameters
-            for number in range(1, self.recipe.rounds + 1):
-                of = f"{label}, round {number} of {self.recipe.rounds}"
-                begun = time.monotonic()
-                with counted_tokens() as new:
-                    rows = self.map(rows, stages.evolve, f"Evolve by {of}")
-                seconds: float | None = time.monotonic() - begun
-                rows = self.map(rows, stages.eliminate, f"Eliminate, {of}")
+            parameters, spent = describe("evolver", stages.evolve.model).n_parameters, {}
+            timed = partial(self._timed, stages.evolve, spent)
+            rounds = steps.evolve(seeds.remove_columns(col.OUTPUT), stages, self.recipe.rounds, timed, f"{label}, ")
+            for number, rows in enumerate(rounds, 1):
                 last = [history[-1] for history in rows[col.HISTORY]]
                 prompt_tokens, tokens = (sum(entry[name] for entry in last) for name in ("n_prompt_tokens", "n_tokens"))
-                if new[0] != tokens or self.map_rows is not map:  # the journal had some, or others were at work
-                    seconds = None
+                seconds = spent["seconds"] if spent["tokens"] == tokens else None  # or the journal had some
                 costs.append(
                     {
                         "evolver": label,
@@ -156,6 +145,17 @@ class Work:
                 parts.append(rows.add_column(LABEL, [label] * len(rows)).select_columns(list(_KEPT)))
             models.release()
         return concatenate_datasets(parts), costs
+
+    def _timed(
+        self, evolve: Transform, spent: dict[str, Any], rows: Dataset, transform: Transform, label: str
+    ) -> Dataset:
+        """The mapped rows; notes what evolving them took."""
+        begun = time.monotonic()
+        with counted_tokens() as new:
+            rows = self.map(rows, transform, label)
+        if transform is evolve:
+            spent |= {"seconds": time.monotonic() - begun, "tokens": new[0]}
+        return rows
 
     def _seconds(self, stages: Stages, rows: Dataset, number: int, measured: float | None) -> float | None:
         """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
@@ -172,37 +172,11 @@ class Work:
     def answer(self, rows: Dataset) -> Dataset:
         """The rows with responses; their ``status``: ok, or why the evolution is left out; and their ``response_status``, which
         says nothing about the evolver."""
-        reasons = evolution_reasons(rows)
-        kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        answered = self.map(rows.select(kept), self.respond, "Respond")
-        answered = self.map(answered, Eliminate(keep=True), "Eliminate, responses")
+        from datasets import concatenate_datasets
+
+        answered = steps.respond(rows, self.respond, self.map, "all rounds")
         models.release()
-        outputs: list[str | None] = [None] * len(rows)
-        responses: list[str | None] = [None] * len(rows)
-        statuses = [col.OK if reason == col.KEPT else reason for reason in reasons]
-        for place, output, reason in zip(kept, answered[col.OUTPUT], response_reasons(answered), strict=True):
-            outputs[place] = output
-            if reason.startswith(_OF_RESPONSE):
-                responses[place] = reason.removeprefix(_OF_RESPONSE)
-            elif reason == col.KEPT:
-                responses[place] = col.OK
-            else:
-                statuses[place] = reason
-        words = [
-            len(text.split()) if status == col.OK else None
-            for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)
-        ]
-        rows = rows.remove_columns([col.EVOL_STATUS, col.ELIMINATION])
-        rows = _added(
-            rows,
-            {
-                col.OUTPUT: (outputs, "string"),
-                STATUS: (statuses, "string"),
-                col.RESPONSE_STATUS: (responses, "string"),
-                N_WORDS: (words, "float64"),
-            },
-        )
-        rows = _added(rows, {USABLE: ([_usable(status) for status in statuses], "float64")})
+        rows = concatenate_datasets([_decided(part) for part in (answered.rows, answered.failed, answered.unanswered)])
         self._note_unanswered(rows)
         return rows
 
@@ -285,8 +259,6 @@ class Work:
         """The measured rows; or, where that fails, the rows as they were, and a note."""
         try:
             return work(rows)
-        except TaskError:  # no measure: the same command does what is missing
-            raise
         except HfEvolError as error:
             self._failed(stage, error)
             return rows
@@ -323,14 +295,42 @@ class Work:
         return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
 
 
+def _decided(rows: Dataset) -> Dataset:
+    """A part of the answered rows with what is held of its texts: of two usable ones of an evolver that say the same, the
+    later one is a duplicate, as in the set of a run."""
+    reasons = rows[REASON][:] if REASON in rows.column_names else [col.KEPT] * len(rows)
+    if REASON not in rows.column_names:
+        for label in dict.fromkeys(rows[LABEL]):
+            places = [place for place, of in enumerate(rows[LABEL]) if of == label]
+            for place, again in zip(places, repeated(rows.select(places)), strict=True):
+                reasons[place] = "duplicate" if again else col.KEPT
+    of_response = [reason.startswith(_OF_RESPONSE) for reason in reasons]
+    statuses = [col.OK if why == col.KEPT or theirs else why for why, theirs in zip(reasons, of_response, strict=True)]
+    responses = [
+        why.removeprefix(_OF_RESPONSE) if theirs else col.OK if why == col.KEPT else None
+        for why, theirs in zip(reasons, of_response, strict=True)
+    ]
+    words = [
+        float(len(text.split())) if status == col.OK else None
+        for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)
+    ]
+    outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
+    known = (col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, REASON)
+    return _added(
+        rows.remove_columns([name for name in known if name in rows.column_names]),
+        {
+            col.OUTPUT: (outputs, "string"),
+            STATUS: (statuses, "string"),
+            col.RESPONSE_STATUS: (responses, "string"),
+            N_WORDS: (words, "float64"),
+            USABLE: ([_usable(status) for status in statuses], "float64"),
+        },
+    )
+
+
 def _usable(status: str) -> float | None:
     """1 or 0; None where the request failed, as the server was down or memory ran out."""
     return None if status == "engine_error" else float(status == col.OK)
-
-
-def _model_of(stages: Stages) -> Any:
-    model = stages.evolve.model
-    return model if isinstance(model, EndpointEngine) else model.model
 
 
 def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.files import write_dataset
 from hf_evol.data.formats import to_training
 from hf_evol.errors import ConfigError
-from hf_evol.hub.target import write_dataset
 from hf_evol.progress import without_datasets_bars
 from hf_evol.training.files import check_folder, local_or_name, recipe_folder, write_yaml
 from hf_evol.training.settings import CUTOFF_LENGTH, GLOBAL_BATCH_SIZE, OWN, PAPER, PLAIN, WARMUP_RATIO, FineTuning

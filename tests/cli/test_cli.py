@@ -354,10 +354,12 @@ def test_an_empty_seed_file_exits_with_1(call, here, tiny_model):
 
 
 def test_an_interruption_names_the_journal(call, monkeypatch, tiny_model, seed_file):
+    from hf_evol.run import pipeline
+
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_evol.run.pipeline.plan", interrupted)
+    monkeypatch.setattr(pipeline, "plan", interrupted)
     code, said = call("run", "--dataset", seed_file, "--model", tiny_model, "--dry-run")
     assert code == 130
     assert "journal" in said

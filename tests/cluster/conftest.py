@@ -67,7 +67,7 @@ def plain(source, wide_model, tmp_path_factory):
 @pytest.fixture
 def within(monkeypatch):
     """Tasks run in this process, one after the other: quick, and what a test patches holds for them."""
-    from hf_evol.cluster import executors
+    from hf_evol.cluster import local
 
     class Pool:
         def submit(self, function, *args):
@@ -78,7 +78,7 @@ def within(monkeypatch):
                 future.set_exception(error)
             return future
 
-    monkeypatch.setattr(executors, "worker_pool", lambda workers: nullcontext(Pool()))
+    monkeypatch.setattr(local, "worker_pool", lambda workers: nullcontext(Pool()))
 
 
 SBATCH = """#!{python} -I

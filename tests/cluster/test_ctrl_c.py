@@ -23,7 +23,7 @@ def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, command, plain, mo
 
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 100
-    while not list(work.glob("evolved/*")) and time.monotonic() < deadline and first.poll() is None:
+    while not list(work.glob("rows/*.parquet")) and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.02)
     processes = psutil.Process(first.pid).children(recursive=True)
     assert processes
@@ -38,11 +38,9 @@ def test_an_interrupted_and_a_failing_run_go_on(kind, recipe, command, plain, mo
     shard.write_bytes(b"PAR1")
     failing = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert failing.returncode == 1 and failing.stdout == f"{recipe.dataset}: evolving with wide\n"
-    assert failing.stderr.startswith(
-        "Error: 1 of 4 tasks of the stage 'evolve' are not completed. The first: ArrowInvalid"
-    )
-    assert failing.stderr.count("\n") == 1 and f"Logs: {work}/logs/evolve/logs." in failing.stderr
-    log = (work / "logs" / "evolve" / "logs" / "task_00003.log").read_text()
+    assert failing.stderr.startswith("Error: 1 of 4 tasks are not completed. The first: ArrowInvalid")
+    assert failing.stderr.count("\n") == 1 and f"Logs: {work}/logs/shards/logs." in failing.stderr
+    log = (work / "logs" / "shards" / "logs" / "task_00003.log").read_text()
     assert "Traceback (most recent call last)" in log and "ArrowInvalid" in log
 
     shard.write_bytes(good)

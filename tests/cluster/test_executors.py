@@ -1,14 +1,17 @@
 """What is handed to HF Jobs and Ray, and what happens there."""
 
+import inspect
+import sys
 from pathlib import Path
 
 import dill
 import huggingface_hub
 import pytest
+from datatrove.executor.base import PipelineExecutor
 
 from hf_evol import __version__
-from hf_evol.cluster import Execution, executors, run
-from hf_evol.errors import ConfigError
+from hf_evol.cluster import Execution, run
+from hf_evol.errors import MissingExtraError
 
 
 def test_jobs_get_a_pickled_pipeline_and_all_they_need(recipe, bucket, monkeypatch):
@@ -43,7 +46,7 @@ def test_jobs_get_a_pickled_pipeline_and_all_they_need(recipe, bucket, monkeypat
     execution = Execution("jobs", tasks=4, workers=2, options=options, work_folder=f"{bucket}/work")
     result = run(recipe, execution)
     assert result.provenance["n_seeds"] == 12 and (Path(recipe.output) / "README.md").exists()
-    assert len(calls) == 6  # three stages of two jobs, each with half of the tasks
+    assert len(calls) == 2  # each with half of the tasks
     for script, given in calls:
         assert script.endswith("launch_pickled_pipeline.py") and given["script_args"][0].startswith(
             f"{bucket}/work/logs/"
@@ -54,18 +57,13 @@ def test_jobs_get_a_pickled_pipeline_and_all_they_need(recipe, bucket, monkeypat
 
 
 def test_ray_is_an_extra(monkeypatch):
-    from hf_evol import errors
-
-    monkeypatch.setattr(executors, "require_extra", lambda *_: (_ for _ in ()).throw(errors.MissingExtraError("ray")))
-    with pytest.raises(errors.MissingExtraError, match="ray"):
+    module = sys.modules[Execution.__module__]
+    monkeypatch.setattr(module, "require_extra", lambda *_: (_ for _ in ()).throw(MissingExtraError("ray")))
+    with pytest.raises(MissingExtraError, match="ray"):
         Execution("ray")
 
 
-def test_ray_options_that_our_workers_can_not_keep_are_refused(monkeypatch):
-    monkeypatch.setattr(executors, "require_extra", lambda *_: None)
-    Execution("ray", options={"gpus_per_task": 1, "time": 3600, "ray_remote_kwargs": {"resources": {"fast": 1}}})
-    for name in ("nodes_per_task", "tasks_per_job", "log_first"):
-        with pytest.raises(
-            ConfigError, match=rf"Unknown option of the ray executor: {name}\. Options: .*gpus_per_task"
-        ):
-            Execution("ray", options={name: 2})
+def test_the_private_name_that_we_use_is_there():
+    """Of datatrove: how a task is run in a process of ours. Where it moves, `hf_evol.cluster.local` has to follow."""
+    parameters = list(inspect.signature(PipelineExecutor._run_for_rank).parameters)
+    assert parameters[:3] == ["self", "rank", "local_rank"]

@@ -1,13 +1,12 @@
 """Rows from the Hub, and shards and sets written there through ``hf://``."""
 
-import json
 from dataclasses import replace
 
 import pytest
 from hub_server import HubServer
 
 import hf_evol
-from hf_evol.cluster import Execution, ReadRows, WriteParquet, run
+from hf_evol.cluster import Execution, run
 from hf_evol.errors import OutputError
 
 
@@ -20,21 +19,6 @@ def hub(monkeypatch, tmp_path):
         server.connect(monkeypatch, tmp_path / "hub-cache")
         yield server
     HfFileSystem.clear_instance_cache()
-
-
-def test_rows_come_from_the_hub_and_go_back(hub, tmp_path):
-    rows = [{"instruction": f"Name {n} rivers.", "output": "The Nile.", "source": str(n)} for n in range(7)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    hub.add_repo("dataset", "me/rows", {"train.jsonl": text.encode()})
-    hub.add_repo("dataset", "me/shards", {})
-    read = ReadRows("me/rows", keep_columns=["source"])
-    write = WriteParquet("hf://datasets/me/shards/data/${rank}.parquet", read.features())
-    for rank in range(3):
-        list(write.run(read.run(rank=rank, world_size=3), rank, 3))
-    again = ReadRows("me/shards", format=None)
-    documents = list(again.run())
-    assert [document.metadata["source"] for document in documents] == [str(n) for n in range(7)]
-    assert [document.metadata["id"] for document in documents] == [f"alpaca-{n}" for n in range(7)]
 
 
 def test_a_set_is_written_to_the_hub(hub, recipe, plain, within, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,7 @@ from loguru import logger
 from shard_files import files_of
 
 from hf_evol.cluster import Execution, run
-from hf_evol.cluster.work import LOCK
-from hf_evol.errors import ConfigError, OutputError, TaskError
+from hf_evol.errors import ConfigError, OutputError, SourceError, TaskError
 from hf_evol.generation.base import Completion
 from hf_evol.generation.transformers_engine import TransformersEngine
 
@@ -36,7 +34,7 @@ def submitted(folder):
     return {path.stem: (path.read_text(), path.with_suffix(".options").read_text()) for path in scripts}
 
 
-def test_a_chain_is_submitted_to_slurm_and_gives_the_set(slurm, recipe, plain, tmp_path):
+def test_tasks_and_the_last_step_are_submitted_and_give_the_set(slurm, recipe, plain, tmp_path):
     execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS)
     notes: list[str] = []
     sink = logger.add(notes.append)
@@ -44,29 +42,35 @@ def test_a_chain_is_submitted_to_slurm_and_gives_the_set(slurm, recipe, plain, t
     logger.remove(sink)
     assert not notes  # of datatrove: the terminal is ours
     jobs = submitted(slurm)
-    assert ids == list(jobs) and len(ids) == 4
-    for place, (script, options) in enumerate(jobs.values()):
+    scripts = of_tasks(jobs)
+    assert len(ids) == len(scripts) == 2 and set(ids) <= set(jobs)
+    for place, (script, options) in enumerate(scripts):
         lines = script.splitlines()
         for line in ("partition=gpu", "time=24:00:00", "mem-per-cpu=8G", "account=us", "kill-on-invalid-dep=yes"):
             assert f"#SBATCH --{line}" in lines
-        assert ("#SBATCH --gpus=1" in lines) == (place < 3)  # the last step needs none
-        assert f"#SBATCH --array={'0-0%1' if place == 3 else '0-1%2'}" in lines  # each runs half of the tasks
+        assert ("#SBATCH --gpus=1" in lines) == (place == 0)  # the last step needs none
+        assert f"#SBATCH --array={'0-0%1' if place else '0-1%2'}" in lines  # each runs half of the tasks
         assert f"export PATH={Path(sys.executable).parent}:$PATH" in lines
-        assert ("--dependency=afterok:" + ids[place - 1] in options) == (place > 0)
+        assert ("--dependency=afterok:" + ids[0] in options) == (place == 1)
     (tmp_path / "queue").write_text("1 PENDING")
     with pytest.raises(OutputError, match=f"jobs {', '.join(ids)}"):
         run(recipe, execution)
     (tmp_path / "queue").unlink()
-    execute(jobs)
+    execute(scripts)
     assert files_of(Path(recipe.output)) == plain
     left = {path.relative_to(recipe.output + ".work").parts[0] for path in Path(recipe.output + ".work").rglob("*")}
     assert left == {"logs"}
 
 
-def execute(jobs):
+def of_tasks(jobs):
+    """The jobs that do tasks: datatrove submits others, which merge its statistics."""
+    return [(script, options) for script, options in jobs.values() if "launch_pickled_pipeline" in script]
+
+
+def execute(scripts):
     """Do in one process what the jobs would do on their nodes."""
-    for place, (script, _) in enumerate(jobs.values()):
-        for number in range(1 if place == 3 else 2):
+    for place, (script, _) in enumerate(scripts):
+        for number in range(1 if place else 2):
             run_job(script, number)
 
 
@@ -97,11 +101,11 @@ def test_requests_that_failed_are_asked_again_by_the_next_run_and_no_others(slur
     execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS)
     monkeypatch.setattr(TransformersEngine, "stream", refusing)
     run(recipe, execution)
-    execute(submitted(slurm))
+    execute(of_tasks(submitted(slurm)))
     assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs", "journals"}
     monkeypatch.setattr(TransformersEngine, "stream", noted)
     run(replace(recipe, overwrite=True), execution)
-    execute(dict(list(submitted(slurm).items())[4:]))
+    execute(of_tasks(submitted(slurm))[2:])
     again = {
         key for chat, key in answered & asked if key != "greedy"
     }  # a text may come up in another round, to be answered there
@@ -113,76 +117,64 @@ def test_requests_that_failed_are_asked_again_by_the_next_run_and_no_others(slur
 def test_only_what_is_missing_is_submitted_again_and_shared_out_evenly(slurm, recipe):
     execution = Execution("slurm", tasks=4, workers=2, options=OPTIONS)
     run(recipe, execution)
-    marks = Path(recipe.output + ".work", "logs", "evolve", "completions")
+    marks = Path(recipe.output + ".work", "logs", "shards", "completions")
     marks.mkdir(parents=True)
     for rank in (2, 3):
         (marks / f"{rank:05d}").touch()
-    assert len(run(recipe, execution)) == 4
-    script, _ = list(submitted(slurm).values())[4]
-    assert "hf-evol-evolve" in script and "#SBATCH --array=0-1%2" in script.splitlines()  # one task for each worker
+    before = len(submitted(slurm))
+    assert len(run(recipe, execution)) == 2
+    script, _ = list(submitted(slurm).values())[before]
+    assert "hf-evol-shards" in script and "#SBATCH --array=0-1%2" in script.splitlines()  # one task for each worker
     assert json.loads((marks.parent / "ranks_to_run.json").read_text()) == [0, 1]
     for rank in (0, 1):
         (marks / f"{rank:05d}").touch()
-    assert len(run(recipe, execution)) == 3
-    script, options = list(submitted(slurm).values())[8]
-    assert "hf-evol-respond" in script and "--dependency" not in options
-
-
-@pytest.mark.parametrize("parallel", [False, True])
-def test_a_stage_of_several_arrays_is_waited_for_as_a_whole(slurm, recipe, parallel):
-    options = OPTIONS | {"tasks_per_job": 1, "max_array_size": 1, "max_array_launch_parallel": parallel}
-    ids = run(replace(recipe, rounds=1), Execution("slurm", tasks=2, workers=2, options=options))
-    assert ids == [str(number) for number in range(1, 8)]
-    asked = [options.partition("--dependency=")[2] for _, options in submitted(slurm).values()]
-    after = [] if parallel else ["afterany:1", "afterok:1:2,afterany:3", "afterok:3:4,afterany:5"]
-    assert [asked[2], asked[4], asked[6]] == ["afterok:1:2", "afterok:3:4", "afterok:5:6"]
-    assert [asked[1], asked[3], asked[5]] == (after or ["", "afterok:1:2", "afterok:3:4"])
-    lock = json.loads(Path(recipe.output + ".work", LOCK).read_text())
-    assert lock["jobs"] == ids
+    before = len(submitted(slurm))
+    assert len(run(recipe, execution)) == 1
+    script, options = list(submitted(slurm).values())[before]
+    assert "hf-evol-finish" in script and "--dependency" not in options
 
 
 def test_a_job_that_is_refused_leaves_those_before_it_known(slurm, recipe, tmp_path):
-    (slurm / "limit").write_text("2")
+    (slurm / "limit").write_text("2")  # the tasks, and datatrove's statistics of them
     execution = Execution("slurm", tasks=2, workers=2, options=OPTIONS)
-    with pytest.raises(TaskError, match=r"sbatch refused 'hf-evol-score' \(exit status 1\)"):
+    with pytest.raises(TaskError, match=r"sbatch refused a job \(exit status 1\)"):
         run(recipe, execution)
     (slurm / "limit").unlink()
     (tmp_path / "queue").write_text("1 PENDING")
-    with pytest.raises(OutputError, match="jobs 1, 2"):
+    with pytest.raises(OutputError, match="jobs 1"):
         run(recipe, execution)
     (tmp_path / "queue").unlink()
-    assert len(run(recipe, execution)) == 4
+    assert len(run(recipe, execution)) == 2
 
 
-def test_a_task_that_raises_leaves_the_others_of_its_job(slurm, recipe):
+def test_the_end_says_which_shards_are_missing(slurm, recipe):
     run(replace(recipe, rounds=1), Execution("slurm", tasks=4, workers=2, options=OPTIONS))
-    work = Path(recipe.output + ".work")
-    (work / "seeds" / "00000.parquet").unlink()
-    with pytest.raises(TaskError, match="Tasks that failed: 0"):
-        run_job(submitted(slurm)["1"][0], 0)
-    assert [path.name for path in (work / "logs" / "evolve" / "completions").iterdir()] == ["00001"]
-    assert "00000.parquet' is missing" in (work / "logs" / "evolve" / "logs" / "task_00000.log").read_text()
+    scripts = of_tasks(submitted(slurm))
+    run_job(scripts[0][0], 0)
+    with pytest.raises(SourceError, match=r"missing.*00002.parquet"):
+        run_job(scripts[1][0], 0)
+    assert not Path(recipe.output).exists()
 
 
-def test_the_submitted_script_runs(slurm, recipe, tmp_path):
-    """The script itself, by a shell, for the two tasks of a job, in a folder with a difficult name."""
-    recipe = replace(recipe, rounds=1, output=str(tmp_path / "Tom's work" / "set"))
+def test_the_submitted_script_runs(slurm, recipe):
+    """The script itself, by a shell, for the two tasks of a job."""
+    recipe = replace(recipe, rounds=1)
     run(recipe, Execution("slurm", tasks=4, workers=2, options=OPTIONS))
     work = Path(recipe.output + ".work")
     script = slurm / "1.slurm"
-    logs = [line.partition("=")[2] for line in script.read_text().splitlines() if line.startswith("#SBATCH --output")]
-    assert shlex.split(logs[0]) == [f"{work}/logs/evolve/slurm_logs/%A_%a.out"]
     env = os.environ | {"SLURM_ARRAY_TASK_ID": "1", "SLURM_NODELIST": "node-1", "RUN_OFFSET": "0"}
     done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     made = ["00002", "00003"]
-    assert sorted(path.stem for path in (work / "evolved").iterdir()) == made
-    assert sorted(path.name for path in (work / "logs" / "evolve" / "completions").iterdir()) == made
+    assert sorted(path.stem for path in (work / "rows").iterdir()) == made
+    assert sorted(path.name for path in (work / "logs" / "shards" / "completions").iterdir()) == made
     assert {path.stem for path in (work / "journals").glob("*.sqlite")} == set(made)
     assert not Path(recipe.journal).exists()
-    for rank in made:  # of this task alone
-        stats = json.loads((work / "logs" / "evolve" / "stats" / f"{rank}.json").read_text())
-        assert stats[-1]["stats"]["rows"]["total"] == 3
+
+
+def test_a_folder_that_scripts_can_not_name_is_refused(slurm, recipe, tmp_path):
+    with pytest.raises(ConfigError, match="scripts for Slurm can't name the work folder"):
+        run(replace(recipe, output=str(tmp_path / "Tom's work" / "set")), Execution("slurm", options=OPTIONS))
 
 
 def test_jobs_are_submitted_from_within_a_job(slurm, recipe, monkeypatch):
@@ -194,7 +186,7 @@ def test_jobs_are_submitted_from_within_a_job(slurm, recipe, monkeypatch):
     }
     for name, value in inside.items():
         monkeypatch.setenv(name, value)
-    assert len(run(recipe, Execution("slurm", tasks=2, workers=2, options=OPTIONS))) == 4
+    assert len(run(recipe, Execution("slurm", tasks=2, workers=2, options=OPTIONS))) == 2
     given = json.loads((slurm / "1.env").read_text())
     assert {name: given[name] for name in given if name.startswith("SLURM_")} == {"SLURM_CONF": "/etc/own.conf"}
     assert {name: os.environ[name] for name in inside} == inside

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_evol.cluster import Execution
-from hf_evol.cluster.work import LOCK, WorkFolder
+from hf_evol.cluster.folder import LOCK, WorkFolder
 from hf_evol.errors import ConfigError, OutputError
 
 
@@ -20,27 +19,48 @@ def folder(request, tmp_path):
 
 def test_a_second_launcher_is_refused(folder):
     with folder.locked():
-        with pytest.raises(OutputError, match=rf"process {os.getpid()} on {socket.gethostname()}.*delete .*{LOCK}"):
+        with pytest.raises(OutputError, match=r"Another launcher works in .* on this machine"):
             with WorkFolder(folder.path).locked():
                 pass
-        assert folder.read(LOCK)["pid"] == os.getpid()  # still the first one's
-    assert folder.read(LOCK) is None
+        assert folder._read(LOCK)["pid"] == os.getpid()  # still the first one's
+    assert folder._read(LOCK) is None
     with folder.locked():
         pass
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(folder):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for pid, birth in ((gone.pid, "17"), (os.getpid(), "17")):  # the second number belongs to another process by now
-        stale = {"host": socket.gethostname(), "pid": pid, "birth": birth, "started": "then", "jobs": []}
-        folder.write(LOCK, stale)
-        with folder.locked():
-            assert folder.read(LOCK)["birth"] != "17"
+HOLDS = """
+import sys
+from hf_evol.cluster.folder import WorkFolder
+with WorkFolder(sys.argv[1]).locked():
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_launcher_leaves_no_lock(tmp_path):
+    """Whoever comes next is let in, and of many that find what it left, one."""
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "work")]
+
+    def start():
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        return subprocess.Popen(command, **pipes)
+
+    for _ in range(2):
+        first = start()
+        assert first.stdout.readline() == "in\n"
+        first.kill()
+        first.wait()
+        assert (tmp_path / "work" / LOCK).exists()
+        others = [start() for _ in range(4)]
+        said = [other.stdout.readline() for other in others]
+        assert sorted(said) == ["", "", "", "in\n"]
+        for other in others:
+            other.communicate()
+        assert not (tmp_path / "work").exists()
 
 
 def test_the_lock_of_another_host_is_left_alone(folder):
-    folder.write(LOCK, {"host": "elsewhere", "pid": 1, "birth": "1", "started": "then", "jobs": []})
+    folder._write(LOCK, {"host": "elsewhere", "pid": 1, "started": "then", "jobs": []})
     with pytest.raises(OutputError, match=r"process 1 on elsewhere, started then. If it has ended, delete"):
         with folder.locked():
             pass
@@ -56,7 +76,7 @@ def test_submitted_jobs_keep_the_lock_as_long_as_they_live(tmp_path, monkeypatch
     folder = WorkFolder(str(tmp_path / "work"))
     with folder.locked() as jobs:
         jobs += ["12", "13"]
-    assert folder.read(LOCK)["jobs"] == ["12", "13"]
+    assert folder._read(LOCK)["jobs"] == ["12", "13"]
     if refused:
         with pytest.raises(OutputError, match="jobs 12, 13"):
             with folder.locked():
@@ -70,13 +90,14 @@ def test_submitted_jobs_keep_the_lock_as_long_as_they_live(tmp_path, monkeypatch
 def test_a_folder_is_claimed_once_and_cleared(folder):
     with folder.locked():
         folder.claim({"seed": 1, "rows": 3})
-        folder.write("evolved/00000.parquet", {})
+        folder.fs.makedirs(f"{folder.root}/rows", exist_ok=True)
+        folder._write("rows/00000.parquet", {})
         folder.claim({"seed": 1, "rows": 3})
-        assert folder.read("evolved/00000.parquet") == {}
+        assert folder._read("rows/00000.parquet") == {}
         with pytest.raises(OutputError, match=r"another plan; it differs in rows, seed\."):
             folder.claim({"seed": 2})
         folder.clear()
-        assert folder.read("evolved/00000.parquet") is None
+        assert folder._read("rows/00000.parquet") is None
         folder.claim({"seed": 2})
         folder.clear()
     if folder.is_local:
@@ -84,10 +105,10 @@ def test_a_folder_is_claimed_once_and_cleared(folder):
 
 
 def test_a_folder_with_other_things_is_left_alone(folder):
-    folder.write("thesis.txt", {"mine": True})
+    folder._write("thesis.txt", {"mine": True})
     with pytest.raises(OutputError, match="holds something else"), folder.locked():
         folder.claim({"seed": 1})
-    assert folder.read("thesis.txt") == {"mine": True} and folder.read(LOCK) is None
+    assert folder._read("thesis.txt") == {"mine": True} and folder._read(LOCK) is None
 
 
 def test_what_a_killed_last_step_leaves_is_removed(folder):
@@ -97,7 +118,7 @@ def test_what_a_killed_last_step_leaves_is_removed(folder):
             assert Path(used).is_dir()
             if folder.is_local:
                 assert Path(used).is_relative_to(folder.root)
-                folder.write("scratch/hf_evol-of-the-killed/rows.arrow", {})
+                Path(folder.root, "scratch", "hf_evol-of-the-killed").mkdir()
         assert not Path(used).exists()
         folder.claim({"seed": 1})
         folder.clear()

@@ -8,7 +8,7 @@ from datasets import Dataset, get_dataset_config_names, load_dataset
 
 import hf_evol
 from hf_evol.cli.main import main
-from hf_evol.hub.target import write_dataset
+from hf_evol.data.files import write_dataset
 
 REPO = "user/chain"
 SHORT = {

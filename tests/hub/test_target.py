@@ -8,8 +8,9 @@ import fsspec
 import pytest
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
 
+from hf_evol.data.files import write_dataset
 from hf_evol.errors import OutputError
-from hf_evol.hub.target import PROVENANCE, check_output, read_provenance, write_dataset, write_provenance, writing
+from hf_evol.hub.target import PROVENANCE, check_output, read_provenance, write_provenance, writing
 from hf_evol.run.recipe import FILE_FORMATS
 
 OLD, NEW = {"run": "old"}, {"run": "new"}

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, get_dataset_config_names, load_dataset
@@ -15,12 +16,13 @@ from hf_evol import models
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
 from hf_evol.evolve.eliminate import OF_RESPONSES
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.hub import writer
 from hf_evol.models import loading
 from hf_evol.prompts.evolved import read_evolved
-from hf_evol.run import pipeline, result
+from hf_evol.run import pipeline, steps
 from hf_evol.run.recipe import Recipe
-from hf_evol.run.result import REASON, part
 from hf_evol.run.stages import Stages
+from hf_evol.run.steps import REASON, part
 
 TEXTS = [
     f"Explain in {n} words why the {what} is {adjective}."
@@ -223,7 +225,7 @@ def test_a_full_disk_leaves_the_old_result(recipe, talkative, monkeypatch, tmp_p
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(result, "write_provenance", full)
+    monkeypatch.setattr(writer, "write_provenance", full)
     with pytest.raises(OutputError, match=r"No space left.*journal"):
         hf_evol.run(replace(recipe, limit=3, rounds=1, overwrite=True))
     assert (tmp_path / "out" / "README.md").read_bytes() == before
@@ -270,8 +272,8 @@ def test_changed_weights_are_not_served_from_the_cache(recipe, talkative, wide_m
 
 def test_the_first_rows_say_early_what_can_be_expected(recipe, monkeypatch, capsys, tmp_path):
     """The random model's texts are none: the run says so before the other rows, and asks for no row twice."""
-    monkeypatch.setattr(pipeline, "FIRST_ROWS", 3)
-    monkeypatch.setattr(pipeline, "_MANY", 6)
+    monkeypatch.setattr(steps, "FIRST_ROWS", 3)
+    monkeypatch.setattr(steps, "_MANY", 6)
     asked = []
     stream = TransformersEngine.stream
     monkeypatch.setattr(
@@ -286,8 +288,42 @@ def test_the_first_rows_say_early_what_can_be_expected(recipe, monkeypatch, caps
 
 
 def test_the_first_rows_of_a_good_model_need_no_advice(recipe, talkative, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "FIRST_ROWS", 3)
-    monkeypatch.setattr(pipeline, "_MANY", 6)
+    monkeypatch.setattr(steps, "FIRST_ROWS", 3)
+    monkeypatch.setattr(steps, "_MANY", 6)
     hf_evol.run(recipe)
     said = capsys.readouterr().err
     assert re.search("Of the first 3 rows, (67|100)% are ok", said) and "--model" not in said
+
+
+def test_a_measurement_says_what_all_rows_take_and_keeps_nothing(recipe, talkative, capsys, monkeypatch):
+    from hf_evol.cli.main import main
+    from hf_evol.run.estimate import measure
+
+    recipe = replace(recipe, journal=str(Path(recipe.output).with_name("journal.sqlite")))
+    found = measure(recipe, 4)
+    assert (found.n_measured, found.n_rows, found.times) == (4, 10, 2.5)
+    whole = hf_evol.run(replace(recipe, limit=4, journal=False))
+    rows = load_dataset(whole.output, "round_1", split="train")
+    assert set(found.tokens) == {"Evolve", "Eliminate", "Respond", "Score"} and found.tokens["Evolve"] > 0
+    assert found.tokens["Eliminate"] == found.tokens["Score"] == 0 < found.tokens["Respond"] and len(rows)
+    size = sum(file.stat().st_size for file in Path(whole.output).rglob("*") if file.is_file())
+    assert found.set_bytes == pytest.approx(size, rel=0.1)
+    assert found.hours == pytest.approx(sum(found.seconds.values()) * 2.5 / 3600)
+    assert not Path(recipe.journal).exists()
+
+    options = [
+        "--dataset",
+        recipe.dataset,
+        "--model",
+        recipe.model,
+        "--max-new-tokens",
+        "24",
+        "--response-max-new-tokens",
+        "24",
+    ]
+    assert main(["run", *options, "--rounds", "1", "--dry-run", "--measure", "4", "--price-per-hour", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "measured here, on 4 of 10 rows" in said and "at 2 an hour" in said and "generated tokens a row" in said
+    assert main(["run", *options, "--measure", "4"]) == 2
+    with pytest.raises(ConfigError, match="1 or more"):
+        measure(recipe, 0)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from chat_server import ChatServer
@@ -14,7 +15,6 @@ from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.models import loading
 from hf_evol.run.recipe import Recipe
-from hf_evol.study import study as study_module
 from hf_evol.study.study import Study, run, set_names
 from hf_evol.study.work import Work
 
@@ -93,7 +93,7 @@ def test_everything_is_there_and_accounted_for(study, recipe, wide_model):
         assert any(f"The {role} is the model of the evolver" in sentence for sentence in results["stand_ins"])
     folder = result.output
     for name in ("report.html", "README.md", "provenance.json", "figures"):
-        assert (study_module.Path(folder) / name).exists()
+        assert (Path(folder) / name).exists()
     assert main(["card", folder, "--diff"]) == 0
 
 

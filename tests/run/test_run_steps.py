@@ -1,4 +1,4 @@
-"""The last steps over Arrow columns: what a row-by-row reading gives, in bounded memory."""
+"""What the steps leave, counted over Arrow columns as a row-by-row reading would, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ import pytest
 from datasets import Dataset
 
 from hf_evol import columns as col
-from hf_evol.run.result import (
-    REASON,
-    Round,
-    evolution_reasons,
-    part,
-    rejected_texts,
-    response_reasons,
-    without_repeats,
-)
+from hf_evol.run.steps import REASON, Round, evolution_reasons, part, response_reasons, without_repeats
+from hf_evol.run.tables import rejected_texts, round_table
 
 ROOT = Path(__file__).parent.parent.parent
 STATUSES = ["ok", "too_long: the prompt has 9 tokens\nand: more", "ok", "refusal", "ok", "engine_error: x", "ok", "ok"]
@@ -49,7 +42,7 @@ def rows():
 def test_the_table_counts_what_a_list_would(rows):
     kept, failed = part(rows, evolution_reasons(rows))
     kept, unanswered = part(kept, response_reasons(kept))
-    table = Round(rows, failed, unanswered).table(3)
+    table = round_table(Round(rows, failed, unanswered), 3)
     assert (table["rows_in"], table["kept"], table["in_set"]) == (8 + 5 + 2, 8 + 2, 8)
     assert table["ok"] == table["rows_in"] - sum(status != "ok" for status in failed[col.EVOL_STATUS])
     assert table["scored"] == 4 and table["unscored"] == {"too_long": 3, "zero_loss": 1}
@@ -79,7 +72,7 @@ def test_the_tries_count_every_text_once(rows):
     kept, failed = part(rows, evolution_reasons(rows))
     kept, unanswered = part(kept, response_reasons(kept))
     # four first texts were rejected, two of them a second time, one of those a third time
-    assert Round(kept, failed, unanswered).table(1)["tries"] == [
+    assert round_table(Round(kept, failed, unanswered), 1)["tries"] == [
         {"leak": 4, "ok": 2},
         {"leak": 2, "ok": 2},
         {"chatter": 1, "ok": 1},
@@ -137,7 +130,7 @@ def test_a_million_rows_finish_in_bounded_memory():
     """Resident bytes that are of no mapped file: the libraries take about half a GiB of them before a row is read."""
     command = [sys.executable, "benchmarks/scale_finish.py", "--rows", "1000000"]
     out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    (line,) = [line for line in out.splitlines() if line.startswith("all of it: result.finish")]
+    (line,) = [line for line in out.splitlines() if line.startswith("all of it")]
     _, _seconds, resident, anonymous = line.rsplit(None, 3)
     print(line)
     assert float(anonymous) < 1.25 and float(resident) < 2

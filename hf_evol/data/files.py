@@ -1,0 +1,100 @@
+"""Rows into files: parquet, JSON lines or Arrow, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from hf_evol.progress import without_datasets_bars
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FILE_FORMATS = {"parquet": "parquet", "json": "jsonl", "arrow": "arrow"}  # name: extension
+FILE_BYTES = 500_000_000  # of datasets.config.MAX_SHARD_SIZE, which push_to_hub keeps to
+_BATCH_ROWS = 10_000
+
+
+def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes: int = FILE_BYTES) -> None:
+    """Write one config's rows in files ``train-00000-of-00012`` of the given format, by batches of rows.
+
+    Args:
+        dataset: the rows, also memory-mapped ones that are more than memory holds.
+        folder: made where it isn't there.
+        file_format: as in `FILE_FORMATS`.
+        max_bytes: about as many bytes of Arrow data go into a file, as in ``Dataset.push_to_hub``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(int(dataset._estimate_nbytes() / max_bytes) + 1, max(1, len(dataset)))
+    with without_datasets_bars():
+        for place in range(count):
+            file = folder / f"train-{place:05}-of-{count:05}.{FILE_FORMATS[file_format]}"
+            _write(_gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
+
+
+def _gathered(dataset: Dataset) -> Dataset:
+    """The same rows without a list of places beside them: one `take` for each piece of the table, which is quick where
+    the places ascend, as `datasets` would look up each row by itself. Memory is that of these rows."""
+    import numpy as np
+    import pyarrow as pa
+    from datasets import Dataset
+
+    if dataset._indices is None:
+        return dataset
+    places = np.asarray(dataset._indices.column(0)).astype("int64")
+    order = np.argsort(places, kind="stable")
+    places, pieces = places[order], dataset.data.to_batches()
+    starts = np.cumsum([0, *map(len, pieces)])
+    edges = np.searchsorted(places, starts)
+    taken = [
+        piece.take(pa.array(places[first:last] - start))
+        for piece, start, first, last in zip(pieces, starts, edges, edges[1:], strict=False)
+        if last > first
+    ]
+    table = pa.Table.from_batches(taken, schema=dataset.data.schema)
+    if (np.diff(order) != 1).any():
+        table = table.take(pa.array(np.argsort(order)))
+    return Dataset(table, dataset.info, dataset.split, fingerprint=dataset._fingerprint)
+
+
+def _write(dataset: Dataset, file: Path, file_format: str) -> None:
+    if file_format == "parquet":
+        dataset.to_parquet(file)
+    elif file_format == "json":
+        dataset.to_json(file, force_ascii=False)
+    else:
+        import pyarrow as pa
+
+        schema = dataset.features.arrow_schema
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for table in dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+                writer.write_table(table.cast(schema))
+
+
+@contextmanager
+def placing(path: str) -> Iterator[Path]:
+    """A local file to write, which is put at ``path``, on any fsspec store, when the block ends without an error."""
+    fs, target = fsspec.url_to_fs(path)
+    local = isinstance(fs, LocalFileSystem)
+    fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".part", dir=Path(target).parent if local else None)
+    try:
+        os.close(handle)
+        yield Path(name)
+        if local:
+            with Path(name).open("rb") as file:
+                os.fsync(file.fileno())  # the completion mark, which is written next, must not outlive the rows
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
+        else:
+            fs.put_file(name, target)
+    finally:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()

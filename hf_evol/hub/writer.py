@@ -1,0 +1,96 @@
+"""The one writer of a set: configs of rows, what lies beside them, provenance, card and, if asked, the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hf_evol.data.files import FILE_FORMATS, write_dataset
+from hf_evol.data.sources import public_name
+from hf_evol.errors import ConfigError
+from hf_evol.hub.card import card_text
+from hf_evol.hub.publish import check_repo_id, publish
+from hf_evol.hub.target import check_output, hub_dataset, is_remote, write_provenance, writing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FAILED_REQUESTS = ("engine_error", "out_of_memory")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made: where it lies, and its whole provenance (as in ``provenance.json``)."""
+
+    output: str
+    provenance: dict[str, Any]
+    url: str | None = None
+
+    @property
+    def n_failed_requests(self) -> int:
+        """How many rows were left out, over all rounds, because a server or the memory failed: another run may have them."""
+        dropped = [table["dropped"] for table in self.provenance["rounds"]]
+        return sum(count for table in dropped for name, count in table.items() if name.endswith(_FAILED_REQUESTS))
+
+
+class Config(NamedTuple):
+    """One config of a set, which is a folder of its files; the only one of a set may lie beside the card (``folder=""``)."""
+
+    name: str
+    rows: Dataset
+    description: str
+    folder: str | None = None
+
+
+def check_target(output: str, *, overwrite: bool, push_to: str | None) -> None:
+    """Raise unless a set may be written there, and be pushed from there.
+
+    Raises:
+        OutputError: as `hf_evol.hub.target.check_output`.
+        ConfigError: no name of a dataset, or nothing local to push.
+    """
+    check_output(output, overwrite)
+    if push_to:
+        check_repo_id(push_to)
+        if is_remote(output):
+            raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
+
+
+@contextmanager
+def set_folder(
+    output: str, record: dict[str, Any], configs: Sequence[Config], *, file_format: str, repo_id: str | None = None
+) -> Iterator[Path]:
+    """Write a set: its configs before the block, provenance and card after it, and all of it in place when that is done.
+
+    Args:
+        output: a folder, a dataset on the Hub or any other fsspec URL.
+        record: the provenance, which gets ``configs``; the block may add what follows from files that it writes.
+        configs: those without rows are left out, as `datasets` can't load them.
+        file_format: as in `hf_evol.data.files.FILE_FORMATS`.
+        repo_id: the dataset on the Hub that the set is for.
+
+    Returns:
+        The folder for what else belongs to the set.
+    """
+    configs, extension = [config for config in configs if len(config.rows)], FILE_FORMATS[file_format]
+    record["configs"] = [
+        {"name": config.name, "rows": len(config.rows), "description": config.description, "extension": extension}
+        | ({"data_files": f"train-*.{extension}"} if config.folder == "" else {})
+        for config in configs
+    ]
+    with writing(output) as folder:
+        for config in configs:
+            write_dataset(config.rows, folder / (config.name if config.folder is None else config.folder), file_format)
+        yield folder
+        write_provenance(record, folder)
+        shown_as = public_name(output)
+        card = card_text(record, repo_id=repo_id or hub_dataset(shown_as)[0], folder=shown_as)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def finished(output: str, record: dict[str, Any], *, push_to: str | None, private: bool) -> RunResult:
+    """The result of a run whose set is in place, pushed if asked."""
+    return RunResult(output, record, publish(output, push_to, private=private) if push_to else None)

@@ -1,0 +1,188 @@
+"""The steps of the main job in their order, once: evolve → eliminate → respond → eliminate → score.
+
+Whoever runs them brings what applies a transform to rows: `hf_evol.map` here, a study's or a measurement's own elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol import models
+from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
+from hf_evol.progress import without_datasets_bars
+from hf_evol.scoring.pairs import SCORES
+from hf_evol.transform import Transform, map
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_evol.evolve.respond import Respond
+    from hf_evol.run.recipe import Recipe
+    from hf_evol.run.stages import Stages
+
+Mapper = Callable[["Dataset", Transform, str], "Dataset"]  # rows, what to apply, and the progress bar's label
+
+MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
+FIRST_ROWS = 32  # evolved before the others where there are many, so that a hopeless run is seen early
+_MANY = 4 * FIRST_ROWS
+_FEW_OK = 0.3
+REASON = "dropped_because"
+SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
+_SET_COLUMNS = (
+    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
+    col.TRY, col.REJECTED, col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
+)  # fmt: skip
+_DROPPED_COLUMNS = (
+    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
+    col.TRY, col.REJECTED, col.EVOLVER, col.EVOL_STATUS, REASON,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Round:
+    """The rows of one round: those of the set, and those left out before and after they were answered, with reasons."""
+
+    rows: Dataset
+    failed: Dataset
+    unanswered: Dataset
+
+    @property
+    def dropped(self) -> Dataset:
+        """All rows left out, with what is known of them."""
+        from datasets import concatenate_datasets
+
+        return concatenate_datasets([columns(rows, _DROPPED_COLUMNS) for rows in (self.failed, self.unanswered)])
+
+
+def mapper(recipe: Recipe) -> Mapper:
+    """`hf_evol.map` by a recipe's settings."""
+    return lambda rows, transform, label: map(
+        rows, transform, batch_size=MAP_ROWS, num_proc=recipe.num_proc, desc=label
+    )
+
+
+def run(
+    seeds: Dataset, stages: Stages, rounds: int, map: Mapper, say: Callable[[str], Any] | None = None
+) -> list[Round]:
+    """All steps, and their rounds. They go by model, not by round, so that only one model is in memory at a time.
+
+    Args:
+        seeds: in our columns.
+        stages: the transforms.
+        rounds: of evolving.
+        map: applies a transform to rows.
+        say: told, where there are many seeds and a journal keeps their replies, what comes of the first ones.
+    """
+    if say is not None and len(seeds) > _MANY and stages.evolve.journal is not False:
+        say(_of_first_rows(seeds, stages, map))
+    evolved = list(evolve(seeds, stages, rounds, map))
+    _make_room(stages, "evolver", "responder")
+    answered = [
+        respond(rows, stages.respond, map, f"round {number} of {rounds}") for number, rows in enumerate(evolved, 1)
+    ]
+    _make_room(stages, "responder", "scorer")
+    return [
+        replace(entry, rows=map(entry.rows, stages.score, f"Score, round {number} of {rounds}"))
+        for number, entry in enumerate(answered, 1)
+    ]
+
+
+def evolve(rows: Dataset, stages: Stages, rounds: int, map: Mapper, by: str = "") -> Iterator[Dataset]:
+    """All rows after each round, with evolving status and elimination."""
+    for number in range(1, rounds + 1):
+        of = f"{by}round {number} of {rounds}"
+        rows = map(rows, stages.evolve, f"Evolve, {of}")
+        rows = map(rows, stages.eliminate, f"Eliminate, {of}")
+        yield rows
+
+
+def respond(rows: Dataset, responder: Respond, map: Mapper, of: str) -> Round:
+    """A round's rows after they were answered, without scores. Responses are eliminated by the rules alone: a judge has
+    compared the instructions before."""
+    rows = rows.remove_columns([name for name in (col.HISTORY,) if name in rows.column_names])
+    kept, failed = part(rows, evolution_reasons(rows))
+    kept = map(kept, responder, f"Respond, {of}")
+    kept = map(kept, Eliminate(keep=True), f"Eliminate, responses of {of}")
+    kept, unanswered = part(kept, response_reasons(kept))
+    return Round(kept, failed, unanswered)
+
+
+def _of_first_rows(seeds: Dataset, stages: Stages, map: Mapper) -> str:
+    """What comes of the first rows in a first round, in words; the journal keeps their replies for the whole run."""
+    rows = map(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
+    statuses = Counter(rows[col.EVOL_STATUS])
+    share = statuses.pop(col.OK, 0) / FIRST_ROWS
+    why = ", ".join(f"{col.reason(status)} {count}" for status, count in statuses.most_common(3))
+    said = f"Of the first {FIRST_ROWS} rows, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
+    if share >= _FEW_OK:
+        return said
+    return (
+        f"{said} That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
+        "larger --model, other --methods, or methods with worked examples of your own may give more."
+    )
+
+
+def _make_room(stages: Stages, last: str, following: str) -> None:
+    if stages.models[last] != stages.models[following]:
+        models.release()
+
+
+def evolution_reasons(rows: Dataset) -> list[str]:
+    """Of each row, ``kept``, or why its evolution failed."""
+    return [
+        col.reason(status) if status != col.OK else col.KEPT if why in OF_RESPONSES else why
+        for status, why in zip(rows[col.EVOL_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
+
+
+def response_reasons(rows: Dataset) -> list[str]:
+    """Of each evolved row, ``kept``, or why it has no usable response."""
+    return [
+        f"response_{col.reason(status)}" if status != col.OK else why
+        for status, why in zip(rows[col.RESPONSE_STATUS], rows[col.ELIMINATION], strict=True)
+    ]
+
+
+def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
+    """The kept rows, and the others with their reason."""
+    from datasets import Dataset, Features, Value
+
+    kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
+    lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
+    if not lost:
+        features = Features(dict(rows.features) | {REASON: Value("string")})
+        return rows, Dataset.from_dict({name: [] for name in features}, features=features)
+    with without_datasets_bars():
+        dropped = rows.select(lost).add_column(REASON, [reasons[place] for place in lost], feature=Value("string"))
+    return rows.select(kept), dropped
+
+
+def without_repeats(rounds: Sequence[Round], published: Sequence[Dataset] = ()) -> list[Round]:
+    """The rounds, with rows that say what another row, there or in what is published, says among those left out."""
+    from datasets import concatenate_datasets
+
+    done: list[Round] = []
+    for entry in rounds:
+        again = repeated(entry.rows, *published, *(earlier.rows for earlier in done))
+        rows, dropped = part(entry.rows, ["duplicate" if found else col.KEPT for found in again])
+        shared = [name for name in dropped.column_names if name in entry.unanswered.column_names]
+        unanswered = (
+            concatenate_datasets([entry.unanswered, dropped.select_columns(shared)])
+            if len(dropped)
+            else entry.unanswered
+        )
+        done.append(replace(entry, rows=rows, unanswered=unanswered))
+    return done
+
+
+def columns(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Those of the columns that the rows have."""
+    return rows.select_columns([name for name in names if name in rows.column_names])
+
+
+set_columns = partial(columns, names=_SET_COLUMNS)  # the columns that a set's rows have

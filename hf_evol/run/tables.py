@@ -1,0 +1,97 @@
+"""What is counted of rounds and rows, and the texts that are shown: for the table of a run, its provenance and its card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_evol import columns as col
+from hf_evol.data.selection import column
+from hf_evol.run.steps import REASON
+from hf_evol.scoring.summary import summarize
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from hf_evol.run.steps import Round
+
+
+def round_table(entry: Round, number: int) -> dict[str, Any]:
+    """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
+    import pyarrow.compute as pc
+
+    rows_in = len(entry.rows) + len(entry.failed) + len(entry.unanswered)
+    scores, failed = column(entry.rows, col.IC_IFD), column(entry.failed, col.EVOL_STATUS)
+    unscored = column(entry.rows, col.IC_IFD_STATUS).filter(pc.is_null(scores))
+    dropped = value_counts(column(entry.failed, REASON)) + value_counts(column(entry.unanswered, REASON))
+    return {
+        "round": number,
+        "rows_in": rows_in,
+        "ok": rows_in - len(entry.failed) + value_counts(failed)[col.OK],
+        "kept": rows_in - len(entry.failed),
+        "in_set": len(entry.rows),
+        "scored": len(scores) - scores.null_count,
+        "tries": tries_table(
+            [column(rows, name) for name in (col.EVOL_STATUS, col.TRY, col.REJECTED)]
+            for rows in (entry.rows, entry.failed, entry.unanswered)
+        ),
+        "dropped": dict(dropped.most_common()),
+        "unscored": dict(value_counts(unscored).most_common()),
+        "scores": score_summaries(entry.rows),
+    }
+
+
+def score_summaries(rows: Dataset) -> list[dict[str, Any]]:
+    """What `summarize` gives of IFD and of IC-IFD."""
+    return [summarize(label, column(rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))]
+
+
+def tries_table(parts: Iterable[Sequence[pa.ChunkedArray]]) -> list[dict[str, int]]:
+    """Of each try, how many of its texts have which status; a part has, of each row, status, try and rejected texts."""
+    import pyarrow.compute as pc
+
+    counts: dict[int, Counter[str]] = {}
+    for status, tried, texts in parts:
+        rejected, good = pc.list_flatten(texts), tried.filter(pc.equal(status, col.OK))
+        counts.setdefault(1, Counter())
+        for number, times in value_counts(good).items():
+            counts.setdefault(number, Counter())[col.OK] += times
+        for number in pc.unique(pc.struct_field(rejected, "try")).to_pylist():
+            statuses = pc.struct_field(rejected, "status").filter(pc.equal(pc.struct_field(rejected, "try"), number))
+            counts.setdefault(number, Counter()).update(status_counts(statuses))
+    return [dict(counts.get(number, Counter()).most_common()) for number in range(1, max(counts) + 1)]
+
+
+def status_counts(statuses: pa.ChunkedArray) -> dict[str, int]:
+    """How many rows have which status, by its countable part, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for status, times in value_counts(statuses).items():
+        counts[col.reason(status)] += times
+    return dict(counts.most_common())
+
+
+def value_counts(values: pa.ChunkedArray) -> Counter[Any]:
+    """How often each value occurs, in the order of the first of each."""
+    return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
+
+
+def rejected_texts(rows: Dataset) -> list[dict[str, Any]]:
+    """One rejected text of each status, the most frequent first, with its parent."""
+    import pyarrow.compute as pc
+
+    if col.REJECTED not in rows.column_names or not len(rows):
+        return []
+    rejected = column(rows, col.REJECTED)
+    places, texts = pc.list_parent_indices(rejected), pc.list_flatten(rejected)
+    statuses = pc.struct_field(texts, "status")
+    found = []
+    for status, count in value_counts(statuses).most_common():
+        if status == col.OK:  # another text of the row was preferred
+            continue
+        place = pc.index(statuses, status).as_py()
+        row = rows[places[place].as_py()]
+        shown = {name: row[name] for name in (col.ROUND, col.METHOD, col.PARENT_INSTRUCTION)}
+        found.append({"status": status, "count": count, "text": texts[place].as_py()["instruction"]} | shown)
+    return found
