@@ -6,12 +6,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hf_evol import __version__, progress
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams, generate
+from hf_evol.models.journal import open_journal
+from hf_evol.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
@@ -61,6 +65,11 @@ class Transform:
         """How often each row moves the progress bar."""
         return 1
 
+    @property
+    def processes(self) -> int:
+        """How many processes of `map` make sense on this machine."""
+        return 1
+
     def identity(self) -> Any:
         """What else decides the result: the models' weights and templates, which the settings only name."""
         return None
@@ -81,6 +90,96 @@ class Transform:
             return {name: feature(part) for name, part in spec.items()}
 
         return Features(dict(features) | {name: feature(spec) for name, spec in self.output_columns.items()})
+
+
+@dataclass(frozen=True)
+class ModelTransform(Transform):
+    """Base of the transforms that use a model, their first field; all others are given by keyword.
+
+    Args:
+        model: a Hub id, a folder, a `hf_evol.ModelSpec` or, where it writes text, an engine.
+        journal: True for the journal in the cache folder, False for none, or a file.
+    """
+
+    model: Any
+    _: KW_ONLY
+    journal: bool | str | Path = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", self.resolve(self.model))
+
+    def resolve(self, model: Any) -> Any:
+        """What ``model`` stands for: an engine."""
+        from hf_evol.generation.transformers_engine import as_engine
+
+        return as_engine(model)
+
+    def check(self) -> None:
+        self.model.check()
+
+    def identity(self) -> Any:
+        return self.model.identity()
+
+    @property
+    def processes(self) -> int:
+        return processes_of(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyTransform(ModelTransform):
+    """Base of the transforms whose model writes text, greedily (paper, "Sampling").
+
+    Args:
+        max_new_tokens: the longest reply, in tokens; 2,048 in the paper.
+    """
+
+    max_new_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sampling  # noqa: B018 - checks its settings now
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
+
+    def complete(self, chats: Sequence[Chat], keys: Sequence[str] | None = None) -> list[Completion]:
+        """The replies, in order; those that the journal knows are not generated again.
+
+        Args:
+            keys: what each chat's sampling noise belongs to. Without: equal prompts have equal greedy answers.
+        """
+        keys = ["greedy"] * len(chats) if keys is None else keys
+        return generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledTransform(GreedyTransform):
+    """Base of the transforms whose model may sample.
+
+    Args:
+        seed: of the sampling noise.
+        temperature: 0 is greedy; 0.7 in the paper.
+        top_p: nucleus sampling, where the temperature is over 0; 0.95 in the paper.
+    """
+
+    seed: int = 0
+    temperature: float = 0.7
+    top_p: float = 0.95
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
+
+
+def processes_of(model: Any) -> int:
+    """One for each GPU where weights are loaded on whichever is free; one where a server, or one device, does the work."""
+    spec = getattr(model, "model", model)
+    if not isinstance(spec, ModelSpec) or spec.device is not None or "device_map" in spec.loading_options:
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count() if getattr(model, "is_shared_out", True) else 1)
 
 
 def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
@@ -125,8 +224,8 @@ def map(
         num_proc: processes; by default one for each of ``num_gpus``. Workers are started with "spawn", and worker *r*
             takes GPU *r* modulo the number of GPUs; a script must then call this under
             ``if __name__ == "__main__":``.
-        num_gpus: how many GPUs to use, each by a process of its own; "auto" is all that are there. This process alone
-            works where there are fewer than two.
+        num_gpus: how many GPUs to use, each by a process of its own; "auto" is all that are there, if the transform's model is
+            loaded here and on no given device. This process alone works where there are fewer than two.
         desc: label of the progress bar; by default the transform's.
         kwargs: further arguments of ``Dataset.map``, such as ``remove_columns``.
 
@@ -151,8 +250,7 @@ def map(
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
-    remote = getattr(getattr(transform, "model", None), "is_remote", False)
-    processes = num_proc or (1 if remote else _gpu_count(num_gpus))
+    processes = num_proc or (transform.processes if num_gpus == "auto" else _gpu_count(num_gpus))
     return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
 
 
@@ -227,12 +325,10 @@ def _mapped(dataset: Dataset, transform: Transform, processes: int, label: str, 
         return dataset.map(transform, **options)
 
 
-def _gpu_count(wanted: int | Literal["auto"]) -> int:
+def _gpu_count(wanted: int) -> int:
     import torch
 
     count = torch.cuda.device_count()  # does not start CUDA in this process
-    if wanted == "auto":
-        return max(1, count)
     if not isinstance(wanted, int) or not 1 <= wanted <= max(1, count):
         raise ConfigError(f"num_gpus must be 'auto' or from 1 to the number of GPUs, {count}; got {wanted!r}.")
     return wanted

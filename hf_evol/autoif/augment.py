@@ -7,26 +7,21 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError
-from hf_evol.generation.base import Engine, SamplingParams, generate
 from hf_evol.generation.sampling import row_key
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models.journal import open_journal
 from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 from hf_evol.prompts.faults import is_refusal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.words import STOP_WORDS
 from hf_evol.prompts.words import words as english
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, SampledTransform
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_evol.models import ModelSpec
 
 _NUMBER = r"(?:\(?\d{1,3}(?:[.):]|\\\.)|#\d{1,3}[.):]?)"
 _SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\s+"
@@ -78,8 +73,8 @@ _EXAMPLE = [rule for rules in RULES_SHOWN for rule in rules]
 _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)['‘]([^'’]+)['’](?!\w)")
 
 
-@dataclass(frozen=True)
-class Augment(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Augment(SampledTransform):
     """Ask a model for new constraints, once a row.
 
     Input columns:
@@ -101,14 +96,8 @@ class Augment(Transform):
         ConfigError: a wrong argument, at construction.
     """
 
-    model: str | ModelSpec | Engine
     seeds: tuple[str, ...]
     count: int = 50
-    seed: int = 0
-    temperature: float = 0.7
-    top_p: float = 0.95
-    max_new_tokens: int = 2048
-    journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.ID,)
     output_columns: ClassVar[dict[str, Any]] = {col.CONSTRAINTS: ["string"], col.AUGMENT_STATUS: "string"}
@@ -121,24 +110,13 @@ class Augment(Transform):
         if self.count < 1:
             raise ConfigError(f"count must be 1 or more; got {self.count!r}.")
         object.__setattr__(self, "seeds", seeds)
-        object.__setattr__(self, "model", as_engine(self.model))
-        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
-
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
+        super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:
         chats = [augment_prompt(self.seeds, self.count) for _ in batch[col.ID]]
         keys = [row_key(self.seed, str(row_id), 0, "augment") for row_id in batch[col.ID]]
         lists, statuses = [], []
-        for completion in generate(self.model, chats, self.sampling, keys, open_journal(self.journal)):
+        for completion in self.complete(chats, keys):
             reply = strip_thinking(completion.text)
             lines = read_list(reply)
             if completion.finish_reason == "length":

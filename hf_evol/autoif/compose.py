@@ -23,7 +23,7 @@ _TURNS = ("messages", "conversations", "conversation")
 _TEXTS = ("instruction", "prompt", "question", "query", "text")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnswerUnderConstraint(Respond):
     """Answer each row's query, its ``input``, strictly under its constraint, its ``instruction``; else as `Respond`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
@@ -12,20 +11,17 @@ from hf_evol import progress
 from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.autoif.verify import Thresholds, cross_validate, resolve_thresholds
 from hf_evol.errors import ConfigError
-from hf_evol.generation.base import Engine, SamplingParams, generate
 from hf_evol.generation.sampling import row_key
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models.journal import open_journal
 from hf_evol.prompts.autoif import verify_prompt
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, SampledTransform, Transform
 
 if TYPE_CHECKING:
-    from hf_evol.models import ModelSpec
+    pass
 
 
-@dataclass(frozen=True)
-class Verify(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Verify(SampledTransform):
     """Ask a model for verification functions and test cases of each constraint, several times.
 
     Input columns:
@@ -46,13 +42,7 @@ class Verify(Transform):
         ConfigError: a wrong argument, at construction.
     """
 
-    model: str | ModelSpec | Engine
     n: int = 8
-    seed: int = 0
-    temperature: float = 0.7
-    top_p: float = 0.95
-    max_new_tokens: int = 2048
-    journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.ID, col.INSTRUCTION)
     output_columns: ClassVar[dict[str, Any]] = {col.COMPLETIONS: ["string"], col.VERIFY_STATUS: "string"}
@@ -61,22 +51,11 @@ class Verify(Transform):
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(f"n must be 1 or more; got {self.n!r}.")
-        object.__setattr__(self, "model", as_engine(self.model))
-        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
+        super().__post_init__()
 
     @property
     def passes(self) -> int:
         return self.n
-
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
 
     def apply(self, batch: Batch) -> Batch:
         texts = batch[col.INSTRUCTION]
@@ -87,8 +66,7 @@ class Verify(Transform):
         replies: list[list[str]] = [[] for _ in texts]
         errors: list[str | None] = [None] * len(texts)
         progress.advance(self.n * (len(texts) - len(usable)))
-        completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
-        for (place, _), completion in zip(asked, completions, strict=True):
+        for (place, _), completion in zip(asked, self.complete(chats, keys), strict=True):
             if completion.error is None:
                 replies[place].append(strip_thinking(completion.text))
             else:

@@ -107,8 +107,8 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
         "journal": recipe.journal,
     }
     seeds = read_constraints(settings.seeds)
-    augment = Augment(evolver, tuple(seeds), settings.per_request, **sampling)
-    verify = Verify(evolver, settings.completions, **sampling)
+    augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
+    verify = Verify(evolver, n=settings.completions, **sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
     check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)

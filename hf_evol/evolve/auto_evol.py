@@ -6,29 +6,25 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.evolve.evol_instruct import EvolInstruct
-from hf_evol.generation.base import GREEDY, Chat, Engine, generate
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models.journal import open_journal
+from hf_evol.generation.base import Chat
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, GreedyTransform
 
 if TYPE_CHECKING:
-    from hf_evol.models import ModelSpec
     from hf_evol.prompts.evol_instruct import Method
 
 NO_FINAL = "no_final_instruction"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoEvolInstruct(EvolInstruct):
     """Let the model list ways to make each instruction harder, plan, rewrite and review it, in one answer.
 
@@ -64,8 +60,8 @@ class AutoEvolInstruct(EvolInstruct):
         )
 
 
-@dataclass(frozen=True)
-class TrajectoryKeywords(Transform):
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryKeywords(GreedyTransform):
     """Name each way in a row's ``trajectory`` by a short key phrase (paper, Scenario 3), greedily.
 
     Input columns:
@@ -81,33 +77,17 @@ class TrajectoryKeywords(Transform):
         journal: True for the journal in the cache folder, False for none, or a file.
     """
 
-    model: str | ModelSpec | Engine
     max_new_tokens: int = 256
-    journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.TRAJECTORY,)
     output_columns: ClassVar[dict[str, Any]] = {col.TRAJECTORY_KEYWORDS: ["string"], col.TRAJECTORY_STATUS: "string"}
     label: ClassVar[str] = "Name the ways"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", as_engine(self.model))
-        self.sampling  # noqa: B018 - checks max_new_tokens now
-
-    @property
-    def sampling(self) -> Any:
-        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
-
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
-
     def apply(self, batch: Batch) -> Batch:
         rows = batch[col.TRAJECTORY]
         usable = [place for place, ways in enumerate(rows) if ways]
         chats = [keywords_prompt(rows[place]) for place in usable]
-        completions = generate(self.model, chats, self.sampling, [""] * len(chats), open_journal(self.journal))
+        completions = self.complete(chats)
         progress.advance(len(rows) - len(usable))
         keywords: list[list[str]] = [[] for _ in rows]
         statuses = ["invalid_input"] * len(rows)

@@ -23,7 +23,7 @@ from hf_evol.prompts.judge import equality_prompt, says_equal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.prompts.words import STOP_WORDS, content, words
-from hf_evol.transform import Batch, Transform, map
+from hf_evol.transform import Batch, Transform, map, processes_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,6 +85,10 @@ class Eliminate(Transform):
     @property
     def uses_model(self) -> bool:
         return self.judge is not None
+
+    @property
+    def processes(self) -> int:
+        return processes_of(self.judge) if self.judge is not None else 1
 
     def identity(self) -> Any:
         return self.judge.identity() if self.judge is not None else None

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
+from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models import ModelSpec, n_parameters
-from hf_evol.models.journal import open_journal
+from hf_evol.models import n_parameters
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import share_of_example
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, SampledTransform, Transform
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -51,8 +49,8 @@ def position(row_id: Any) -> int:
     return int(match.group(1))
 
 
-@dataclass(frozen=True)
-class EvolInstruct(Transform):
+@dataclass(frozen=True, kw_only=True)
+class EvolInstruct(SampledTransform):
     """Rewrite each instruction into a harder or rarer one, for one or more rounds.
 
     Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
@@ -112,18 +110,13 @@ class EvolInstruct(Transform):
         >>> evolved = seeds.map(evolver, batched=True, batch_size=512)  # doctest: +SKIP
     """
 
-    model: str | ModelSpec | Engine
     methods: str | Path | Sequence[str | Method] = "alpaca"
     rounds: int = 1
     tries: int = 4
     best_of: int = 1
     prefer: Callable[[dict[str, Any]], float] | Sequence[Transform] | None = None
     by_example: bool | None = None
-    seed: int = 0
     temperature: float = 0.0
-    top_p: float = 0.95
-    max_new_tokens: int = 2048
-    journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.ID, col.INSTRUCTION)
     output_columns: ClassVar[dict[str, Any]] = {
@@ -149,13 +142,8 @@ class EvolInstruct(Transform):
             object.__setattr__(self, "prefer", _transforms(self.prefer))
         if self.best_of > 1 and not self.prefer:
             raise ConfigError("best_of needs prefer=, transforms or a function of a row that give a number.")
-        object.__setattr__(self, "model", as_engine(self.model))
         object.__setattr__(self, "methods", resolve_methods(self.methods))
-        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
+        super().__post_init__()
 
     @property
     def passes(self) -> int:
@@ -219,9 +207,8 @@ class EvolInstruct(Transform):
             if not self.temperature:
                 waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
-            chats, journal = [one.prompt for one in waiting], open_journal(self.journal)
             with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
-                completions = generate(self.model, chats, self.sampling, keys, journal)
+                completions = self.complete([one.prompt for one in waiting], keys)
             for one, completion in zip(waiting, completions, strict=True):
                 self._try(one, attempt, completion)
             waiting = [one for one in waiting if one.error is None and len(one.texts(col.OK)) < self.best_of]

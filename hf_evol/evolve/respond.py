@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, generate
+from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models import ModelSpec
-from hf_evol.models.journal import open_journal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words
-from hf_evol.transform import Batch, Transform, check_columns, failures
+from hf_evol.transform import Batch, SampledTransform, check_columns, failures
 
 
-@dataclass(frozen=True)
-class Respond(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Respond(SampledTransform):
     """Answer each instruction, greedily unless told otherwise.
 
     In the paper the responder is one large model for all sets, so that only the evolver differs between them.
@@ -49,13 +45,9 @@ class Respond(Transform):
         ColumnError: a missing column.
     """
 
-    model: str | ModelSpec | Engine
     system: str | None = SYSTEM
     temperature: float = 0.0
     top_p: float = 1.0
-    max_new_tokens: int = 2048
-    seed: int = 0
-    journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
     output_columns: ClassVar[dict[str, Any]] = {
@@ -64,20 +56,6 @@ class Respond(Transform):
         col.RESPONSE_STATUS: "string",
     }
     label: ClassVar[str] = "Respond"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", as_engine(self.model))
-        self.sampling  # noqa: B018 - checks max_new_tokens now
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
-
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
 
     def prompt(self, instruction: str, input: str | None) -> Chat:
         """What the model is asked for one row."""
@@ -95,7 +73,7 @@ class Respond(Transform):
             if failed[place] is None
         ]
         chats = [self.prompt(instructions[place], inputs[place]) for place in usable]
-        completions = generate(self.model, chats, self.sampling, self._keys(batch, usable), open_journal(self.journal))
+        completions = self.complete(chats, self._keys(batch, usable))
         progress.advance(len(instructions) - len(usable))
         for place, completion in zip(usable, completions, strict=True):
             results[place] = _response(completion, instructions[place])
@@ -105,9 +83,9 @@ class Respond(Transform):
             col.RESPONSE_STATUS: [status for _, status in results],
         }
 
-    def _keys(self, batch: Batch, usable: list[int]) -> list[str]:
+    def _keys(self, batch: Batch, usable: list[int]) -> list[str] | None:
         if not self.temperature:
-            return ["greedy"] * len(usable)  # equal prompts have equal greedy answers
+            return None
         check_columns((col.ID,), list(batch))
         rounds = batch.get(col.ROUND, [0] * len(batch[col.ID]))
         return [row_key(self.seed, str(batch[col.ID][place]), rounds[place] or 0, "respond") for place in usable]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from hf_evol.errors import ConfigError, ModelError
@@ -53,8 +53,6 @@ class EndpointEngine:
     max_tries: int = 6
     timeout_s: float = 600.0
     n_parameters: int | None = None
-
-    is_remote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):

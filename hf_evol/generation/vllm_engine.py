@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, require_extra
@@ -36,6 +36,8 @@ class VllmEngine:
     model: models.ModelSpec = field(default_factory=models.ModelSpec)
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+
+    is_shared_out: ClassVar[bool] = False  # vLLM chooses its devices
 
     def __post_init__(self) -> None:
         require_extra("vllm", "vllm", "VllmEngine")

@@ -8,7 +8,7 @@ of a hundred million parameters can follow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Method:
     """
 
     name: str
-    template: Any
+    template: Any = field(repr=False)
     kind: str = "in_depth"
     shots: int | None = None
 

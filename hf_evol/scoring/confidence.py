@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.transformers_engine import TransformersEngine, as_engine
-from hf_evol.models import ModelSpec, encoding
-from hf_evol.models.journal import open_journal
+from hf_evol.generation.base import GREEDY, Completion, SamplingParams
+from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Batch, TokenSpans, batches
 from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.token_losses import SplitModel, split_model
 from hf_evol.transform import Batch as Rows
-from hf_evol.transform import Transform
+from hf_evol.transform import GreedyTransform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +32,8 @@ Record = dict[str, Any]
 Request = tuple[str, str]  # a prompt, and the text after it
 
 
-@dataclass(frozen=True)
-class Confidence(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Confidence(GreedyTransform):
     """The probability of the most probable token at each position of a text that a model writes, or wrote.
 
     The paper's figure is ``of="greedy"``, over an evolver's own greedy text; its script keeps the first 5 positions,
@@ -78,13 +77,10 @@ class Confidence(Transform):
         [5]
     """
 
-    model: str | ModelSpec | Engine
     positions: int | None = None
     methods: str | Path | Sequence[str | Method] = "alpaca"
     of: str = "greedy"
-    max_new_tokens: int = 2048
     batch_tokens: int | None = None
-    journal: bool | str | Path = True
 
     output_columns: ClassVar[dict[str, Any]] = {
         col.TOP1_PROBS: ["float64"],
@@ -102,13 +98,12 @@ class Confidence(Transform):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
         object.__setattr__(self, "methods", resolve_methods(self.methods))
-        object.__setattr__(self, "model", as_engine(self.model))
+        super().__post_init__()
         if self.of != "greedy" and not isinstance(self.model, TransformersEngine):
             raise ConfigError(
                 f"of={self.of!r} runs the model in this process: give its name, folder or ModelSpec, not a "
                 f"{type(self.model).__name__}. With of='greedy' any engine will do."
             )
-        self.sampling  # noqa: B018 - checks max_new_tokens now
 
     @property
     def sampling(self) -> SamplingParams:
@@ -121,12 +116,6 @@ class Confidence(Transform):
             return col.INSTRUCTION, col.OUTPUT
         evolving = (col.PARENT_INSTRUCTION, col.METHOD)
         return evolving if self.of == "greedy" else (col.INSTRUCTION, *evolving)
-
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
 
     def apply(self, batch: Rows) -> Rows:
         requests = self._requests(batch)
@@ -156,9 +145,7 @@ class Confidence(Transform):
     def _while_generating(self, requests: list[Request]) -> Iterator[tuple[int, Record]]:
         """Complete the prompts greedily; their texts don't count."""
         chats = [prompt for prompt, _ in requests]
-        keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
-        completions = generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
-        yield from ((number, _of_completion(completion)) for number, completion in enumerate(completions))
+        yield from ((number, _of_completion(reply)) for number, reply in enumerate(self.complete(chats)))
 
     def _of_texts(self, requests: list[Request]) -> Iterator[tuple[int, Record]]:
         self.check()

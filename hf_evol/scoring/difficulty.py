@@ -15,7 +15,7 @@ from hf_evol.transform import Batch
 __all__ = ["LEVELS", "Difficulty"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difficulty(JudgedTransform):
     """Ask a judge for each instruction's difficulty: one of five levels and, apart from it, a score.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError, require_extra
 from hf_evol.models import ModelSpec
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.pairs import is_text
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 TRUNCATED = "truncated"  # embedded, by a part of the text
 
 
-@dataclass(frozen=True)
-class Embed(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Embed(ScoringTransform):
     r"""Embed each row's instruction and, on a new line, its input, with sentence-transformers.
 
     The vectors are the model's own: those of the default, which is the paper's, are of unit length. Special tokens
@@ -49,7 +50,7 @@ class Embed(Transform):
         >>> with_mnd, summary = hf_evol.diversity(embedded)  # doctest: +SKIP
     """
 
-    model: str | ModelSpec = "sentence-transformers/all-mpnet-base-v2"
+    model: str | ModelSpec = field(default="sentence-transformers/all-mpnet-base-v2", kw_only=False)
     batch_size: int = 64
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
@@ -60,14 +61,7 @@ class Embed(Transform):
         require_extra("sentence_transformers", "embeddings", "Embed")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
-        object.__setattr__(self, "model", models.as_spec(self.model))
-
-    def check(self) -> None:
-        models.load_config(self.model)
-        models.check_device(self.model)
-
-    def identity(self) -> Any:
-        return models.model_identity(self.model, chat_template=False)
+        super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:
         texts = texts_of(batch)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.models import ModelSpec
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.scoring.conventions import Pair
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.losses import OUT_OF_MEMORY
 from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
-from hf_evol.transform import Batch, Transform, failures
+from hf_evol.transform import Batch, failures
 
 
-@dataclass(frozen=True)
-class IcIfd(Transform):
+@dataclass(frozen=True, kw_only=True)
+class IcIfd(ScoringTransform):
     r"""Score each row's response under a causal language model.
 
     With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the
@@ -78,13 +77,11 @@ class IcIfd(Transform):
         ['ok']
     """
 
-    model: str | ModelSpec
     convention: str = "paper"
     turns: str | None = None
     max_length: int | None = None
     truncate: bool = False
     batch_tokens: int | None = None
-    journal: bool | str | Path = True
 
     label: ClassVar[str] = "Score"
 
@@ -92,7 +89,11 @@ class IcIfd(Transform):
         if self.turns not in (None, "last", "each"):
             raise ConfigError(f"turns must be None, 'last' or 'each'; got {self.turns!r}.")
         self.scorer  # noqa: B018 - checks the other settings
-        object.__setattr__(self, "model", models.as_spec(self.model))
+        super().__post_init__()
+
+    @property
+    def reads_chats(self) -> bool:
+        return self.convention == "exact_chat"
 
     @property
     def scorer(self) -> PairScorer:
@@ -108,22 +109,17 @@ class IcIfd(Transform):
         return SCORES | {col.IC_IFD_CONVENTION: "string"} | each
 
     def check(self) -> None:
-        models.load_config(self.model)
-        tokenizer = models.load_tokenizer(self.model)
-        if self.convention == "exact_chat" and not tokenizer.chat_template:
+        super().check()
+        if not models.load_tokenizer(self.model).chat_template and self.reads_chats:
             raise ConfigError(
                 f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
                 "hf_evol.ModelSpec, or use convention='exact'."
             )
-        models.check_device(self.model)
 
     def load(self) -> tuple[Any, Any]:
         """The loaded model, and its tokenizer; loaded at the first call in this process."""
         self.check()
         return models.load_model(self.model), models.load_tokenizer(self.model)
-
-    def identity(self) -> Any:
-        return models.model_identity(self.model, chat_template=self.convention == "exact_chat")
 
     def apply(self, batch: Batch) -> Batch:
         failed = failures(batch)

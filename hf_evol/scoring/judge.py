@@ -16,7 +16,7 @@ from hf_evol.transform import Batch
 _TURNED: dict[str | None, str | None] = {"win": "lose", "tie": "tie", "lose": "win", None: None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judge(JudgedTransform):
     """Ask a judge which of two responses to one instruction is better.
 

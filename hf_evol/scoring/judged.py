@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
-from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models import ModelSpec
-from hf_evol.models.journal import open_journal
+from hf_evol.generation.base import Completion
 from hf_evol.prompts.judge import Turns
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.scoring.pairs import is_text
-from hf_evol.transform import Batch, Transform
+from hf_evol.transform import Batch, GreedyTransform
 
 Prompts = tuple[Turns, Turns]
 
 
-@dataclass(frozen=True)
-class JudgedTransform(Transform):
+@dataclass(frozen=True, kw_only=True)
+class JudgedTransform(GreedyTransform):
     """Asks a judge two questions about each row, greedily (paper, "Sampling")."""
-
-    model: str | ModelSpec | Engine
-    max_new_tokens: int = 2048
-    journal: bool | str | Path = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", as_engine(self.model))
-        self.sampling  # noqa: B018 - checks max_new_tokens now
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return replace(GREEDY, max_new_tokens=self.max_new_tokens)
 
     @property
     def passes(self) -> int:
         return 2
 
-    def check(self) -> None:
-        self.model.check()
-
-    def identity(self) -> Any:
-        return self.model.identity()
-
     def ask(self, rows: Sequence[Prompts | None]) -> list[tuple[Completion, Completion] | None]:
         """Both answers to each row's prompts; None for a row without any."""
         usable = [prompts for prompts in rows if prompts is not None]
         chats = [prompt for prompts in usable for prompt in prompts]
-        keys = ["greedy"] * len(chats)  # equal prompts have equal greedy answers
-        replies = iter(generate(self.model, chats, self.sampling, keys, open_journal(self.journal)))
+        replies = iter(self.complete(chats))
         progress.advance(2 * (len(rows) - len(usable)))
         return [None if prompts is None else (next(replies), next(replies)) for prompts in rows]
 

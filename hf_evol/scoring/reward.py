@@ -13,20 +13,21 @@ from hf_evol import columns as col
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import Chat
-from hf_evol.models import ModelSpec, encoding
+from hf_evol.models import encoding
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
 from hf_evol.scoring.pairs import make_pair
-from hf_evol.transform import Batch, Transform, failures
+from hf_evol.transform import Batch, failures
 
 Result = tuple[float | None, str]  # a reward and its status
 
 _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
 
 
-@dataclass(frozen=True)
-class Reward(Transform):
+@dataclass(frozen=True, kw_only=True)
+class Reward(ScoringTransform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
     The model reads a chat of two turns, by its own chat template, and its output is the reward, on the model's own
@@ -58,11 +59,9 @@ class Reward(Transform):
         ModelError: the model can't be found, or isn't a reward model with one output.
     """
 
-    model: str | ModelSpec
     of: Literal["response", "evolution"] = "response"
     methods: str | Path | Sequence[str | Method] = "alpaca"
     batch_tokens: int | None = None
-    journal: bool | str | Path = True
 
     output_columns: ClassVar[dict[str, Any]] = {col.REWARD: "float64", col.REWARD_STATUS: "string"}
     label: ClassVar[str] = "Reward"
@@ -72,7 +71,7 @@ class Reward(Transform):
             raise ConfigError(f"of must be 'response' or 'evolution'; got {self.of!r}.")
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens must be 1 or more; got {self.batch_tokens!r}.")
-        object.__setattr__(self, "model", models.as_spec(self.model))
+        super().__post_init__()
         object.__setattr__(self, "methods", resolve_methods(self.methods))
 
     @property
@@ -84,6 +83,7 @@ class Reward(Transform):
     def check(self) -> None:
         from jinja2 import TemplateError
 
+        super().check()
         outputs = models.load_config(self.model).num_labels
         if outputs != 1:
             raise ModelError(
@@ -100,10 +100,6 @@ class Reward(Transform):
             encoding.chat_frame(tokenizer, ("user", "assistant"), generation_prompt=False)
         except TemplateError as error:
             raise ConfigError(f"The chat template of {self.model.name!r} can't render two turns: {error}") from error
-        models.check_device(self.model)
-
-    def identity(self) -> Any:
-        return models.model_identity(self.model)
 
     def apply(self, batch: Batch) -> Batch:
         chats = self._chats(batch)

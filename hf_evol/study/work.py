@@ -68,7 +68,7 @@ class Work:
         methods = first.evolve.methods
         self.engines = {label: stages.evolve.model for label, stages in self.stages.items()}
         self.confidence = {
-            label: Confidence(engine, study.positions, methods, journal=self.journal)
+            label: Confidence(engine, positions=study.positions, methods=methods, journal=self.journal)
             for label, engine in self.engines.items()
         }
         self.score = first.score if recipe.scorer else None
@@ -77,7 +77,9 @@ class Work:
         self.rewards: list[Reward] = []
         if study.reward:
             model = spec_of(recipe, study.reward)
-            self.rewards = [Reward(model, of, methods, journal=self.journal) for of in ("evolution", "response")]
+            self.rewards = [
+                Reward(model, of=of, methods=methods, journal=self.journal) for of in ("evolution", "response")
+            ]
         self.embed = self._embed()
 
     def _embed(self) -> Embed | None:

@@ -104,4 +104,4 @@ class IcIfd(evaluate.Metric):
     def _loaded(self, model, convention):
         if isinstance(model, (tuple, list)):
             return model
-        return hf_evol.IcIfd(model, convention).load()
+        return hf_evol.IcIfd(model, convention=convention).load()

@@ -210,7 +210,7 @@ def test_replies_and_their_statuses():
         ("", "error", [], "engine_error: told to"),
     ]  # fmt: skip
     engine = Scripted(tuple((text, finish) for text, finish, _, _ in cases))
-    augment = Augment(engine, ["a {seed} of\ntwo lines"], 7, journal=False)
+    augment = Augment(engine, seeds=["a {seed} of\ntwo lines"], count=7, journal=False)
     for size in (1, 100):
         rows = map(augment_requests(len(cases)), augment, batch_size=size)
         assert rows["constraints"][:] == [lines for _, _, lines, _ in cases]

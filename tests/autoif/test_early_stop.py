@@ -111,7 +111,9 @@ def test_no_new_constraint_and_no_seeds(make, server, tmp_path):
 def test_all_requests_are_made_where_one_line_is_of_use(make, server, requests):
     settings, recipe = make(1, requests=requests, include_seeds=False)
     engine = engine_of(recipe, recipe.model)
-    augment = Augment(engine, ("Use exactly 10000 words",), 50, max_new_tokens=512, journal=False, seed=recipe.seed)
+    augment = Augment(
+        engine, seeds=("Use exactly 10000 words",), count=50, max_new_tokens=512, journal=False, seed=recipe.seed
+    )
     replies = augment(augment_requests(requests).to_dict())
     made, reasons = new_constraints(replies["constraints"], augment.seeds)
     server.requests.clear()

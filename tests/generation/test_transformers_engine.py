@@ -291,9 +291,18 @@ def test_one_process_for_each_gpu(tiny_model, seeds, monkeypatch):
         assert models.choose_device(ModelSpec(tiny_model)) == f"cuda:{rank % 4}"
     asked = []
     monkeypatch.setattr(transform, "_map_dataset", lambda *args: asked.append(args[3]))
-    respond = hf_evol.Respond(ModelSpec(tiny_model, device="cpu"))
+    respond = hf_evol.Respond(tiny_model)
+    monkeypatch.setattr(type(respond), "check", lambda self: None)  # it would look at the GPU
     for options in ({}, {"num_gpus": 2}, {"num_proc": 3}):
         hf_evol.map(seeds, respond, **options)
-    assert asked == [4, 2, 3]
+    others = [
+        hf_evol.Respond(ModelSpec(tiny_model, device="cpu")),
+        hf_evol.Respond(hf_evol.EndpointEngine("a", "http://b")),
+    ]
+    evolved = seeds.add_column("parent_instruction", seeds["instruction"])
+    for other in (*others, hf_evol.Eliminate(keep=True)):
+        hf_evol.map(evolved, other)
+    hf_evol.map(evolved, hf_evol.Eliminate(keep=True, judge=tiny_model), desc="judged")
+    assert asked == [4, 2, 3, 1, 1, 1, 4]
     with pytest.raises(ConfigError, match="num_gpus must be 'auto' or from 1 to the number of GPUs, 4; got 5"):
         hf_evol.map(seeds, respond, num_gpus=5)

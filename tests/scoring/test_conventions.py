@@ -100,7 +100,7 @@ def batch_of(rows):
 @pytest.mark.parametrize("batch_tokens", [1, 64, None])
 @over_models
 def test_scores_are_those_of_a_plain_computation(folder, convention, batch_tokens):
-    out = IcIfd(folder, convention, batch_tokens=batch_tokens, journal=False)(batch_of(ROWS))
+    out = IcIfd(folder, convention=convention, batch_tokens=batch_tokens, journal=False)(batch_of(ROWS))
     assert out[col.IC_IFD_STATUS] == ["ok"] * len(ROWS) and out[col.IC_IFD_CONVENTION] == [convention] * len(ROWS)
     for place, (instruction, input, answer) in enumerate(ROWS):
         expected = plain_scores(folder, convention, turns_of(instruction, input), answer)
@@ -111,13 +111,13 @@ def test_scores_are_those_of_a_plain_computation(folder, convention, batch_token
 @over_models
 def test_scores_of_several_turns_are_those_of_a_plain_computation(folder, convention):
     messages = [{"role": role, "content": text} for role, text in [*CHAT, ("assistant", "The Nile.")]]
-    out = IcIfd(folder, convention, turns="last", journal=False)({"messages": [messages]})
+    out = IcIfd(folder, convention=convention, turns="last", journal=False)({"messages": [messages]})
     assert scores(out, 0) == pytest.approx(plain_scores(folder, convention, CHAT, "The Nile."), abs=1e-4)
 
 
 @over_models
 def test_token_counts(folder, convention):
-    out = IcIfd(folder, convention, journal=False)(batch_of(ROWS))
+    out = IcIfd(folder, convention=convention, journal=False)(batch_of(ROWS))
     tokenizer = load(folder)[1]
 
     def count(text):
@@ -159,8 +159,8 @@ def expected_cut(tokenizer, convention, turns, answer, limit):
 @over_models
 def test_a_cut_answer_is_the_same_text_in_both_terms(folder, convention, limit):
     tokenizer = load(folder)[1]
-    out = IcIfd(folder, convention, max_length=limit, truncate=True, journal=False)(batch_of(ROWS))
-    whole = IcIfd(folder, convention, max_length=limit, journal=False)(batch_of(ROWS))
+    out = IcIfd(folder, convention=convention, max_length=limit, truncate=True, journal=False)(batch_of(ROWS))
+    whole = IcIfd(folder, convention=convention, max_length=limit, journal=False)(batch_of(ROWS))
     for place, (instruction, input, answer) in enumerate(ROWS):
         turns = turns_of(instruction, input)
         keep = expected_cut(tokenizer, convention, turns, answer, limit)
@@ -243,7 +243,7 @@ def test_a_template_that_refuses_some_roles_or_hides_texts(bos_model, template, 
     answer = {"role": "assistant", "content": "The Nile."}
     chats = [[*turns, answer], [*turns[1:], answer], [turns[1], answer]]
     spec = ModelSpec(bos_model, chat_template=template)
-    out = IcIfd(spec, "exact_chat", turns="last", journal=False)({"messages": chats})
+    out = IcIfd(spec, convention="exact_chat", turns="last", journal=False)({"messages": chats})
     assert out[col.IC_IFD_STATUS] == statuses
     assert [value is None for value in out[col.IC_IFD]] == [status != "ok" for status in statuses]
 
@@ -253,5 +253,5 @@ def test_a_role_that_is_no_text_gives_a_status(tiny_model, role):
     chats = [[{"role": name, "content": "What?"}, {"role": "assistant", "content": "This."}] for name in (role, "user")]
     template = "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}{% endfor %}"
     spec = ModelSpec(tiny_model, chat_template=template)
-    out = IcIfd(spec, "exact_chat", turns="last", journal=False)({"messages": chats})
+    out = IcIfd(spec, convention="exact_chat", turns="last", journal=False)({"messages": chats})
     assert out[col.IC_IFD_STATUS][0] in ("invalid_input", "template_error") and out[col.IC_IFD_STATUS][1] == "ok"

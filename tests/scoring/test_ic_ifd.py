@@ -15,13 +15,13 @@ from hf_evol.scoring.pairs import SCORES
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_no_arrangement_changes_a_score(tiny_model, convention, monkeypatch):
-    alone = [records(IcIfd(tiny_model, convention, journal=False)(batch_of([row])))[0] for row in ROWS]
+    alone = [records(IcIfd(tiny_model, convention=convention, journal=False)(batch_of([row])))[0] for row in ROWS]
     assert [record[col.IC_IFD_STATUS] for record in alone].count("ok") == len(ROWS) - 2
     for window, size, budget, step in ((512, 10, None, 1), (3, 10, 1, -1), (1, 4, 64, 3), (4, 7, 100, 7)):
         monkeypatch.setattr(pairs, "_WINDOW", window)
         places = [place * step % 10 for place in range(10)]
         data = Dataset.from_dict(batch_of([ROWS[place] for place in places]))
-        scorer = IcIfd(tiny_model, convention, batch_tokens=budget, journal=False)
+        scorer = IcIfd(tiny_model, convention=convention, batch_tokens=budget, journal=False)
         out = hf_evol.map(data, scorer, batch_size=size)
         assert records(out) == [close(alone[place]) for place in places]
 
@@ -35,8 +35,8 @@ def test_processes_change_no_score(tiny_model):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_each_turn_is_scored_like_the_last_of_the_chat_so_far(tiny_model, convention):
     chats = [CHAT, CHAT[1:], CHAT[:3], CHAT[:4]]
-    out = IcIfd(tiny_model, convention, turns="each", journal=False)({"messages": chats})
-    so_far = IcIfd(tiny_model, convention, turns="last", journal=False)(
+    out = IcIfd(tiny_model, convention=convention, turns="each", journal=False)({"messages": chats})
+    so_far = IcIfd(tiny_model, convention=convention, turns="last", journal=False)(
         {"messages": [CHAT[:3], CHAT, CHAT[1:3], CHAT[1:]]}
     )
     first, last, first_bare, last_bare = (close(record) for record in records(so_far))
@@ -70,7 +70,9 @@ UNUSABLE = {
 @pytest.mark.parametrize("convention", ["paper", "exact_chat"])
 def test_unusable_messages_have_a_status(tiny_model, convention, messages):
     for turns in ("last", "each"):
-        out = IcIfd(tiny_model, convention, turns=turns, journal=False)({"messages": [messages, [USER, REPLY]]})
+        out = IcIfd(tiny_model, convention=convention, turns=turns, journal=False)(
+            {"messages": [messages, [USER, REPLY]]}
+        )
         assert records(out)[0] == dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: "invalid_input"}
         assert out[col.IC_IFD_STATUS][1] == "ok" and out[col.IC_IFD][1] > 0
     scored = [turn["turn"] for turn in out[col.IC_IFD_TURNS][0] if turn[col.IC_IFD_STATUS] == "ok"]
@@ -111,7 +113,7 @@ def test_errors_come_before_the_weights_are_loaded(tiny_model, bos_model):
     data, chats = Dataset.from_dict(batch_of(ROWS)), Dataset.from_dict({"messages": [CHAT]})
     with unloadable("_load_model"):
         with pytest.raises(ConfigError, match=r"has no chat template\..*chat_template= in hf_evol\.ModelSpec"):
-            hf_evol.map(data, IcIfd(bos_model, "exact_chat"))
+            hf_evol.map(data, IcIfd(bos_model, convention="exact_chat"))
         with pytest.raises(ColumnError, match="'messages' not found"):
             hf_evol.map(data, IcIfd(tiny_model, turns="last"))
         with pytest.raises(ColumnError, match="'instruction', 'output' not found"):

@@ -25,10 +25,10 @@ def journal(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_a_second_run_is_read_from_the_journal(tiny_model, journal, convention):
-    expected = IcIfd(tiny_model, convention, journal=False)(batch_of(ROWS))
-    assert IcIfd(tiny_model, convention, journal=journal)(batch_of(ROWS)) == expected
+    expected = IcIfd(tiny_model, convention=convention, journal=False)(batch_of(ROWS))
+    assert IcIfd(tiny_model, convention=convention, journal=journal)(batch_of(ROWS)) == expected
     with unloadable():
-        again = IcIfd(tiny_model, convention, journal=journal, batch_tokens=1)(batch_of(ROWS[::-1]))
+        again = IcIfd(tiny_model, convention=convention, journal=journal, batch_tokens=1)(batch_of(ROWS[::-1]))
     assert records(again)[::-1] == records(expected)
 
 
@@ -43,9 +43,9 @@ def test_turns_are_read_from_the_journal_too(tiny_model, journal):
 
 def test_the_journal_keeps_settings_and_models_apart(tiny_model, bos_model, journal):
     variants = [
-        IcIfd(tiny_model), IcIfd(bos_model), IcIfd(tiny_model, "superfiltering"), IcIfd(tiny_model, max_length=30),
-        IcIfd(tiny_model, max_length=30, truncate=True), IcIfd(tiny_model, "exact"), IcIfd(tiny_model, "exact_chat"),
-        IcIfd(ModelSpec(tiny_model, chat_template="{{ messages[-1].content }}!"), "exact_chat"),
+        IcIfd(tiny_model), IcIfd(bos_model), IcIfd(tiny_model, convention="superfiltering"), IcIfd(tiny_model, max_length=30),
+        IcIfd(tiny_model, max_length=30, truncate=True), IcIfd(tiny_model, convention="exact"), IcIfd(tiny_model, convention="exact_chat"),
+        IcIfd(ModelSpec(tiny_model, chat_template="{{ messages[-1].content }}!"), convention="exact_chat"),
         IcIfd(ModelSpec(tiny_model, dtype="bfloat16")),
     ]  # fmt: skip
     plain = [records(replace(variant, journal=False)(batch_of(ROWS))) for variant in variants]
