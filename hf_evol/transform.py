@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -27,6 +28,9 @@ Batch = dict[str, list[Any]]
 _PASSING_FAILURES = ("engine_error", "out_of_memory")  # statuses of rows that another try may mend
 
 
+_TOLD_APART = ("model", "judge", "journal")  # fields that say where, not what
+
+
 class Transform:
     """Base of the transforms: frozen dataclasses of settings, passed to ``Dataset.map(…, batched=True)``.
 
@@ -37,17 +41,27 @@ class Transform:
 
     input_columns: ClassVar[tuple[str, ...]] = ()
     output_columns: ClassVar[dict[str, Any]] = {}  # name: a `datasets` type name, or a nested feature
+    rewritten_columns: ClassVar[tuple[str, ...]] = ()  # are written anew where a dataset has them
     label: ClassVar[str] = "Map"
+
+    def __new__(cls, *_: Any, **__: Any) -> Transform:
+        _fingerprint_by_what_decides(cls)
+        return super().__new__(cls)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]], rank: int | None = None) -> Batch:
         """Transform one batch. ``rank`` is the worker's number under ``with_rank=True``.
 
         Raises:
-            ColumnError: an input column is missing.
+            ColumnError: an input column is missing, or this is one row and not a batch.
         """
         from hf_evol.models import set_rank
 
         check_columns(self.input_columns, list(batch))
+        if alone := [name for name, value in batch.items() if isinstance(value, str) or not hasattr(value, "__len__")]:
+            raise ColumnError(
+                f"{type(self).__name__} takes a batch, a list for each column; {alone[0]!r} is {batch[alone[0]]!r}. Pass "
+                "batched=True to Dataset.map, or use hf_evol.map; for one row, put each value into a list."
+            )
         set_rank(rank)
         return self.apply({name: list(values) for name, values in batch.items()})
 
@@ -74,12 +88,21 @@ class Transform:
         """What else decides the result: the models' weights and templates, which the settings only name."""
         return None
 
+    def deciding(self) -> dict[str, Any]:
+        """All that decides the result, and nothing else: the settings without models and journal, and `identity`. The
+        fingerprint of `datasets` is made of it, so what is cached is found again on another device, and not after other
+        weights have taken a model's name."""
+        settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.compare}
+        return {name: value for name, value in settings.items() if name not in _TOLD_APART} | {
+            "identity": self.identity()
+        }
+
     def check(self) -> None:
         """Raise what is wrong with the settings or models, before any weights are loaded."""
 
     def features(self, features: Features) -> Features:
         """The features of a dataset after this transform: pass them to ``Dataset.map(features=…)`` where a
-        column's first thousand values may all be null. `hf_evol.map` does."""
+        column's first thousand values may all be null, as it would take the column for one of nulls. `hf_evol.map` does."""
         from datasets import Features, Value
 
         def feature(spec: Any) -> Any:
@@ -90,6 +113,16 @@ class Transform:
             return {name: feature(part) for name, part in spec.items()}
 
         return Features(dict(features) | {name: feature(spec) for name, spec in self.output_columns.items()})
+
+
+@cache
+def _fingerprint_by_what_decides(kind: type[Transform]) -> None:
+    """Have ``Dataset.map`` know transforms of a class by `Transform.deciding`. `datasets` has no public way to say so."""
+    from datasets.utils._dill import pklregister
+
+    @pklregister(kind)
+    def save(pickler: Any, transform: Transform) -> None:
+        pickler.save_reduce(tuple, ((kind.__qualname__, transform.deciding()),), obj=transform)
 
 
 @dataclass(frozen=True)
@@ -246,7 +279,7 @@ def map(
         check_columns(transform.input_columns, dataset.column_names)
     transform.check()
     if isinstance(dataset, IterableDataset):
-        known = {"features": transform.features(dataset.features)} if dataset.features else {}
+        known = {"features": _features(dataset, transform, kwargs)} if dataset.features else {}
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
@@ -257,22 +290,18 @@ def map(
 def _map_dataset(
     dataset: Dataset, transform: Transform, batch_size: int, processes: int, label: str, kwargs: dict[str, Any]
 ) -> Dataset:
-    from datasets import Dataset, Features
+    from datasets import Dataset
     from datasets.fingerprint import Hasher
 
+    features = _features(dataset, transform, kwargs)
     if not len(dataset):  # Dataset.map would leave the new columns out
-        features = transform.features(dataset.features)
         return Dataset.from_dict({name: [] for name in features}, features=features)
-    removed = kwargs.get("remove_columns") or []
-    removed = [removed] if isinstance(removed, str) else removed
-    kept = {name: kind for name, kind in transform.features(dataset.features).items() if name not in removed}
-    # Beside the settings, which Dataset.map looks at: weights that change under one name give other results.
     given = [kwargs.get(name) for name in ("remove_columns", "input_columns", "fn_kwargs")]
-    decisive = [dataset._fingerprint, transform, transform.identity(), __version__, given]
+    decisive = [dataset._fingerprint, transform, __version__, given]
     options = {
         "batched": True,
         "batch_size": batch_size,
-        "features": Features(kept),
+        "features": features,
         "with_rank": processes > 1,
         "new_fingerprint": Hasher.hash(decisive),
     } | kwargs
@@ -287,6 +316,19 @@ def _map_dataset(
         again = {"new_fingerprint": Hasher.hash([*decisive, begun])}
         mapped = _mapped(dataset, transform, processes, label, options | again)
     return mapped
+
+
+def _features(dataset: Dataset | IterableDataset, transform: Transform, options: Mapping[str, Any]) -> Features:
+    """The mapped columns: those of before that are not removed, and the transform's, which ``remove_columns`` does not touch."""
+    from datasets import Features
+
+    removed = options.get("remove_columns") or ()
+    removed = {removed} if isinstance(removed, str) else set(removed)
+    before = {name: kind for name, kind in dataset.features.items() if name not in removed}
+    after = transform.features(dataset.features)
+    written = {*transform.output_columns, *transform.rewritten_columns}
+    made = {name: kind for name, kind in after.items() if name in written or name not in dataset.features}
+    return Features({name: after[name] for name in before | made})
 
 
 def _is_older(dataset: Dataset, moment: float) -> bool:

@@ -131,6 +131,7 @@ class EvolInstruct(SampledTransform):
         col.REJECTED: [_REJECTED],
         col.HISTORY: [_ROUND_RECORD],
     }
+    rewritten_columns: ClassVar[tuple[str, ...]] = (col.OUTPUT, col.SEED_OUTPUT, col.ELIMINATION)
     label: ClassVar[str] = "Evolve"
 
     def __post_init__(self) -> None:
