@@ -129,10 +129,12 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", "autoif", "run", "study", *_HOME]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'hf_evol' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or type checkers would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        raise AttributeError(f"module 'hf_evol' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

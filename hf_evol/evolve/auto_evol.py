@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
+from hf_evol.errors import ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.generation.base import Chat
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
+from hf_evol.prompts.evol_instruct import resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.transform import Batch, GreedyTransform
@@ -39,13 +41,19 @@ class AutoEvolInstruct(EvolInstruct):
         answer lacks the fourth step's heading. Also ``trajectory``: the ways that the last round's answer lists.
 
     Args:
-        methods: one `Method`, or a YAML file of one, for a prompt of one's own; its answers are read likewise.
+        methods: ``auto``, or one `Method` of that kind, or a YAML file of one, for a prompt of one's own.
         others: as of `EvolInstruct`, of which ``by_example`` has no effect here.
     """
 
-    methods: Any = (AUTO,)
+    methods: Any = AUTO.name
 
     output_columns: ClassVar[dict[str, Any]] = EvolInstruct.output_columns | {col.TRAJECTORY: ["string"]}
+
+    def _resolved_methods(self) -> tuple[Method, ...]:
+        methods = (AUTO,) if self.methods == AUTO.name else resolve_methods(self.methods)
+        if any(method.kind != "auto" for method in methods):
+            raise ConfigError("AutoEvolInstruct takes methods of kind 'auto'; the others are for hf_evol.EvolInstruct.")
+        return methods
 
     def read(
         self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str

@@ -15,6 +15,7 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
 from hf_evol.models import n_parameters
+from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import share_of_example
@@ -143,8 +144,17 @@ class EvolInstruct(SampledTransform):
             object.__setattr__(self, "prefer", _transforms(self.prefer))
         if self.best_of > 1 and not self.prefer:
             raise ConfigError("best_of needs prefer=, transforms or a function of a row that give a number.")
-        object.__setattr__(self, "methods", resolve_methods(self.methods))
+        object.__setattr__(self, "methods", self._resolved_methods())
         super().__post_init__()
+
+    def _resolved_methods(self) -> tuple[Method, ...]:
+        methods = () if self.methods == AUTO.name else resolve_methods(self.methods)
+        if not methods or any(method.kind == "auto" for method in methods):
+            raise ConfigError(
+                "Methods of kind 'auto' are for hf_evol.AutoEvolInstruct(model), which reads replies differently; they can't be mixed "
+                "with others."
+            )
+        return methods
 
     @property
     def passes(self) -> int:

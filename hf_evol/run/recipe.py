@@ -60,7 +60,7 @@ class Recipe:
     methods: str | list = _setting(
         "alpaca", "alpaca, gsm8k, code, auto (Auto Evol-Instruct), names with commas between them, or a YAML file"
     )
-    rounds: int = _setting(3, "how many rounds of evolving")
+    rounds: int = _setting(1, "how many rounds of evolving; 3 in the paper")
     tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
     best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
     by_example: bool | None = _setting(

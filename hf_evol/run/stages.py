@@ -47,9 +47,6 @@ class Stages:
         } | ({"scorer": scorer} if scorer else {})
         described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
         methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
-        auto = {method.kind == "auto" for method in methods}
-        if len(auto) > 1:
-            raise ConfigError("Methods of kind 'auto' can't be mixed with others: their replies are read differently.")
         respond = Respond(
             engines["responder"],
             system=recipe.response_system or SYSTEM,
@@ -68,7 +65,7 @@ class Stages:
         )
         if recipe.best_of > 1 and score is None:
             raise ConfigError(NO_SCORER)
-        evolve = (AutoEvolInstruct if auto == {True} else EvolInstruct)(
+        evolve = (AutoEvolInstruct if all(method.kind == "auto" for method in methods) else EvolInstruct)(
             engines["evolver"],
             methods=methods,
             tries=recipe.tries,
