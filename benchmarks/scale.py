@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py rows.jsonl --limit 1000 --kills 20
 
-Every run begins with empty caches. Prints wall times, the speed-up over one worker, what the executor costs beside a plain
+What it does not know itself goes to ``hf-evol run``. Every run begins with empty caches. Prints wall times, the speed-up over one worker, what the executor costs beside a plain
 run, whether the sets are the same, and, of the killed run, how many rows are missing and how many requests were finished
 more than once.
 """
@@ -127,8 +127,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    options = ["--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), "--rounds", str(args.rounds)]
+    args, others = parser.parse_known_args()
+    options = ["--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), "--rounds", str(args.rounds), *others]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain = timed(folder / "home-plain", folder / "plain" / "set", options)
