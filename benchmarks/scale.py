@@ -128,7 +128,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args, others = parser.parse_known_args()
-    options = ["--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), "--rounds", str(args.rounds), *others]
+    options = [
+        "--dataset",
+        str(Path(args.rows).resolve()),
+        "--limit",
+        str(args.limit),
+        "--rounds",
+        str(args.rounds),
+        *others,
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain = timed(folder / "home-plain", folder / "plain" / "set", options)

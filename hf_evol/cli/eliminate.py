@@ -10,18 +10,18 @@ from hf_evol.cli.options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
     OUTPUT_OPTIONS,
-    SEED_OPTIONS,
+    ROW_OPTIONS,
     print_counts,
     quiet,
     recipe_options,
     save,
+    stage_rows,
 )
 from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
-    *(name for name in SEED_OPTIONS if name != "format"), "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc",
-    "journal", *OUTPUT_OPTIONS,
+    *ROW_OPTIONS, "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(
     recipe: Recipe,
@@ -36,7 +36,6 @@ def command(
     quiet()
     from dataclasses import replace
 
-    from hf_evol.cli.options import stage_rows
     from hf_evol.columns import KEPT
     from hf_evol.run.stages import Stages
 

@@ -7,10 +7,10 @@ from hf_evol.cli.options import (
     MODEL_OPTIONS,
     OUTPUT_OPTIONS,
     SEED_OPTIONS,
-    print_counts,
     quiet,
     recipe_options,
-    save,
+    run_stage,
+    stage_rows,
 )
 from hf_evol.run.recipe import Recipe
 
@@ -24,22 +24,12 @@ def command(recipe: Recipe, given: frozenset[str]) -> None:
     quiet()
     from dataclasses import replace
 
-    from hf_evol.cli.options import stage_rows
     from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION
-    from hf_evol.data.selection import column
     from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import Stages
-    from hf_evol.run.steps import MAP_ROWS
-    from hf_evol.run.tables import status_counts
-    from hf_evol.transform import map
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
-    seeds = stage_rows(recipe)
-    if not {ROUND, SEED_INSTRUCTION} <= set(
-        seeds.column_names
-    ):  # otherwise the rows are evolved already, and go on from their round
-        seeds = read_seeds(recipe)
-    rows = map(seeds, evolver, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    counts = status_counts(column(rows, EVOL_STATUS))
-    save("evolve", recipe, rows, counts)
-    print_counts("Last round", counts)
+    rows = stage_rows(recipe)
+    if not {ROUND, SEED_INSTRUCTION} <= set(rows.column_names):  # else they are evolved, and go on from their round
+        rows = read_seeds(recipe)
+    run_stage("evolve", recipe, evolver, rows, EVOL_STATUS, "Last round")

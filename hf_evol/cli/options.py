@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_evol.cluster import Execution
 
 SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
+ROW_OPTIONS = SEED_OPTIONS[:4] + SEED_OPTIONS[5:]  # of rows that have our columns already
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
@@ -197,6 +198,19 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
     with set_folder(recipe.output, record, [config], file_format=recipe.file_format):
         pass
     print(f"{len(rows)} rows in {recipe.output}")
+
+
+def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str, label: str, **options: Any) -> Any:
+    """Apply a stage's transform, save what it leaves, and print how many rows have which status. Gives the rows."""
+    from hf_evol.data.selection import column
+    from hf_evol.run.steps import mapper
+    from hf_evol.run.tables import status_counts
+
+    rows = mapper(recipe)(rows, transform, transform.label)
+    counts = status_counts(column(rows, status))
+    save(stage, recipe, rows, counts, **options)
+    print_counts(label, counts)
+    return rows
 
 
 def stage_rows(recipe: Recipe) -> Any:

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, SEED_OPTIONS, print_counts, quiet, recipe_options, save
+from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, ROW_OPTIONS, quiet, recipe_options, run_stage, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
-    *(name for name in SEED_OPTIONS if name != "format"), "model",
-    *(name for name in MODEL_OPTIONS if name != "chat_template"), "convention", "max_length", "truncate",
+    *ROW_OPTIONS, "model", *(name for name in MODEL_OPTIONS if name != "chat_template"), "convention", "max_length", "truncate",
     "num_proc", "journal", *OUTPUT_OPTIONS,
 )  # fmt: skip
 def command(
@@ -27,19 +26,13 @@ def command(
     quiet()
     from dataclasses import replace
 
-    from hf_evol.cli.options import stage_rows
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.data.selection import column
     from hf_evol.run.stages import Stages
-    from hf_evol.run.steps import MAP_ROWS
-    from hf_evol.run.tables import status_counts
     from hf_evol.scoring.summary import summarize
-    from hf_evol.transform import map
 
     scorer = replace(Stages.of(recipe).score, turns=turns)
-    rows = map(stage_rows(recipe), scorer, batch_size=MAP_ROWS, num_proc=recipe.num_proc)
-    counts = status_counts(column(rows, IC_IFD_STATUS))
-    save("score", recipe, rows, counts, turns=turns)
+    rows = run_stage("score", recipe, scorer, stage_rows(recipe), IC_IFD_STATUS, "Status", turns=turns)
     for name in (IFD, IC_IFD):
         summary = summarize(name, column(rows, name))
         if summary["n"]:
@@ -48,4 +41,3 @@ def command(
                 f"{name}: mean {summary['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
                 f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
             )
-    print_counts("Status", counts)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import OUTPUT_OPTIONS, SEED_OPTIONS, quiet, recipe_options, save
+from hf_evol.cli.options import OUTPUT_OPTIONS, ROW_OPTIONS, quiet, recipe_options, save, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(*(name for name in SEED_OPTIONS if name != "format"), "select", "select_by", *OUTPUT_OPTIONS)
+@recipe_options(*ROW_OPTIONS, "select", "select_by", *OUTPUT_OPTIONS)
 def command(
     recipe: Recipe,
     given: frozenset[str],
@@ -20,7 +20,6 @@ def command(
 ) -> None:
     """Keep the rows with the best scores; rows without a score are never kept."""
     quiet()
-    from hf_evol.cli.options import stage_rows
     from hf_evol.data.selection import select
 
     top = recipe.select if threshold is None or "select" in given else None
