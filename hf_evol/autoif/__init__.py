@@ -24,7 +24,6 @@ _HOME = {
     "augment_requests": "augment",
     "compose_rows": "compose",
     "new_constraints": "augment",
-    "parse_completion": "completions",
     "pass_rates": "verify",
     "user_queries": "compose",
 }

@@ -200,16 +200,12 @@ class _Job:
         if len(others):
             if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
                 lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
-                less = (
-                    ""
-                    if validate.thresholds == PRESETS["paper"]
-                    else "Or ask for more completions, or less of them (thresholds)."
-                )
+                less = "Or ask for more completions, or less of them (thresholds)."
+                less = less if validate.thresholds != PRESETS["paper"] else ""
                 raise ModelError(
                     f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times "
                     "each, and of no constraint does cross-validation keep a function that tells answers apart "
-                    f"({_counted(lost)}). "
-                    f"{self.what_to_do(len(others), 'constraints', less)}"
+                    f"({_counted(lost)}). {self.what_to_do(len(others), 'constraints', less)}"
                 )
             rows = concatenate_datasets([rows, self.map(others, verify, validate)])
         self.count("verify", "constraints", len(rows), _lost(rows[col.VERIFY_STATUS]))

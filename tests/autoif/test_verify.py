@@ -214,7 +214,7 @@ def test_nothing_usable_and_wrong_thresholds(sandbox):
 def response_rows():
     texts = ["A B", "a, b", "ABC, D, E, F", "", None, " \n", "\0 \u202e 𝔸 {x}", "HELLO"]
     functions = [HARMLESS, [UPPER, COMMA, UPPER], [], None, [SLOW], HARMLESS[::-1], ["", None, UPPER]]
-    pairs = [(texts[place % len(texts)], sources) for place, sources in enumerate(functions * 6)]
+    pairs = [(texts[place % len(texts)], sources) for place, sources in enumerate(functions * 3)]
     features = Features({"output": Value("string"), "functions": List(Value("string"))})
     columns = {"output": [text for text, _ in pairs], "functions": [sources for _, sources in pairs]}
     return Dataset.from_dict(columns, features=features)
