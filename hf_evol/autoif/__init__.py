@@ -14,19 +14,17 @@ _HOME = {
     "AnswerUnderConstraint": "compose",
     "Augment": "augment",
     "AutoIf": "scenario",
-    "CheckResponses": "functions",
-    "CrossValidate": "functions",
+    "CheckResponses": "verify",
+    "CrossValidate": "verify",
     "Limits": "sandbox",
     "Result": "sandbox",
     "Sandbox": "sandbox",
     "Thresholds": "verify",
-    "Verify": "functions",
+    "Verify": "verify",
     "augment_requests": "augment",
     "compose_rows": "compose",
-    "cross_validate": "verify",
     "new_constraints": "augment",
-    "parse_completion": "completions",
-    "pass_rates": "functions",
+    "pass_rates": "verify",
     "user_queries": "compose",
 }
 
@@ -39,7 +37,7 @@ def autoif(settings: AutoIf, recipe: Recipe) -> RunResult:
     The output holds the configs ``rows`` (the default: ``instruction``, the constraint; ``input``, the query; ``output``;
     ``functions``, ``cases``, ``accuracies``; ``pass_rate``), ``constraints`` (every constraint with its status) and
     ``dropped`` (rows without a response, or under ``require_pass``), the card and ``provenance.json``, whose ``stages``
-    hold a record like `Survival` for each stage.
+    say of each stage what it was ``given``, what was ``left``, and what the others were ``lost`` to.
 
     Args:
         settings: of the scenario.

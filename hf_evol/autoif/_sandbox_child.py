@@ -46,10 +46,7 @@ _LATE_MODULES = (
     "encodings.hex_codec encodings.base64_codec linecache traceback locale io"
 ).split()
 
-# The kinds that a leaf may send, with the pattern of their text.
-_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{0,79}")
-_NOTHING = re.compile(rb"")
-_LEAF_KINDS = {b"T": _NOTHING, b"F": _NOTHING, b"B": _NOTHING, b"N": _NOTHING, b"M": _NOTHING, b"X": _NAME}
+_LEAF_RESULT = re.compile(rb"[TFBNM]|X[A-Za-z_][A-Za-z0-9_]{0,79}")  # a kind, and the name of an exception
 _LEAF_BYTES = 81
 _RESULT_FD = 3
 _EOF = 3  # a worker's exit status: the request pipe has closed
@@ -195,8 +192,7 @@ class Leaf:
             return b"D", b""
         if not message:
             return b"C", b""
-        kind, text = message[:1], message[1:]
-        return (kind, text) if kind in _LEAF_KINDS and _LEAF_KINDS[kind].fullmatch(text) else (b"O", b"")
+        return (message[:1], message[1:]) if _LEAF_RESULT.fullmatch(message) else (b"O", b"")
 
     def _give_up_rights(self, writer: int) -> None:
         if writer != _RESULT_FD:

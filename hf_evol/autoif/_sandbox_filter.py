@@ -60,11 +60,6 @@ _MACHINES = {
 }
 
 
-def supported() -> bool:
-    """Whether this machine's system calls are known."""
-    return platform.system() == "Linux" and platform.machine() in _MACHINES
-
-
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 

@@ -75,7 +75,8 @@ def _reason(node: ast.AST) -> str | None:
     if isinstance(node, ast.Attribute):
         return _name(node.attr, _REFUSED_ATTRIBUTES, "attribute")
     if isinstance(node, ast.Name):
-        return _name(node.id, _REFUSED_NAMES | _DYNAMIC_ACCESS, "name") if not _is_access(node) else None
+        called = getattr(node, "_called", False)  # by a call that `_access` has looked at
+        return None if called else _name(node.id, _REFUSED_NAMES | _DYNAMIC_ACCESS, "name")
     if isinstance(node, ast.Call):
         return _access(node)
     if isinstance(node, ast.MatchClass):
@@ -101,11 +102,6 @@ def _name(name: str, refused: frozenset[str], kind: str) -> str | None:
     private_module = name.startswith("_") and name.strip("_") in _REFUSED_ATTRIBUTES  # random._os
     dunder = name.startswith("__") and name not in _ALLOWED_DUNDERS
     return f"{kind} {name}" if name in refused or private_module or dunder else None
-
-
-def _is_access(node: ast.Name) -> bool:
-    """Whether this is the ``getattr`` of a call that `_access` has looked at."""
-    return getattr(node, "_called", False)
 
 
 def _access(node: ast.Call) -> str | None:

@@ -51,10 +51,13 @@ class Server:
         lanes = min(_LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         arguments = [str(seconds), str(memory_mb), str(lanes), "open" if isolation == "none" else "filtered"]
         command = bubblewrap_command(arguments) if isolation == "bubblewrap" else _python(_CHILD[0]) + arguments
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
         # It works in a folder that is removed once it has started: empty for good, and nothing to clean up.
         with tempfile.TemporaryDirectory(prefix="hf_evol-sandbox-") as folder:
             try:
-                self._process = _start(command, folder)
+                self._process = subprocess.Popen(
+                    command, **pipes, env=dict(_HASH_SEED), cwd=folder, start_new_session=True
+                )
             except OSError as error:
                 raise SandboxError(f"The sandbox ({isolation}) does not start: {error}") from error
             self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -127,20 +130,6 @@ class Server:
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             pipe.close()
         self._process.returncode = 0  # not this process's child
-
-
-def _start(command: list[str], folder: str) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command,
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        bufsize=0,
-        env=dict(_HASH_SEED),
-        cwd=folder,
-        start_new_session=True,
-    )
 
 
 def _python(script: Path | str) -> list[str]:

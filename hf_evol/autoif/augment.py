@@ -28,7 +28,7 @@ _SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\
 _UNSPACED = r"[•◦▪●‣·]\s*|\d{1,3}(?:、\s*|[.)](?=[^\W\d_]))"
 _MARK = re.compile(rf"\A\s*(?:{_SPACED}|{_UNSPACED})")
 _BOLD_MARK = re.compile(rf"\A\s*(\*\*|__)({_NUMBER})\s+(?=.*\1)")  # "**1. Title**: rest"
-_BOLD = re.compile(r"(\*\*|__)(.+?)\1(?!\w)")
+_BOLD = re.compile(r"\A(\*\*|__)(.+?)\1(?!\w)")
 _QUOTES = {'"': '"', "“": "”", "`": "`"}
 _LEAST_WORDS, _MOST_WORDS = 3, 60  # shorter is no instruction, longer is no single one
 _NEAR = 0.8  # share of words in common, of all words of both
@@ -85,12 +85,9 @@ class Augment(SampledTransform):
         ``empty`` (nothing listed) or the engine's error. A reply that the token limit cuts off loses its last line.
 
     Args:
-        model: a Hub id, a folder, a `ModelSpec` or an engine.
         seeds: the constraints to show; 36 in the paper.
         count: how many to ask for at a time; 50 in the paper.
-        seed: of the sampling noise.
-        temperature, top_p, max_new_tokens: the paper's by default.
-        journal: True for the journal in the cache folder, False for none, or a file.
+        model, seed, temperature, top_p, max_new_tokens, journal: as of `SampledTransform`; the paper's by default.
 
     Raises:
         ConfigError: a wrong argument, at construction.
@@ -147,17 +144,13 @@ def read_list(reply: str) -> list[str]:
         ['Use no commas.', 'Write "STOP" after each sentence']
     """
     lines = [
-        line for line in reply.splitlines() if set(line) - set("-=*_|: \t") and not line.lstrip().startswith("```")
+        _BOLD_MARK.sub(r"\2 \1", line, count=1)
+        for line in reply.splitlines()
+        if set(line) - set("-=*_|: \t") and not line.lstrip().startswith("```")
     ]
-    lines = [_BOLD_MARK.sub(r"\2 \1", line, count=1) for line in lines]
     marked = [line for line in lines if _MARK.match(line)]
     items = (_unquoted(_MARK.sub("", line, count=1).strip()) for line in marked or lines)
-    return [_unquoted(_without_bold(item)) for item in items if item]
-
-
-def _without_bold(text: str) -> str:
-    bold = _BOLD.match(text)
-    return bold[2] + text[bold.end() :] if bold else text
+    return [_unquoted(_BOLD.sub(r"\2", item, count=1)) for item in items if item]
 
 
 def _unquoted(text: str) -> str:
@@ -187,26 +180,20 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
     """
     from datasets import Dataset, Features, Value
 
-    reasons: Counter[str] = Counter()
-    exact: dict[str, str] = {}  # squeezed text: why another one is left out
-    near = _Near()
+    seen = _Seen()
     for text in seeds:
-        exact.setdefault(_squeezed(text), "seed")
-        near.add(text, "near_seed")
+        seen.add(text, "seed", "near_seed")
     for text in _EXAMPLE:
-        exact.setdefault(_squeezed(text), "example")
-        near.add(text, "example")
+        seen.add(text, "example", "example")
     quoted = _quoted(_EXAMPLE) - _quoted(seeds)
-    kept = []
+    kept: list[str] = []
+    reasons: Counter[str] = Counter()
     for text in (line for lines in lists for line in lines):
-        reason = _unfit(text) or exact.get(_squeezed(text)) or near.find(text)
-        if reason is None and quoted & _quoted([text]):
-            reason = "example"
+        reason = _unfit(text) or seen.find(text) or ("example" if quoted & _quoted([text]) else None)
         if reason is not None:
             reasons[reason] += 1
             continue
-        exact[_squeezed(text)] = "repeated"
-        near.add(text, "near_repeated")
+        seen.add(text, "repeated", "near_repeated")
         kept.append(text)
     columns = {col.ID: [f"constraint-{place}" for place in range(len(kept))], col.INSTRUCTION: kept}
     features = Features({name: Value("string") for name in columns})
@@ -236,26 +223,28 @@ def _squeezed(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!")
 
 
-class _Near:
-    """Finds a text that is near an earlier one, among those with the same numbers, quoted texts and so on only."""
+class _Seen:
+    """Constraints, to find an equal one by, or a near one among those with the same numbers, quoted texts and so on."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], list[tuple[frozenset[str], str]]] = defaultdict(list)
+        self._equal: dict[str, str] = {}
+        self._near: dict[tuple[str, ...], list[tuple[frozenset[str], str]]] = defaultdict(list)
 
-    def add(self, text: str, reason: str) -> None:
-        group, words = self._key(text)
-        self._groups[group].append((words, reason))
+    def add(self, text: str, equal: str, near: str) -> None:
+        """Note a text, with the reasons for which an equal one and a near one are left out."""
+        text = _squeezed(text)
+        self._equal.setdefault(text, equal)
+        self._near[_decisive(text)].append((frozenset(_WORD.findall(text)), near))
 
     def find(self, text: str) -> str | None:
-        """The reason that came with the first text that this one is near."""
-        group, words = self._key(text)
-        for others, reason in self._groups.get(group, ()):
-            common = len(words & others)
-            if common >= _NEAR * (len(words) + len(others) - common):
-                return reason
+        """The reason that came with an equal text, or with the first that this one is near."""
+        text = _squeezed(text)
+        words = set(_WORD.findall(text))
+        for others, near in self._near.get(_decisive(text), ()):
+            if len(words & others) >= _NEAR * len(words | others):
+                return self._equal.get(text, near)
         return None
 
-    @staticmethod
-    def _key(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
-        text = _squeezed(text)
-        return tuple(sorted(_DECISIVE.findall(text))), frozenset(_WORD.findall(text))
+
+def _decisive(text: str) -> tuple[str, ...]:
+    return tuple(sorted(_DECISIVE.findall(text)))

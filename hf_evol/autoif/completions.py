@@ -12,9 +12,10 @@ from typing import Any
 
 from hf_evol.prompts.autoif import CHECKS_SHOWN
 
+_Found = tuple[str, list[dict[str, Any]]] | str  # a function's source and its cases, or why there are none
+
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?```", re.DOTALL)
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
-_BOOLEANS = {"true": True, "false": False}
 
 _OPENS_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n", re.IGNORECASE)
 _CLOSES_BLOCK = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -22,18 +23,20 @@ _OPENS_CODE = re.compile(r"^(?:import \w|from [\w.]+ import\b|def \w|\w+ = )", r
 _FUNCTION = re.compile(r"^[ \t]*(?:def[ \t]+evaluate\b|evaluate[ \t]*=)", re.MULTILINE)
 _CASES = re.compile(r"^[ \t]*(?:test_?)?cases[ \t]*(?::[^=\n]*)?=[ \t]*\[", re.MULTILINE | re.IGNORECASE)
 _DEFINES = re.compile(r"(?:def|class|import|from)\b|\w+[ \t]*(?::[^=\n]*)?=(?!=)|[@#\])}]")
-# The tokens of a list of plain values. A string that doesn't end takes the rest of its line, or all that follows.
+# A list's entries that hold nothing but plain values, and what else must be told apart to find them and the list's end. A
+# string that doesn't end takes the rest of its line, or all that follows.
+_STRING = r"""
+    [rRuU]?(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3} | '{3}(?:[^'\\]|\\.|'(?!''))*+'{3}
+    | (?!\"{3})"(?:[^"\\\n]|\\[^\n])*+" | (?!'{3})'(?:[^'\\\n]|\\[^\n])*+')
+"""
 _TOKEN = re.compile(
-    r"""
-    (?P<string>[rRuU]?(?:
-        \"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3} | '{3}(?:[^'\\]|\\.|'(?!''))*+'{3}
-        | (?!\"{3})"(?:[^"\\\n]|\\[^\n])*+" | (?!'{3})'(?:[^'\\\n]|\\[^\n])*+'))
-    | (?P<opens>[\[({]) | (?P<closes>[\])}]) | (?P<between>[\s,:]+) | (?P<comment>\#[^\n]*) | (?P<word>\w+)
-    | (?P<endless>\"{3}|'{3}) | (?P<unclosed>["'][^\n]*) | (?P<other>.)
+    rf"""
+    (?P<entry>[\[({{](?:{_STRING}|(?:[Tt]rue|[Ff]alse)\b|[\s,:]|\#[^\n]*)*+[\])}}]) | (?P<skipped>{_STRING}|\#[^\n]*|\w+)
+    | (?P<opens>[\[({{]) | (?P<closes>[\])}}]) | (?P<endless>\"{{3}}|'{{3}}) | (?P<unclosed>["'][^\n]*)
     """,
     re.DOTALL | re.VERBOSE,
 )
-_CONSTANTS = {"True": "True", "False": "False", "true": "True", "false": "False"}
+_CONSTANT = re.compile(rf"({_STRING}) | \#[^\n]* | (true|false)", re.DOTALL | re.VERBOSE)
 _MOST_CASES, _MOST_CHARACTERS = 100, 100_000  # that are read of one list; three cases are asked for
 
 _WORD = re.compile(r"\w+")
@@ -41,7 +44,7 @@ _QUOTED = re.compile(r'"([^"]+)"')
 _FEW_WORDS = 3  # so many words that are all an example's are no chance
 
 
-def parse_completion(text: str, rule: str | None = None) -> tuple[str, list[dict[str, Any]]] | str:
+def parse_completion(text: str, rule: str = "") -> _Found:
     """The function and the cases in one completion, or why there are none.
 
     They may come as Python, a function ``evaluate`` and a list ``cases`` of pairs, in a fence or bare, which the token
@@ -63,35 +66,24 @@ def parse_completion(text: str, rule: str | None = None) -> tuple[str, list[dict
     if isinstance(found, str):
         return found
     source, cases = found
-    others = [shown for shown in _SHOWN if shown.rule != _plain(rule or "")]
-    if any(shown.is_function(source, rule or "") for shown in others):
-        return "copied"
-    cases = [case for case in cases if not any(shown.has_case(case["input"]) for shown in others)]
+    for shown, function, shown_cases in CHECKS_SHOWN:
+        if _plain(shown) != _plain(rule):
+            if _is_shown_function(source, rule, shown, function):
+                return "copied"
+            cases = [case for case in cases if not _is_shown_case(case["input"], [text for text, _ in shown_cases])]
     return (source, cases) if cases else "copied"
-
-
-class _Shown:
-    """A worked example of the prompt, to be noticed in a completion for another rule."""
-
-    def __init__(self, rule: str, function: str, cases: Sequence[tuple[str, bool]]) -> None:
-        self.rule, self._function = _plain(rule), _squeezed(function)
-        self._marks = [quoted.lower() for quoted in _QUOTED.findall(rule)]
-        self._texts = {text for text, _ in cases}
-        self._words = {word for text in self._texts for word in _words(text)}
-
-    def is_function(self, source: str, rule: str) -> bool:
-        marks = [mark for mark in self._marks if mark not in rule.lower()]
-        return _squeezed(source) == self._function or any(
-            f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'"
-        )
-
-    def has_case(self, text: str) -> bool:
-        words = _words(text)
-        return text in self._texts or (len(words) >= _FEW_WORDS and self._words.issuperset(words))
 
 
 def _plain(rule: str) -> str:
     return " ".join(rule.casefold().split()).rstrip(".!")
+
+
+def _is_shown_function(source: str, rule: str, shown: str, function: str) -> bool:
+    """Whether it is an example's function, or has a text that the example's rule quotes and its own rule doesn't name."""
+    marks = [mark for mark in _QUOTED.findall(shown.lower()) if mark not in rule.lower()]
+    return _squeezed(source) == _squeezed(function) or any(
+        f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'"
+    )
 
 
 def _squeezed(source: str) -> str:
@@ -99,39 +91,36 @@ def _squeezed(source: str) -> str:
     return "".join(source[max(source.find("def evaluate"), 0) :].split())
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+def _is_shown_case(text: str, shown: Sequence[str]) -> bool:
+    words = _WORD.findall(text.casefold())
+    known = _WORD.findall(" ".join(shown).casefold())
+    return text in shown or (len(words) >= _FEW_WORDS and set(words) <= set(known))
 
 
-_SHOWN = [_Shown(*example) for example in CHECKS_SHOWN]
-
-
-def _of_object(data: dict[str, Any]) -> tuple[str, list[dict[str, Any]]] | str:
+def _of_object(data: dict[str, Any]) -> _Found:
     source, listed = data.get("func"), data.get("cases")
     if isinstance(source, list):
         source = "\n".join(map(str, source))
     if not isinstance(source, str) or "evaluate" not in source:
         return "no_function"
-    cases = [case for entry in listed if (case := _case(entry))] if isinstance(listed, list) else []
+    cases = _cases(listed) if isinstance(listed, list) else []
     return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
 
 
-def _case(entry: Any) -> dict[str, Any] | None:
-    if isinstance(entry, dict):
-        text, output = entry.get("input"), entry.get("output")
-    elif isinstance(entry, (list, tuple)) and len(entry) == 2:
+def _cases(entries: Sequence[Any]) -> list[dict[str, Any]]:
+    """Those entries that are a text, which a file can hold, and a truth value."""
+    cases = []
+    for entry in entries:
+        if isinstance(entry, dict):
+            entry = (entry.get("input"), entry.get("output"))
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2:
+            continue
         text, output = entry
-    else:
-        return None
-    if not isinstance(text, str):
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return None
-    if isinstance(output, str):
-        output = _BOOLEANS.get(output.strip().lower())
-    return {"input": text, "output": output} if isinstance(output, bool) else None
+        if isinstance(output, str):
+            output = {"true": True, "false": False}.get(output.strip().lower())
+        if isinstance(text, str) and isinstance(output, bool) and text == text.encode(errors="ignore").decode():
+            cases.append({"input": text, "output": output})
+    return cases
 
 
 def _find_object(text: str) -> dict[str, Any] | None:
@@ -169,7 +158,7 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _of_python(text: str) -> tuple[str, list[dict[str, Any]]] | str:
+def _of_python(text: str) -> _Found:
     reasons = []
     for code, bare in _codes(text.replace("\r\n", "\n")):
         found = _read_code(textwrap.dedent(code), bare)
@@ -206,7 +195,7 @@ def _end_of_block(text: str, start: int) -> tuple[int, int]:
     return first or (len(text), len(text))
 
 
-def _read_code(code: str, bare: bool) -> tuple[str, list[dict[str, Any]]] | str:
+def _read_code(code: str, bare: bool) -> _Found:
     """The source without the list of cases and what uses it, and the cases."""
     assigned = _CASES.search(code)
     if assigned is None:
@@ -217,7 +206,7 @@ def _read_code(code: str, bare: bool) -> tuple[str, list[dict[str, Any]]] | str:
     source = f"{before}\n{_definitions(code[end:], functions=0 if _FUNCTION.search(before) else 1)}".strip()
     if not _FUNCTION.search(source):
         return "no_function"
-    cases = [case for entry in entries if (case := _case(_literal(entry)))]
+    cases = _cases([_literal(entry) for entry in entries])
     return (source, cases) if cases else "no_cases"
 
 
@@ -239,29 +228,19 @@ def _definitions(code: str, functions: int) -> str:
 def _read_list(code: str, start: int) -> tuple[list[str], int]:
     """The entries with nothing but plain values in a list that begins before ``start``, and where it ends."""
     entries: list[str] = []
-    parts: list[str] = []
-    depth, plain = 1, False
+    depth = 1
     for token in _TOKEN.finditer(code, start, start + _MOST_CHARACTERS):
-        kind, text = token.lastgroup, token.group()
-        if kind == "endless":
-            break
-        if kind == "unclosed":
-            depth, plain = 1, False
+        kind = token.lastgroup
+        if kind == "entry" and depth == 1 and len(entries) < _MOST_CASES:
+            entries.append(_CONSTANT.sub(lambda found: found[1] or (found[2] or "").capitalize(), token.group()))
         elif kind == "opens":
             depth += 1
-            parts, plain = ([], True) if depth == 2 else (parts, False)
         elif kind == "closes":
             depth -= 1
             if depth == 0:
                 return entries, token.end()
-        elif kind == "word":
-            plain = plain and text in _CONSTANTS
-        elif kind == "other":
-            plain = False
-        if plain and kind != "comment":
-            parts.append(_CONSTANTS.get(text, text))
-        if depth == 1 and plain and kind == "closes":
-            if len(entries) < _MOST_CASES:
-                entries.append("".join(parts))
-            plain = False
+        elif kind == "unclosed":
+            depth = 1
+        elif kind == "endless":
+            break
     return entries, len(code)

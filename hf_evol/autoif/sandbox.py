@@ -12,16 +12,17 @@ rights left (see ``_sandbox_child.py``), behind these layers:
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_evol.autoif._sandbox_screen import ALLOWED_MODULES, screen
+from hf_evol.autoif._sandbox_screen import screen
 from hf_evol.autoif._sandbox_server import READY, Server, ServerLost, why_not
 from hf_evol.errors import ConfigError, SandboxError
 
-__all__ = ["ALLOWED_MODULES", "Limits", "Result", "Sandbox", "available_isolations", "screen"]
+__all__ = ["Limits", "Result", "Sandbox", "available_isolations", "screen"]
 
 _ISOLATIONS = ("bubblewrap", "seccomp")  # best first
 _BATCH_CALLS, _BATCH_BYTES = 256, 8 << 20  # one request; every process of a call holds it in memory
@@ -119,15 +120,17 @@ class Sandbox:
         *,
         i_accept_that_generated_code_can_do_anything: bool = False,
     ) -> None:
-        self._arguments = (limits, isolation, screen, i_accept_that_generated_code_can_do_anything)
+        accepted = i_accept_that_generated_code_can_do_anything
+        arguments = {"limits": limits, "isolation": isolation, "screen": screen}
+        self._again = functools.partial(Sandbox, **arguments, i_accept_that_generated_code_can_do_anything=accepted)
         self.limits, self.screen = limits, screen
-        self.isolation = _resolve(isolation, i_accept_that_generated_code_can_do_anything)
+        self.isolation = _resolve(isolation, accepted)
         self._server: Server | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _make, self._arguments
+        return self._again, ()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -229,10 +232,6 @@ def _batches(data: list[bytes], places: list[int]) -> Iterator[list[int]]:
         size += len(data[place])
     if batch:
         yield batch
-
-
-def _make(limits: Limits, isolation: str, screen: bool, accepted: bool) -> Sandbox:
-    return Sandbox(limits, isolation, screen, i_accept_that_generated_code_can_do_anything=accepted)
 
 
 def _resolve(isolation: str, accepted: bool) -> str:

@@ -12,9 +12,8 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
-from hf_evol.autoif.functions import CheckResponses, CrossValidate, Verify
 from hf_evol.autoif.sandbox import Sandbox
-from hf_evol.autoif.verify import PRESETS, resolve_thresholds
+from hf_evol.autoif.verify import PRESETS, CheckResponses, CrossValidate, Verify, resolve_thresholds
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
@@ -23,7 +22,7 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
-from hf_evol.transform import map
+from hf_evol.transform import Transform, map
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,31 +80,11 @@ class AutoIf:
         return asdict(self) | {"seeds": public_name(self.seeds), "queries": public_name(self.queries)}
 
 
-@dataclass(frozen=True)
-class Survival:
-    """How many of what one stage was given, how many came through, and what the others were lost to."""
-
-    stage: str
-    what: str
-    given: int
-    left: int
-    lost: Mapping[str, int]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lost", dict(self.lost))
-
-
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     """As `hf_evol.autoif`."""
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
-    sampling = {
-        "seed": recipe.seed,
-        "temperature": recipe.temperature,
-        "top_p": recipe.top_p,
-        "max_new_tokens": recipe.max_new_tokens,
-        "journal": recipe.journal,
-    }
+    sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
     seeds = read_constraints(settings.seeds)
     augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
     verify = Verify(evolver, n=settings.completions, **sampling)
@@ -120,18 +99,19 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     for transform in (augment, verify, answer):
         transform.check()
 
-    stages: list[Survival] = []
-    constraints = _augmented(augment, seeds, settings, recipe, stages)
-    constraints = _verified(constraints, verify, CrossValidate(settings.thresholds, sandbox), recipe, stages)
-    stages.append(Survival("queries", "user queries", len(asked), len(queries), unusable))
-    kept = _where(constraints, col.CONSTRAINT_STATUS)
+    job = _Job(settings, recipe)
+    constraints = job.augmented(augment)
+    constraints = job.verified(constraints, verify, CrossValidate(settings.thresholds, sandbox))
+    job.count("queries", "user queries", len(asked), unusable)
+    kept = constraints.select(
+        [place for place, status in enumerate(constraints[col.CONSTRAINT_STATUS]) if status == col.OK]
+    )
     rows = compose_rows(kept, queries, per_constraint=settings.per_constraint, seed=recipe.seed)
-    stages.append(Survival("compose", "rows", len(rows), len(rows), {}))
+    job.count("compose", "rows", len(rows), {})
     if evolver != responder:
         models.release()
-    rows, dropped = _answered(rows, answer, CheckResponses(sandbox), settings, recipe, stages)
-    engines = {"evolver": evolver, "responder": responder}
-    return _written(settings, recipe, engines, (rows, constraints, dropped), stages)
+    rows, dropped = job.answered(rows, answer, CheckResponses(sandbox))
+    return job.written({"evolver": evolver, "responder": responder}, rows, constraints, dropped)
 
 
 def read_constraints(source: str) -> list[str]:
@@ -159,117 +139,146 @@ def read_constraints(source: str) -> list[str]:
     return found
 
 
-def _map(rows: Dataset, transform: Any, recipe: Recipe, label: str) -> Dataset:
-    return map(rows, transform, batch_size=_MAP_ROWS, num_proc=recipe.num_proc, desc=label)
+class _Job:
+    """The stages of one run, each of which counts what it loses."""
 
+    def __init__(self, settings: AutoIf, recipe: Recipe) -> None:
+        self.settings, self.recipe = settings, recipe
+        self.stages: list[dict[str, Any]] = []
 
-def _where(rows: Dataset, status: str) -> Dataset:
-    return rows.select([place for place, value in enumerate(rows[status]) if value == col.OK])
+    def count(self, stage: str, what: str, given: int, lost: Mapping[str, int]) -> None:
+        """How many of what one stage was given, how many came through, and what the others were lost to."""
+        left = given - sum(lost.values())
+        self.stages.append({"stage": stage, "what": what, "given": given, "left": left, "lost": dict(lost)})
 
+    def map(self, rows: Dataset, *transforms: Transform) -> Dataset:
+        for transform in transforms:
+            rows = map(rows, transform, batch_size=_MAP_ROWS, num_proc=self.recipe.num_proc)
+        return rows
 
-def _lost(statuses: list[str]) -> Counter[str]:
-    return Counter(col.reason(status) for status in statuses if status != col.OK)
+    def augmented(self, augment: Augment) -> Dataset:
+        """The constraints to verify, with ids."""
+        from datasets import Dataset, concatenate_datasets
 
-
-def _augmented(augment: Augment, seeds: list[str], settings: AutoIf, recipe: Recipe, stages: list[Survival]) -> Dataset:
-    """The constraints to verify, with ids."""
-    from datasets import Dataset, concatenate_datasets
-
-    first, others = _first(augment_requests(settings.requests), _FIRST_REQUESTS)
-    replies = _map(first, augment, recipe, "Augment")
-    made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
-    lost = _lost(replies[col.AUGMENT_STATUS])
-    if not len(made) and _is_measure(replies[col.AUGMENT_STATUS]):
-        said = (
-            f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no line of its "
-            f"replies is of use ({_counted(lost + reasons)})."
-        )
-        if not settings.include_seeds:
-            raise ModelError(f"{said} {_what_to_do(recipe, len(others), 'requests', 'Or include the seeds.')}")
-        left_out = f" The other {len(others)} requests are not made." if len(others) else ""
-        print(f"{said}{left_out} It goes on with the seeds alone.", file=sys.stderr, flush=True)
-        lost += Counter({"not_asked": len(others)})
-    elif len(others):
-        replies = concatenate_datasets([replies, _map(others, augment, recipe, "Augment")])
+        settings, seeds = self.settings, augment.seeds
+        first, others = _parted(augment_requests(settings.requests), _FIRST_REQUESTS)
+        replies = self.map(first, augment)
         made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
         lost = _lost(replies[col.AUGMENT_STATUS])
-    stages.append(Survival("augment", "requests", settings.requests, settings.requests - lost.total(), lost))
-    stages.append(Survival("clean", "lines", len(made) + reasons.total(), len(made), reasons))
-    own = {col.ID: [f"seed-{place}" for place in range(len(seeds))], col.INSTRUCTION: seeds}
-    return (
-        concatenate_datasets([Dataset.from_dict(own, features=made.features), made]) if settings.include_seeds else made
-    )
+        if not len(made) and _is_measure(replies[col.AUGMENT_STATUS]):
+            said = (
+                f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no "
+                f"line of its replies is of use ({_counted(lost + reasons)})."
+            )
+            if not settings.include_seeds:
+                raise ModelError(f"{said} {self.what_to_do(len(others), 'requests', 'Or include the seeds.')}")
+            left_out = f" The other {len(others)} requests are not made." if len(others) else ""
+            print(f"{said}{left_out} It goes on with the seeds alone.", file=sys.stderr, flush=True)
+            lost += Counter({"not_asked": len(others)})
+        elif len(others):
+            replies = concatenate_datasets([replies, self.map(others, augment)])
+            made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
+            lost = _lost(replies[col.AUGMENT_STATUS])
+        self.count("augment", "requests", settings.requests, lost)
+        self.count("clean", "lines", len(made) + reasons.total(), reasons)
+        if not settings.include_seeds:
+            return made
+        own = {col.ID: [f"seed-{place}" for place in range(len(seeds))], col.INSTRUCTION: seeds}
+        return concatenate_datasets([Dataset.from_dict(own, features=made.features), made])
+
+    def what_to_do(self, n: int, what: str, more: str = "") -> str:
+        kept = " Finished requests are in the journal." if self.recipe.journal else ""
+        others = f"The other {n} {what} are not asked for. " if n else ""
+        return f"{others}Take a larger model, or one that was trained on code. {more}".strip() + kept
+
+    def verified(self, constraints: Dataset, verify: Verify, validate: CrossValidate) -> Dataset:
+        """All constraints, with functions and cases where they are kept."""
+        from datasets import concatenate_datasets
+
+        first, others = _parted(constraints, _FIRST_CONSTRAINTS)
+        rows = self.map(first, verify, validate)
+        if len(others):
+            if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
+                lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
+                less = "Or ask for more completions, or less of them (thresholds)."
+                less = less if validate.thresholds != PRESETS["paper"] else ""
+                raise ModelError(
+                    f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times "
+                    "each, and of no constraint does cross-validation keep a function that tells answers apart "
+                    f"({_counted(lost)}). {self.what_to_do(len(others), 'constraints', less)}"
+                )
+            rows = concatenate_datasets([rows, self.map(others, verify, validate)])
+        self.count("verify", "constraints", len(rows), _lost(rows[col.VERIFY_STATUS]))
+        losses = _losses(rows)
+        n_completions = sum(len(replies) for replies in rows[col.COMPLETIONS])
+        for what, given, reasons in (
+            ("completions", n_completions, ("no_json", "no_function", "no_cases", "copied", "syntax_error")),
+            ("functions", sum(rows[col.N_FUNCTIONS]), ("function_inaccurate",)),
+            ("cases", sum(rows[col.N_CASES]), ("case_without_agreement",)),
+        ):
+            lost = {reason: losses[reason] for reason in reasons if losses[reason]}
+            self.count("cross-validate", what, given, lost)
+        self.count("cross-validate", "constraints", len(rows), _lost(rows[col.CONSTRAINT_STATUS]))
+        return rows.remove_columns(col.COMPLETIONS)
+
+    def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
+        """The rows to keep, and the others, each with its reason."""
+        from datasets import concatenate_datasets
+
+        rows = self.map(rows, answer)
+        statuses, least = rows[col.RESPONSE_STATUS][:], self.settings.require_pass
+        self.count("respond", "rows", len(rows), _lost(statuses))
+        reasons = [col.KEPT if status == col.OK else f"response_{col.reason(status)}" for status in statuses]
+        rows, unanswered = part(rows, reasons)
+        rows = self.map(rows, check)
+        rates = rows[col.PASS_RATE][:]
+        below = Counter({"not_every_function": sum(rate is not None and rate < 1 for rate in rates)})
+        self.count("check", "rows", len(rows), _lost(rows[col.CHECK_STATUS]) + below)
+        if least is None:
+            return rows, unanswered
+        reasons = [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates]
+        rows, refused = part(rows, reasons)
+        self.count("require_pass", "rows", len(reasons), {"not_passed": len(refused)})
+        return rows, concatenate_datasets([unanswered, refused.remove_columns([col.PASS_RATE, col.CHECK_STATUS])])
+
+    def written(self, engines: Mapping[str, Any], rows: Dataset, constraints: Dataset, dropped: Dataset) -> RunResult:
+        settings, recipe = self.settings, self.recipe
+        records = [describe(role, engine) for role, engine in engines.items()]
+        queries = describe_source(
+            settings.queries, config=settings.queries_config, split=settings.queries_split, revision=None
+        )
+        named = ("model", "responder", "seed", "temperature", "top_p", "max_new_tokens", "engine")
+        of_recipe = {name: value for name, value in recipe.for_card().items() if name in named}
+        record = {
+            "kind": "autoif",
+            "title": f"Verifiable constraints by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
+            "recipe": settings.for_card() | of_recipe,
+            **origin(queries, records, recipe.license),
+            "stages": self.stages,
+            "figures": [],
+            "libraries": library_versions(),
+        }
+        what = "constraints, queries and responses, with the functions that check them; the default config"
+        configs = [
+            Config("rows", rows, what),
+            Config("constraints", constraints, "every constraint, with its status, functions and cases"),
+            Config("dropped", dropped, "rows left out, with the reason"),
+        ]
+        shown = [col.INSTRUCTION, col.INPUT, col.OUTPUT, col.FUNCTIONS, col.PASS_RATE]
+        best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
+        with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to):
+            record["examples"] = best.select_columns(shown).to_list()
+        return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
-def _first(rows: Dataset, n: int) -> tuple[Dataset, Dataset]:
+def _parted(rows: Dataset, n: int) -> tuple[Dataset, Dataset]:
     """The rows to measure, and the others."""
-    if n >= len(rows):
-        return rows, rows.select([])
-    return rows.select(range(n)), rows.select(range(n, len(rows)))
+    places = list(range(len(rows)))
+    return rows.select(places[:n]), rows.select(places[n:])
 
 
-def _is_measure(statuses: Iterable[str]) -> bool:
-    """Whether most of the requests have been answered, so that they tell what the model can do."""
-    failed = [col.reason(status) in _NO_REPLY for status in statuses]
-    return 2 * sum(failed) < len(failed)
-
-
-def _counted(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "nothing was listed"
-
-
-def _what_to_do(recipe: Recipe, n: int, what: str, more: str = "") -> str:
-    kept = " Finished requests are in the journal." if recipe.journal else ""
-    others = f"The other {n} {what} are not asked for. " if n else ""
-    return f"{others}Take a larger model, or one that was trained on code. {more}".strip() + kept
-
-
-def _verified(
-    constraints: Dataset, verify: Verify, validate: CrossValidate, recipe: Recipe, stages: list[Survival]
-) -> Dataset:
-    """All constraints, with functions and cases where they are kept."""
-    from datasets import concatenate_datasets
-
-    def validated(rows: Dataset) -> Dataset:
-        return _map(_map(rows, verify, recipe, "Verify"), validate, recipe, "Cross-validate")
-
-    first, others = _first(constraints, _FIRST_CONSTRAINTS)
-    rows = validated(first)
-    if len(others):
-        if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
-            lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
-            less = (
-                "Or ask for more completions, or less of them (thresholds)."
-                if validate.thresholds != PRESETS["paper"]
-                else ""
-            )
-            raise ModelError(
-                f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times each, and "
-                f"of no constraint does cross-validation keep a function that tells answers apart ({_counted(lost)}). "
-                f"{_what_to_do(recipe, len(others), 'constraints', less)}"
-            )
-        rows = concatenate_datasets([rows, validated(others)])
-    lost = _lost(rows[col.VERIFY_STATUS])
-    stages.append(Survival("verify", "constraints", len(rows), len(rows) - lost.total(), lost))
-    losses = _losses(rows)
-    for what, column, n_column, reasons in (
-        ("completions", None, col.COMPLETIONS, ("no_json", "no_function", "no_cases", "copied", "syntax_error")),
-        ("functions", col.FUNCTIONS, col.N_FUNCTIONS, ("function_inaccurate",)),
-        ("cases", col.CASES, col.N_CASES, ("case_without_agreement",)),
-    ):
-        given = sum(len(entry) if isinstance(entry, list) else entry for entry in rows[n_column])
-        lost = Counter({reason: losses[reason] for reason in reasons if losses[reason]})
-        left = sum(len(entry) for entry in rows[column]) if column else given - lost.total()
-        stages.append(Survival("cross-validate", what, given, left, lost))
-    lost = _lost(rows[col.CONSTRAINT_STATUS][:])
-    stages.append(Survival("cross-validate", "constraints", len(rows), len(rows) - lost.total(), lost))
-    return rows.remove_columns(col.COMPLETIONS)
-
-
-def _tells_apart(rows: Dataset) -> bool:
-    """Whether any constraint is kept by cases of both kinds: a function that always says no passes where all say no."""
-    kept = zip(rows[col.CONSTRAINT_STATUS], rows[col.CASES], strict=True)
-    return any(status == col.OK and len({case["output"] for case in cases}) == 2 for status, cases in kept)
+def _lost(statuses: Iterable[str]) -> Counter[str]:
+    return Counter(col.reason(status) for status in statuses if status != col.OK)
 
 
 def _losses(rows: Dataset) -> Counter[str]:
@@ -279,75 +288,17 @@ def _losses(rows: Dataset) -> Counter[str]:
     return losses
 
 
-def _answered(
-    rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses, settings: AutoIf, recipe: Recipe,
-    stages: list[Survival],
-) -> tuple[Dataset, Dataset]:  # fmt: skip
-    """The rows to keep, and the others, each with its reason."""
-    from datasets import concatenate_datasets
-
-    rows = _map(rows, answer, recipe, "Respond")
-    lost = _lost(rows[col.RESPONSE_STATUS])
-    stages.append(Survival("respond", "rows", len(rows), len(rows) - lost.total(), lost))
-    reasons = [
-        col.KEPT if status == col.OK else f"response_{col.reason(status)}" for status in rows[col.RESPONSE_STATUS]
-    ]
-    rows, unanswered = part(rows, reasons)
-    rows = _map(rows, check, recipe, "Check")
-    rates, least = rows[col.PASS_RATE][:], settings.require_pass
-    failed = _lost(rows[col.CHECK_STATUS])
-    below = sum(rate is not None and rate < 1 for rate in rates)
-    passed = sum(rate == 1 for rate in rates)
-    stages.append(
-        Survival("check", "rows", len(rows), passed, failed | ({"not_every_function": below} if below else {}))
-    )
-    if least is None:
-        return rows, unanswered
-    reasons = [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates]
-    rows, refused = part(rows, reasons)
-    stages.append(Survival("require_pass", "rows", len(reasons), len(rows), {"not_passed": len(refused)}))
-    return rows, concatenate_datasets([unanswered, refused.remove_columns([col.PASS_RATE, col.CHECK_STATUS])])
+def _is_measure(statuses: Iterable[str]) -> bool:
+    """Whether most of the requests have been answered, so that they tell what the model can do."""
+    failed = [col.reason(status) in _NO_REPLY for status in statuses]
+    return 2 * sum(failed) < len(failed)
 
 
-def _written(
-    settings: AutoIf,
-    recipe: Recipe,
-    engines: dict[str, Any],
-    sets: tuple[Dataset, Dataset, Dataset],
-    stages: list[Survival],
-) -> RunResult:
-    rows, constraints, dropped = sets
-    configs = [
-        Config(
-            "rows", rows, "constraints, queries and responses, with the functions that check them; the default config"
-        ),
-        Config("constraints", constraints, "every constraint, with its status, functions and cases"),
-        Config("dropped", dropped, "rows left out, with the reason"),
-    ]
-    record = _provenance(settings, recipe, engines, stages)
-    shown = (col.INSTRUCTION, col.INPUT, col.OUTPUT, col.FUNCTIONS, col.PASS_RATE)
-    best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
-    with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to):
-        record["examples"] = best.select_columns(list(shown)).to_list()
-    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
+def _tells_apart(rows: Dataset) -> bool:
+    """Whether any constraint is kept by cases of both kinds: a function that always says no passes where all say no."""
+    kept = zip(rows[col.CONSTRAINT_STATUS], rows[col.CASES], strict=True)
+    return any(status == col.OK and len({case["output"] for case in cases}) == 2 for status, cases in kept)
 
 
-def _provenance(settings: AutoIf, recipe: Recipe, engines: dict[str, Any], stages: list[Survival]) -> dict[str, Any]:
-    queries = describe_source(
-        settings.queries, config=settings.queries_config, split=settings.queries_split, revision=None
-    )
-    records = [describe(role, engine) for role, engine in engines.items()]
-    of_recipe = {
-        name: value
-        for name, value in recipe.for_card().items()
-        if name in ("model", "responder", "seed", "temperature", "top_p", "max_new_tokens", "engine")
-    }
-    return {
-        "kind": "autoif",
-        "title": f"Verifiable constraints by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
-        "recipe": settings.for_card() | of_recipe,
-        **origin(queries, records, recipe.license),
-        "stages": [asdict(stage) for stage in stages],
-        "figures": [],
-        "libraries": library_versions(),
-    }
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "nothing was listed"

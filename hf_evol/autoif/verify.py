@@ -1,20 +1,78 @@
-"""Verification functions and test cases of a constraint: cross-validated.
+"""Verification functions as transforms: ask for them, cross-validate them, and run them on responses.
 
-The rule is AutoIF's (arXiv:2406.13542), with the paper's thresholds (arXiv:2412.11231, Scenario 2).
+The rule of cross-validation is AutoIF's (arXiv:2406.13542), with the paper's thresholds (arXiv:2412.11231, Scenario 2).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.autoif.completions import parse_completion
 from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.errors import ConfigError
+from hf_evol.generation.sampling import row_key
+from hf_evol.prompts.autoif import verify_prompt
+from hf_evol.prompts.replies import strip_thinking
+from hf_evol.transform import Batch, SampledTransform, Transform
 
 _TIMEOUTS = 2  # a function that runs out of time on its first inputs is not called on the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(SampledTransform):
+    """Ask a model for verification functions and test cases of each constraint, several times.
+
+    Input columns:
+        ``id``, ``instruction`` (the constraint).
+
+    Output columns:
+        ``completions`` (the replies that came back, in order), ``verify_status``: ``ok``, ``invalid_input``, or the first
+        error where no reply came back.
+
+    Args:
+        n: replies to each constraint; 8 in the paper.
+        model, seed, temperature, top_p, max_new_tokens, journal: as of `SampledTransform`; the paper's by default.
+
+    Raises:
+        ConfigError: a wrong argument, at construction.
+    """
+
+    n: int = 8
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.ID, col.INSTRUCTION)
+    output_columns: ClassVar[dict[str, Any]] = {col.COMPLETIONS: ["string"], col.VERIFY_STATUS: "string"}
+    label: ClassVar[str] = "Verify"
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(f"n must be 1 or more; got {self.n!r}.")
+        super().__post_init__()
+
+    @property
+    def passes(self) -> int:
+        return self.n
+
+    def apply(self, batch: Batch) -> Batch:
+        texts = batch[col.INSTRUCTION]
+        usable = [place for place, text in enumerate(texts) if isinstance(text, str) and text.strip()]
+        asked = [(place, k) for place in usable for k in range(self.n)]
+        chats = [verify_prompt(texts[place]) for place, _ in asked]
+        keys = [row_key(self.seed, str(batch[col.ID][place]), k, "verify") for place, k in asked]
+        replies: list[list[str]] = [[] for _ in texts]
+        errors: list[str | None] = [None] * len(texts)
+        progress.advance(self.n * (len(texts) - len(usable)))
+        for (place, _), completion in zip(asked, self.complete(chats, keys), strict=True):
+            if completion.error is None:
+                replies[place].append(strip_thinking(completion.text))
+            else:
+                errors[place] = errors[place] or completion.error
+        statuses = [col.OK if found else error or "invalid_input" for found, error in zip(replies, errors, strict=True)]
+        return {col.COMPLETIONS: replies, col.VERIFY_STATUS: statuses}
 
 
 @dataclass(frozen=True)
@@ -39,65 +97,99 @@ class Thresholds:
 PRESETS = {"paper": Thresholds(), "autoif": Thresholds(functions=3, cases=10)}
 
 
-def cross_validate(
-    instruction: str,
-    completions: Sequence[str],
-    *,
-    thresholds: Thresholds | str = "paper",
-    sandbox: Sandbox | None = None,
-) -> dict[str, Any]:
-    """Keep the functions and cases that agree with each other.
+def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
+    """Thresholds by the name of a preset, or as given.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if isinstance(thresholds, str) and thresholds not in PRESETS:
+        raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
+    return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
+
+
+@dataclass(frozen=True)
+class CrossValidate(Transform):
+    """Keep the functions and cases of each constraint that agree with each other.
 
     Equal functions and equal cases count once. A case is kept if at least one function gives its output; a function, if
-    it is right on enough of the kept cases; the constraint, if enough functions are left. Functions run in the sandbox
-    only.
+    it is right on enough of the kept cases; the constraint, if enough functions are left.
+
+    Input columns:
+        ``instruction`` (a worked example of the prompt for another one is no function of it), ``completions`` (a function
+        and cases each, in the forms that `parse_completion` reads).
+
+    Output columns:
+        ``functions``, ``accuracies`` and ``cases`` that are kept, ``n_functions`` and ``n_cases`` before, without
+        repetitions, ``losses`` (how many completions, functions and cases each reason took), ``constraint_status``:
+        ``ok``, ``too_few_cases`` or ``too_few_functions``.
 
     Args:
-        instruction: the constraint, carried through; a worked example of the prompt for another one is no function of it.
-        completions: texts with a function and cases each, in the forms that `parse_completion` reads.
         thresholds: a `Thresholds`, or ``"paper"`` or ``"autoif"``.
-        sandbox: one to use for many constraints; by default a new one.
+        sandbox: where the functions run.
 
-    Returns:
-        ``instruction``; ``status`` (``ok``, ``too_few_cases`` or ``too_few_functions``); ``functions`` and ``cases`` that
-        are kept; ``accuracies`` of the kept functions; ``n_functions`` and ``n_cases`` before, without repetitions; and
-        ``reasons``: how many completions, functions and cases were lost to what.
+    Raises:
+        ConfigError: unknown thresholds, at construction.
+        SandboxError: generated code can't be isolated here, at construction.
     """
-    thresholds = resolve_thresholds(thresholds)
-    reasons: Counter[str] = Counter()
-    sources, cases = _collect(instruction, completions, reasons)
-    if sandbox is None:
-        with Sandbox() as own:
-            right = _right(own, sources, cases, reasons)
-    else:
-        right = _right(sandbox, sources, cases, reasons)
-    kept_cases = [place for place in range(len(cases)) if any(row[place] for row in right.values())]
-    reasons["case_without_agreement"] += len(cases) - len(kept_cases)
-    accuracies = {
-        source: sum(row[place] for place in kept_cases) / len(kept_cases) if kept_cases else 0.0
-        for source, row in right.items()
+
+    thresholds: Thresholds | str = "paper"
+    sandbox: Sandbox = field(default_factory=Sandbox, compare=False)
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.COMPLETIONS)
+    output_columns: ClassVar[dict[str, Any]] = {
+        col.FUNCTIONS: ["string"],
+        col.ACCURACIES: ["float64"],
+        col.CASES: [{"input": "string", "output": "bool"}],
+        col.N_FUNCTIONS: "int32",
+        col.N_CASES: "int32",
+        col.LOSSES: [{"reason": "string", "count": "int32"}],
+        col.CONSTRAINT_STATUS: "string",
     }
-    kept = [source for source, accuracy in accuracies.items() if kept_cases and accuracy >= thresholds.accuracy]
-    reasons["function_inaccurate"] += len(right) - len(kept)
-    status = "ok"
-    if len(cases) < thresholds.cases:
-        status = "too_few_cases"
-    elif len(kept) < thresholds.functions:
-        status = "too_few_functions"
-    return {
-        "instruction": instruction,
-        "status": status,
-        "functions": kept,
-        "accuracies": [accuracies[source] for source in kept],
-        "cases": [cases[place] for place in kept_cases],
-        "n_functions": len(right),
-        "n_cases": len(cases),
-        "reasons": {reason: count for reason, count in reasons.items() if count},
-    }
+    label: ClassVar[str] = "Cross-validate"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thresholds", resolve_thresholds(self.thresholds))
+
+    def apply(self, batch: Batch) -> Batch:
+        columns: Batch = {name: [] for name in self.output_columns}
+        for instruction, completions in zip(batch[col.INSTRUCTION], batch[col.COMPLETIONS], strict=True):
+            for name, value in self._validated(instruction, completions or []).items():
+                columns[name].append(value)
+            progress.advance(1)
+        self.sandbox.close()
+        return columns
+
+    def _validated(self, instruction: str, completions: Sequence[str | None]) -> dict[str, Any]:
+        reasons: Counter[str] = Counter()
+        sources, cases = _collect(instruction, completions, reasons)
+        right = _right(self.sandbox, sources, cases, reasons)
+        kept_cases = [place for place in range(len(cases)) if any(row[place] for row in right.values())]
+        reasons["case_without_agreement"] += len(cases) - len(kept_cases)
+        kept = {}
+        for source, row in right.items():
+            accuracy = sum(row[place] for place in kept_cases) / max(1, len(kept_cases))
+            if kept_cases and accuracy >= self.thresholds.accuracy:
+                kept[source] = accuracy
+        reasons["function_inaccurate"] += len(right) - len(kept)
+        status = col.OK
+        if len(cases) < self.thresholds.cases:
+            status = "too_few_cases"
+        elif len(kept) < self.thresholds.functions:
+            status = "too_few_functions"
+        return {
+            col.FUNCTIONS: list(kept),
+            col.ACCURACIES: list(kept.values()),
+            col.CASES: [cases[place] for place in kept_cases],
+            col.N_FUNCTIONS: len(right),
+            col.N_CASES: len(cases),
+            col.LOSSES: [{"reason": reason, "count": count} for reason, count in reasons.items() if count],
+            col.CONSTRAINT_STATUS: status,
+        }
 
 
 def _collect(
-    instruction: str, completions: Sequence[str], reasons: Counter[str]
+    instruction: str, completions: Sequence[str | None], reasons: Counter[str]
 ) -> tuple[Counter[str], list[dict[str, Any]]]:
     """Sources, with how often each came, and different cases."""
     sources: Counter[str] = Counter()
@@ -129,24 +221,10 @@ def _right(
             reasons["syntax_error"] += times
             continue
         reasons["function_repeated"] += times - 1
-        failures = {result.failure.split(":")[0] for result in results if result.failure}
-        reasons.update(f"call_{failure}" for failure in failures)
-        right[source] = [
-            result.failure is None and result.value == case["output"]
-            for result, case in zip(results, cases, strict=True)
-        ]
+        failures = [col.reason(result.failure) for result in results if result.failure]
+        reasons.update(f"call_{failure}" for failure in dict.fromkeys(failures))
+        right[source] = [result.value is case["output"] for result, case in zip(results, cases, strict=True)]
     return right
-
-
-def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
-    """Thresholds by the name of a preset, or as given.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if isinstance(thresholds, str) and thresholds not in PRESETS:
-        raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
-    return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
 
 
 def _call_all(sandbox: Sandbox, source: str, inputs: Sequence[str]) -> list[Result]:
@@ -154,4 +232,69 @@ def _call_all(sandbox: Sandbox, source: str, inputs: Sequence[str]) -> list[Resu
     results = sandbox.call(source, inputs[:_TIMEOUTS])
     if len(results) == _TIMEOUTS and all(result.failure == "timeout" for result in results):
         return results + [Result(None, "timeout")] * (len(inputs) - _TIMEOUTS)
-    return results + (sandbox.call(source, inputs[_TIMEOUTS:]) if len(inputs) > _TIMEOUTS else [])
+    return results + sandbox.call(source, inputs[_TIMEOUTS:])
+
+
+@dataclass(frozen=True)
+class CheckResponses(Transform):
+    """Run each row's verification functions on its response.
+
+    The paper leaves this step out; AutoIF proper (arXiv:2406.13542) keeps the responses that pass.
+
+    Input columns:
+        ``functions``, ``output``.
+
+    Output columns:
+        ``pass_rate`` (the share of functions that return True; a call that fails did not), ``check_status``: ``ok``,
+        ``no_response``, ``no_functions``, or ``call_failed: …`` where every call failed, with the last failure; the rate
+        is null unless ok.
+
+    Args:
+        sandbox: where the functions run.
+
+    Raises:
+        SandboxError: generated code can't be isolated here, at construction.
+    """
+
+    sandbox: Sandbox = field(default_factory=Sandbox, compare=False)
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.FUNCTIONS, col.OUTPUT)
+    output_columns: ClassVar[dict[str, Any]] = {col.PASS_RATE: "float64", col.CHECK_STATUS: "string"}
+    label: ClassVar[str] = "Check responses"
+
+    def apply(self, batch: Batch) -> Batch:
+        checked = pass_rates(batch[col.FUNCTIONS], batch[col.OUTPUT], self.sandbox)
+        self.sandbox.close()
+        return {col.PASS_RATE: [rate for rate, _ in checked], col.CHECK_STATUS: [status for _, status in checked]}
+
+
+def pass_rates(
+    functions: Sequence[Sequence[str] | None], responses: Sequence[str | None], sandbox: Sandbox
+) -> list[tuple[float | None, str]]:
+    """Of each response, the share of its functions that it passes, and a status, as in `CheckResponses`.
+
+    Rows with the same function are called together, which is where the sandbox is quick.
+    """
+    rows: list[tuple[float | None, str]] = [(None, "no_response")] * len(responses)
+    by_row: dict[int, list[str]] = {}
+    by_source: dict[str, list[int]] = {}
+    for place, (sources, response) in enumerate(zip(functions, responses, strict=True)):
+        if not isinstance(response, str) or not response.strip():
+            continue
+        by_row[place] = [source for source in dict.fromkeys(sources or ()) if source]
+        for source in by_row[place]:
+            by_source.setdefault(source, []).append(place)
+    results: dict[tuple[int, str], Result] = {}
+    for source, places in by_source.items():
+        for place, result in zip(places, sandbox.call(source, [responses[i] for i in places]), strict=True):
+            results[place, source] = result
+    for place, sources in by_row.items():
+        called = [results[place, source] for source in sources]
+        if not called:
+            rows[place] = (None, "no_functions")
+        elif all(result.failure for result in called):
+            rows[place] = (None, f"call_failed: {called[-1].failure}")
+        else:
+            rows[place] = (sum(result.value is True for result in called) / len(called), col.OK)
+    progress.advance(len(rows))
+    return rows

@@ -22,32 +22,49 @@ def server():
         yield server
 
 
-@pytest.fixture
-def settings(tmp_path):
-    seeds, queries = tmp_path / "seeds.txt", tmp_path / "queries.jsonl"
+def settings_in(folder):
+    seeds, queries = folder / "seeds.txt", folder / "queries.jsonl"
     seeds.write_text("\n".join([*SEEDS, "", SEEDS[0]]), encoding="utf-8")
     asked = [f"What can you tell me about the number {n}, {{really}}?" for n in range(20)]
     queries.write_text("\n".join(json.dumps({"query": text}) for text in ["short", *asked, asked[0]]), encoding="utf-8")
     return {"seeds": str(seeds), "queries": str(queries), "requests": 6, "completions": 5, "per_constraint": 4}
 
 
+def recipe_in(folder, server):
+    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "max_new_tokens": 512}
+    return Recipe(**options, output=str(folder / "out"), journal=str(folder / "journal.sqlite"))
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path)
+
+
 @pytest.fixture
 def recipe(tmp_path, server):
-    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "max_new_tokens": 512}
-    return Recipe(**options, output=str(tmp_path / "out"), journal=str(tmp_path / "journal.sqlite"))
+    return recipe_in(tmp_path, server)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run: its result, its rows, and how many requests it made."""
+    folder = tmp_path_factory.mktemp("run")
+    with ChatServer() as server:
+        server.choice = scripted_model.reply
+        result = autoif(AutoIf(**settings_in(folder)), recipe_in(folder, server))
+        return result, load_dataset(result.output, split="train"), len(server.requests)
 
 
 def stages_of(result):
     return {(stage["stage"], stage["what"]): stage for stage in result.provenance["stages"]}
 
 
-def test_everything_is_accounted_for(settings, recipe, server):
-    result = autoif(AutoIf(**settings), recipe)
+def test_everything_is_accounted_for(run):
+    result, rows, n_requests = run
     stages = stages_of(result)
     for stage in stages.values():
         assert stage["given"] - stage["left"] == sum(stage["lost"].values())
-    constraints = load_dataset(recipe.output, "constraints", split="train")
-    rows = load_dataset(recipe.output, split="train")
+    constraints = load_dataset(result.output, "constraints", split="train")
     new = stages["clean", "lines"]["left"]
     assert len(constraints) == stages["verify", "constraints"]["given"] == len(SEEDS) + new
     kept = [row for row in constraints if row["constraint_status"] == "ok"]
@@ -58,13 +75,11 @@ def test_everything_is_accounted_for(settings, recipe, server):
     assert stages["queries", "user queries"]["lost"] == {"too_short": 1, "repeated": 1}
     assert stages["cross-validate", "completions"]["lost"]["no_json"] > 0
     probe = 1  # whether anyone is there
-    assert len(server.requests) == probe + 6 + 5 * len(constraints) + 4 * len(kept)
+    assert n_requests == probe + 6 + 5 * len(constraints) + 4 * len(kept)
 
 
-def test_a_response_passes_where_its_own_rule_says_so(settings, recipe):
-    autoif(AutoIf(**settings), recipe)
-    rows = load_dataset(recipe.output, split="train")
-    rows = rows.filter(lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1)
+def test_a_response_passes_where_its_own_rule_says_so(run):
+    rows = run[1].filter(lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1)
     assert len(rows) > 8
     for row in rows:
         n = int(row["instruction"].split()[2])

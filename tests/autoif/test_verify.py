@@ -1,252 +1,175 @@
 import builtins
 import json
-import time
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from datasets import Dataset, Features, List, Value, load_dataset
+from datasets.fingerprint import Hasher
 
-from hf_evol.autoif.completions import parse_completion
-from hf_evol.autoif.sandbox import Result, Sandbox
-from hf_evol.autoif.verify import Thresholds, cross_validate
+import hf_evol
+from hf_evol.autoif.sandbox import Limits, Sandbox
+from hf_evol.autoif.verify import CheckResponses, CrossValidate, Thresholds, Verify, pass_rates
 from hf_evol.errors import ConfigError
+from hf_evol.generation.base import Completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
 
 UPPER = "def evaluate(response):\n    return response.isupper()"
-SHORT = "LIMIT = 3\n\n\ndef helper(text):\n    return len(text)\n\n\ndef evaluate(response):\n    return helper(response) <= LIMIT"
-NEVER = "def evaluate(response):\n    return False"
-
-
-def completion(func, *cases, fence=True):
-    text = json.dumps({"func": func, "cases": [{"input": i, "output": o} for i, o in cases]})
-    return f"Here it is:\n```json\n{text}\n```\nDone." if fence else text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        completion(UPPER, ("A", True)),
-        completion(UPPER, ("A", True), fence=False),
-        "Sure. " + completion(UPPER, ("A", True), fence=False) + " Good luck!",
-        completion(UPPER, ("A", "True")),
-        completion(UPPER, ("A", " true ")),
-        completion(UPPER, ("A", True)).replace("\\n", "\n"),  # raw line breaks in a string
-        completion(UPPER, ("A", True)).replace("}]}", "},]\n,}").replace("]\n,}", "],\n}"),
-        "```\n" + repr({"func": UPPER, "cases": [{"input": "A", "output": True}]}) + "\n```",
-        completion(UPPER.split("\n"), ("A", True)),
-        completion(UPPER, ("A", True), ("B", "maybe"), (3, True)),  # unusable cases are left out
-        "```python\nx = 1\n```\n" + completion(UPPER, ("A", True)),
-    ],
-)
-def test_objects_as_models_write_them(text):
-    assert parse_completion(text) == (UPPER, [{"input": "A", "output": True}])
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "no_json"), ("no object here", "no_json"), ('```json\n{"func": "def evaluate(r', "no_json"),
-        ('```json\n{"func": "x", "cases": [{"input": "A", "output": True}]}\n```', "no_json"),
-        ('{"cases": []}', "no_function"), (completion("def check(r): return True", ("A", True)), "no_function"),
-        (completion(UPPER), "no_cases"), (completion(UPPER, ("A", "maybe")), "no_cases"), ("[" * 100_000, "no_json"),
-        ('{"func": 3, "cases": 4}', "no_function"), ("{" + "'a': " * 9000 + "}", "no_json"),
-    ],
-)  # fmt: skip
-def test_what_holds_no_function_has_a_reason(text, reason):
-    assert parse_completion(text) == reason
-
-
-CASES = (("A", True), ("b\n`{c}`", False))
-TWO = [{"input": text, "output": output} for text, output in CASES]
-BLOCK = python_block(UPPER, CASES)
-LISTED = 'cases = [("A", True), ("b\\n`{c}`", False)]'
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        BLOCK,
-        BLOCK.replace("```python", "```"),
-        BLOCK.replace("```python", "```Py"),
-        BLOCK.replace("\n", "\r\n"),
-        f"Sure, here it is:\n\n{BLOCK}\n\nIt returns {{True}} for ```A```.",
-        BLOCK.removesuffix("\n```"),  # the token limit
-        BLOCK.removesuffix("\n]\n```"),
-        BLOCK.removesuffix("\n]\n```") + '\n    ("and so',
-        BLOCK.removeprefix("```python\n").removesuffix("\n```"),
-        BLOCK.removeprefix("```python\n"),
-        f"Here is the function:\n{UPPER}\n\nTest cases:\n{LISTED}\n\nIt looks at the letters.",
-        f"```python\n{UPPER}\n```\nAnd the cases:\n```python\n{LISTED}\n```",
-        f"```python\n{LISTED}\n\n{UPPER}\n```",
-        f"```python\n    {UPPER.replace(chr(10), chr(10) + '    ')}\n\n    {LISTED}\n```",
-        f"```python\n{UPPER}\n\n    {LISTED}\n```",
-        f"```python\n{UPPER}\n\nTEST_CASES: list[tuple[str, bool]] = [('A', True,), ['b\\n`{{c}}`', \"false\"],]\n```",
-        f"```python\n{UPPER}\n\ncases = [\n    {{'input': 'A', 'output': True}},  # it's (all) [capitals]\n    {{'input': 'b' '\\n`{{c}}`', 'output': false}}\n]\n```",
-        f"```python\n{UPPER}\n\n{LISTED[:-1]}, (\"b\" * 3, True), (3, True), (f'{{x}}', False), ('x', 1), ('a', 'b', True), (['x'], True), 'x', True, maybe]\n```",
-        f"```python\n{UPPER}\n\n{LISTED[:-1]},\n    (\"unclosed, True),\n]\n```",
-        f"```python\n{UPPER}\n\ncases = [\n    ('unclosed, True),\n    {LISTED[9:]}\n```",
-        f"{BLOCK}\n\n```python\n{NEVER}\n\ncases = [('x', False)]\n```",
-    ],
-)  # fmt: skip
-def test_python_as_models_write_it(text):
-    assert parse_completion(text) == (UPPER, TWO)
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        "print(evaluate(cases[0][0]))", "# Example usage\nprint(cases)", "for text, output in cases:\n    assert evaluate(text) == output",
-        "if __name__ == '__main__':\n    print(1)", f"{NEVER}\n\ncases = [('x', False)]", "cases = [('x', False)]", "evaluate('x')",
-        '"""All cases."""', "[print(case) for case in cases]",
-    ],
-)  # fmt: skip
-def test_what_uses_the_cases_is_no_source(after):
-    text = f"```python\n{UPPER}\n\n\n{LISTED}\n\n{after}\n```"
-    assert parse_completion(text) == parse_completion(text[10:-4]) == (UPPER, TWO)
-
-
-def test_what_the_function_needs_stays_in_the_source(sandbox):
-    helper = "def helper(text):\n\n    return len(text) <= LIMIT\n\nLIMIT = 3"
-    source = "import re\n\nevaluates = [\n    1,\n]\ndef evaluate(response):\n    return helper(response)"
-    for code in (f"{source}\n\n{LISTED}\n\n{helper}\n\nprint(1)", f"{source}\n{helper}\n{LISTED}"):
-        for text in (code, f"```python\n{code}\n```"):
-            found, cases = parse_completion(text)
-            assert found.split() == f"{source}\n{helper}".split() and cases == TWO
-    assert sandbox.call(found, ["abc", "abcd"]) == [Result(True), Result(False)]
-
-
-def test_fences_in_strings_are_no_ends():
-    quoted = "def evaluate(response):\n    return '```' in response"
-    text = '"""Look:\n```python\nx = 1\n```\n"""'
-    found = parse_completion(
-        f"```python\n{quoted}\n\ncases = [\n    ({text}, True),\n    ('no', False),\n]\n```\nDone."
-    )
-    assert found == (quoted, [{"input": text[3:-3], "output": True}, {"input": "no", "output": False}])
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (f"```python\n{UPPER}\n```", "no_cases"), (UPPER, "no_cases"), (f"```python\n{UPPER}\ncases = []\n```", "no_cases"),
-        (f"```python\n{UPPER}\ncases = [('A', 1)]\n```", "no_cases"), (f"```python\n{UPPER}\ncases = [\n```", "no_cases"),
-        (f"```python\n{LISTED}\n```", "no_function"), (LISTED, "no_function"),
-        (f"```python\n{UPPER.replace('evaluate', 'check')}\n{LISTED}\n```", "no_function"),
-        ("```python\nx = 1\n```", "no_json"), ("```python", "no_json"), ("def evaluation is hard", "no_json"),
-        (f"```python\n{UPPER}\ncases = [('\ud83d', True)]\n```", "no_cases"), (f"```python\n{UPPER}\ncases = [('\0', True)]\n```", "no_cases"),
-        ('{"func": "import re\ndef evaluate(response):\n    return True\ncases = [(\'a\', True)]', "no_json"),  # broken JSON
-    ],
-)  # fmt: skip
-def test_python_without_a_function_or_cases(text, reason):
-    assert parse_completion(text) == reason
-
-
-MANY = 40_000
-HOSTILE = [
-    "[" * MANY, "(" * MANY, "{" * MANY, "[(" * MANY, '("a", ' * MANY, "('a', True" + ")" * MANY, "-" * MANY + "1", "not " * MANY,
-    '("a", ' + "-" * MANY + "True)", '("a"' + " 'a'" * MANY + ", True)", '"""' * MANY, "''' '" * MANY, '"' * (MANY + 1),
-    '\\"' * MANY, '"\\\n' * MANY, '\\"\\\n' * MANY, '"""' + '\\"""' * MANY, "# " * MANY, "#\n" * MANY, " " * MANY, "\n" * MANY,
-    "," * MANY, ":" * MANY, "a" * MANY, "9" * MANY + ", ('b'", "```\n" * MANY, "```python\ncases = [\n" * 2000, "cases = [" * MANY,
-    "\ncases = [('a', True)" * 2000, "{}" * MANY, "<|im_end|><|im_start|>" * 2000, "\x00\x1f\u2028\u202e" * 2000, "def evaluate" * MANY,
-    "\ndef evaluate(r):" * 2000, '{"func": ' * 2000, "{'cases': " * 2000,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_lists_are_read_in_no_time_and_harm_nothing(hostile, recwarn):
-    begun = time.monotonic()
-    for text in (
-        f"```python\n{UPPER}\ncases = [('A', True), {hostile}",
-        f"```python\n{UPPER}\ncases = [{hostile}]\n```",
-        f"{hostile}\n{UPPER}\n{hostile}",
-        f"```python\n{hostile}\n{BLOCK[10:]}",
-    ):
-        found = parse_completion(text)
-        assert found in ("no_json", "no_function", "no_cases") or all(len(case) == 2 for case in found[1])
-    assert time.monotonic() - begun < 5 and not recwarn.list
-
-
-def test_a_list_is_read_up_to_a_bound():
-    many = ", ".join(f"('a{n}', True)" for n in range(3000))
-    source, cases = parse_completion(f"```python\n{UPPER}\ncases = [{many}]\nLIMIT = 3\n```")
-    assert source == f"{UPPER}\n\nLIMIT = 3" and cases == [{"input": f"a{n}", "output": True} for n in range(100)]
-    source, cases = parse_completion(
-        f"```python\n{UPPER}\ncases = [('a', True), ('{'b' * 200_000}', True)]\nLIMIT = 3\n```"
-    )
-    assert (source, cases) == (UPPER, [{"input": "a", "output": True}])
-
-
-def test_the_list_s_plain_values_alone_are_parsed_here(monkeypatch, recwarn):
-    compiled, real = [], builtins.compile
-
-    def compile(source, *rest, **more):
-        compiled.append(source)
-        return real(source, *rest, **more)
-
-    text = f"```python\n{UPPER}\ndata = {{'a': {{1}}}}\ncases = [('\\w', True), (open('x'), True), ('b', [1]), {{'input': 'c', 'output': False}}]\n```"
-    with monkeypatch.context() as patch:
-        patch.setattr(builtins, "compile", compile)
-        source, cases = parse_completion(text)
-    assert cases == [{"input": "\\w", "output": True}, {"input": "c", "output": False}] and "data" in source
-    assert compiled == ["('\\w', True)", "{'input': 'c', 'output': False}"] and not recwarn.list
-
-
-(_, FIRST, FIRST_CASES), (_, SECOND, SECOND_CASES), (_, THIRD, THIRD_CASES) = CHECKS_SHOWN
-
-
-def test_what_is_copied_from_the_examples():
-    rule, own = "Write the whole answer in capital letters", (("ALL", True), ("not all", False))
-    read = [{"input": text, "output": output} for text, output in own]
-    for copied in (
-        python_block(FIRST, own), python_block(SECOND, own), python_block(THIRD, own), completion(SECOND, *own),
-        python_block(SECOND.replace("    ", "\t").replace(" <= ", "<="), own),
-        python_block(f"import re\n\n{SECOND}", own),
-        python_block("def evaluate(response):\n    return response[-9:].startswith('Next Stop:')", own),
-        python_block(UPPER, FIRST_CASES), completion(UPPER, *THIRD_CASES),
-        python_block(UPPER, [("The tram is late.", False), ("A quiet song filled the hall.", False), ("bread needs flour & salt", True)]),
-    ):  # fmt: skip
-        assert parse_completion(copied, rule) == "copied"
-    assert parse_completion(python_block(UPPER, (*own, *SECOND_CASES, ("The library is late today.", True))), rule) == (
-        UPPER,
-        read,
-    )
-    changed = SECOND.replace("7", "5")
-    assert parse_completion(python_block(changed, own), "Use five words a line") == (changed, read)
-    assert parse_completion(python_block(THIRD, own), 'Write no "ZZ" anywhere') == "copied"  # to the letter
-    changed = THIRD.replace("words", "found")
-    assert parse_completion(python_block(changed, own), 'Write no "ZZ" anywhere') == (changed, read)
-
-
-def test_copied_completions_are_counted(sandbox):
-    texts = [python_block(SECOND, CASES), python_block(UPPER, THIRD_CASES), BLOCK]
-    found = cross_validate("Shout.", texts, sandbox=sandbox)
-    assert (found["functions"], found["n_cases"], found["reasons"]) == ([UPPER], 2, {"copied": 2})
-    assert cross_validate(CHECKS_SHOWN[1][0], texts[:1], sandbox=sandbox)["n_functions"] == 1
+SHORT = "import re\nLIMIT = 3\ndef evaluate(response):\n    return len(re.findall(r'\\w+', response)) <= LIMIT"
+COMMA = "def evaluate(response):\n    return ',' not in response"
+HARMLESS = [UPPER, SHORT, COMMA]
+HELPER = "LIMIT = 3\n\n\ndef helper(text):\n    return len(text)\n\n\ndef evaluate(response):\n    return helper(response) <= LIMIT"
+SLOW = "def evaluate(response):\n    while True: pass"
+# One function for each way to fail, with the reason that it is counted under.
+FAILING = {
+    "call_refused": "import os\ndef evaluate(response):\n    return True",
+    "call_exception": "def evaluate(response):\n    return 1 / 0 > 0",
+    "call_not_bool": "def evaluate(response):\n    return 1",
+    "call_no_evaluate": "evaluates = 1",
+    "call_timeout": SLOW,
+    "call_memory": "def evaluate(response):\n    raise MemoryError",
+    "function_inaccurate": "def evaluate(response):\n    return False",
+    "syntax_error": "def evaluate(response) return True",
+}
+QUICK = Limits(seconds=0.4)
 
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox() as shared:
+    with Sandbox(QUICK) as shared:
         yield shared
 
 
+def completion(source, *cases):
+    return json.dumps({"func": source, "cases": [{"input": text, "output": value} for text, value in cases]})
+
+
+def cross_validate(instruction, completions, sandbox, thresholds="paper"):
+    """What `CrossValidate` makes of one row, its losses by reason."""
+    found = CrossValidate(thresholds, sandbox)({"instruction": [instruction], "completions": [completions]})
+    row = {name: value for name, (value,) in found.items()}
+    return row | {"losses": {loss["reason"]: loss["count"] for loss in row["losses"]}}
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A reply that names its constraint and the number in its key; "broken" constraints get errors, "half" ones one."""
+
+    name = "scripted"
+
+    def check(self):
+        pass
+
+    def identity(self):
+        return {"model": "scripted"}
+
+    def stream(self, chats, params, keys):
+        for place in reversed(range(len(chats))):  # out of order, as a server does
+            _, k, stage, _, row_id = keys[place].split("|")
+            asked = chats[place][-1]["content"]
+            failed = "broken" in asked or ("half" in asked and k == "0")
+            error = {"error": f"engine_error: {k}"} if failed else {}
+            yield [(place, Completion(f"<think>x</think>\n{stage} {row_id} {k} {asked}", "stop", **error))]
+
+
+def test_verify_asks_n_times_and_keeps_the_order():
+    texts = ["Use {instruction}\n<|end|>", None, "broken", " ", "half"]
+    rows = Dataset.from_dict({"id": [f"c-{n}" for n in range(5)], "instruction": texts})
+    verify = Verify(Scripted(), n=3, journal=False)
+    found = hf_evol.map(rows, verify, batch_size=100)
+    assert found["completions"][:] == [
+        [f"verify c-0 {k} {texts[0]}" for k in range(3)], [], [], [], [f"verify c-4 {k} half" for k in (1, 2)],
+    ]  # fmt: skip
+    assert found["verify_status"][:] == ["ok", "invalid_input", "engine_error: 0", "invalid_input", "ok"]
+    assert hf_evol.map(rows, verify, batch_size=1).to_list() == found.to_list()
+    back = hf_evol.map(rows.select([4, 3, 2, 1, 0]), verify, batch_size=2)
+    assert back.to_list()[::-1] == found.to_list()
+
+
+def test_verify_with_wrong_settings():
+    for wrong in ({"n": 0}, {"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}):
+        with pytest.raises(ConfigError):
+            Verify(Scripted(), **wrong)
+
+
+def constraint_rows():
+    good = [completion(source, ("A B", True), ("a, b c d", False)) for source in HARMLESS]
+    lists = [
+        good, [], None, [None, "no json"], [good[0].replace("\\n", "\\r\\n"), good[0]],
+        [completion(UPPER, ("\ud83d", True), ("A", True))],
+        [completion(source, ("A", True)) for source in FAILING.values()],
+    ]  # fmt: skip
+    names = [f"rule {place}" for place in range(len(lists))]
+    features = Features({"instruction": Value("string"), "completions": List(Value("string"))})
+    return Dataset.from_dict({"instruction": names, "completions": lists}, features=features)
+
+
+@pytest.fixture(scope="module")
+def validated():
+    return hf_evol.map(constraint_rows(), CrossValidate(sandbox=Sandbox(QUICK)), batch_size=100).to_list()
+
+
+def test_cross_validate_as_a_transform(validated):
+    first, *empty, same, surrogate, failing = validated
+    # A case is kept where any function agrees: both. All three are right on "A B"; on the other, all say False.
+    assert first["functions"] == HARMLESS and first["accuracies"] == [1.0] * 3 and first["n_cases"] == 2
+    assert first["cases"] == [{"input": "A B", "output": True}, {"input": "a, b c d", "output": False}]
+    assert [row["constraint_status"] for row in empty] == ["too_few_cases"] * 3
+    assert [row["losses"] for row in empty] == [[], [], [{"reason": "no_json", "count": 2}]]
+    assert same["functions"] == [UPPER] and {"reason": "function_repeated", "count": 1} in same["losses"]
+    assert surrogate["cases"] == [{"input": "A", "output": True}]
+    assert failing["constraint_status"] == "too_few_functions" and failing["n_functions"] == len(FAILING) - 1
+    losses = {loss["reason"]: loss["count"] for loss in failing["losses"]}
+    repeated = {"case_repeated": len(FAILING) - 1, "case_without_agreement": 1, "function_inaccurate": len(FAILING) - 1}
+    assert losses == dict.fromkeys(FAILING, 1) | repeated
+
+
+def test_every_completion_is_counted_once(sandbox):
+    """Four came with JSON; two hold the same broken source, and one of the others repeats."""
+    broken, good = completion(FAILING["syntax_error"], ("A", True)), completion(UPPER, ("A", True))
+    found = cross_validate("x", [broken, good, "", broken, good], sandbox)
+    assert found["losses"] == {"no_json": 1, "syntax_error": 2, "function_repeated": 1, "case_repeated": 3}
+    assert (found["n_functions"], found["functions"]) == (1, [UPPER])
+
+
+def test_rows_do_not_depend_on_batches_order_or_processes(validated):
+    rows, order = constraint_rows(), [3, 6, 0, 5, 1, 4, 2]
+    assert hf_evol.map(rows, CrossValidate(sandbox=Sandbox(QUICK)), batch_size=1).to_list() == validated
+    mixed = hf_evol.map(rows.select(order), CrossValidate(sandbox=Sandbox(QUICK)), batch_size=3, num_proc=2).to_list()
+    assert mixed == [validated[place] for place in order]
+
+
+def test_copied_completions_are_counted(sandbox):
+    cases = [("A", True), ("b\n`{c}`", False)]
+    (_, _, shown_cases), (rule, shown, _), _ = CHECKS_SHOWN
+    texts = [python_block(shown, cases), python_block(UPPER, shown_cases), python_block(UPPER, cases)]
+    found = cross_validate("Shout.", texts, sandbox)
+    assert (found["functions"], found["n_cases"], found["losses"]) == ([UPPER], 2, {"copied": 2})
+    assert cross_validate(rule, texts[:1], sandbox)["n_functions"] == 1
+
+
 def test_functions_and_cases_vouch_for_each_other(sandbox):
-    """By hand: UPPER agrees with the cases of "A" and "b", and nothing with those of "C" and "d"; NEVER is right on one
+    """By hand: UPPER agrees with the cases of "A" and "b", and nothing with those of "C" and "d"; FAILING["function_inaccurate"] is right on one
     of the two that are kept."""
     texts = [
         completion(UPPER, ("A", True), ("b", False)),
         completion(UPPER, ("A", True)),
-        completion(NEVER, ("C", "true ?"), ("c d", True)),
+        completion(FAILING["function_inaccurate"], ("C", "true ?"), ("c d", True)),
         completion("def evaluate(response) return", ("d", True)),
         "no json",
     ]
-    found = cross_validate("Shout.", texts, sandbox=sandbox)
+    found = cross_validate("Shout.", texts, sandbox)
     assert found == {
-        "instruction": "Shout.",
-        "status": "ok",
         "functions": [UPPER],
         "accuracies": [1.0],
         "cases": [{"input": "A", "output": True}, {"input": "b", "output": False}],
         "n_functions": 2,
         "n_cases": 4,
-        "reasons": {
+        "constraint_status": "ok",
+        "losses": {
             "function_repeated": 1, "case_repeated": 1, "syntax_error": 1, "no_json": 1, "case_without_agreement": 2,
             "function_inaccurate": 1,
         },
@@ -254,8 +177,8 @@ def test_functions_and_cases_vouch_for_each_other(sandbox):
 
 
 def test_helpers_and_constants_beside_evaluate_work(sandbox):
-    found = cross_validate("Be short.", [completion(SHORT, ("abc", True), ("abcd", False))], sandbox=sandbox)
-    assert (found["status"], found["functions"], found["accuracies"]) == ("ok", [SHORT], [1.0])
+    found = cross_validate("Be short.", [completion(HELPER, ("abc", True), ("abcd", False))], sandbox)
+    assert (found["constraint_status"], found["functions"], found["accuracies"]) == ("ok", [HELPER], [1.0])
 
 
 @pytest.mark.parametrize(
@@ -269,20 +192,122 @@ def test_helpers_and_constants_beside_evaluate_work(sandbox):
 )
 def test_thresholds(sandbox, thresholds, status):
     text = completion(UPPER, ("A", True), ("b", False))
-    assert cross_validate("Shout.", [text], thresholds=thresholds, sandbox=sandbox)["status"] == status
+    assert cross_validate("Shout.", [text], sandbox, thresholds)["constraint_status"] == status
 
 
 def test_hostile_functions_are_wrong_and_harm_nothing(sandbox, tmp_path):
     target = tmp_path / "harm"
     evil = f"import os\ndef evaluate(response):\n    open({str(target)!r}, 'w').write('x')\n    return True"
-    found = cross_validate("x", [completion(evil, ("A", True)), completion(UPPER, ("A", True))], sandbox=sandbox)
-    assert found["functions"] == [UPPER] and found["reasons"]["call_refused"] == 1 and not target.exists()
+    found = cross_validate("x", [completion(evil, ("A", True)), completion(UPPER, ("A", True))], sandbox)
+    assert found["functions"] == [UPPER] and found["losses"]["call_refused"] == 1 and not target.exists()
 
 
 def test_nothing_usable_and_wrong_thresholds(sandbox):
-    found = cross_validate("x", ["", "no"], sandbox=sandbox)
-    assert (found["status"], found["functions"], found["cases"]) == ("too_few_cases", [], [])
+    found = cross_validate("x", ["", "no"], sandbox)
+    assert (found["constraint_status"], found["functions"], found["cases"]) == ("too_few_cases", [], [])
     with pytest.raises(ConfigError, match="thresholds must be paper, autoif"):
-        cross_validate("x", [], thresholds="strict")
+        CrossValidate("strict")
     with pytest.raises(ConfigError, match="accuracy"):
         Thresholds(accuracy=2)
+
+
+def response_rows():
+    texts = ["A B", "a, b", "ABC, D, E, F", "", None, " \n", "\0 \u202e 𝔸 {x}", "HELLO"]
+    functions = [HARMLESS, [UPPER, COMMA, UPPER], [], None, [SLOW], HARMLESS[::-1], ["", None, UPPER]]
+    pairs = [(texts[place % len(texts)], sources) for place, sources in enumerate(functions * 3)]
+    features = Features({"output": Value("string"), "functions": List(Value("string"))})
+    columns = {"output": [text for text, _ in pairs], "functions": [sources for _, sources in pairs]}
+    return Dataset.from_dict(columns, features=features)
+
+
+def plain_rate(sources, text):
+    """By exec in this process: all these functions are harmless."""
+    if not (text or "").strip():
+        return None, "no_response"
+    called = []
+    for source in dict.fromkeys(source for source in sources or [] if source):
+        if source == SLOW:
+            return None, "call_failed: timeout"
+        namespace = {}
+        exec(source, namespace)
+        called.append(namespace["evaluate"](text))
+    return (sum(called) / len(called), "ok") if called else (None, "no_functions")
+
+
+def test_pass_rates_against_a_plain_computation():
+    rows, check = response_rows(), CheckResponses(Sandbox(QUICK))
+    expected = [plain_rate(row["functions"], row["output"]) for row in rows]
+    assert len(set(expected)) > 5
+    order = sorted(range(len(rows)), key=lambda place: place * 37 % 41)
+    for options in ({"batch_size": 100}, {"batch_size": 5}, {"batch_size": 5, "num_proc": 2}):
+        found = hf_evol.map(rows.select(order), check, **options)
+        assert found.features["pass_rate"] == Value("float64")
+        assert list(zip(found["pass_rate"], found["check_status"], strict=True)) == [expected[place] for place in order]
+
+
+def test_the_failure_told_is_the_row_s_own(sandbox):
+    """Whatever functions the rows beside it have, in whatever order."""
+    one, other = FAILING["call_exception"], FAILING["call_not_bool"]
+    rows = [[one, other], [other, one], [one, UPPER]]
+    expected = [(None, "call_failed: not_bool"), (None, "call_failed: exception: ZeroDivisionError"), (0.5, "ok")]
+    assert pass_rates(rows, ["A"] * 3, sandbox) == expected
+    assert [pass_rates([row], ["A"], sandbox)[0] for row in rows] == expected
+
+
+def test_generated_text_is_parsed_in_the_sandbox_only(sandbox, monkeypatch, recwarn):
+    """Not in this process, whose parser it could crash, or fill the terminal with warnings."""
+    compiled, real = [], builtins.compile
+
+    def compile(source, *rest, **more):
+        compiled.append(source)
+        return real(source, *rest, **more)
+
+    source = "import re\ndef evaluate(response):\n    return bool(re.match('\\w+', response))"
+    batch = {"instruction": ["x"], "completions": [[completion(source, ("A", True))]]}
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "compile", compile)
+        found = CrossValidate(sandbox=sandbox)(batch)
+    assert found["functions"] == [[source]] and not compiled and not recwarn.list
+
+
+SCRIPT = """
+import sys, hf_evol
+from datasets import load_dataset
+from hf_evol.autoif import CrossValidate, CheckResponses, Limits, Sandbox
+rows = load_dataset("json", data_files=sys.argv[1], split="train")
+hf_evol.map(hf_evol.map(rows, CrossValidate("autoif", Sandbox(Limits(seconds=2)))), CheckResponses(Sandbox(Limits(seconds=2))))
+"""
+
+
+def test_another_process_finds_the_cached_rows(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    text = completion(UPPER, ("A", True))
+    file.write_text(json.dumps({"instruction": "Shout.", "completions": [text], "output": "A"}), encoding="utf-8")
+    subprocess.run([sys.executable, "-c", SCRIPT, str(file)], check=True, capture_output=True)
+    rows = load_dataset("json", data_files=str(file), split="train")
+    folder = Path(rows.cache_files[0]["filename"]).parent
+    there = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    slow = Sandbox(Limits(seconds=2))
+    found = hf_evol.map(hf_evol.map(rows, CrossValidate(Thresholds(functions=3, cases=10), slow)), CheckResponses(slow))
+    assert found["constraint_status"][:] == ["too_few_cases"] and found["pass_rate"][:] == [1.0]
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == there and len(there) > 2
+
+
+def test_settings_decide_the_fingerprint_and_survive_pickling():
+    made = [
+        CrossValidate(), CrossValidate("autoif"), CrossValidate(sandbox=Sandbox(QUICK)), CrossValidate(Thresholds(cases=2)),
+        CheckResponses(), CheckResponses(Sandbox(QUICK)), CheckResponses(Sandbox(screen=False)),
+    ]  # fmt: skip
+    hashes = [Hasher.hash(transform) for transform in made]
+    assert len(set(hashes)) == len(made)
+    batch = {
+        "functions": [[UPPER]],
+        "output": ["A"],
+        "instruction": ["x"],
+        "completions": [[completion(UPPER, ("A", True))]],
+    }
+    for transform, fingerprint in zip(made, hashes, strict=True):
+        used = transform(batch)
+        assert Hasher.hash(transform) == fingerprint  # though its sandbox has been started
+        copy = pickle.loads(pickle.dumps(transform))
+        assert Hasher.hash(copy) == fingerprint and copy(batch) == used
