@@ -32,7 +32,7 @@ class RunResult:
     @property
     def n_failed_requests(self) -> int:
         """How many rows were left out, over all rounds, because a server or the memory failed: another run may have them."""
-        dropped = [table["dropped"] for table in self.provenance["rounds"]]
+        dropped = [table["dropped"] for table in self.provenance.get("rounds", ())]
         return sum(count for table in dropped for name, count in table.items() if name.endswith(_FAILED_REQUESTS))
 
 

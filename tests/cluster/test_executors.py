@@ -1,13 +1,11 @@
 """What is handed to HF Jobs and Ray, and what happens there."""
 
-import inspect
 import sys
 from pathlib import Path
 
 import dill
 import huggingface_hub
 import pytest
-from datatrove.executor.base import PipelineExecutor
 
 from hf_evol import __version__
 from hf_evol.cluster import Execution, run
@@ -61,9 +59,3 @@ def test_ray_is_an_extra(monkeypatch):
     monkeypatch.setattr(module, "require_extra", lambda *_: (_ for _ in ()).throw(MissingExtraError("ray")))
     with pytest.raises(MissingExtraError, match="ray"):
         Execution("ray")
-
-
-def test_the_private_name_that_we_use_is_there():
-    """Of datatrove: how a task is run in a process of ours. Where it moves, `hf_evol.cluster.local` has to follow."""
-    parameters = list(inspect.signature(PipelineExecutor._run_for_rank).parameters)
-    assert parameters[:3] == ["self", "rank", "local_rank"]

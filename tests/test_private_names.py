@@ -1,0 +1,59 @@
+"""The names of other libraries that are not public and that we use all the same: where one moves, this says who has to follow."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from datasets import Dataset
+
+
+def test_of_datasets():
+    """`hf_evol.data.selection`, `hf_evol.data.files`, `hf_evol.transform`, `hf_evol.cluster.run`."""
+    from datasets.utils._dill import Pickler, pklregister
+
+    rows = Dataset.from_dict({"a": [1, 2, 3]})
+    chosen = rows.select([2, 0])
+    assert rows._indices is None and chosen._indices.column(0).to_pylist() == [2, 0]
+    assert rows._estimate_nbytes() > 0 and rows._fingerprint != chosen._fingerprint
+    assert callable(pklregister) and isinstance(Pickler.dispatch, dict)
+
+
+def test_of_transformers():
+    """`hf_evol.generation.continuous`: its scheduler is young, and sampling noise of our own goes through its processors."""
+    from transformers import GenerationMixin
+    from transformers.generation import ContinuousBatchingConfig
+    from transformers.generation.continuous_batching.cb_logits_processors import (
+        ContinuousBatchingLogitsProcessor,
+        ContinuousBatchingLogitsProcessorList,
+    )
+
+    assert {"generation_config", "continuous_batching_config"} <= set(
+        inspect.signature(GenerationMixin.init_continuous_batching).parameters
+    )
+    assert {"num_blocks", "max_batch_tokens", "max_memory_percent"} <= set(
+        inspect.signature(ContinuousBatchingConfig).parameters
+    )
+    assert all(hasattr(ContinuousBatchingLogitsProcessor, name) for name in ("fill_defaults", "prepare_tensor_args"))
+    assert inspect.isclass(ContinuousBatchingLogitsProcessorList)
+
+
+def test_of_datatrove():
+    """`hf_evol.cluster.local`: how a task is run in a process of ours."""
+    executors = pytest.importorskip("datatrove.executor.base")
+    parameters = list(inspect.signature(executors.PipelineExecutor._run_for_rank).parameters)
+    assert parameters[:3] == ["self", "rank", "local_rank"]
+
+
+def test_of_evaluate():
+    """`hf_evol.hub.metric`: where modules lie that `evaluate.load` finds by their bare name."""
+    from evaluate.loading import init_dynamic_modules
+
+    assert callable(init_dynamic_modules)
+
+
+def test_of_fsspec():
+    """`hf_evol.hub.target`: a path as a store lists it."""
+    import fsspec
+
+    assert fsspec.filesystem("memory")._strip_protocol("memory://a/b") == "/a/b"
