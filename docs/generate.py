@@ -86,10 +86,25 @@ def transform(kind: Any, name: str) -> str:
         end = found[place + 1].start() if place + 1 < len(found) else len(text)
         body = inspect.cleandoc(text[match.end() : end])
         if match[1] == "Args":
-            parts.append(listed(body))
+            parts.append(listed(body + inherited(kind, body)))
         elif match[1] != "Example":
             parts.append(f"**{match[1]}.** {prose(body)}")
     return "\n\n".join(parts)
+
+
+def inherited(kind: Any, body: str) -> str:
+    """The arguments that only the classes above explain."""
+    known, found = set(re.findall(r"\w+", " ".join(ARGUMENT.findall(body)))), ""
+    for base in getattr(kind, "__mro__", ())[1:]:
+        _, _, told = inspect.cleandoc(base.__doc__ or "").partition("\nArgs:\n")
+        told = inspect.cleandoc(SECTION.split(told)[0])
+        starts = [match.start() for match in ARGUMENT.finditer(told)] + [len(told)]
+        for start, end in pairwise(starts):
+            name = ARGUMENT.match(told, start)[1]
+            if name not in known and name in getattr(kind, "__dataclass_fields__", {}):
+                known.add(name)
+                found += f"\n{told[start:end].strip()}"
+    return found
 
 
 def listed(body: str) -> str:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from hf_evol.scoring.reward import Reward as Reward
     from hf_evol.study.study import Study as Study
     from hf_evol.transform import Transform as Transform
-    from hf_evol.transform import map as map
+    from hf_evol.transform import map_dataset as map  # noqa: F401
 
 _NAMES = {
     "hf_evol.autoif.scenario": ("AutoIf",),
@@ -125,6 +125,7 @@ _NAMES = {
     ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
+_OTHERWISE = {"map": "map_dataset"}  # names within, where ours would hide a builtin
 
 __all__ = ["__version__", "autoif", "run", "study", *_HOME]
 
@@ -133,7 +134,7 @@ if not TYPE_CHECKING:  # or type checkers would take any name
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:
-            return getattr(importlib.import_module(_HOME[name]), name)
+            return getattr(importlib.import_module(_HOME[name]), _OTHERWISE.get(name, name))
         raise AttributeError(f"module 'hf_evol' has no attribute {name!r}")
 
 

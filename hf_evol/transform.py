@@ -1,4 +1,4 @@
-"""What every transform shares, and `map`, which applies one the right way."""
+"""What every transform shares, and `hf_evol.map`, which applies one the right way."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def check_columns(needed: Sequence[str], present: Sequence[str]) -> None:
         )
 
 
-def map(
+def map_dataset(
     dataset: AnyDataset,
     transform: Transform,
     *,
@@ -271,7 +271,7 @@ def map(
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         options = {"batch_size": batch_size, "num_proc": num_proc, "num_gpus": num_gpus} | kwargs
         mapped = {
-            name: map(split, transform, desc=f"{desc or transform.label} ({name})", **options)
+            name: map_dataset(split, transform, desc=f"{desc or transform.label} ({name})", **options)
             for name, split in dataset.items()
         }
         return type(dataset)(mapped)

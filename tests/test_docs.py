@@ -31,7 +31,7 @@ def test_editors_and_python_see_the_same_names():
     source = (ROOT / "hf_evol" / "__init__.py").read_text(encoding="utf-8")
     block = source[source.index("if TYPE_CHECKING:") : source.index("_NAMES = {")]
     imports = re.findall(r"from (\S+) import (\([^)]*\)|[^\n]+)", block)
-    typed = {name: module for module, names in imports for name in re.findall(r"(\w+) as \1", names)}
+    typed = {name: module for module, names in imports for name in re.findall(r"\w+ as (\w+)", names)}
     assert typed == hf_evol._HOME
 
 

@@ -22,7 +22,7 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
-from hf_evol.transform import Transform, map
+from hf_evol.transform import Transform, map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -153,7 +153,7 @@ class _Job:
 
     def map(self, rows: Dataset, *transforms: Transform) -> Dataset:
         for transform in transforms:
-            rows = map(rows, transform, batch_size=_MAP_ROWS, num_proc=self.recipe.num_proc)
+            rows = map_dataset(rows, transform, batch_size=_MAP_ROWS, num_proc=self.recipe.num_proc)
         return rows
 
     def augmented(self, augment: Augment) -> Dataset:

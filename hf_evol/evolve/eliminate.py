@@ -23,7 +23,7 @@ from hf_evol.prompts.judge import equality_prompt, says_equal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
 from hf_evol.prompts.words import STOP_WORDS, content, words
-from hf_evol.transform import Batch, Transform, map, processes_of
+from hf_evol.transform import Batch, Transform, map_dataset, processes_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,7 +104,7 @@ class Eliminate(Transform):
 
     def flag(self, dataset: Dataset, **kwargs: Any) -> tuple[Dataset, Counter[str]]:
         """All rows with their ``elimination``, ``duplicate`` (`repeated`) among the reasons; and how many have which reason."""
-        flagged = map(dataset, replace(self, keep=True), **kwargs)
+        flagged = map_dataset(dataset, replace(self, keep=True), **kwargs)
         reasons = flagged[col.ELIMINATION][:]
         places = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         for place, again in zip(places, repeated(flagged.select(places)), strict=True):

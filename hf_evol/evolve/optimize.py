@@ -23,7 +23,7 @@ from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
-from hf_evol.transform import map
+from hf_evol.transform import map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -160,12 +160,12 @@ class MethodOptimizer:
             max_new_tokens=self.max_new_tokens,
             journal=self.journal,
         )
-        return map(rows, evolve, desc=label, num_proc=1)
+        return map_dataset(rows, evolve, desc=label, num_proc=1)
 
     def _failures(self, method: Method, rows: Dataset) -> Counter[str]:
         """How many of the rows fail with the method, for which reason."""
         evolved = self._evolved(method, rows, f"Measure {method.name}")
-        judged = map(
+        judged = map_dataset(
             evolved, Eliminate(keep=True, judge=self.optimizer, journal=self.journal), desc="Judge", num_proc=1
         )
         reasons = (

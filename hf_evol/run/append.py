@@ -21,7 +21,7 @@ from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.run.pipeline import write_rounds
 from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, set_columns, without_repeats
 from hf_evol.run.tables import round_table
-from hf_evol.transform import check_columns, map
+from hf_evol.transform import check_columns, map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -180,7 +180,7 @@ def _same(rows: Dataset, others: Dataset) -> bool:
 def _divided(rows: Dataset) -> Round:
     """The round's rows, those whose evolution failed, and those without a usable response."""
     earlier = rows[col.ELIMINATION][:] if col.ELIMINATION in rows.column_names else [col.KEPT] * len(rows)
-    rows = map(rows, Eliminate(keep=True), desc="Eliminate")
+    rows = map_dataset(rows, Eliminate(keep=True), desc="Eliminate")
     both = [
         first if first not in (None, col.KEPT) else now
         for first, now in zip(earlier, rows[col.ELIMINATION], strict=True)

@@ -16,7 +16,7 @@ from hf_evol import models
 from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
 from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.pairs import SCORES
-from hf_evol.transform import Transform, map
+from hf_evol.transform import Transform, map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,13 +61,13 @@ class Round:
 
 def mapper(recipe: Recipe) -> Mapper:
     """`hf_evol.map` by a recipe's settings."""
-    return lambda rows, transform, label: map(
+    return lambda rows, transform, label: map_dataset(
         rows, transform, batch_size=MAP_ROWS, num_proc=recipe.num_proc, desc=label
     )
 
 
 def run(
-    seeds: Dataset, stages: Stages, rounds: int, map: Mapper, say: Callable[[str], Any] | None = None
+    seeds: Dataset, stages: Stages, rounds: int, apply: Mapper, say: Callable[[str], Any] | None = None
 ) -> list[Round]:
     """All steps, and their rounds. They go by model, not by round, so that only one model is in memory at a time.
 
@@ -75,46 +75,46 @@ def run(
         seeds: in our columns.
         stages: the transforms.
         rounds: of evolving.
-        map: applies a transform to rows.
+        apply: applies a transform to rows.
         say: told, where there are many seeds and a journal keeps their replies, what comes of the first ones.
     """
     if say is not None and len(seeds) > _MANY and stages.evolve.journal is not False:
-        say(_of_first_rows(seeds, stages, map))
-    evolved = list(evolve(seeds, stages, rounds, map))
+        say(_of_first_rows(seeds, stages, apply))
+    evolved = list(evolve(seeds, stages, rounds, apply))
     _make_room(stages, "evolver", "responder")
     answered = [
-        respond(rows, stages.respond, map, f"round {number} of {rounds}") for number, rows in enumerate(evolved, 1)
+        respond(rows, stages.respond, apply, f"round {number} of {rounds}") for number, rows in enumerate(evolved, 1)
     ]
     _make_room(stages, "responder", "scorer")
     return [
-        replace(entry, rows=map(entry.rows, stages.score, f"Score, round {number} of {rounds}"))
+        replace(entry, rows=apply(entry.rows, stages.score, f"Score, round {number} of {rounds}"))
         for number, entry in enumerate(answered, 1)
     ]
 
 
-def evolve(rows: Dataset, stages: Stages, rounds: int, map: Mapper, by: str = "") -> Iterator[Dataset]:
+def evolve(rows: Dataset, stages: Stages, rounds: int, apply: Mapper, by: str = "") -> Iterator[Dataset]:
     """All rows after each round, with evolving status and elimination."""
     for number in range(1, rounds + 1):
         of = f"{by}round {number} of {rounds}"
-        rows = map(rows, stages.evolve, f"Evolve, {of}")
-        rows = map(rows, stages.eliminate, f"Eliminate, {of}")
+        rows = apply(rows, stages.evolve, f"Evolve, {of}")
+        rows = apply(rows, stages.eliminate, f"Eliminate, {of}")
         yield rows
 
 
-def respond(rows: Dataset, responder: Respond, map: Mapper, of: str) -> Round:
+def respond(rows: Dataset, responder: Respond, apply: Mapper, of: str) -> Round:
     """A round's rows after they were answered, without scores. Responses are eliminated by the rules alone: a judge has
     compared the instructions before."""
     rows = rows.remove_columns([name for name in (col.HISTORY,) if name in rows.column_names])
     kept, failed = part(rows, evolution_reasons(rows))
-    kept = map(kept, responder, f"Respond, {of}")
-    kept = map(kept, Eliminate(keep=True), f"Eliminate, responses of {of}")
+    kept = apply(kept, responder, f"Respond, {of}")
+    kept = apply(kept, Eliminate(keep=True), f"Eliminate, responses of {of}")
     kept, unanswered = part(kept, response_reasons(kept))
     return Round(kept, failed, unanswered)
 
 
-def _of_first_rows(seeds: Dataset, stages: Stages, map: Mapper) -> str:
+def _of_first_rows(seeds: Dataset, stages: Stages, apply: Mapper) -> str:
     """What comes of the first rows in a first round, in words; the journal keeps their replies for the whole run."""
-    rows = map(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
+    rows = apply(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
     statuses = Counter(rows[col.EVOL_STATUS])
     share = statuses.pop(col.OK, 0) / FIRST_ROWS
     why = ", ".join(f"{col.reason(status)} {count}" for status, count in statuses.most_common(3))
