@@ -87,7 +87,6 @@ class Augment(SampledTransform):
     Args:
         seeds: the constraints to show; 36 in the paper.
         count: how many to ask for at a time; 50 in the paper.
-        model, seed, temperature, top_p, max_new_tokens, journal: as of `SampledTransform`; the paper's by default.
 
     Raises:
         ConfigError: a wrong argument, at construction.

@@ -36,7 +36,6 @@ class Verify(SampledTransform):
 
     Args:
         n: replies to each constraint; 8 in the paper.
-        model, seed, temperature, top_p, max_new_tokens, journal: as of `SampledTransform`; the paper's by default.
 
     Raises:
         ConfigError: a wrong argument, at construction.

@@ -42,7 +42,7 @@ class AutoEvolInstruct(EvolInstruct):
 
     Args:
         methods: ``auto``, or one `Method` of that kind, or a YAML file of one, for a prompt of one's own.
-        others: as of `EvolInstruct`, of which ``by_example`` has no effect here.
+        by_example: has no effect here.
     """
 
     methods: Any = AUTO.name
