@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import THING, Method
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.template import Template, Turns, chat
 
 # "10 to 20 words" is the paper's limit.
 _STEPS_OF_REPLY = """\
@@ -27,96 +27,85 @@ Step 4: Final instruction
 The rewriting once more, with all that was unreasonable mended, and nothing else."""
 
 
-def _shown(methods: Sequence[str], plan: str, draft: str, final: str | None = None) -> str:
-    listed = "\n".join(f"- {method}" for method in methods)
-    return f"Step 1: Methods\n{listed}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{draft}\nStep 4: Final instruction\n{final or draft}"
-
-
-_EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+# What is given, ways to make it more complex, a plan, and the rewriting, in which nothing is left to mend.
+_EXAMPLES = {
     "general": (
         (
             "Suggest three ways to save electricity at home.",
-            _shown(
-                ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
-                "Ask for the reason behind each point, and for a common mistake.",
-                "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
-            ),
+            ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
+            "Ask for the reason behind each point, and for a common mistake.",
+            "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
         ),
         (
             "Explain how vaccines work.",
-            _shown(
-                ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
-                "Ask for simple words, for two examples, and for a short summary.",
-                "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
-            ),
+            ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
+            "Ask for simple words, for two examples, and for a short summary.",
+            "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
         ),
     ),
     "writing": (
         (
             "Write an e-mail that asks for a day off.",
-            _shown(
-                ("set a tone", "limit the number of words", "ask for a title"),
-                "Set a polite tone, limit the words, and ask for a title.",
-                "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
-            ),
+            ("set a tone", "limit the number of words", "ask for a title"),
+            "Set a polite tone, limit the words, and ask for a title.",
+            "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
         ),
         (
             "Tell a story about a lost dog.",
-            _shown(
-                ("choose who tells it", "choose the tense", "let the main character learn something"),
-                "Let it be told in the first person, and let the main character learn something.",
-                "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
-            ),
+            ("choose who tells it", "choose the tense", "let the main character learn something"),
+            "Let it be told in the first person, and let the main character learn something.",
+            "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
         ),
     ),
     "code": (
         (
             "Write a Python function that reverses a string.",
-            _shown(
-                ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
-                "Ask for comments and for an example.",
-                "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
-            ),
+            ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
+            "Ask for comments and for an example.",
+            "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
         ),
         (
             "Write a SQL query that lists all customers.",
-            _shown(
-                ("ask for an explanation", "ask how to make it faster", "sort the result"),
-                "Ask for an explanation, and for how to make it faster.",
-                "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
-            ),
+            ("ask for an explanation", "ask how to make it faster", "sort the result"),
+            "Ask for an explanation, and for how to make it faster.",
+            "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
         ),
     ),
     "math": (
         (
             "Tom has 12 apples and gives 4 to his sister. How many apples does Tom have left?",
-            _shown(
-                ("let a further step follow", "ask for a comparison", "use a fraction"),
-                "Let Tom eat a fraction of what is left.",
-                "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
-                "Tom have left?",
-            ),
+            ("let a further step follow", "ask for a comparison", "use a fraction"),
+            "Let Tom eat a fraction of what is left.",
+            "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
+            "Tom have left?",
         ),
         (
             "A ticket costs $8. Mia buys 5 tickets. How much does she pay?",
-            _shown(
-                ("add a second price", "give a discount", "ask for the change"),
-                "Make some of the tickets cheaper.",
-                "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
-            ),
+            ("add a second price", "give a discount", "ask for the change"),
+            "Make some of the tickets cheaper.",
+            "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
         ),
     ),
 }
 
+
+def _listed(ways: Sequence[str]) -> str:
+    return "\n".join(f"- {way}" for way in ways)
+
+
+def _reply(ways: Sequence[str], plan: str, final: str) -> str:
+    return f"Step 1: Methods\n{_listed(ways)}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{final}\nStep 4: Final instruction\n{final}"
+
+
 AUTO = Method(
     "auto",
     {
-        domain: (
-            ("system", _STEPS_OF_REPLY.format(thing=THING[domain])),
-            *(turn for given, reply in pairs for turn in (("user", given), ("assistant", reply))),
-            ("user", "{instruction}"),
+        domain: chat(
+            "{instruction}",
+            _STEPS_OF_REPLY.format(thing=THING[domain]),
+            [(given, _reply(*steps)) for given, *steps in examples],
         )
-        for domain, pairs in _EXAMPLES.items()
+        for domain, examples in _EXAMPLES.items()
     },
     kind="auto",
     shots=2,
@@ -138,16 +127,9 @@ _NAMED_WAYS = (
 )
 
 
-def keywords_prompt(ways: Sequence[str]) -> list[dict[str, str]]:
+def keywords_prompt(ways: Sequence[str]) -> Turns:
     """The turns that ask for a key phrase for each way of making a task more complex."""
-
-    def listed(ways: Sequence[str]) -> str:
-        return "\n".join(f"- {way}" for way in ways)
-
-    turns = [{"role": "system", "content": _KEYWORDS}]
-    for shown, named in _NAMED_WAYS:
-        turns += [{"role": "user", "content": listed(shown)}, {"role": "assistant", "content": named}]
-    return [*turns, {"role": "user", "content": listed(ways)}]
+    return chat(_listed(ways), _KEYWORDS, [(_listed(shown), named) for shown, named in _NAMED_WAYS])
 
 
 ANALYSE = Template(
@@ -187,8 +169,8 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _STEPS = {number: re.compile(_STEP.format(number), _FLAGS) for number in (1, 2, 3, 4)}
 _FINAL = re.compile(_NAMED, _FLAGS)
 # "Step 4: Name two rivers." has its text where others have the step's name.
-_INLINE = re.compile(rf"{_LINE}step[ \t]*4[ \t]*:[ \t]*((?!.*\b(?:final|review|rewrit|instruction)).+)", re.IGNORECASE)
-_ITEM = re.compile(r"^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$", re.MULTILINE)
+_INLINE = re.compile(rf"(?i){_LINE}step[ \t]*4[ \t]*:[ \t]*((?!.*\b(?:final|review|rewrit|instruction)).+)")
+_ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$")
 
 
 def final_instruction(answer: str) -> str | None:

@@ -22,28 +22,25 @@ _LEAD_WORDS = frozenset(
     ).split()
 )
 _OPENER = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
-    r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b",
-    re.IGNORECASE,
+    r"(?i)(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
+    r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b"
 )
 _PREFIX = re.compile(r"[\s#*_>\"“'`\-]{0,12}([^\n:]{1,240}?)[\s*_#\"”]{0,12}(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
 _HAS_NOUN = re.compile(rf"\b{_NOUN}\b", re.IGNORECASE)
 _TRAILING = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
+    r"(?im)^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
     r"(?:explanations?|notes?|answers?|responses?|solutions?|outputs?|rationale|reasoning|analysis|changes(?: made)?|why this works|"
     r"what (?:was )?(?:changed|added)|hints?|assistant|user|end of (?:prompt|task)|word count|added words?)"
-    r"(?:[ \t]+\d+)?[ \t]*(?:\*\*|__)?[ \t]*(?:[:：][^\n]*|#*[ \t]*)$",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?:[ \t]+\d+)?[ \t]*(?:\*\*|__)?[ \t]*(?:[:：][^\n]*|#*[ \t]*)$"
 )
 _REMARK = re.compile(
-    rf"(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"
+    rf"(?i)(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"
     r"requires|asks|adds|now|encourages|challenges|includes|involves|allows|will|should|can|incorporates|introduces|builds|"
     r"focuses|and|i|we|the)\b|i\s+(?:have|hope|added|made|changed|replaced|tried|also|used)\b|i['’]ve\b|let me know\b|"
     r"feel free\b|is there anything|by\s+(?:adding|asking|specifying|including|requiring)\b|here,?\s+(?:i|the)\b|"
-    r"this (?:adds|makes|requires|way|revised|ensures)\b)",
-    re.IGNORECASE,
+    r"this (?:adds|makes|requires|way|revised|ensures)\b)"
 )
-_SECTION = re.compile(rf"^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$", re.IGNORECASE | re.MULTILINE)
+_SECTION = re.compile(rf"(?im)^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’", "„": "“", "「": "」"}
 
 

@@ -47,7 +47,7 @@ _KINDS = {
     r"revise|proofread|rephrase|shorten|improve|expand|solve|fill|remove|delete|update|suggest a (?:change|modification)|unscramble|complete|count|what does",
     "compare": r"compare|contrast|differentiate|distinguish|which|(?:\w+\s){1,4}differences?",
 }
-_OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
+_OPENINGS = {kind: re.compile(rf"(?i)\A\W*(?:please\s+)?(?:{words})\b") for kind, words in _KINDS.items()}
 _THINGS = {
     "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:way|number|range|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
     "sql": r"\b(?:sql|mysql|query|queries|database)\b",

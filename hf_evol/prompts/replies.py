@@ -14,21 +14,16 @@ Mention = tuple[int, int, Value | None, bool]
 
 _TAGS = r"(?:seed:)?(?:think(?:ing)?|thought|reasoning|reflection)"
 _THINKING = re.compile(
-    rf"\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))",
-    re.DOTALL | re.IGNORECASE,
+    rf"(?is)\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))"
 )
 # The closing mark alone, at a line's end: some chat templates put the opening one into the prompt.
-_END_OF_THINKING = re.compile(
-    rf"\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE
-)
+_END_OF_THINKING = re.compile(rf"(?is)\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)")
 # Harmony channels, with their special tokens, and as they read without them.
 _CHANNELS = re.compile(
-    r"\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)",
-    re.DOTALL,
+    r"(?s)\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)"
 )
 _ANALYSIS = re.compile(
-    r"\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>.*\Z|analysis\S.*?assistantfinal)",
-    re.DOTALL,
+    r"(?s)\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>.*\Z|analysis\S.*?assistantfinal)"
 )
 
 _MARKS = re.compile(r"[*_`\"'“”„«»{}\[\]#$\\]+")  # of Markdown, JSON and TeX

@@ -1,12 +1,14 @@
-"""Fill prompt templates without giving user text any power over them."""
+"""Turns for models, and templates that give the text filled in no power over them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 from hf_evol.errors import ConfigError
+
+Turns = list[dict[str, str]]  # with role and content
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 
@@ -46,13 +48,10 @@ class Template:
         """Return the prompt; ``values`` gives one string for each slot."""
         return _SLOT.sub(lambda match: values[match.group(1)], self.text)
 
-    @cached_property
-    def literals(self) -> tuple[str, ...]:
-        """The template's own text between its slots, stripped, without empty pieces."""
-        pieces = _SLOT.split(self.text)[::2]
-        return tuple(piece.strip() for piece in pieces if piece.strip())
 
-
-def chat(prompt: str) -> list[dict[str, str]]:
-    """A chat of one user turn, in the ``messages`` format."""
-    return [{"role": "user", "content": prompt}]
+def chat(prompt: str, system: str | None = None, examples: Iterable[tuple[str, str]] = ()) -> Turns:
+    """The turns, in the ``messages`` format, of a system turn, worked examples (what is given, and the reply) and a prompt."""
+    turns = [{"role": "system", "content": system}] if system else []
+    for given, reply in examples:
+        turns += [{"role": "user", "content": given}, {"role": "assistant", "content": reply}]
+    return [*turns, {"role": "user", "content": prompt}]
