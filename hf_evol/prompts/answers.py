@@ -104,7 +104,7 @@ def _answers_behind(text: str, parent: str) -> bool:
         if asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
             break
         ending += 1
-    return ending >= _MANY_ANSWERS and ending > len(sentences(parent)) - 1
+    return ending >= max(_MANY_ANSWERS, len(sentences(parent)))
 
 
 def _answers_within(text: str, parent: str) -> bool:

@@ -139,8 +139,7 @@ wrong: no real gain in complexity, lost facts or data, unreasonable or unanswera
 length, words that don't belong to the instruction, missing results. Name each kind of failure in a line of its own, with \
 what in the method may have caused it. Be brief. Where nothing went wrong, say so.
 
-{trajectory}""",
-    ("trajectory",),
+{trajectory}"""
 )
 
 REVISE = Template(
@@ -154,20 +153,19 @@ Reply with the revised prompt alone, between <method> and </method>.
 {method}
 
 ### Report
-{report}""",
-    ("mark", "method", "report"),
+{report}"""
 )
 
 _LINE = r"^[ \t>#*_\-]*"
 _END = r"[ \t]*(?:[#*_]+[ \t]*:?[ \t]*[#*_]*|[:.\-–][ \t]*[#*_]*|(?=\n)|\Z)"
-_STEP = rf"{_LINE}(?:step|part)[ \t]*{{}}\b[ \t]*[:.)\-–]?[ \t]*[#*_]*[^\n:]{{{{0,60}}}}?{_END}"
-_NAMED = (
-    rf"{_LINE}(?:\d[.)][ \t]*)?[#*_]*final(?:ly)?[ \t]+(?:(?:rewritten|evolved|reviewed|revised|complex)[ \t]+)?"
+_STEPS = {
+    number: re.compile(rf"(?im){_LINE}(?:step|part)[ \t]*{number}\b[ \t]*[:.)\-–]?[ \t]*[#*_]*[^\n:]{{0,60}}?{_END}")
+    for number in (1, 2, 3, 4)
+}
+_FINAL = re.compile(
+    rf"(?im){_LINE}(?:\d[.)][ \t]*)?[#*_]*final(?:ly)?[ \t]+(?:(?:rewritten|evolved|reviewed|revised|complex)[ \t]+)?"
     rf"(?:instruction|prompt|version|question|rewritten){_END}"
 )
-_FLAGS = re.IGNORECASE | re.MULTILINE
-_STEPS = {number: re.compile(_STEP.format(number), _FLAGS) for number in (1, 2, 3, 4)}
-_FINAL = re.compile(_NAMED, _FLAGS)
 # "Step 4: Name two rivers." has its text where others have the step's name.
 _INLINE = re.compile(rf"(?i){_LINE}step[ \t]*4[ \t]*:[ \t]*((?!.*\b(?:final|review|rewrit|instruction)).+)")
 _ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$")
@@ -189,7 +187,7 @@ def final_instruction(answer: str) -> str | None:
     last = max(headings, key=lambda match: match.end())
     text = answer[last.end() :].strip()
     if not text and (inline := _INLINE.match(last.group())):
-        return inline.group(1).strip()
+        return inline[1].strip()
     return re.sub(r"^[#*_]{2,}[ \t]*\n", "", text).strip()
 
 
@@ -198,7 +196,7 @@ def trajectory(answer: str) -> list[str]:
     first = _STEPS[1].search(answer)
     start = first.end() if first else 0
     ends = [match.start() for number in (2, 3, 4) if (match := _STEPS[number].search(answer, start))]
-    part = answer[start : min(ends)] if ends else answer[start:] if first else ""
+    part = answer[start : min(ends, default=len(answer) if first else 0)]
     return [re.sub(r"[*_`]{1,3}", "", item).strip() for item in _ITEM.findall(part)]
 
 
@@ -208,15 +206,14 @@ KEEP_MARK = " Keep the mark {instruction}, which stands for the given instructio
 def revised_method(reply: str, of: Method, name: str) -> Method | None:
     """The method in a reply to `REVISE`: ``of`` with another first turn in the words for general instructions, and those alone;
     None where the reply lacks a step's heading, or the mark of the instruction where the turn had it."""
-    found = re.search(r"<method>(.*?)</method>", reply, re.DOTALL | re.IGNORECASE)
+    found = re.search(r"(?is)<method>(.*?)</method>", reply)
     text = (found[1] if found else reply).strip()
-    text = re.sub(r"\A```[a-z]*\n(.*)\n```\Z", r"\1", text, flags=re.DOTALL)
-    turns = of.template[0][1]
-    if text.count("{instruction}") != turns[0][1].count("{instruction}"):
-        return None
-    if not all(step.search(text) for step in _STEPS.values()):
+    text = re.sub(r"(?s)\A```[a-z]*\n(.*)\n```\Z", r"\1", text)
+    (role, before), *others = of.template[0][1]
+    marks = text.count("{instruction}") == before.count("{instruction}")
+    if not marks or not all(step.search(text) for step in _STEPS.values()):
         return None
     try:
-        return Method(name, ((turns[0][0], text), *turns[1:]), kind="auto")
+        return Method(name, ((role, text), *others), kind="auto")
     except ConfigError:  # other marks in braces
         return None

@@ -16,8 +16,7 @@ from hf_evol.prompts.template import Template, Turns, chat
 _AUGMENT = Template(
     "The user lists rules about the form of an answer. The reply lists {count} other rules about the form of an answer, one a line, "
     'each after "- ", and nothing else. Such a rule is about how the answer is written and not about its subject, so that any '
-    "question can be answered under it, and a program that sees the answer alone can check whether it is kept. No rule comes twice.",
-    ("count",),
+    "question can be answered under it, and a program that sees the answer alone can check whether it is kept. No rule comes twice."
 )
 _VERIFY = (
     "The user gives a rule about the form of an answer. The reply is one block of Python and nothing else. In it, a function "

@@ -126,13 +126,11 @@ def _by_domain(name: str, template: Any) -> tuple[tuple[str, _Turns], ...]:
     """The turns of each domain, in hashable form; what is no mapping counts for all."""
     if isinstance(template, tuple) and template and isinstance(template[0][1], tuple):  # made before
         return template
-    given = template.items() if isinstance(template, Mapping) else [("general", template)]
-    unknown = [domain for domain, _ in given if domain not in THING]
+    given = template if isinstance(template, Mapping) else {"general": template}
+    unknown = [domain for domain in given if domain not in THING]
     if unknown or not given:
         raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(THING)}.")
-    return tuple(
-        (domain, _turns(name, words)) for domain, words in sorted(given, key=lambda part: [*THING].index(part[0]))
-    )
+    return tuple((domain, _turns(name, given[domain])) for domain in THING if domain in given)
 
 
 def _turns(name: str, words: Any) -> _Turns:
@@ -140,15 +138,20 @@ def _turns(name: str, words: Any) -> _Turns:
         words = [{"role": "user", "content": words}]
     try:
         turns = tuple((turn["role"], turn["content"]) if isinstance(turn, Mapping) else tuple(turn) for turn in words)
-        fits = turns[-1][0] == "user" and all(isinstance(part, str) for turn in turns for part in turn)
-    except (TypeError, KeyError, IndexError):
+        fits = turns[-1][0] == "user" and all(isinstance(role, str) and isinstance(text, str) for role, text in turns)
+    except (TypeError, KeyError, IndexError, ValueError):
         fits = False
     if not fits:
         raise ConfigError(
             f"The template of method {name!r} must be a text, or a list of turns with role and content, the last of them the "
             f"user's; got {words!r}."
         )
-    Template("\n".join(text for _, text in turns))
+    joined = Template("\n".join(text for _, text in turns))
+    if joined.slots != {"instruction"}:
+        raise ConfigError(
+            f"A prompt template has the slots {sorted(joined.slots)}; it needs exactly ['instruction']. "
+            f"The template begins: {joined.text[:80]!r}"
+        )
     if sum("{instruction}" in text for _, text in turns) != 1:
         raise ConfigError(f"The template of method {name!r} must hold {{instruction}} in one turn alone.")
     return turns

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hf_evol.errors import ConfigError
-
 Turns = list[dict[str, str]]  # with role and content
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
@@ -21,32 +19,20 @@ class Template:
     syntax inside a filled-in value stay as they are. Only ``{lower_case}`` names count as slots: other
     braces in the template are plain text.
 
-    Args:
-        text: the prompt with its slots.
-        slots: the names that ``text`` must contain, each at least once, and no others.
-
-    Raises:
-        ConfigError: the slots in ``text`` are not exactly ``slots``.
-
     Example:
-        >>> Template("Say {what}.", slots=("what",)).fill(what="{hello}")
+        >>> Template("Say {what}.").fill(what="{hello}")
         'Say {hello}.'
     """
 
     text: str
-    slots: tuple[str, ...] = ("instruction",)
 
-    def __post_init__(self) -> None:
-        found = set(_SLOT.findall(self.text))
-        if found != set(self.slots):
-            raise ConfigError(
-                f"A prompt template has the slots {sorted(found)}; it needs exactly {sorted(self.slots)}. "
-                f"The template begins: {self.text[:80]!r}"
-            )
+    @property
+    def slots(self) -> set[str]:
+        return set(_SLOT.findall(self.text))
 
     def fill(self, **values: str) -> str:
         """Return the prompt; ``values`` gives one string for each slot."""
-        return _SLOT.sub(lambda match: values[match.group(1)], self.text)
+        return _SLOT.sub(lambda match: values[match[1]], self.text)
 
 
 def chat(prompt: str, system: str | None = None, examples: Iterable[tuple[str, str]] = ()) -> Turns:

@@ -159,14 +159,11 @@ def domain_of(instruction: str) -> str:
     return "writing" if _TEXT_TO_WRITE.match(instruction) else "general"
 
 
-# Of which a task is written in one.
-MAIN_LANGUAGES = {
-    *"python java javascript typescript c c++ c# php ruby go rust swift kotlin perl r objective-c scala matlab".split(),
-    "visual basic",
-}
+_IN_ANY_CASE = "python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab"
+MAIN_LANGUAGES = {*_IN_ANY_CASE.split("|"), "c", "c++", "c#", "go", "r"}  # of which a task is written in one
 _LANGUAGE = re.compile(
-    r"(?<![\w.])(?:(?i:python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab|sql|mysql|html|"
-    r"css|bash|shell|powershell|node\.js|express|react|django|flask|jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
+    rf"(?<![\w.])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
+    r"jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
 )
 
 
