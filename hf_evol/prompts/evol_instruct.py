@@ -221,9 +221,8 @@ def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attem
 
 def version_of(methods: Sequence[Method]) -> str:
     """A short digest of all words that the methods send: what tells two wordings apart in a provenance."""
-    return blake2b(
-        repr([(method.name, method.template, method.shots) for method in methods]).encode(), digest_size=6
-    ).hexdigest()
+    sent = [(method.name, method.template, method.shots) for method in methods]
+    return blake2b(repr(sent).encode(), digest_size=6).hexdigest()
 
 
 def _one_method(method: str | dict[str, Any] | Method) -> Method:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 # A word or a number; in scripts written without spaces, a character.
-WORD = re.compile(
+_WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|(?:(?![\d_\u3040-\u30ff\u3400-\u9fff])\w)+(?:['’][a-z]+)?"
 )
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
@@ -15,7 +15,7 @@ _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "e
 
 def words(text: str) -> list[str]:
     """The words of a text, in lower case."""
-    return WORD.findall(text.lower().replace("’", "'"))
+    return _WORD.findall(text.lower().replace("’", "'"))
 
 
 def stem(word: str) -> str:
