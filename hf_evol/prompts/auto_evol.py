@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import THING, Method
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.template import Template, Turns, chat
 
 # "10 to 20 words" is the paper's limit.
 _STEPS_OF_REPLY = """\
@@ -27,96 +27,85 @@ Step 4: Final instruction
 The rewriting once more, with all that was unreasonable mended, and nothing else."""
 
 
-def _shown(methods: Sequence[str], plan: str, draft: str, final: str | None = None) -> str:
-    listed = "\n".join(f"- {method}" for method in methods)
-    return f"Step 1: Methods\n{listed}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{draft}\nStep 4: Final instruction\n{final or draft}"
-
-
-_EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+# What is given, ways to make it more complex, a plan, and the rewriting, in which nothing is left to mend.
+_EXAMPLES = {
     "general": (
         (
             "Suggest three ways to save electricity at home.",
-            _shown(
-                ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
-                "Ask for the reason behind each point, and for a common mistake.",
-                "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
-            ),
+            ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
+            "Ask for the reason behind each point, and for a common mistake.",
+            "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
         ),
         (
             "Explain how vaccines work.",
-            _shown(
-                ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
-                "Ask for simple words, for two examples, and for a short summary.",
-                "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
-            ),
+            ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
+            "Ask for simple words, for two examples, and for a short summary.",
+            "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
         ),
     ),
     "writing": (
         (
             "Write an e-mail that asks for a day off.",
-            _shown(
-                ("set a tone", "limit the number of words", "ask for a title"),
-                "Set a polite tone, limit the words, and ask for a title.",
-                "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
-            ),
+            ("set a tone", "limit the number of words", "ask for a title"),
+            "Set a polite tone, limit the words, and ask for a title.",
+            "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
         ),
         (
             "Tell a story about a lost dog.",
-            _shown(
-                ("choose who tells it", "choose the tense", "let the main character learn something"),
-                "Let it be told in the first person, and let the main character learn something.",
-                "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
-            ),
+            ("choose who tells it", "choose the tense", "let the main character learn something"),
+            "Let it be told in the first person, and let the main character learn something.",
+            "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
         ),
     ),
     "code": (
         (
             "Write a Python function that reverses a string.",
-            _shown(
-                ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
-                "Ask for comments and for an example.",
-                "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
-            ),
+            ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
+            "Ask for comments and for an example.",
+            "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
         ),
         (
             "Write a SQL query that lists all customers.",
-            _shown(
-                ("ask for an explanation", "ask how to make it faster", "sort the result"),
-                "Ask for an explanation, and for how to make it faster.",
-                "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
-            ),
+            ("ask for an explanation", "ask how to make it faster", "sort the result"),
+            "Ask for an explanation, and for how to make it faster.",
+            "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
         ),
     ),
     "math": (
         (
             "Tom has 12 apples and gives 4 to his sister. How many apples does Tom have left?",
-            _shown(
-                ("let a further step follow", "ask for a comparison", "use a fraction"),
-                "Let Tom eat a fraction of what is left.",
-                "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
-                "Tom have left?",
-            ),
+            ("let a further step follow", "ask for a comparison", "use a fraction"),
+            "Let Tom eat a fraction of what is left.",
+            "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
+            "Tom have left?",
         ),
         (
             "A ticket costs $8. Mia buys 5 tickets. How much does she pay?",
-            _shown(
-                ("add a second price", "give a discount", "ask for the change"),
-                "Make some of the tickets cheaper.",
-                "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
-            ),
+            ("add a second price", "give a discount", "ask for the change"),
+            "Make some of the tickets cheaper.",
+            "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
         ),
     ),
 }
 
+
+def _listed(ways: Sequence[str]) -> str:
+    return "\n".join(f"- {way}" for way in ways)
+
+
+def _reply(ways: Sequence[str], plan: str, final: str) -> str:
+    return f"Step 1: Methods\n{_listed(ways)}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{final}\nStep 4: Final instruction\n{final}"
+
+
 AUTO = Method(
     "auto",
     {
-        domain: (
-            ("system", _STEPS_OF_REPLY.format(thing=THING[domain])),
-            *(turn for given, reply in pairs for turn in (("user", given), ("assistant", reply))),
-            ("user", "{instruction}"),
+        domain: chat(
+            "{instruction}",
+            _STEPS_OF_REPLY.format(thing=THING[domain]),
+            [(given, _reply(*steps)) for given, *steps in examples],
         )
-        for domain, pairs in _EXAMPLES.items()
+        for domain, examples in _EXAMPLES.items()
     },
     kind="auto",
     shots=2,
@@ -138,16 +127,9 @@ _NAMED_WAYS = (
 )
 
 
-def keywords_prompt(ways: Sequence[str]) -> list[dict[str, str]]:
+def keywords_prompt(ways: Sequence[str]) -> Turns:
     """The turns that ask for a key phrase for each way of making a task more complex."""
-
-    def listed(ways: Sequence[str]) -> str:
-        return "\n".join(f"- {way}" for way in ways)
-
-    turns = [{"role": "system", "content": _KEYWORDS}]
-    for shown, named in _NAMED_WAYS:
-        turns += [{"role": "user", "content": listed(shown)}, {"role": "assistant", "content": named}]
-    return [*turns, {"role": "user", "content": listed(ways)}]
+    return chat(_listed(ways), _KEYWORDS, [(_listed(shown), named) for shown, named in _NAMED_WAYS])
 
 
 ANALYSE = Template(
@@ -157,8 +139,7 @@ wrong: no real gain in complexity, lost facts or data, unreasonable or unanswera
 length, words that don't belong to the instruction, missing results. Name each kind of failure in a line of its own, with \
 what in the method may have caused it. Be brief. Where nothing went wrong, say so.
 
-{trajectory}""",
-    ("trajectory",),
+{trajectory}"""
 )
 
 REVISE = Template(
@@ -172,23 +153,22 @@ Reply with the revised prompt alone, between <method> and </method>.
 {method}
 
 ### Report
-{report}""",
-    ("mark", "method", "report"),
+{report}"""
 )
 
 _LINE = r"^[ \t>#*_\-]*"
 _END = r"[ \t]*(?:[#*_]+[ \t]*:?[ \t]*[#*_]*|[:.\-–][ \t]*[#*_]*|(?=\n)|\Z)"
-_STEP = rf"{_LINE}(?:step|part)[ \t]*{{}}\b[ \t]*[:.)\-–]?[ \t]*[#*_]*[^\n:]{{{{0,60}}}}?{_END}"
-_NAMED = (
-    rf"{_LINE}(?:\d[.)][ \t]*)?[#*_]*final(?:ly)?[ \t]+(?:(?:rewritten|evolved|reviewed|revised|complex)[ \t]+)?"
+_STEPS = {
+    number: re.compile(rf"(?im){_LINE}(?:step|part)[ \t]*{number}\b[ \t]*[:.)\-–]?[ \t]*[#*_]*[^\n:]{{0,60}}?{_END}")
+    for number in (1, 2, 3, 4)
+}
+_FINAL = re.compile(
+    rf"(?im){_LINE}(?:\d[.)][ \t]*)?[#*_]*final(?:ly)?[ \t]+(?:(?:rewritten|evolved|reviewed|revised|complex)[ \t]+)?"
     rf"(?:instruction|prompt|version|question|rewritten){_END}"
 )
-_FLAGS = re.IGNORECASE | re.MULTILINE
-_STEPS = {number: re.compile(_STEP.format(number), _FLAGS) for number in (1, 2, 3, 4)}
-_FINAL = re.compile(_NAMED, _FLAGS)
 # "Step 4: Name two rivers." has its text where others have the step's name.
-_INLINE = re.compile(rf"{_LINE}step[ \t]*4[ \t]*:[ \t]*((?!.*\b(?:final|review|rewrit|instruction)).+)", re.IGNORECASE)
-_ITEM = re.compile(r"^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$", re.MULTILINE)
+_INLINE = re.compile(rf"(?i){_LINE}step[ \t]*4[ \t]*:[ \t]*((?!.*\b(?:final|review|rewrit|instruction)).+)")
+_ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$")
 
 
 def final_instruction(answer: str) -> str | None:
@@ -207,7 +187,7 @@ def final_instruction(answer: str) -> str | None:
     last = max(headings, key=lambda match: match.end())
     text = answer[last.end() :].strip()
     if not text and (inline := _INLINE.match(last.group())):
-        return inline.group(1).strip()
+        return inline[1].strip()
     return re.sub(r"^[#*_]{2,}[ \t]*\n", "", text).strip()
 
 
@@ -216,7 +196,7 @@ def trajectory(answer: str) -> list[str]:
     first = _STEPS[1].search(answer)
     start = first.end() if first else 0
     ends = [match.start() for number in (2, 3, 4) if (match := _STEPS[number].search(answer, start))]
-    part = answer[start : min(ends)] if ends else answer[start:] if first else ""
+    part = answer[start : min(ends, default=len(answer) if first else 0)]
     return [re.sub(r"[*_`]{1,3}", "", item).strip() for item in _ITEM.findall(part)]
 
 
@@ -226,15 +206,14 @@ KEEP_MARK = " Keep the mark {instruction}, which stands for the given instructio
 def revised_method(reply: str, of: Method, name: str) -> Method | None:
     """The method in a reply to `REVISE`: ``of`` with another first turn in the words for general instructions, and those alone;
     None where the reply lacks a step's heading, or the mark of the instruction where the turn had it."""
-    found = re.search(r"<method>(.*?)</method>", reply, re.DOTALL | re.IGNORECASE)
+    found = re.search(r"(?is)<method>(.*?)</method>", reply)
     text = (found[1] if found else reply).strip()
-    text = re.sub(r"\A```[a-z]*\n(.*)\n```\Z", r"\1", text, flags=re.DOTALL)
-    turns = of.template[0][1]
-    if text.count("{instruction}") != turns[0][1].count("{instruction}"):
-        return None
-    if not all(step.search(text) for step in _STEPS.values()):
+    text = re.sub(r"(?s)\A```[a-z]*\n(.*)\n```\Z", r"\1", text)
+    (role, before), *others = of.template[0][1]
+    marks = text.count("{instruction}") == before.count("{instruction}")
+    if not marks or not all(step.search(text) for step in _STEPS.values()):
         return None
     try:
-        return Method(name, ((turns[0][0], text), *turns[1:]), kind="auto")
+        return Method(name, ((role, text), *others), kind="auto")
     except ConfigError:  # other marks in braces
         return None

@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from hf_evol.prompts.template import Template
-
-Chat = list[dict[str, str]]
+from hf_evol.prompts.template import Template, Turns, chat
 
 # Both system turns describe what a reply is, and give no order that could be copied as a rule.
 _AUGMENT = Template(
     "The user lists rules about the form of an answer. The reply lists {count} other rules about the form of an answer, one a line, "
     'each after "- ", and nothing else. Such a rule is about how the answer is written and not about its subject, so that any '
-    "question can be answered under it, and a program that sees the answer alone can check whether it is kept. No rule comes twice.",
-    ("count",),
+    "question can be answered under it, and a program that sees the answer alone can check whether it is kept. No rule comes twice."
 )
 _VERIFY = (
     "The user gives a rule about the form of an answer. The reply is one block of Python and nothing else. In it, a function "
@@ -91,23 +88,15 @@ _ANSWER = Template(
 )
 
 
-def augment_prompt(seeds: Sequence[str], count: int) -> Chat:
+def augment_prompt(seeds: Sequence[str], count: int) -> Turns:
     """The turns that ask for ``count`` new constraints like the given ones."""
     given, made = map(_listed, RULES_SHOWN)
-    return [
-        {"role": "system", "content": _AUGMENT.fill(count=str(count))},
-        {"role": "user", "content": given},
-        {"role": "assistant", "content": made},
-        {"role": "user", "content": _listed(seeds)},
-    ]
+    return chat(_listed(seeds), _AUGMENT.fill(count=str(count)), [(given, made)])
 
 
-def verify_prompt(constraint: str) -> Chat:
+def verify_prompt(constraint: str) -> Turns:
     """The turns that ask for a function that checks a constraint, and for cases of it."""
-    turns = [{"role": "system", "content": _VERIFY}]
-    for rule, function, cases in CHECKS_SHOWN:
-        turns += [{"role": "user", "content": rule}, {"role": "assistant", "content": python_block(function, cases)}]
-    return [*turns, {"role": "user", "content": constraint}]
+    return chat(constraint, _VERIFY, [(rule, python_block(function, cases)) for rule, function, cases in CHECKS_SHOWN])
 
 
 def python_block(function: str, cases: Sequence[tuple[str, bool]]) -> str:
@@ -116,12 +105,9 @@ def python_block(function: str, cases: Sequence[tuple[str, bool]]) -> str:
     return f"```python\n{function}\n\n\ncases = [\n{listed}\n]\n```"
 
 
-def answer_prompt(constraint: str, query: str) -> Chat:
+def answer_prompt(constraint: str, query: str) -> Turns:
     """The turns that ask for an answer to a query under a constraint."""
-    return [
-        {"role": "system", "content": _ANSWER.fill(instruction=constraint)},
-        {"role": "user", "content": query},
-    ]
+    return chat(query, _ANSWER.fill(instruction=constraint))
 
 
 def _listed(rules: Sequence[str]) -> str:

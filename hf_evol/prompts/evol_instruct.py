@@ -18,11 +18,10 @@ import yaml
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES, likeness
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.template import Template, Turns, chat
 from hf_evol.prompts.words import content, domain_of
 
-Chat = list[dict[str, str]]
-Turns = tuple[tuple[str, str], ...]  # (role, text) pairs
+_Turns = tuple[tuple[str, str], ...]  # the turns in hashable form: role and text
 
 THING = {"general": "task", "writing": "writing task", "code": "programming task", "math": "math problem"}
 _SHOTS = 3  # examples shown at once
@@ -80,18 +79,14 @@ class Method:
             raise ConfigError(f"shots must be 1 or more, or None for all examples; got {self.shots!r}.")
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
-    def prompt(self, instruction: str, attempt: int = 1) -> Chat:
+    def prompt(self, instruction: str, attempt: int = 1) -> Turns:
         """The turns that ask for one instruction to be evolved; the instruction, and how often it was sent by this method,
         counted from 1, choose the examples that are shown."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
-        turns = _some_examples(turns, self.shots, instruction, attempt)
-        return [
-            {"role": role, "content": Template(text, ("instruction",)).fill(instruction=instruction)}
-            if "{instruction}" in text
-            else {"role": role, "content": text}
-            for role, text in turns
-        ]
+        if self.shots is not None:
+            turns = _some_examples(turns, self.shots, instruction, attempt)
+        return [{"role": role, "content": text.replace("{instruction}", instruction)} for role, text in turns]
 
     def of_domain(self, domain: str) -> Method:
         """The same method, in the words for one domain whatever the instruction."""
@@ -108,16 +103,14 @@ class Method:
         return {"name": self.name, "template": template, "kind": self.kind} | shots
 
 
-def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: int) -> Turns:
+def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) -> _Turns:
     """The turns with those ``shots`` of their examples that fit the instruction best in form, the best last; a further try leaves
     out the best one and takes one more. Examples that add what the instruction says already come at the end."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
-    if shots is None:
-        return turns
     said = set(content(instruction))
 
-    def rank(pair: Turns) -> tuple[Any, ...]:
+    def rank(pair: _Turns) -> tuple[Any, ...]:
         (_, given), (_, evolved) = pair
         added = set(content(evolved)) - set(content(given))
         order = crc32((evolved + instruction).encode("utf-8", "surrogatepass"))  # equally good ones, mixed
@@ -129,53 +122,52 @@ def _some_examples(turns: Turns, shots: int | None, instruction: str, attempt: i
     return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
 
 
-def _by_domain(name: str, template: Any) -> tuple[tuple[str, Turns], ...]:
+def _by_domain(name: str, template: Any) -> tuple[tuple[str, _Turns], ...]:
     """The turns of each domain, in hashable form; what is no mapping counts for all."""
     if isinstance(template, tuple) and template and isinstance(template[0][1], tuple):  # made before
         return template
-    given = template.items() if isinstance(template, Mapping) else [("general", template)]
-    unknown = [domain for domain, _ in given if domain not in THING]
+    given = template if isinstance(template, Mapping) else {"general": template}
+    unknown = [domain for domain in given if domain not in THING]
     if unknown or not given:
         raise ConfigError(f"Method {name!r} has words for {unknown or 'no domain'}; domains are {', '.join(THING)}.")
-    return tuple(
-        (domain, _turns(name, words)) for domain, words in sorted(given, key=lambda part: [*THING].index(part[0]))
-    )
+    return tuple((domain, _turns(name, given[domain])) for domain in THING if domain in given)
 
 
-def _turns(name: str, words: Any) -> Turns:
+def _turns(name: str, words: Any) -> _Turns:
     if isinstance(words, str) and words:
         words = [{"role": "user", "content": words}]
     try:
         turns = tuple((turn["role"], turn["content"]) if isinstance(turn, Mapping) else tuple(turn) for turn in words)
-        fits = turns[-1][0] == "user" and all(isinstance(part, str) for turn in turns for part in turn)
-    except (TypeError, KeyError, IndexError):
+        fits = turns[-1][0] == "user" and all(isinstance(role, str) and isinstance(text, str) for role, text in turns)
+    except (TypeError, KeyError, IndexError, ValueError):
         fits = False
     if not fits:
         raise ConfigError(
             f"The template of method {name!r} must be a text, or a list of turns with role and content, the last of them the "
             f"user's; got {words!r}."
         )
-    Template("\n".join(text for _, text in turns))
+    joined = Template("\n".join(text for _, text in turns))
+    if joined.slots != {"instruction"}:
+        raise ConfigError(
+            f"A prompt template has the slots {sorted(joined.slots)}; it needs exactly ['instruction']. "
+            f"The template begins: {joined.text[:80]!r}"
+        )
     if sum("{instruction}" in text for _, text in turns) != 1:
         raise ConfigError(f"The template of method {name!r} must hold {{instruction}} in one turn alone.")
     return turns
 
 
 def _built_in(name: str) -> Method:
-    words = {}
-    for domain, thing in THING.items():
-        system = _IN_BREADTH.format(thing=thing) if name == "breadth" else _IN_DEPTH.format(thing=thing, how=_HOW[name])
-        shown = [
-            turn for given, evolved in EXAMPLES[domain][name] for turn in (("user", given), ("assistant", evolved))
-        ]
-        words[domain] = (("system", system), *shown, ("user", "{instruction}"))
-    return Method(name, words, "in_breadth" if name == "breadth" else "in_depth", _SHOTS)
-
-
-METHODS: dict[str, Method] = {name: _built_in(name) for name in (*_HOW, "breadth")}
+    system, kind = (_IN_DEPTH, "in_depth") if name in _HOW else (_IN_BREADTH, "in_breadth")
+    words = {
+        domain: chat("{instruction}", system.format(thing=thing, how=_HOW.get(name)), EXAMPLES[domain][name])
+        for domain, thing in THING.items()
+    }
+    return Method(name, words, kind, _SHOTS)
 
 
 IN_DEPTH = tuple(_HOW)
+METHODS: dict[str, Method] = {name: _built_in(name) for name in (*IN_DEPTH, "breadth")}
 
 # Which methods the paper uses on which seed set (Scenario 1).
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -221,7 +213,7 @@ def method_at(methods: Sequence[Method], place: int, attempt: int) -> Method:
     return others[(attempt - 2) % len(others)] if others else methods[(place + attempt - 1) % len(methods)]
 
 
-def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attempt: int) -> Chat:
+def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attempt: int) -> Turns:
     """The turns that one of these methods sends at a try, counted from 1; when it was tried before, with other examples."""
     in_depth = sum(method.kind != "in_breadth" for method in methods) or len(methods)
     return method.prompt(instruction, 1 + (attempt - 1) // in_depth)
@@ -229,9 +221,8 @@ def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attem
 
 def version_of(methods: Sequence[Method]) -> str:
     """A short digest of all words that the methods send: what tells two wordings apart in a provenance."""
-    return blake2b(
-        repr([(method.name, method.template, method.shots) for method in methods]).encode(), digest_size=6
-    ).hexdigest()
+    sent = [(method.name, method.template, method.shots) for method in methods]
+    return blake2b(repr(sent).encode(), digest_size=6).hexdigest()
 
 
 def _one_method(method: str | dict[str, Any] | Method) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hf_evol.prompts.faults import status_of
 from hf_evol.prompts.replies import strip_thinking
@@ -11,39 +11,36 @@ from hf_evol.prompts.words import words
 
 _NOUN = r"(?:prompt|instruction|task|question|request|problem|query|exercise|version|variant|variation|rewrite|rewriting|revision)s?"
 _LEAD_WORDS = frozenset(
-    (
-        "a an the my your this that it it's its is are be here here's sure certainly of course okay ok absolutely great good alright yes "
-        "hello hi for to in with as and or new rewritten revised evolved created final finally harder hard difficult more most "
-        "challenging complex complicated improved updated modified enhanced better rare rarer different advanced specific "
-        "detailed deeper broader original given example possible one another some slightly somewhat bit little much following below output "
-        "result answer response step text made make makes adds adding added which requires you i i've have can do would be let "
-        "me us come up please refined concrete adapted expanded brand longer same extended alternative second programming math "
-        "coding constraint constraints requirement reworded rephrased user assistant try"
-    ).split()
+    """
+    a an the my your this that it it's its is are be here here's sure certainly of course okay ok absolutely great good
+    alright yes hello hi for to in with as and or new rewritten revised evolved created final finally harder hard
+    difficult more most challenging complex complicated improved updated modified enhanced better rare rarer different
+    advanced specific detailed deeper broader original given example possible one another some slightly somewhat bit
+    little much following below output result answer response step text made make makes adds adding added which requires
+    you i i've have can do would let me us come up please refined concrete adapted expanded brand longer same extended
+    alternative second programming math coding constraint constraints requirement reworded rephrased user assistant try
+    """.split()
 )
 _OPENER = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
-    r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b",
-    re.IGNORECASE,
+    r"(?i)(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
+    r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b"
 )
 _PREFIX = re.compile(r"[\s#*_>\"“'`\-]{0,12}([^\n:]{1,240}?)[\s*_#\"”]{0,12}(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
-_HAS_NOUN = re.compile(rf"\b{_NOUN}\b", re.IGNORECASE)
+_HAS_NOUN = re.compile(rf"(?i)\b{_NOUN}\b")
 _TRAILING = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
+    r"(?im)^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
     r"(?:explanations?|notes?|answers?|responses?|solutions?|outputs?|rationale|reasoning|analysis|changes(?: made)?|why this works|"
     r"what (?:was )?(?:changed|added)|hints?|assistant|user|end of (?:prompt|task)|word count|added words?)"
-    r"(?:[ \t]+\d+)?[ \t]*(?:\*\*|__)?[ \t]*(?:[:：][^\n]*|#*[ \t]*)$",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?:[ \t]+\d+)?[ \t]*(?:\*\*|__)?[ \t]*(?:[:：][^\n]*|#*[ \t]*)$"
 )
 _REMARK = re.compile(
-    rf"(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"
+    rf"(?i)(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"
     r"requires|asks|adds|now|encourages|challenges|includes|involves|allows|will|should|can|incorporates|introduces|builds|"
     r"focuses|and|i|we|the)\b|i\s+(?:have|hope|added|made|changed|replaced|tried|also|used)\b|i['’]ve\b|let me know\b|"
     r"feel free\b|is there anything|by\s+(?:adding|asking|specifying|including|requiring)\b|here,?\s+(?:i|the)\b|"
-    r"this (?:adds|makes|requires|way|revised|ensures)\b)",
-    re.IGNORECASE,
+    r"this (?:adds|makes|requires|way|revised|ensures)\b)"
 )
-_SECTION = re.compile(rf"^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$", re.IGNORECASE | re.MULTILINE)
+_SECTION = re.compile(rf"(?im)^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’", "„": "“", "「": "」"}
 
 
@@ -83,23 +80,13 @@ def read_evolved(
 def _unpack(text: str, parent: str) -> str:
     """The text without what stands around it."""
     for _ in range(4):
-        before, text = text, _settled(lambda text: _without_lead(_unwrap(text.strip()), parent), text)
-        text = _without_mark(_without_end(text, parent).strip(), parent)
-        if text == before:
-            break
-    return text
-
-
-def _without_mark(text: str, parent: str) -> str:
-    """Without the mark of a list that has this one item."""
-    alone = re.fullmatch(r"(?:[-*•]|1[.)])\s+([^\n]+)", text)
-    return alone[1] if alone and not parent.startswith(text[:2]) else text
-
-
-def _settled(step: Callable[[str], str], text: str) -> str:
-    """The text after as many steps as change it, up to six."""
-    for _ in range(6):
-        before, text = text, step(text)
+        before = text
+        for _ in range(6):
+            text = _without_lead(_unwrap(text.strip()), parent)
+        text = _without_end(text, parent).strip()
+        alone = re.fullmatch(r"(?:[-*•]|1[.)])\s+([^\n]+)", text)  # the one item of a list
+        if alone and not parent.startswith(text[:2]):
+            text = alone[1]
         if text == before:
             break
     return text
@@ -113,9 +100,8 @@ def _without_lead(text: str, parent: str) -> str:
         said = words(lead)
         only_lead = said and len(said) <= 16 and all(word in _LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
         named = _HAS_NOUN.search(lead) or said[:1] in (["here"], ["here's"], ["sure"])
-        if named and (
-            only_lead or (_OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":"))
-        ):
+        announces = _OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":")
+        if named and (only_lead or announces):
             return text[found.end() :]
     first, gap, rest = text.partition("\n\n")  # "Sure! I can help with that."
     if gap and rest.strip() and _OPENER.match(first) and len(words(first)) <= 30 and not parent.startswith(first[:20]):
@@ -136,10 +122,11 @@ def _without_end(text: str, parent: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    if fence := re.fullmatch(r"```(?:text|markdown|prompt|plaintext|md)?\n((?:(?!```).)*)\n?```", text, re.DOTALL):
-        return fence.group(1).strip()
-    if (bold := re.fullmatch(r"(\*\*|__)((?:(?!\1).)+)\1", text, re.DOTALL)) is not None:
-        return bold.group(2).strip()
+    """Without a fence, the marks of bold text or quotation marks around the whole."""
+    if fence := re.fullmatch(r"(?s)```(?:text|markdown|prompt|plaintext|md)?\n((?:(?!```).)*)\n?```", text):
+        return fence[1].strip()
+    if bold := re.fullmatch(r"(?s)(\*\*|__)((?:(?!\1).)+)\1", text):
+        return bold[2].strip()
     close = _QUOTES.get(text[:1])
     if close and len(text) > 2:
         inner, after = text[1:].split(close, 1) if close in text[1:] else (None, "")

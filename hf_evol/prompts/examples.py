@@ -47,7 +47,6 @@ _KINDS = {
     r"revise|proofread|rephrase|shorten|improve|expand|solve|fill|remove|delete|update|suggest a (?:change|modification)|unscramble|complete|count|what does",
     "compare": r"compare|contrast|differentiate|distinguish|which|(?:\w+\s){1,4}differences?",
 }
-_OPENINGS = {kind: re.compile(rf"\A\W*(?:please\s+)?(?:{words})\b", re.IGNORECASE) for kind, words in _KINDS.items()}
 _THINGS = {
     "given": r"\b(?:following|given|this|these|below|above|provided)\b(?! (?:way|number|range|string|list|array|date|integer|element|letter|word|character|substring|key|value|input|text)\b)|:\s*\n|:\s*\S+$",
     "sql": r"\b(?:sql|mysql|query|queries|database)\b",
@@ -76,7 +75,8 @@ _INSTEAD = {
     "one": {"list"},
     "advise": {"explain", "list", "one"},  # "Describe the steps to bake bread" is no description
 }
-_HAS_THING = {thing: re.compile(words, re.IGNORECASE) for thing, words in _THINGS.items()}
+_PARTS = {kind: re.compile(rf"(?i)\A\W*(?:please\s+)?(?:{words})\b") for kind, words in _KINDS.items()}
+_PARTS |= {thing: re.compile(rf"(?i){words}") for thing, words in _THINGS.items()}
 _KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
@@ -112,12 +112,9 @@ _GLUE = frozenset("the a and of in it to that is".split())
 
 @lru_cache(maxsize=4096)
 def _form(instruction: str) -> frozenset[str]:
-    found = {kind for kind, opening in _OPENINGS.items() if opening.match(instruction)}
     head = " ".join(instruction.split()[:_HEAD])
-    found |= {
-        thing
-        for thing, pattern in _HAS_THING.items()
-        if pattern.search(head if thing in _KINDS_OF_TEXT else instruction)
+    found = {
+        part for part, pattern in _PARTS.items() if pattern.search(head if part in _KINDS_OF_TEXT else instruction)
     }
     if len(words(instruction)) >= _LONG:
         found.add("long")

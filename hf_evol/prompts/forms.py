@@ -6,26 +6,26 @@ import re
 
 from hf_evol.prompts.words import VERBS, words
 
-OPENS_QUESTION = re.compile(
-    r"\A(?:who|what|when|where|why|which|whose|whom|how|can|could|would|will|should|is|are|was|were|do|does|did|has|have|if)\b",
-    re.IGNORECASE,
-)
+_AUXILIARIES = "can could would will should is are was were do does did has have".split()
+OPENS_QUESTION = re.compile(rf"(?i)\A(?:who|what|when|where|why|which|whose|whom|how|if|{'|'.join(_AUXILIARIES)})\b")
 WISH = re.compile(
-    r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b"
 )
 _SPEECH = re.compile(r"[\"“][^\"“”]*[\"”]")
 _SENTENCE = re.compile(r"(?<=[.!?。？！])[\"”')]*\s+|\n+")
 OPENING = re.compile(
-    r"\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:question|task|problem|instruction|prompt|exercise|query)\s*:\s*)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*",
-    re.IGNORECASE,
+    r"(?i)\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:question|task|problem|instruction|prompt|exercise|query)\s*:\s*)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*"
 )
 _SETTING = re.compile(
-    r"\A(?:given|using|with|for|in|if|as|from|based|assuming|suppose|imagine|when|while|without|after|before|you|consider|to|on|by|at|of|"
-    r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b",
-    re.IGNORECASE,
+    r"(?i)\A(?:given|using|with|for|in|if|as|from|based|assuming|suppose|imagine|when|while|without|after|before|you|consider|to|on|by|at|of|"
+    r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b"
 )
 _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
+
+
+def only_in(pattern: re.Pattern[str], text: str, other: str) -> re.Match[str] | None:
+    """Where a text has what the other one lacks."""
+    return None if pattern.search(other) else pattern.search(text)
 
 
 def is_instruction(text: str) -> bool:
@@ -42,9 +42,14 @@ def asks(sentence: str) -> bool:
 
 
 def _is_question(sentence: str) -> bool:
-    text = OPENING.sub("", sentence, count=1)
-    said = words(text)
-    return len(said) > 2 and said[0] in ("what", "how", "why", "who", "which", "when", "where") and not _is_clause(said)
+    said = words(OPENING.sub("", sentence, count=1))
+    if len(said) < 3:
+        return False
+    if said[0] in ("when", "where"):  # "When it comes to …" opens a statement
+        return said[1] in (*_AUXILIARIES, "and")
+    if said[0] == "what":  # as "What a discovery" does
+        return said[1] not in ("a", "an")
+    return said[0] in ("how", "why", "who", "which")
 
 
 def is_order(sentence: str) -> bool:
@@ -54,37 +59,8 @@ def is_order(sentence: str) -> bool:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if WISH.search(_SPEECH.sub(" ", text)) or re.match(r"(?:can|could|would|will) you\b", text, re.IGNORECASE):
+    if WISH.search(_SPEECH.sub(" ", text)) or re.match(r"(?i)(?:can|could|would|will) you\b", text):
         return True
     if _SETTING.match(text):
         return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])
     return False
-
-
-def _is_clause(said: list[str]) -> bool:
-    """ "When it comes to …" and "What a discovery" open statements."""
-    return (
-        said[:3] == ["when", "it", "comes"]
-        or said[:2] in (["what", "a"], ["what", "an"])
-        or (
-            said[0] in ("when", "where")
-            and said[1]
-            not in (
-                "is",
-                "are",
-                "was",
-                "were",
-                "do",
-                "does",
-                "did",
-                "can",
-                "could",
-                "should",
-                "will",
-                "would",
-                "and",
-                "has",
-                "have",
-            )
-        )
-    )

@@ -6,9 +6,9 @@ be judged: a small model follows examples better than rules.
 
 from __future__ import annotations
 
-LEVELS = ("very easy", "easy", "medium", "hard", "very hard")  # ``LEVELS.index(level)`` is a level's place, 0 to 4
+from hf_evol.prompts.template import Turns, chat
 
-Turns = list[dict[str, str]]
+LEVELS = ("very easy", "easy", "medium", "hard", "very hard")  # ``LEVELS.index(level)`` is a level's place, 0 to 4
 
 _DIFFICULTY = (
     "You judge how difficult tasks are. The user sends a task. You do not carry it out. You reply with {reply}, and with nothing "
@@ -72,23 +72,23 @@ _EQUATED = (
 
 def level_prompt(task: str) -> Turns:
     """The turns that ask for the level of a task's difficulty, one of `LEVELS`."""
-    return _turns(_LEVEL, [(given, level) for given, level, _ in _RATED], task)
+    return chat(task, _LEVEL, [(given, level) for given, level, _ in _RATED])
 
 
 def score_prompt(task: str) -> Turns:
     """The turns that ask for the score of a task's difficulty, from 0 to 100."""
-    return _turns(_SCORE, [(given, score) for given, _, score in _RATED], task)
+    return chat(task, _SCORE, [(given, score) for given, _, score in _RATED])
 
 
 def comparison_prompt(task: str, first: str, second: str) -> Turns:
     """The turns that ask which of two responses is better."""
-    return _turns(_COMPARISON, [(_pair(*given), verdict) for *given, verdict in _COMPARED], _pair(task, first, second))
+    return chat(_pair(task, first, second), _COMPARISON, [(_pair(*given), verdict) for *given, verdict in _COMPARED])
 
 
 def equality_prompt(parent: str, evolved: str) -> Turns:
     """The turns that ask whether an evolved instruction asks for more than its parent (WizardLM, arXiv:2304.12244)."""
     shown = [(f"{one}\n\n---\n\n{other}", verdict) for one, other, verdict in _EQUATED]
-    return _turns(_EQUALITY, shown, f"{parent}\n\n---\n\n{evolved}")
+    return chat(f"{parent}\n\n---\n\n{evolved}", _EQUALITY, shown)
 
 
 def rewriting_task(instruction: str) -> str:
@@ -108,20 +108,9 @@ def _pair(task: str, first: str, second: str) -> str:
     return f"Task: {task}\n\nResponse 1: {first}\n\nResponse 2: {second}"
 
 
-def _turns(system: str, shown: list[tuple[str, str]], last: str) -> Turns:
-    examples = [
-        turn
-        for given, reply in shown
-        for turn in ({"role": "user", "content": given}, {"role": "assistant", "content": reply})
-    ]
-    return [{"role": "system", "content": system}, *examples, {"role": "user", "content": last}]
-
-
 def says_equal(reply: str) -> bool | None:
     """Read the verdict on two instructions: True for equal, False for different, None where the reply is neither."""
     words = reply.strip().strip("*\"'.# \n").lower().split()
-    if not words:
-        return None
-    if words[0].startswith(("different", "not", "unequal")):
+    if words and words[0].startswith(("different", "not", "unequal")):
         return False
-    return True if words[0].startswith("equal") else None
+    return True if words and words[0].startswith("equal") else None

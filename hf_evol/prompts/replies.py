@@ -14,21 +14,16 @@ Mention = tuple[int, int, Value | None, bool]
 
 _TAGS = r"(?:seed:)?(?:think(?:ing)?|thought|reasoning|reflection)"
 _THINKING = re.compile(
-    rf"\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))",
-    re.DOTALL | re.IGNORECASE,
+    rf"(?is)\A\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))"
 )
 # The closing mark alone, at a line's end: some chat templates put the opening one into the prompt.
-_END_OF_THINKING = re.compile(
-    rf"\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE
-)
+_END_OF_THINKING = re.compile(rf"(?is)\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)")
 # Harmony channels, with their special tokens, and as they read without them.
 _CHANNELS = re.compile(
-    r"\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)",
-    re.DOTALL,
+    r"(?s)\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)"
 )
 _ANALYSIS = re.compile(
-    r"\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>.*\Z|analysis\S.*?assistantfinal)",
-    re.DOTALL,
+    r"(?s)\A\s*(?:(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>.*\Z|analysis\S.*?assistantfinal)"
 )
 
 _MARKS = re.compile(r"[*_`\"'“”„«»{}\[\]#$\\]+")  # of Markdown, JSON and TeX
@@ -74,7 +69,7 @@ _SCORE_SCALE = re.compile(
     r"|(?<!\d )\bout of(?: a)?(?: possible| maximum)? 100\b"
     r"|\b(?:0|100)\s*(?:=|(?:is|being|meaning|means|represents|representing)\b)"
 )
-_LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)](?=[ \t])", re.MULTILINE)
+_LIST_MARK = re.compile(r"(?m)^[ \t]*\d{1,2}[.)](?=[ \t])")
 
 _SIDE = re.compile(
     r"\b(?:response|answer|output|assistant) ?(?:(?P<one>1|one)|2|two)\b"
@@ -102,8 +97,7 @@ def strip_thinking(text: str) -> str:
     if final := _CHANNELS.match(text):
         return final[1].strip()
     for marks in (_THINKING, _ANALYSIS, _END_OF_THINKING):
-        if block := marks.match(text):
-            text = text[block.end() :]
+        text = marks.sub("", text, count=1)
     return text.strip()
 
 
@@ -202,16 +196,15 @@ def _plain(reply: str) -> str:
 
 def _agreed(text: str, mentions: Sequence[Mention[Value]]) -> Value | None:
     """What the most explicit mentions agree on; None where they differ, or where one can't be used."""
-    ranked: list[tuple[int, Value | None]] = []
+    by_rank: dict[int, set[Value | None]] = {}
     rank, last = 0, 0
     for start, end, value, on_its_own in mentions:
         if not (last and _JOINED.fullmatch(text, last, start)):
             rank = _rank(text, last, start, end, on_its_own)
         last = end
-        ranked.append((rank, value))
-    best = max((rank for rank, _ in ranked), default=0)
-    values = {value for rank, value in ranked if rank == best}
-    return values.pop() if best and len(values) == 1 else None
+        by_rank.setdefault(rank, set()).add(value)
+    best = max(by_rank, default=0)
+    return by_rank[best].pop() if best and len(by_rank[best]) == 1 else None
 
 
 def _rank(text: str, last: int, start: int, end: int, on_its_own: bool) -> int:
@@ -221,10 +214,10 @@ def _rank(text: str, last: int, start: int, end: int, on_its_own: bool) -> int:
     fills_line = not _WORD.search(text, line, start) and _LINE_END.match(text, end)
     opens = _WORD.search(text).start() >= start and _CLAUSE_END.match(text, end)
     explicit = bool(fills_line or opens or _LABEL.search(before))
-    if _CONCLUDING.search(before) and (explicit or on_its_own):
+    if not explicit and not on_its_own:
+        return 0
+    if _CONCLUDING.search(before):
         return 4
     if explicit:
         return 3
-    if not on_its_own:
-        return 0
     return 2 if _RATING.search(before) else 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from hf_evol.prompts.template import Turns, chat
+
 SYSTEM = "Give a comprehensive and accurate response to the instruction."
 
 
-def respond_prompt(instruction: str, input: str | None, system: str | None = SYSTEM) -> list[dict[str, str]]:
+def respond_prompt(instruction: str, input: str | None, system: str | None = SYSTEM) -> Turns:
     """The turns for one row: the instruction, with an ``Input`` line only where the row has an input."""
     asked = f"{instruction}\n\nInput: {input}" if input and input.strip() else instruction
-    turns = [{"role": "system", "content": system}] if system else []
-    return [*turns, {"role": "user", "content": asked}]
+    return chat(asked, system)

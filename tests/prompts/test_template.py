@@ -173,7 +173,7 @@ def test_versions_tell_wordings_apart():
 
 
 def test_values_are_not_filled_again():
-    assert Template("{a}{b}", ("a", "b")).fill(a="{b}", b="{a}") == "{b}{a}"
+    assert Template("{a}{b}").fill(a="{b}", b="{a}") == "{b}{a}"
 
 
 def test_other_braces_are_plain_text():
@@ -194,7 +194,7 @@ def test_wrong_slots_are_refused(text):
     [
         (5, "must be a text, or a list of turns"), ("", "must be a text, or a list of turns"), ([], "must be a text, or a list of turns"),
         (None, "must be a text, or a list of turns"), ([USER, {"role": "assistant", "content": "x"}], "the last of them the user's"),
-        ([{"role": "user"}], "a list of turns"), ([USER | {"content": 7}], "a list of turns"),
+        ([{"role": "user"}], "a list of turns"), ([USER | {"content": 7}], "a list of turns"), ([("user", "{instruction}", "x")], "a list of turns"),
         ([USER, USER], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, writing, code, math"),
     ],
 )  # fmt: skip
