@@ -45,18 +45,20 @@ class StudyData:
     def __init__(self, results: Mapping[str, Any], rows: Dataset) -> None:
         self.results, self.rows = results, rows
         self.labels: list[str] = [evolver["label"] for evolver in results["evolvers"]]
-        self.names = short_names([*self.labels, SEEDS])
+        names = short_names([*self.labels, SEEDS])
+        # matplotlib leaves names that begin with an underscore out of its legends
+        self.names = {label: f" {name}" if name.startswith("_") else name for label, name in names.items()}
         self.colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(self.labels)}
         self.colours[SEEDS] = GREY
         self.lines = {}
         for place, label in enumerate(self.labels):
             marker, line = _STYLES[place % len(_STYLES)]
             style = {"color": self.colours[label], "marker": marker, "linestyle": line, "markersize": 5}
-            self.lines[label] = style | {"label": in_legend(self.names[label])}
+            self.lines[label] = style | {"label": self.names[label]}
         self.measures = {entry["measure"]: entry for entry in results["measures"]}
 
     def title(self, measure: str) -> str:
-        entry = self.measures.get(measure, {"label": measure, "unit": None})
+        entry = self.measures[measure]
         return _line(entry["label"]) + (f" ({_line(entry['unit'])})" if entry["unit"] else "")
 
     def at(self, measure: str, label: str) -> list[dict[str, Any]]:
@@ -79,11 +81,6 @@ def panel(height: float, columns: int = 1, **kwargs: Any) -> tuple[Figure, Any]:
 
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     return figure, figure.subplots(1, columns, **kwargs)
-
-
-def in_legend(name: str) -> str:
-    """A name that a legend shows: matplotlib leaves out those that begin with an underscore."""
-    return f" {name}" if name.startswith("_") else name
 
 
 def legend(figure: Figure) -> None:

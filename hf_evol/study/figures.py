@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_evol.errors import require_extra
 from hf_evol.hub.card import number
-from hf_evol.study.canvas import GREY, INK, PAPER, StudyData, errors, in_legend, legend, means, panel, short_names, when
+from hf_evol.study.canvas import GREY, INK, PAPER, StudyData, errors, legend, means, panel, short_names, when
 from hf_evol.study.density import density
 
 if TYPE_CHECKING:
@@ -178,8 +178,7 @@ def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> It
         for part, count, colour in parts:
             share = 100 * count / total
             shares.append(f"{part} {share:.0f} % ({count})")
-            style = {"color": colour, "edgecolor": PAPER, "linewidth": 0.8}
-            axes.barh(y, share, 0.82, left, label=in_legend(part), **style)
+            axes.barh(y, share, 0.82, left, label=part, color=colour, edgecolor=PAPER, linewidth=0.8)
             if share >= 6:
                 ink = "#111111" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) > 0.5 else "#fdfdfd"
                 axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=ink)
@@ -227,9 +226,9 @@ def _ifd_ic_ifd(study: StudyData) -> Iterator[Drawing]:
         axes.errorbar(means(xs), means(ys), errors(ys), errors(xs), **bars)
         axes.plot(means(xs), means(ys), **study.lines[label])
         for x, y in zip(xs, ys, strict=True):
-            point, near = (x["mean"], y["mean"]), {"xytext": (6, 5), "textcoords": "offset points"}
-            axes.annotate(str(x["round"] or "seeds"), point, fontsize=8.5, **near)
-            said.append(f"{study.names[label]}, round {x['round']}: IFD {number(point[0])}, IC-IFD {number(point[1])}")
+            at, (across, up) = x["round"], (x["mean"], y["mean"])
+            axes.annotate(str(at or "seeds"), (across, up), (6, 5), textcoords="offset points", fontsize=8.5)
+            said.append(f"{study.names[label]}, {when(at)}: IFD {number(across)}, IC-IFD {number(up)}")
     axes.set(xlabel=study.title("ifd"), ylabel=study.title("ic_ifd"))
     legend(figure)
     caption = "Mean IFD against mean IC-IFD, with 95 % intervals; numbers are rounds."

@@ -46,8 +46,7 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
     study, shown = StudyData(results, rows), excerpt(results, rows)
     drawn = {figure["name"]: figure | {"svg": inline_svg(figure)} for figure in figures}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure, "si": si, "p": p_value, "visible": visible, "percent": percent}
-    environment.filters["winner"] = winner
+    environment.filters |= {"figure": figure, "si": si, "p": p_value, "visible": visible, "winner": winner}
     html = environment.from_string(template).render(
         r=results,
         findings=findings(results),
@@ -56,8 +55,7 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
         measures=[_measure(measure, results, drawn) for measure in results["measures"]],
         figures=drawn,
         reasons=sorted({reason for entry in results["yields"] for reason in entry["dropped"]}),
-        n_shown=len(shown["pairs"]),
-        n_pairs=shown["total"],
+        shown=shown,
         human=human_number,
         colours=study.colours,
         names=study.names,
@@ -100,11 +98,6 @@ def inline_svg(figure: Mapping[str, Any]) -> Markup:
 def figure(value: float | None, signed: bool = False) -> str:
     """Four significant figures with a true minus, or a dash."""
     return "–" if value is None else f"{value:{'+' if signed else ''}.4g}".replace("-", "−")
-
-
-def percent(part: float, whole: float) -> str:
-    """A share, or a dash where there is nothing to share."""
-    return f"{100 * part / whole:.3g} %" if whole else "–"
 
 
 def p_value(value: float | None) -> str:

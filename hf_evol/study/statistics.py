@@ -142,8 +142,7 @@ def verdict(
     if comparison.n == 0:
         return None
     low, high = comparison.low, comparison.high
-    shown = low is not None and (low > 0 or high < 0) and adjusted_p is not None
-    if not shown or adjusted_p >= 1 - CONFIDENCE:
+    if low is None or low <= 0 <= high or adjusted_p is None or adjusted_p >= 1 - CONFIDENCE:
         return NO_DIFFERENCE
     if low < 0:
         name_a, name_b, low, high = name_b, name_a, -high, -low

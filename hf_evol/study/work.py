@@ -50,7 +50,7 @@ _KEPT = (
 
 
 class Work:
-    """A study's models and transforms, and what became of them. Making it checks all settings and loads nothing.
+    """A study's models and transforms, and what became of them. Making it checks all settings and loads no weights.
 
     Attributes:
         failures: measures that could not be made: ``stage`` and ``error``.
@@ -74,21 +74,16 @@ class Work:
         self.difficulty = self.judge and Difficulty(self.judge, journal=recipe.journal)
         reward = study.reward and spec_of(recipe, study.reward)
         self.rewards = [Reward(reward, of=of, **shared) for of in ("evolution", "response")] if reward else []
-        self.embed = self._embed()
-
-    def _embed(self) -> Embed | None:
-        if self.study.embedding is None:
-            return None
-        try:
-            embed = Embed(spec_of(self.recipe, self.study.embedding))
-            if self.study.embedding == MPNET:
+        self.embed = None
+        if study.embedding is not None:
+            try:
+                embed = Embed(spec_of(recipe, study.embedding))
                 embed.check()
-            return embed
-        except HfEvolError as error:
-            if self.study.embedding != MPNET:
-                raise
-            self._failed("diversity", error)  # nobody asked for the default
-            return None
+                self.embed = embed
+            except HfEvolError as error:
+                if study.embedding != MPNET:
+                    raise
+                self._failed("diversity", error)  # nobody asked for the default
 
     def _failed(self, stage: str, error: Exception) -> None:
         self.failures.append({"stage": stage, "error": str(error)})
@@ -96,11 +91,9 @@ class Work:
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
-        transforms = [stages.evolve for stages in self.stages.values()]
-        transforms += [self.respond, self.score, self.difficulty, *self.rewards, self.embed]
-        for transform in transforms:
-            if transform:
-                transform.check()
+        evolvers = [stages.evolve for stages in self.stages.values()]
+        for transform in filter(None, [*evolvers, self.respond, self.score, self.difficulty, *self.rewards]):
+            transform.check()
 
     def records(self) -> list[tuple[str, ModelRecord]]:
         """(label or role, what is known of the model), the evolvers first."""
@@ -178,10 +171,9 @@ class Work:
         sets = list(zip(rows[LABEL], rows[col.ROUND], strict=True))
         failed = zip(sets, rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
         lost = Counter(of for of, *statuses in failed if "engine_error" in statuses)
+        error = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
         for (label, number), count in lost.items():
-            error = "Requests failed. The same command, with --overwrite, asks for them again."
-            stage = f"{count} of {sets.count((label, number))} rows of {label} in round {number}"
-            self._failed(stage, ModelError(error))
+            self._failed(f"{count} of {sets.count((label, number))} rows of {label} in round {number}", error)
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""

@@ -27,7 +27,7 @@ def test_everything_is_drawn_and_said(tmp_path, labels):
 
 
 def test_svg_bytes_are_the_same_each_time(tmp_path):
-    study = make()
+    study = make(measures=("difficulty_score", "ifd", "ic_ifd", "mnd", "top1_mean"))
     first, second = draw(*study, tmp_path / "a"), draw(*study, tmp_path / "b")
     for one, other in zip(first, second, strict=True):
         assert one["path_svg"].read_bytes() == other["path_svg"].read_bytes()
@@ -52,7 +52,10 @@ def test_nulls_and_single_rows_are_drawn_as_far_as_they_go(tmp_path):
 
 def test_names_are_drawn_as_they_are(tmp_path):
     labels = ("$x_{1}$ & <b>", "_hidden", UTF8 * 3)
-    figures = {figure["name"]: figure for figure in draw(*make(labels, rounds=1), tmp_path)}
+    figures = {
+        figure["name"]: figure
+        for figure in draw(*make(labels, rounds=1, measures=("difficulty_score", "reward")), tmp_path)
+    }
     drawn = texts(figures["by_round_reward"])
     assert "$x_{1}$ & <b>" in drawn and any(text.strip() == "_hidden" for text in drawn)
     assert "$x_{1}$ & <b>, round 1" in texts(figures["levels"])
@@ -67,7 +70,7 @@ def test_short_names_keep_both_ends_and_stay_apart():
 
 
 def test_bars_are_shares(tmp_path):
-    results, rows = make(rounds=1)
+    results, rows = make(rounds=1, measures=("difficulty_score",))
     counts = {"very easy": 0, "easy": 1, "medium": 1, "hard": 2, "very hard": 0}
     results["levels"] = [{"evolver": "small", "round": 1, "counts": counts, "unreadable": 7}]
     figure = next(figure for figure in draw(results, rows, tmp_path) if figure["name"] == "levels")
@@ -76,7 +79,7 @@ def test_bars_are_shares(tmp_path):
 
 
 def test_cost_adds_up_over_rounds_and_stops_where_it_is_unknown(tmp_path):
-    results, rows = make(rounds=3)
+    results, rows = make(rounds=3, measures=("difficulty_score",))
     results["costs"][2]["flops"] = None  # the small one's third round
     alt = next(figure["alt"] for figure in draw(results, rows, tmp_path) if figure["name"] == "cost")
     assert "small, round 2: 2e+12 FLOPs" in alt and "small, round 3: 3000 tokens" in alt
@@ -84,7 +87,7 @@ def test_cost_adds_up_over_rounds_and_stops_where_it_is_unknown(tmp_path):
 
 
 def test_seeds_are_round_zero(tmp_path):
-    figures = {figure["name"]: figure for figure in draw(*make(), tmp_path)}
+    figures = {figure["name"]: figure for figure in draw(*make(measures=("difficulty_score",)), tmp_path)}
     assert "small: seeds 30, round 1" in figures["by_round_difficulty_score"]["alt"]
     assert "seeds" in texts(figures["by_round_difficulty_score"])
 
