@@ -89,8 +89,6 @@ def inline_svg(figure: Mapping[str, Any]) -> Markup:
                 value = value.replace(old, new)
             attributes[name] = value
         element.attrib = attributes
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "aria-label": figure["alt"]}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 

@@ -60,7 +60,6 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int)
     entries, comparisons = [], []
     for measure in made:
         for a, b, number in sorted(judged, key=lambda key: key[2]):
-            total = len(sets[a, number])
             if measure.name == PREFERRED:
                 verdicts = [row[col.VERDICT] for row in judged[a, b, number] if row[col.VERDICT] is not None]
                 pairs = [(float(said == "win"), float(said == "lose")) for said in verdicts]
@@ -70,7 +69,7 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int)
             found = compare([x for x, _ in pairs], [y for _, y in pairs], seed=seed, resamples=RESAMPLES)
             comparisons.append((measure, found))
             entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
-            entries.append(entry | {"n_unpaired": total - len(pairs)})
+            entries.append(entry | {"n_unpaired": len(sets[a, number]) - len(pairs)})
     adjusted = holm([found.p_value for _, found in comparisons])
     for entry, (measure, found), p_value in zip(entries, comparisons, adjusted, strict=True):
         entry["adjusted_p"] = p_value

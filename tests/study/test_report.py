@@ -207,7 +207,9 @@ def test_who_is_higher_stands_at_the_head(tmp_path):
     results["comparisons"][0] |= {"difference": -2.5, "low": -3.25, "high": -1.75, "verdict": "On it, large is higher"}
     results["comparisons"][1] |= {"verdict": "No difference shown"}
     results["comparisons"][2] |= {"n": 0, "verdict": None}
+    results["yields"][0] |= {"ok": 4, "rows_in": 12}
     _, page, _ = written((results, rows), tmp_path, figures=False)
+    assert "33.3 %" in page.text
     head = " ".join(page.text[: page.text.index("What it says.")].split())
     assert "reward * large by 2.5 (1.75 to 3.25) no difference shown n words not compared" in head
 
