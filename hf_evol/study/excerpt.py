@@ -36,29 +36,26 @@ def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict
         ``id``, ``round``, ``method`` and ``by``: for each evolver a cell or None; ``total``: how many pairs there are.
     """
     labels = [evolver["label"] for evolver in results["evolvers"]]
-    keys = rows.select_columns(["label", col.ID, col.ROUND])[:]
-    places: dict[str, dict[int, dict[str, int]]] = {}
-    for place, (label, id_, round_) in enumerate(zip(keys["label"], keys[col.ID], keys[col.ROUND], strict=True)):
-        if label in labels:
-            places.setdefault(id_, {}).setdefault(round_, {})[label] = place
-    total = sum(map(len, places.values()))
-    kept = _drawn(places, cap, results["seed"])
-    wanted = [place for id_ in kept for of_round in places[id_].values() for place in of_round.values()]
-    found = dict(zip(wanted, rows.select(wanted).to_list(), strict=True)) if wanted else {}
-    measures = [
-        m for m in results["measures"] if any(_number(row.get(m["measure"])) is not None for row in found.values())
-    ]
-    names = [measure["measure"] for measure in measures]
+    order = {id_: place for place, id_ in enumerate(dict.fromkeys(rows[col.ID]))}
+    total = len(set(zip(rows[col.ID], rows[col.ROUND], strict=True)))
+    if total > cap:
+        drawn = random.Random(results["seed"]).sample(sorted(order), len(order))
+        kept = set(drawn[: cap // results["rounds"]])
+        rows = rows.select([place for place, id_ in enumerate(rows[col.ID]) if id_ in kept])
+    found = rows.to_list()
+    shown = [m for m in results["measures"] if any(_number(row.get(m["measure"])) is not None for row in found)]
+    names = [measure["measure"] for measure in shown]
+    by_pair: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in found:
+        by_pair.setdefault((row[col.ID], row[col.ROUND]), {})[row["label"]] = row
     seeds, pairs = {}, []
-    for id_ in kept:
-        for round_, of_round in sorted(places[id_].items()):
-            cells = [found[of_round[label]] if label in of_round else None for label in labels]
-            first = next(cell for cell in cells if cell is not None)
-            seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {"input": _clipped(first.get(col.INPUT), _TEXT)}
-            by = [None if cell is None else _cell(cell, names) for cell in cells]
-            pairs.append({"id": id_, "round": round_, "method": first.get(col.METHOD), "by": by})
-    shown = [{"measure": measure["measure"], "label": measure["label"]} for measure in measures]
-    return {"evolvers": labels, "measures": shown, "seeds": seeds, "pairs": pairs, "total": total}
+    for (id_, round_), cells in sorted(by_pair.items(), key=lambda item: (order[item[0][0]], item[0][1])):
+        first = next(iter(cells.values()))
+        seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {"input": _clipped(first.get(col.INPUT), _TEXT)}
+        by = [_cell(cells[label], names) if label in cells else None for label in labels]
+        pairs.append({"id": id_, "round": round_, "method": first.get(col.METHOD), "by": by})
+    measures = [{"measure": measure["measure"], "label": measure["label"]} for measure in shown]
+    return {"evolvers": labels, "measures": measures, "seeds": seeds, "pairs": pairs, "total": total}
 
 
 def added(seed: str, text: str) -> list[str]:
@@ -81,25 +78,11 @@ def added(seed: str, text: str) -> list[str]:
     return [*parts, text[end:]]
 
 
-def _drawn(places: Mapping[str, Mapping[int, Any]], cap: int, seed: int) -> list[str]:
-    """Ids in their order, as many as fit."""
-    if sum(map(len, places.values())) <= cap:
-        return list(places)
-    left, drawn = cap, set()
-    for id_ in random.Random(seed).sample(sorted(places), len(places)):
-        if len(places[id_]) > left:
-            break
-        drawn.add(id_)
-        left -= len(places[id_])
-    return [id_ for id_ in places if id_ in drawn]
-
-
 def _cell(row: Mapping[str, Any], measures: Sequence[str]) -> dict[str, Any]:
-    text = _clipped(row[col.INSTRUCTION], _TEXT)
-    seed = (row[col.SEED_INSTRUCTION] or "")[:_TEXT]
+    text, seed = (_clipped(row[name], _TEXT) for name in (col.INSTRUCTION, col.SEED_INSTRUCTION))
     return {
         "status": row["status"] or "unknown",
-        "parts": added(seed, text["text"]),
+        "parts": added(seed["text"], text["text"]),
         "more": text["more"],
         "level": row.get(col.DIFFICULTY_LEVEL),
         "values": [_number(row.get(measure)) for measure in measures],
@@ -113,6 +96,4 @@ def _clipped(text: str | None, limit: int) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(f"{value:.6g}")
+    return float(f"{value:.6g}") if isinstance(value, int | float) and math.isfinite(value) else None

@@ -92,6 +92,6 @@ MEASURES = (
 def value(measure: Measure, row: dict[str, Any]) -> float | None:
     """A row's value as a number; None where it has none."""
     found = row.get(measure.name)
-    if measure.name == col.DIFFICULTY_LEVEL:
-        return None if found is None else float(LEVELS.index(found))
-    return None if found is None else float(found)
+    if found is None:
+        return None
+    return float(LEVELS.index(found) if measure.name == col.DIFFICULTY_LEVEL else found)

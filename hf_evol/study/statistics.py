@@ -7,7 +7,7 @@ independent of each other, so each round is compared on its own: a seed has one 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from hf_evol.errors import ColumnError, ConfigError
 
+CONFIDENCE = 0.95  # of all intervals, and with it the level of the tests
 NO_DIFFERENCE = "No difference shown"
 
 _LARGE = 10_000  # rows; beyond, the noise of resampling is greater than what it corrects
@@ -29,9 +30,8 @@ class Comparison:
         n: pairs of rows.
         mean_a, mean_b: means of the two sides; None without rows.
         difference: mean of a - b; None without rows.
-        low, high: interval of ``difference``; None with fewer than two rows.
+        low, high: 95 % interval of ``difference``; None with fewer than two rows.
         p_value: two-sided, not adjusted for other comparisons; None without rows.
-        confidence: of the interval.
     """
 
     n: int
@@ -41,16 +41,10 @@ class Comparison:
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
-    confidence: float = 0.95
 
 
 def compare(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    *,
-    seed: int = 0,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = 10_000
 ) -> Comparison:
     """Mean difference of paired values, with a bootstrap interval and a permutation p-value.
 
@@ -76,21 +70,17 @@ def compare(
         a, b: finite values, in the same order of rows, without nulls.
         seed: of the resampling.
         resamples: bootstrap samples, and sign flips.
-        confidence: of the interval, between 0 and 1.
 
     Raises:
         ColumnError: the sides differ in length, or hold something other than finite numbers.
-        ConfigError: ``resamples`` or ``confidence`` is out of range.
+        ConfigError: ``resamples`` is less than 1.
 
     Example:
         >>> compare([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 2.0, 3.0]).p_value  # 2 of the 16 ways to give signs
         0.125
     """
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ConfigError(
-            f"Got resamples={resamples}, confidence={confidence}; need resamples of at least 1, and confidence "
-            "between 0 and 1."
-        )
+    if resamples < 1:
+        raise ConfigError(f"resamples must be 1 or more; got {resamples}.")
     left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if left.ndim != 1 or left.shape != right.shape:
         raise ColumnError(f"Pairs need one value a row on each side; got shapes {left.shape} and {right.shape}.")
@@ -100,20 +90,14 @@ def compare(
         raise ColumnError("Pairs must be finite numbers. Leave out the rows where either side is null.")
     n = len(differences)
     if n == 0:
-        return Comparison(0, confidence=confidence)
+        return Comparison(0)
     generator = np.random.default_rng(seed)
-    mean = math.fsum(left - right) / n
-    margin = _margin(differences, generator, resamples, confidence) if n > 1 else None
-    return Comparison(
-        n=n,
-        mean_a=math.fsum(left) / n,
-        mean_b=math.fsum(right) / n,
-        difference=mean,
-        low=None if margin is None else mean - margin,
-        high=None if margin is None else mean + margin,
-        p_value=_sign_flip_p(differences, generator, resamples),
-        confidence=confidence,
-    )
+    mean, low, high = math.fsum(left - right) / n, None, None
+    if n > 1:
+        margin = _margin(differences, generator, resamples)
+        low, high = mean - margin, mean + margin
+    p_value = _sign_flip_p(differences, generator, resamples)
+    return Comparison(n, math.fsum(left) / n, math.fsum(right) / n, mean, low, high, p_value)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -136,18 +120,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def verdict(
-    name_a: str,
-    name_b: str,
-    measure: str,
-    comparison: Comparison,
-    adjusted_p: float | None,
-    higher_is: str = "higher",
+    name_a: str, name_b: str, measure: str, comparison: Comparison, adjusted_p: float | None, higher_is: str = "higher"
 ) -> str | None:
     """What a comparison shows, as a sentence; None without rows.
 
-    A difference is stated only where the interval excludes zero and the adjusted p-value is below
-    1 - ``comparison.confidence``. The interval alone would find one in some 70 % of studies of 24 comparisons of equal
-    evolvers (1 - 0.95^24); the p-value alone could name a difference that the interval beside it doesn't show.
+    A difference is stated only where the interval excludes zero and the adjusted p-value is below 0.05. The interval
+    alone would find one in some 70 % of studies of 24 comparisons of equal evolvers (1 - 0.95^24); the p-value alone
+    could name a difference that the interval beside it doesn't show.
 
     Args:
         name_a, name_b: the evolvers, as the sentence calls them. Names are not escaped.
@@ -163,14 +142,13 @@ def verdict(
     if comparison.n == 0:
         return None
     low, high = comparison.low, comparison.high
-    shown = low is not None and (low > 0 or high < 0) and adjusted_p is not None
-    if not shown or adjusted_p >= 1 - comparison.confidence:
+    if low is None or low <= 0 <= high or adjusted_p is None or adjusted_p >= 1 - CONFIDENCE:
         return NO_DIFFERENCE
     if low < 0:
         name_a, name_b, low, high = name_b, name_a, -high, -low
     return (
         f"On {measure}, {name_a} is {higher_is} than {name_b}, by {abs(comparison.difference):.3g} "
-        f"({100 * comparison.confidence:g} % interval {low:.3g} to {high:.3g})"
+        f"({100 * CONFIDENCE:g} % interval {low:.3g} to {high:.3g})"
     )
 
 
@@ -178,11 +156,10 @@ def _canonical(differences: np.ndarray) -> np.ndarray:
     """The differences, or all of them negated, in order: the same for any order of rows and for a and b swapped."""
     ordered = np.sort(differences)
     mirrored = -ordered[::-1]
-    apart = np.flatnonzero(ordered != mirrored)
-    return mirrored if apart.size and mirrored[apart[0]] < ordered[apart[0]] else ordered
+    return mirrored if mirrored.tolist() < ordered.tolist() else ordered
 
 
-def _margin(differences: np.ndarray, generator: np.random.Generator, resamples: int, confidence: float) -> float:
+def _margin(differences: np.ndarray, generator: np.random.Generator, resamples: int) -> float:
     """Half the width of the symmetric bootstrap-t interval of the mean."""
     n = len(differences)
     if differences[0] == differences[-1]:
@@ -192,18 +169,18 @@ def _margin(differences: np.ndarray, generator: np.random.Generator, resamples: 
     values = values - values.mean()
     variance = float(values @ values) / n
     if n > _LARGE:
-        quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+        quantile = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     else:
-        statistics = np.empty(resamples)
-        for part in _chunks(resamples, n):
-            drawn = values[generator.integers(n, size=(part.stop - part.start, n))]
+        statistics = []
+        for size in _chunks(resamples, n):
+            drawn = values[generator.integers(n, size=(size, n))]
             means = drawn.mean(axis=1)
             variances = (drawn**2).mean(axis=1) - means**2
             # A resample of equal rows has no variance, and with few distinct values there are enough of them to make
             # the interval infinite (Owen, 2025, arXiv:2508.10083). With two values, the floor lies below the variance
             # of every other resample.
-            statistics[part] = np.abs(means) / np.sqrt(np.maximum(variances, variance / n) / n)
-        quantile = float(np.quantile(statistics, confidence))
+            statistics.append(np.abs(means) / np.sqrt(np.maximum(variances, variance / n) / n))
+        quantile = float(np.quantile(np.concatenate(statistics), CONFIDENCE))
     return quantile * math.sqrt(variance / n) * scale
 
 
@@ -222,13 +199,14 @@ def _sign_flip_p(differences: np.ndarray, generator: np.random.Generator, resamp
             sums = np.concatenate((sums + value, sums - value))
         return float((np.abs(sums) >= least).mean())
     count = 0
-    for part in _chunks(resamples, n):
-        bits = np.frombuffer(generator.bytes((part.stop - part.start) * -(-n // 8)), dtype=np.uint8)
-        kept = np.unpackbits(bits.reshape(part.stop - part.start, -1), axis=1, count=n) @ values
+    for size in _chunks(resamples, n):
+        bits = np.frombuffer(generator.bytes(size * -(-n // 8)), dtype=np.uint8)
+        kept = np.unpackbits(bits.reshape(size, -1), axis=1, count=n) @ values
         count += int((np.abs(2 * kept - total) >= least).sum())
     return (1 + count) / (1 + resamples)
 
 
-def _chunks(resamples: int, width: int) -> Iterator[slice]:
+def _chunks(resamples: int, width: int) -> list[int]:
+    """How many resamples to draw at a time."""
     step = max(1, _CELLS // width)
-    return (slice(start, min(start + step, resamples)) for start in range(0, resamples, step))
+    return [min(step, resamples - start) for start in range(0, resamples, step)]

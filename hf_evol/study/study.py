@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -20,15 +19,23 @@ from hf_evol.run.pipeline import read_seeds
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings, listed, sentences
+from hf_evol.study.findings import cost_sentences, findings, listed
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 SCHEMA = 1  # of results.json
+# What the provenance says of the recipe and of the results.
+_SETTINGS = (
+    "dataset", "methods", "rounds", "tries", "best_of", "by_example", "seed", "temperature", "top_p", "max_new_tokens",
+    "response_max_new_tokens", "limit", "convention", "engine",
+)  # fmt: skip
+_RESULTS = (
+    "verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,6 @@ class Study:
 
 def run(study: Study, recipe: Recipe) -> RunResult:
     """As `hf_evol.study`."""
-    return compare(*prepare(study, recipe))
-
-
-def prepare(study: Study, recipe: Recipe) -> tuple[Work, Dataset]:
-    """A study's work and its seed rows, with everything checked that can be before a model is loaded."""
     if recipe.responder is None:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     check_plots()
@@ -80,91 +82,77 @@ def prepare(study: Study, recipe: Recipe) -> tuple[Work, Dataset]:
     work = Work(study, recipe)
     seeds = read_seeds(recipe)
     work.check()
-    return work, seeds
 
-
-def compare(work: Work, seeds: Dataset) -> RunResult:
-    """Do the work, and write what was found."""
-    study, recipe = work.study, work.recipe
     evolved, costs = work.evolve(seeds)
-    rows = work.answer(evolved)
-    ok = [place for place, status in enumerate(rows[STATUS]) if status == col.OK]
-    others = [place for place, status in enumerate(rows[STATUS]) if status != col.OK]
-    usable = work.measure(rows.select(ok))
+    answered = work.answer(evolved)
+    ok = [status == col.OK for status in answered[STATUS]]
+    usable = work.measure(answered.select([place for place, kept in enumerate(ok) if kept]))
     judged = work.compare_rewritings(usable)
-    records = usable.to_list() + rows.select(others).to_list()
-    order = {label: place for place, label in enumerate(study.evolvers)}
+    records = usable.to_list() + answered.select([place for place, kept in enumerate(ok) if not kept]).to_list()
+    labels = list(study.evolvers)
     places = {row_id: place for place, row_id in enumerate(seeds[col.ID])}
-    records.sort(key=lambda row: (order[row[LABEL]], row[col.ROUND], places[row[col.ID]]))
+    records.sort(key=lambda row: (labels.index(row[LABEL]), row[col.ROUND], places[row[col.ID]]))
     of_seeds = work.measure_seeds(seeds).to_list()
-    analysed = analyse([*of_seeds, *records], judged, list(study.evolvers), recipe.rounds, seed=recipe.seed)
-    about = _about(work, recipe, len(seeds))
-    results = about | analysed | {"costs": costs, "diversity": work.diversities, "failures": work.failures}
-    said = [sentences(finding) for finding in findings(results)]
-    results["verdict"] = said + cost_sentences(costs, list(study.evolvers))
-    return _written(work, recipe, results, records, usable.features)
+
+    models = work.records()
+    results = _about(models, recipe, len(seeds))
+    results |= analyse([*of_seeds, *records], judged, labels, recipe.rounds, seed=recipe.seed)
+    results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
+    results["verdict"] = [finding.text for finding in findings(results)] + cost_sentences(costs, labels)
+    provenance = _provenance(recipe, results, [record for _, record in models])
+    return _written(recipe, results, records, usable.features, provenance)
 
 
-def _about(work: Work, recipe: Recipe, n_seeds: int) -> dict[str, Any]:
-    """What was compared with what, on what."""
-    records = work.records()
-    evolvers = [{"label": label} | asdict(record) for label, record in records if record.role == "evolver"]
-    others = [asdict(record) for _, record in records if record.role != "evolver"]
-    sizes = " against ".join(f"{label} ({record.size})" for label, record in records if record.role == "evolver")
+def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: int) -> dict[str, Any]:
+    """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
+    evolvers = [(label, record) for label, record in models if record.role == "evolver"]
+    others = [record for _, record in models if record.role != "evolver"]
+    same = {record.role: [label for label, evolver in evolvers if evolver.name == record.name] for record in others}
+    sizes = " against ".join(f"{label} ({record.size})" for label, record in evolvers)
     return {
         "schema": SCHEMA,
         "title": f"{public_name(recipe.dataset).rsplit('/', 1)[-1]}: {sizes}",
         "seed": recipe.seed,
         "n_seeds": n_seeds,
         "rounds": recipe.rounds,
-        "evolvers": evolvers,
-        "models": others,
-        "stand_ins": _stand_ins(evolvers, others),
+        "evolvers": [{"label": label} | asdict(record) for label, record in evolvers],
+        "models": [asdict(record) for record in others],
+        "stand_ins": [
+            f"The {role} is the model of the evolver {listed(labels)}, and may favour its own texts."
+            for role, labels in same.items()
+            if labels
+        ],
     }
 
 
-def _stand_ins(evolvers: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
-    """Where models have a part that they should not have, a sentence."""
-    found = []
-    for model in others:
-        same = [evolver["label"] for evolver in evolvers if evolver["name"] == model["name"]]
-        if same:
-            found.append(
-                f"The {model['role']} is the model of the evolver {listed(same)}, and may favour its own texts."
-            )
-    return found
-
-
 def _written(
-    work: Work, recipe: Recipe, results: dict[str, Any], records: list[dict[str, Any]], features: Any
+    recipe: Recipe, results: dict[str, Any], records: Sequence[dict], features: Features, provenance: dict[str, Any]
 ) -> RunResult:
     from datasets import Dataset
 
-    columns = {name: [row.get(name) for row in records] for name in features}
-    rows = Dataset.from_dict(columns, features=features)
+    rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
     configs = [
         Config("rows", rows, "every row of every evolver and round, with its status and measures; the default config"),
-        *_sets(rows, results),
+        *_sets(rows, [evolver["label"] for evolver in results["evolvers"]]),
         Config("comparisons", Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
         Config("summaries", Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
         Config("costs", Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
     ]
-    record = _provenance(work, recipe, results)
-    with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to) as folder:
+    layout = {"file_format": recipe.file_format, "repo_id": recipe.push_to}
+    with set_folder(recipe.output, provenance, configs, **layout) as folder:
         figures = draw(results, rows, folder / "figures")
         write_report(results, rows, figures, folder / "report.html")
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-        record["figures"] = [
-            {"path": f"figures/{Path(figure['path_png']).name}", "alt": figure["alt"]} for figure in figures
+        provenance["figures"] = [
+            {"path": f"figures/{drawn['path_png'].name}", "alt": drawn["alt"]} for drawn in figures
         ]
-    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
+    return finished(recipe.output, provenance, push_to=recipe.push_to, private=recipe.private)
 
 
-def _sets(rows: Dataset, results: dict[str, Any]) -> list[Config]:
+def _sets(rows: Dataset, labels: Sequence[str]) -> list[Config]:
     """Each evolver's usable rows as a config of its own, to train on."""
     sets = []
-    labels = [evolver["label"] for evolver in results["evolvers"]]
     for label, name in zip(labels, set_names(labels), strict=True):
         found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
         usable = [place for place, row in found if row == (label, col.OK, col.OK)]
@@ -189,50 +177,17 @@ def set_names(labels: Sequence[str]) -> list[str]:
     return list(names.values())
 
 
-def _provenance(work: Work, recipe: Recipe, results: dict[str, Any]) -> dict[str, Any]:
+def _provenance(recipe: Recipe, results: dict[str, Any], records: Sequence[ModelRecord]) -> dict[str, Any]:
     source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    records = [
-        ModelRecord(**{name: value for name, value in model.items() if name != "label"})
-        for model in (*results["evolvers"], *results["models"])
-    ]
-    shown = (
-        "dataset",
-        "methods",
-        "rounds",
-        "tries",
-        "best_of",
-        "by_example",
-        "seed",
-        "temperature",
-        "top_p",
-        "max_new_tokens",
-        "response_max_new_tokens",
-        "limit",
-        "convention",
-        "engine",
-    )
-    settings = {name: value for name, value in recipe.for_card().items() if name in shown}
-    roles = {model["role"]: model["name"] for model in results["models"]}
-    settings |= {"evolvers": {model["label"]: model["name"] for model in results["evolvers"]}} | roles
+    settings = {name: value for name, value in recipe.for_card().items() if name in _SETTINGS}
+    settings["evolvers"] = {model["label"]: model["name"] for model in results["evolvers"]}
+    settings |= {model["role"]: model["name"] for model in results["models"]}
     return {
         "kind": "study",
         "title": results["title"],
         "recipe": settings,
         **origin(source, records, recipe.license),
         "models": [*results["evolvers"], *results["models"]],
-        "results": {
-            name: results[name]
-            for name in (
-                "verdict",
-                "n_seeds",
-                "rounds",
-                "measures",
-                "comparisons",
-                "yields",
-                "costs",
-                "stand_ins",
-                "failures",
-            )
-        },
+        "results": {name: results[name] for name in _RESULTS},
         "libraries": library_versions(),
     }

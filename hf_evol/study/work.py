@@ -50,7 +50,7 @@ _KEPT = (
 
 
 class Work:
-    """A study's models and transforms, and what became of them. Making it checks all settings and loads nothing.
+    """A study's models and transforms, and what became of them. Making it checks all settings and loads no weights.
 
     Attributes:
         failures: measures that could not be made: ``stage`` and ``error``.
@@ -63,38 +63,27 @@ class Work:
         self.diversities: list[dict[str, Any]] = []
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
         self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.evolvers.items()}
-        first = next(iter(self.stages.values()))
-        self.respond, self.journal = first.respond, recipe.journal
-        methods = first.evolve.methods
         self.engines = {label: stages.evolve.model for label, stages in self.stages.items()}
+        first = next(iter(self.stages.values()))
+        self.respond, self.score = first.respond, first.score if recipe.scorer else None
+        shared = {"methods": first.evolve.methods, "journal": recipe.journal}
         self.confidence = {
-            label: Confidence(engine, positions=study.positions, methods=methods, journal=self.journal)
-            for label, engine in self.engines.items()
+            label: Confidence(engine, positions=study.positions, **shared) for label, engine in self.engines.items()
         }
-        self.score = first.score if recipe.scorer else None
         self.judge = study.judge and engine_of(recipe, study.judge)
-        self.difficulty = self.judge and Difficulty(self.judge, journal=self.journal)
-        self.rewards: list[Reward] = []
-        if study.reward:
-            model = spec_of(recipe, study.reward)
-            self.rewards = [
-                Reward(model, of=of, methods=methods, journal=self.journal) for of in ("evolution", "response")
-            ]
-        self.embed = self._embed()
-
-    def _embed(self) -> Embed | None:
-        if self.study.embedding is None:
-            return None
-        try:
-            embed = Embed(spec_of(self.recipe, self.study.embedding))
-            if self.study.embedding == MPNET:
+        self.difficulty = self.judge and Difficulty(self.judge, journal=recipe.journal)
+        reward = study.reward and spec_of(recipe, study.reward)
+        self.rewards = [Reward(reward, of=of, **shared) for of in ("evolution", "response")] if reward else []
+        self.embed = None
+        if study.embedding is not None:
+            try:
+                embed = Embed(spec_of(recipe, study.embedding))
                 embed.check()
-            return embed
-        except HfEvolError as error:
-            if self.study.embedding != MPNET:
-                raise
-            self._failed("diversity", error)  # nobody asked for the default
-            return None
+                self.embed = embed
+            except HfEvolError as error:
+                if study.embedding != MPNET:
+                    raise
+                self._failed("diversity", error)  # nobody asked for the default
 
     def _failed(self, stage: str, error: Exception) -> None:
         self.failures.append({"stage": stage, "error": str(error)})
@@ -102,24 +91,21 @@ class Work:
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
-        transforms = [stages.evolve for stages in self.stages.values()]
-        transforms += [self.respond, self.score, self.difficulty, *self.rewards, self.embed]
-        for transform in transforms:
-            if transform:
-                transform.check()
+        evolvers = [stages.evolve for stages in self.stages.values()]
+        for transform in filter(None, [*evolvers, self.respond, self.score, self.difficulty, *self.rewards]):
+            transform.check()
 
     def records(self) -> list[tuple[str, ModelRecord]]:
         """(label or role, what is known of the model), the evolvers first."""
-        known: list[tuple[str, str, Any]] = [(label, "evolver", engine) for label, engine in self.engines.items()]
-        known.append(("responder", "responder", self.respond.model))
         others = {
+            "responder": self.respond.model,
             "scorer": self.score and self.score.model,
             "judge": self.judge,
-            "reward": self.rewards[0].model if self.rewards else None,
+            "reward": self.rewards and self.rewards[0].model,
             "embedding": self.embed and self.embed.model,
         }
-        known += [(role, role, model) for role, model in others.items() if model]
-        return [(label, describe(role, model)) for label, role, model in known]
+        evolvers = [(label, describe("evolver", engine)) for label, engine in self.engines.items()]
+        return evolvers + [(role, describe(role, model)) for role, model in others.items() if model]
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows of all evolvers and rounds, and what each round of each cost."""
@@ -161,12 +147,11 @@ class Work:
 
     def _seconds(self, stages: Stages, rows: Dataset, number: int, measured: float | None) -> float | None:
         """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
-        journal = open_journal(self.journal)
+        journal = open_journal(self.recipe.journal)
         if journal is None:
             return measured
-        key = Journal.key(
-            {"seconds": number} | stages.evolve.identity(), rows[col.INSTRUCTION][:], str(self.recipe.seed)
-        )
+        asked = {"seconds": number} | stages.evolve.identity()
+        key = Journal.key(asked, rows[col.INSTRUCTION][:], str(self.recipe.seed))
         if measured is not None:
             journal.put({key: {"seconds": measured}})
         return journal.get([key]).get(key, {}).get("seconds")
@@ -186,25 +171,22 @@ class Work:
         sets = list(zip(rows[LABEL], rows[col.ROUND], strict=True))
         failed = zip(sets, rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
         lost = Counter(of for of, *statuses in failed if "engine_error" in statuses)
+        error = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
         for (label, number), count in lost.items():
-            error = "Requests failed. The same command, with --overwrite, asks for them again."
-            stage = f"{count} of {sets.count((label, number))} rows of {label} in round {number}"
-            self._failed(stage, ModelError(error))
+            self._failed(f"{count} of {sets.count((label, number))} rows of {label} in round {number}", error)
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""
-        if self.score:
-            rows = self._tried("IFD and IC-IFD", rows, self._mapped(self.score, "Score"))
+        rows = self._tried("IFD and IC-IFD", rows, self.score, "Score")
         for reward in self.rewards:
-            rows = self._tried(
-                f"reward of the {reward.of}", rows, lambda rows, reward=reward: self._reward(rows, reward)
-            )
-        if self.difficulty:
-            rows = self._tried("difficulty", rows, self._mapped(self.difficulty, "Rate difficulty"))
+            what = f"reward of the {reward.of}"
+            rows = self._tried(what, rows, reward, what.capitalize())
+            if reward.of == "evolution" and col.REWARD in rows.column_names:
+                status = f"{REWARD_OF_EVOLUTION}_status"
+                rows = rows.rename_columns({col.REWARD: REWARD_OF_EVOLUTION, col.REWARD_STATUS: status})
+        rows = self._tried("difficulty", rows, self.difficulty, "Rate difficulty")
         rows = self._tried("top-1 probability", rows, self._confidence)
-        if self.embed:
-            rows = self._tried("diversity", rows, self._diversity)
-        return rows
+        return self._tried("diversity", rows, self.embed and self._diversity)
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
         """The seeds, as round 0, with the measures that they can have."""
@@ -216,15 +198,11 @@ class Work:
                 LABEL: ([SEEDS] * len(rows), "string"),
                 STATUS: ([col.OK if text else "invalid_input" for text in texts], "string"),
                 col.ROUND: ([0] * len(rows), "int32"),
-                N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
+                N_WORDS: ([_n_words(text) for text in texts], "float64"),
             },
         )
-        failed = {failure["stage"] for failure in self.failures}
-        if self.difficulty and "difficulty" not in failed:
-            rows = self._tried("difficulty", rows, self._mapped(self.difficulty, "Rate the seeds"))
-        if self.embed and "diversity" not in failed:
-            rows = self._tried("diversity", rows, self._diversity)
-        return rows
+        rows = self._tried("difficulty", rows, self.difficulty, "Rate the seeds")
+        return self._tried("diversity", rows, self.embed and self._diversity)
 
     def compare_rewritings(self, rows: Dataset) -> list[dict[str, Any]] | None:
         """The judge's verdict on each pair of rewritings of one seed in one round; None without a judge."""
@@ -232,48 +210,35 @@ class Work:
 
         if not self.judge:
             return None
-        by_set: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in rows.select_columns([LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INPUT, col.INSTRUCTION]):
-            by_set.setdefault((row[LABEL], row[col.ROUND]), {})[row[col.ID]] = row
+        wanted = [LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INPUT, col.INSTRUCTION]
+        known = {(row[LABEL], row[col.ROUND], row[col.ID]): row for row in rows.select_columns(wanted)}
         pairs = []
         for a, b in combinations(self.study.evolvers, 2):
-            for number in range(1, self.recipe.rounds + 1):
-                one, other = by_set.get((a, number), {}), by_set.get((b, number), {})
-                for row_id in (row_id for row_id in one if row_id in other):
-                    row = one[row_id]
+            for (label, number, row_id), row in known.items():
+                other = known.get((b, number, row_id))
+                if label == a and other:
                     asked = rewriting_task(row[col.SEED_INSTRUCTION])
-                    texts = {col.OUTPUT_A: row[col.INSTRUCTION], col.OUTPUT_B: other[row_id][col.INSTRUCTION]}
+                    texts = {col.OUTPUT_A: row[col.INSTRUCTION], col.OUTPUT_B: other[col.INSTRUCTION]}
                     pairs.append({"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: asked} | texts)
         if not pairs:
             return []
-        judged = self._tried(
-            "judge's preference",
-            Dataset.from_list(pairs),
-            self._mapped(Judge(self.judge, journal=self.journal), "Judge"),
-        )
-        models.release()
+        judge = Judge(self.judge, journal=self.recipe.journal)
+        judged = self._tried("judge's preference", Dataset.from_list(pairs), judge, "Judge")
         return judged.to_list() if col.VERDICT in judged.column_names else None
 
-    def _mapped(self, transform: Transform, label: str) -> Callable[[Dataset], Dataset]:
-        return lambda rows: self.map(rows, transform, label)
-
-    def _tried(self, stage: str, rows: Dataset, work: Callable[[Dataset], Dataset]) -> Dataset:
-        """The measured rows; or, where that fails, the rows as they were, and a note."""
+    def _tried(
+        self, stage: str, rows: Dataset, work: Transform | Callable[[Dataset], Dataset] | None, label: str | None = None
+    ) -> Dataset:
+        """The measured rows; or, where that fails or failed before, the rows as they were, and a note."""
+        if not work or stage in [failure["stage"] for failure in self.failures]:
+            return rows
         try:
-            return work(rows)
+            return self.map(rows, work, label) if label else work(rows)
         except HfEvolError as error:
             self._failed(stage, error)
             return rows
         finally:
             models.release()
-
-    def _reward(self, rows: Dataset, reward: Reward) -> Dataset:
-        rows = self.map(rows, reward, f"Reward of the {reward.of}")
-        if reward.of == "response":
-            return rows
-        return rows.rename_columns(
-            {col.REWARD: REWARD_OF_EVOLUTION, col.REWARD_STATUS: f"{REWARD_OF_EVOLUTION}_status"}
-        )
 
     def _confidence(self, rows: Dataset) -> Dataset:
         from datasets import concatenate_datasets
@@ -300,22 +265,14 @@ class Work:
 def _decided(rows: Dataset) -> Dataset:
     """A part of the answered rows with what is held of its texts: of two usable ones of an evolver that say the same, the
     later one is a duplicate, as in the set of a run."""
-    reasons = rows[REASON][:] if REASON in rows.column_names else [col.KEPT] * len(rows)
-    if REASON not in rows.column_names:
-        for label in dict.fromkeys(rows[LABEL]):
-            places = [place for place, of in enumerate(rows[LABEL]) if of == label]
-            for place, again in zip(places, repeated(rows.select(places)), strict=True):
-                reasons[place] = "duplicate" if again else col.KEPT
-    of_response = [reason.startswith(_OF_RESPONSE) for reason in reasons]
-    statuses = [col.OK if why == col.KEPT or theirs else why for why, theirs in zip(reasons, of_response, strict=True)]
-    responses = [
-        why.removeprefix(_OF_RESPONSE) if theirs else col.OK if why == col.KEPT else None
-        for why, theirs in zip(reasons, of_response, strict=True)
-    ]
-    words = [
-        float(len(text.split())) if status == col.OK else None
-        for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)
-    ]
+    if REASON in rows.column_names:
+        reasons = rows[REASON][:]
+    else:  # rows are in the order of their evolvers
+        again = [said for label in dict.fromkeys(rows[LABEL]) for said in repeated(_of(rows, label))]
+        reasons = ["duplicate" if said else col.KEPT for said in again]
+    decided = [_statuses(reason) for reason in reasons]
+    statuses = [status for status, _ in decided]
+    texts = zip(rows[col.INSTRUCTION], statuses, strict=True)
     outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
     known = (col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, REASON)
     return _added(
@@ -323,25 +280,28 @@ def _decided(rows: Dataset) -> Dataset:
         {
             col.OUTPUT: (outputs, "string"),
             STATUS: (statuses, "string"),
-            col.RESPONSE_STATUS: (responses, "string"),
-            N_WORDS: (words, "float64"),
-            USABLE: ([_usable(status) for status in statuses], "float64"),
+            col.RESPONSE_STATUS: ([of_response for _, of_response in decided], "string"),
+            N_WORDS: ([_n_words(text) if status == col.OK else None for text, status in texts], "float64"),
+            # unknown where the request failed, as the server was down or memory ran out
+            USABLE: ([None if why == "engine_error" else float(why == col.OK) for why in statuses], "float64"),
         },
     )
 
 
-def _usable(status: str) -> float | None:
-    """1 or 0; None where the request failed, as the server was down or memory ran out."""
-    return None if status == "engine_error" else float(status == col.OK)
+def _statuses(reason: str) -> tuple[str, str | None]:
+    """A row's own status and that of its response, by why it was left out."""
+    if reason.startswith(_OF_RESPONSE):
+        return col.OK, reason.removeprefix(_OF_RESPONSE)
+    return (col.OK, col.OK) if reason == col.KEPT else (reason, None)
+
+
+def _n_words(text: str | None) -> float | None:
+    return float(len(text.split())) if text else None
 
 
 def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
-    wanted = [
-        place
-        for place, (of, at) in enumerate(zip(rows[LABEL], rows[col.ROUND], strict=True))
-        if of == label and number in (None, at)
-    ]
-    return rows.select(wanted)
+    sets = enumerate(zip(rows[LABEL], rows[col.ROUND], strict=True))
+    return rows.select([place for place, (of, at) in sets if of == label and number in (None, at)])
 
 
 def _added(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:

@@ -13,8 +13,8 @@ from study_data import HOSTILE, UTF8, make, unmeasured
 
 from hf_evol.study.excerpt import added, excerpt
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings, glance, listed, sentences
-from hf_evol.study.report import embedded_json, figure, p_value, percent, si, write_report
+from hf_evol.study.findings import cost_sentences, findings, listed, winner
+from hf_evol.study.report import embedded_json, figure, p_value, si, write_report
 
 VOID = {"meta", "link", "input", "br"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -130,7 +130,7 @@ def test_stand_ins_and_failures_come_before_the_measures(tmp_path):
 )
 def test_what_is_missing_leaves_no_trace(tmp_path, missing):
     results, rows = make()
-    _, page, _ = written((results | {missing: []}, rows), tmp_path, figures=missing == "measures")
+    _, page, _ = written((results | {missing: []}, rows), tmp_path, figures=False)
     assert "None" not in page.text and "nan" not in page.text.lower().split()
 
 
@@ -157,7 +157,7 @@ def comparison(measure, difference, round_=1, shown=True, n=40):
 def said(*comparisons):
     measures = ["difficulty_score", "reward", "mnd", "n_words"]
     (finding,) = findings({"comparisons": comparisons, "measures": [{"measure": m, "label": m} for m in measures]})
-    return sentences(finding)
+    return finding.text
 
 
 def test_findings_in_words():
@@ -191,18 +191,27 @@ def test_the_last_round_with_pairs_counts():
     assert text.startswith("In round 1, A is")
 
 
-def test_glance_shows_who_is_higher_in_each_round():
-    comparisons = [
-        comparison("n_words", -2.5),
-        comparison("n_words", 1, 2, shown=False),
-        comparison("reward", 0, 2, n=0),
-    ]
-    (table,) = glance(
-        {"comparisons": comparisons, "measures": [{"measure": m, "label": m} for m in ("reward", "n_words")]}
-    )
-    assert table["rounds"] == [1, 2]
-    assert table["rows"][0] == {"label": "reward", "quality": True, "cells": [{"kind": "missing"}] * 2}
-    assert table["rows"][1]["cells"] == [{"kind": "higher", "label": "B", "by": 2.5}, {"kind": "none"}]
+def test_a_finding_has_the_comparisons_of_each_measure_and_round():
+    shown, undecided, missing = (
+        comparison("n_words", -2.5), comparison("n_words", 1, 2, shown=False), comparison("reward", None, 2, n=0)
+    )  # fmt: skip
+    measures = [{"measure": m, "label": m} for m in ("reward", "n_words")]
+    (finding,) = findings({"comparisons": [shown, undecided, missing], "measures": measures})
+    assert finding.rounds == [1, 2] and finding.fewest == 40
+    assert finding.rows == [(measures[0], [None, missing]), (measures[1], [shown, undecided])]
+    assert [winner(entry) for entry in (shown, undecided, missing)] == ["B", None, None]
+
+
+def test_who_is_higher_stands_at_the_head(tmp_path):
+    results, rows = make(measures=("reward", "n_words"))
+    results["comparisons"][0] |= {"difference": -2.5, "low": -3.25, "high": -1.75, "verdict": "On it, large is higher"}
+    results["comparisons"][1] |= {"verdict": "No difference shown"}
+    results["comparisons"][2] |= {"n": 0, "verdict": None}
+    results["yields"][0] |= {"ok": 4, "rows_in": 12}
+    _, page, _ = written((results, rows), tmp_path, figures=False)
+    assert "33.3 %" in page.text
+    head = " ".join(page.text[: page.text.index("What it says.")].split())
+    assert "reward * large by 2.5 (1.75 to 3.25) no difference shown n words not compared" in head
 
 
 def test_costs_in_words():
@@ -218,13 +227,7 @@ def test_costs_in_words():
 def test_numbers():
     assert (figure(-1.23456), figure(2.0, True), figure(None), figure(0)) == ("−1.235", "+2", "–", "0")
     assert (si(1.5e15), si(999_999), si(12), si(None)) == ("1.5 P", "1 M", "12", "–")
-    assert (p_value(0.0001), p_value(0.0421), p_value(None), percent(1, 3), percent(0, 0)) == (
-        "< 0.001",
-        "0.042",
-        "–",
-        "33.3 %",
-        "–",
-    )
+    assert (p_value(0.0001), p_value(0.0421), p_value(None)) == ("< 0.001", "0.042", "–")
     assert (listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])) == ("a", "a and b", "a, b and c")
 
 

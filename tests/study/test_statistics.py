@@ -24,7 +24,7 @@ def drawn(n, seed=0, shift=0.0):
 def test_means_and_difference():
     result = compare([1.0, 2.0, 6.0], [1.0, 1.0, 1.0])
     assert (result.n, result.mean_a, result.mean_b, result.difference) == (3, 3.0, 1.0, 2.0)
-    assert result.low <= 2.0 <= result.high and result.confidence == 0.95
+    assert result.low <= 2.0 <= result.high
 
 
 @pytest.mark.parametrize("n", [2, 5, 9])
@@ -111,19 +111,12 @@ def test_many_rows_use_the_normal_quantile_that_resampling_tends_to(monkeypatch)
     )
 
 
-def test_higher_confidence_is_wider():
-    a, b = drawn(40)
-    wide, narrow = compare(a, b, confidence=0.99), compare(a, b, confidence=0.8)
-    assert wide.low < narrow.low < narrow.high < wide.high
-
-
 def test_chunks_bound_the_memory(monkeypatch):
     """Any size of the chunks gives resamples of the same kind, and as many."""
     a, b = drawn(60, shift=0.1)
     whole = compare(a, b, resamples=3000)
     monkeypatch.setattr(statistics, "_CELLS", 1000)
-    assert [part.stop - part.start for part in statistics._chunks(40, 60)] == [16, 16, 8]
-    assert list(statistics._chunks(2, 5000)) == [slice(0, 1), slice(1, 2)]
+    assert statistics._chunks(40, 60) == [16, 16, 8] and statistics._chunks(2, 5000) == [1, 1]
     parts = compare(a, b, resamples=3000)
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.04 * (whole.high - whole.low))
     assert parts.p_value == pytest.approx(whole.p_value, abs=0.05)
@@ -238,10 +231,9 @@ def test_sides_must_be_aligned():
         compare([[1.0]], [[1.0]])
 
 
-@pytest.mark.parametrize("setting", [{"resamples": 0}, {"confidence": 1.0}, {"confidence": 95}, {"confidence": 0}])
-def test_settings_are_checked(setting):
-    with pytest.raises(ConfigError):
-        compare([1.0], [1.0], **setting)
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="resamples must be 1 or more"):
+        compare([1.0], [1.0], resamples=0)
 
 
 def test_coverage_and_false_positives():
@@ -293,9 +285,3 @@ def test_verdict_needs_the_interval_and_the_adjusted_p_value():
     for low, high in ((-0.5, 2.5), (0.0, 2.0), (-2.0, 0.0), (0.0, 0.0)):
         touching = Comparison(100, 2.0, 1.0, (low + high) / 2, low, high, 0.01)
         assert verdict("a", "b", "score", touching, 0.01) == NO_DIFFERENCE
-
-
-def test_verdict_holds_to_the_confidence_of_the_interval():
-    strict = Comparison(100, 2.0, 1.0, 1.0, 0.5, 1.5, 0.02, confidence=0.99)
-    assert verdict("a", "b", "score", strict, 0.02) == NO_DIFFERENCE
-    assert "(99 % interval" in verdict("a", "b", "score", strict, 0.005)

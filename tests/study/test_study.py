@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def evolvers(wide_model):
 @pytest.fixture
 def study(evolvers, wide_model):
     return Study(evolvers, judge=wide_model, embedding=wide_model)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take seconds, and are looked at elsewhere."""
+    monkeypatch.setattr(sys.modules[Study.__module__], "draw", lambda results, rows, folder: [])
 
 
 def watched(monkeypatch):
@@ -148,6 +155,7 @@ def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model, wid
     assert all(row[name] is None for row in failed for name in ("ic_ifd", "difficulty_score", "mnd", "n_words"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkeypatch, tmp_path):
     run(study, recipe)
     first = results_of(recipe)
@@ -164,6 +172,7 @@ def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkey
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatch, wide_model):
     run(study, recipe)
     loaded = watched(monkeypatch)
@@ -175,6 +184,7 @@ def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatc
     assert loaded == [wide_model]  # the judge, for pairs of equal texts; the twin's texts are those of the first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_measure_that_fails_leaves_the_others(study, recipe, monkeypatch):
     def broken(self, rows):
         raise ModelError("The judge burned down.")
@@ -200,6 +210,7 @@ def test_all_rows_failed(recipe, tiny_model, wide_model):
     assert [entry["ok"] for entry in results_of(recipe)["yields"]] == [0] * 4
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_default_embedding_model_may_be_missing_a_named_one_may_not(study, recipe, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     default = Study(study.evolvers)
@@ -229,28 +240,8 @@ def test_no_responder(study, recipe):
 
 
 def test_on_the_command_line(recipe, tiny_model, wide_model, capsys):
-    options = [
-        "--dataset",
-        "demo/gsm8k",
-        "--methods",
-        "gsm8k",
-        "--limit",
-        "4",
-        "--rounds",
-        "1",
-        "--responder",
-        wide_model,
-    ]
-    options += [
-        "--embedding",
-        "none",
-        "--max-new-tokens",
-        "24",
-        "--response-max-new-tokens",
-        "24",
-        "--output",
-        recipe.output,
-    ]
+    options = "--dataset demo/gsm8k --methods gsm8k --limit 4 --rounds 1 --embedding none --max-new-tokens 24".split()
+    options += ["--response-max-new-tokens", "24", "--responder", wide_model, "--output", recipe.output]
     assert main(["study", "--evolver", f"a={wide_model}", "--evolver", f"b={tiny_model}", *options]) == 0
     shown = capsys.readouterr().out
     assert "report.html" in shown and "usable rows" in shown
@@ -259,6 +250,7 @@ def test_on_the_command_line(recipe, tiny_model, wide_model, capsys):
     assert main(["study", "--evolver", f"a={wide_model}", "--evolver", f"a={wide_model}", *options]) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_on_the_hub(evolvers, recipe, monkeypatch, tmp_path):
     study = Study(evolvers, embedding=None)
     with HubServer() as hub:
@@ -280,6 +272,7 @@ def test_sets_have_names_of_their_own():
     assert len({name.lower() for name in names}) == len(labels)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_without_text_are_counted(study, recipe, tmp_path):
     seeds = tmp_path / "seeds.jsonl"
     texts = ["Name a river.", None, "", "   ", "Write a poem."]
@@ -298,6 +291,7 @@ def test_seeds_without_text_are_counted(study, recipe, tmp_path):
     assert (spread["n"], spread["left_out"]) == (2, {"invalid_input": 3})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_response_that_is_cut_off_counts_against_the_responder_alone(evolvers, recipe):
     run(Study(evolvers, embedding=None), replace(recipe, rounds=1, response_max_new_tokens=1))
     results, rows = results_of(recipe), load_dataset(recipe.output, split="train").to_list()
@@ -309,6 +303,7 @@ def test_a_response_that_is_cut_off_counts_against_the_responder_alone(evolvers,
     assert "set_whole" not in get_dataset_config_names(recipe.output)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_server_that_was_down_is_noted_and_asked_again(recipe, wide_model):
     def evolving(body):
         text = f"On a rainy Monday in Oslo, with 97 guests watching: {body['messages'][-1]['content']}"
