@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
-from hf_evol.run.result import describe
 
 from hf_evol import models
 from hf_evol.errors import ModelError
 from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.hub.provenance import describe
 from hf_evol.models import ModelSpec, loading
 from hf_evol.prompts.template import chat
 
