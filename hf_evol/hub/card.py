@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
+from jinja2 import Environment, FileSystemLoader
 
 from hf_evol.hub.merge import BEGIN, END, without_marks
-from hf_evol.hub.provenance import UNKNOWN, human_number
+from hf_evol.hub.provenance import human_number
 
 # The Hub's vocabulary for size_categories: upper bound, name.
 _SIZES = (
@@ -34,6 +35,11 @@ _WRITERS = ("evolver", "responder")
 _WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 _REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
+
+# With jinja2's own settings, as `DatasetCard.from_template` has them, which can't find the base of a template. The
+# templates lie inside the package in an installation, and beside it in a checkout.
+_PACKAGE = Path(__file__).parent.parent
+_TEMPLATES = Environment(loader=FileSystemLoader([_PACKAGE / "dataset_cards", _PACKAGE.parent / "dataset_cards"]))
 
 
 def size_category(n: int) -> str:
@@ -89,13 +95,6 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "–" if bounds is None else " to ".join(map(number, bounds))
 
 
-def template_path(kind: str) -> Path:
-    """A card template: beside the package in a checkout, inside it in an installation."""
-    package = Path(__file__).parent.parent
-    inside = package / "dataset_cards" / f"{kind}.md"
-    return inside if inside.is_file() else package.parent / "dataset_cards" / f"{kind}.md"
-
-
 def build_card(
     provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder"
 ) -> DatasetCard:
@@ -106,9 +105,11 @@ def build_card(
         repo_id: where the set is, or will be, on the Hub; shown in the loading example.
         folder: shown instead, where there is no ``repo_id``.
     """
+    template = _TEMPLATES.get_template(f"{provenance['kind']}.md")
     stages = provenance.get("stages", [])
     rounds = [*provenance.get("rounds", []), *(table for stage in stages for table in stage.get("rounds", []))]
     context = {
+        "card_data": card_data(provenance).to_yaml(),
         "p": provenance,
         "cell": cell,
         "commit": commit,
@@ -119,19 +120,17 @@ def build_card(
         "human": human_number,
         "repo": repo_id or folder,
         "as_yaml": as_yaml,
-        "recipe_yaml": as_yaml(provenance["recipe"]),
-        "reasons": _reason_names(provenance.get("rounds", [])),
+        "rounds": rounds,
+        "reasons": list(dict.fromkeys(name for table in provenance.get("rounds", []) for name in table["dropped"])),
         "statuses": list(
             dict.fromkeys(name for table in rounds for counts in table.get("tries", []) for name in counts)
         ),
         "commands": commands(stages) if provenance["kind"] == "stages" else "",
         "labels": {entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
-        "UNKNOWN": UNKNOWN,
         "BEGIN": BEGIN,
         "END": END,
     }
-    template = template_path(provenance["kind"]).read_text(encoding="utf-8")
-    return DatasetCard.from_template(card_data(provenance), template_str=template, **context)
+    return DatasetCard(template.render(context))
 
 
 def card_text(provenance: Mapping[str, Any], *, repo_id: str | None, folder: str = "") -> str:
@@ -167,11 +166,6 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
             for entry in provenance["configs"]
         ],
     )
-
-
-def _reason_names(rounds: list[Mapping[str, Any]]) -> list[str]:
-    """Every reason for which a row was left out, in the order of the stages, without repetition."""
-    return list(dict.fromkeys(name for table in rounds for name in table["dropped"]))
 
 
 def _stage_tags(provenance: Mapping[str, Any]) -> list[str]:

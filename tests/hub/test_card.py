@@ -6,7 +6,8 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from hf_evol.hub.card import build_card, card_data, cell, commit, fenced, size_category, template_path, visible, wrapped
+from hf_evol.hub import card as module
+from hf_evol.hub.card import build_card, card_data, cell, commit, fenced, size_category, visible, wrapped
 
 HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n---\n# Title\n[x](y) {{ 7*7 }} {% raw %} `c` \x1b[31m\u202eevil\x00"
 
@@ -314,20 +315,28 @@ def bare(record):
 @pytest.mark.parametrize(
     "record", [provenance(), stages_provenance(), bare(stages_provenance())], ids=["run", "stages", "bare"]
 )
-def test_every_name_in_the_template_is_given(record):
+def test_every_name_in_the_template_is_given(record, monkeypatch):
     """Jinja leaves missing names out in silence; here they are errors."""
-    import huggingface_hub.repocard as repocard
+    strict = module._TEMPLATES.overlay(undefined=jinja2.StrictUndefined)
+    monkeypatch.setattr(module, "_TEMPLATES", strict)
+    assert str(build_card(record)).startswith("---")
+    with pytest.raises(jinja2.UndefinedError):
+        build_card({name: value for name, value in record.items() if name != "libraries"})
 
-    class Strict(jinja2.Template):
-        def __new__(cls, source):
-            return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source)
 
-    original, jinja2.Template = jinja2.Template, Strict
-    try:
-        assert repocard.DatasetCard is DatasetCard
-        assert str(build_card(record)).startswith("---")
-    finally:
-        jinja2.Template = original
+@pytest.mark.parametrize(
+    ("where", "said"), [("tries", True), ("dropped", True), ("recipe", True), ("switched off", False)]
+)
+def test_texts_beside_the_examples_are_mentioned(where, said):
+    record = provenance()
+    if where == "tries":
+        record["rounds"][0]["tries"][1]["off_example"] = 1
+    elif where == "dropped":
+        record["rounds"][0]["dropped"]["off_example"] = 1
+    else:
+        record["recipe"]["by_example"] = said
+    rounds = build_card(record).text.partition("## Rounds")[2].partition("\n| Round |")[0]
+    assert ("were not taken (`by_example`).\n" in rounds) is said
 
 
 def outside_fences(text):
@@ -421,6 +430,10 @@ def test_unknown_size_is_not_guessed():
     assert "unknown size" in text.split("##")[0] and "evolver-size" not in text
 
 
-def test_yaml_is_yaml_and_the_template_is_there():
+def test_the_yaml_is_yaml():
     assert yaml.safe_load(card_data(provenance()).to_yaml())["configs"][0]["default"] is True
-    assert template_path("evolved").is_file()
+
+
+def test_a_kind_without_template_is_an_error_of_files():
+    with pytest.raises(OSError, match="unheard_of"):
+        build_card(provenance() | {"kind": "unheard_of"})
