@@ -5,7 +5,7 @@
     systemd-run --scope --property MemoryMax=2G python benchmarks/scale_finish.py
 
 The rows are synthetic: ids and scores of their own, short texts. They are written as parquet files first, loaded with
-`load_dataset`, which maps them into memory, and go through what `hf_evol.run.result.finish` does, in a process of its own.
+`load_dataset`, which maps them into memory, and go through what `hf_evol.run.pipeline.conclude` does, in a process of its own.
 Memory is the kernel's mark of the most resident bytes in a step: all (VmHWM), and those that are no pages of mapped
 files, which the kernel can drop and read again (sampled every 10 ms). The proof of that is a run whose control group has
 little memory: the limit, which holds for files' pages, too, is printed.

@@ -184,7 +184,7 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
         options: settings that only this command has; None for what does not count.
     """
     from hf_evol.hub.writer import Config, set_folder
-    from hf_evol.run.chain import record_of
+    from hf_evol.run.stage_record import record_of
 
     own = {"respond": recipe.responder, "score": recipe.scorer}.get(stage)  # of a recipe file: no option says so
     shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()

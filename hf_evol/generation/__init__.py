@@ -1,1 +1,1 @@
-"""Everything that makes text: engines behind one protocol, keyed sampling, and the journal."""
+"""Everything that makes text: engines behind one protocol, keyed sampling,."""
