@@ -1,1 +1,1 @@
-"""Everything that makes text: engines behind one protocol, keyed sampling,."""
+"""Everything that makes text: engines behind one protocol, and keyed sampling."""
