@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
@@ -66,22 +67,19 @@ class JoinedText:
         layouts = []
         for head, a, both in zip(heads, alone, joint, strict=True):
             n = min(len(head), len(both))  # tokens may merge across the newline
-            sequences = _sequence(both, [(0, n)], [(n, len(both))]), _sequence(a, [(0, len(a))])
+            sequences = TokenSpans.of(both, [(0, n)], [(n, len(both))]), TokenSpans.of(a, [(0, len(a))])
             layouts.append(Layout(*sequences, len(head), len(a)))
         return layouts
 
     def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
         ends = _token_ends(tokenizer, answer)
-        best, low, high = None, 0, len(ends)
-        while low < high:
-            middle = (low + high + 1) // 2
-            layout = self._layouts(tokenizer, [question], [answer[: ends[middle - 1]]])[0]
-            if _fits(layout, limit):
-                best, low = layout, middle
-            else:
-                high = middle - 1
-        return best and Layout(best.joint, best.alone, best.n_tokens_q, best.n_tokens_a, truncated=True)
+
+        def layout(end: int) -> Layout:
+            return self._layouts(tokenizer, [question], [answer[:end]])[0]
+
+        n_fitting = bisect_left(ends, True, key=lambda end: not _fits(layout(end), limit))
+        return replace(layout(ends[n_fitting - 1]), truncated=True) if n_fitting else None
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,8 @@ class Parts:
         kept = answer[: max(room, 0)]
         start, first = len(joint), 0 if before else 1
         return Layout(
-            _sequence(joint + kept, spans, [(start + first, start + len(kept))]),
-            _sequence(before + kept, [(len(before) + first, len(before) + len(kept))]),
+            TokenSpans.of(joint + kept, spans, [(start + first, start + len(kept))]),
+            TokenSpans.of(before + kept, [(len(before) + first, len(before) + len(kept))]),
             sum(map(len, questions)),
             len(kept),
             truncated=len(kept) < len(answer),
@@ -154,12 +152,6 @@ CONVENTIONS: dict[str, JoinedText | Parts] = {
     "exact": Parts(chat_template=False),
     "exact_chat": Parts(chat_template=True),
 }
-
-
-def _sequence(ids: Sequence[int], *parts: Sequence[tuple[int, int]]) -> TokenSpans:
-    import numpy as np
-
-    return TokenSpans(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
 
 
 def _fits(layout: Layout, limit: int) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError
-from hf_evol.models.journal import Journal, open_journal
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import ScoringTransform
-from hf_evol.scoring.losses import OUT_OF_MEMORY
-from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
+from hf_evol.scoring.local import Record, ScoringTransform
+from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions
 from hf_evol.transform import Batch, failures
 
 
@@ -116,16 +114,13 @@ class IcIfd(ScoringTransform):
                 "hf_evol.ModelSpec, or use convention='exact'."
             )
 
-    def load(self) -> tuple[Any, Any]:
-        """The loaded model, and its tokenizer; loaded at the first call in this process."""
-        self.check()
-        return models.load_model(self.model), models.load_tokenizer(self.model)
-
     def apply(self, batch: Batch) -> Batch:
         failed = failures(batch)
         rows = [[(None, None)] if why else row for row, why in zip(self._pairs(batch), failed, strict=True)]
         pairs = [pair for row in rows for _, pair in row]
-        records = iter(self._score(pairs, [int(pair is row[-1]) for row in rows for pair in row]))
+        settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
+        moves = [int(pair is row[-1]) for row in rows for pair in row]
+        records = iter(self.remembered(pairs, settings, "", self._stream, moves))
         scored = [[{"turn": turn} | next(records) for turn, _ in row] for row in rows]
         columns = {name: [row[-1][name] for row in scored] for name in SCORES}
         columns[col.IC_IFD_STATUS] = [
@@ -140,34 +135,10 @@ class IcIfd(ScoringTransform):
         """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
         if self.turns:
             return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
-        instructions, outputs = batch[col.INSTRUCTION], batch[col.OUTPUT]
-        inputs = batch.get(col.INPUT, [None] * len(instructions))
-        return [[(None, make_pair(*row))] for row in zip(instructions, outputs, inputs, strict=True)]
+        return [[(None, make_pair(*row))] for row in zip(questions(batch), batch[col.OUTPUT], strict=True)]
 
-    def _score(self, pairs: list[Pair | None], rows: list[int]) -> list[Record]:
-        """The records of the pairs, those that the journal knows among them; new ones are durable as they finish."""
-        journal = open_journal(self.journal)
-        records: list[Record | None] = [None] * len(pairs)
-        hashes: list[str] = []
-        if journal is not None:
-            scoring = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
-            identity = self.identity() | scoring
-            hashes = [Journal.key(identity, pair, "") for pair in pairs]
-            known = journal.get(hashes)
-            records = [known.get(digest) for digest in hashes]
-            progress.advance(sum(row for row, record in zip(rows, records, strict=True) if record))
-        missing = [place for place, record in enumerate(records) if record is None]
-        if not missing:
-            return records
-        wanted = [pairs[place] for place in missing], [rows[place] for place in missing]
-        with closing(self.scorer.stream(*self.load(), *wanted)) as stream:
-            for finished in stream:
-                for place, record in finished.items():
-                    records[missing[place]] = record
-                if journal is not None:
-                    lasting = {i: entry for i, entry in finished.items() if entry[col.IC_IFD_STATUS] != OUT_OF_MEMORY}
-                    journal.put({hashes[missing[place]]: record for place, record in lasting.items()})
-        return records
+    def _stream(self, pairs: list[Pair | None]) -> Iterator[dict[int, Record]]:
+        return self.scorer.stream(*self.load(), pairs)
 
 
 def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:

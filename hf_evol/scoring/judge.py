@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol.generation.base import Completion
-from hf_evol.prompts.judge import Turns, comparison_prompt, task
+from hf_evol.prompts.judge import Turns, comparison_prompt
 from hf_evol.prompts.replies import read_verdict
 from hf_evol.scoring.judged import JudgedTransform, answer, tasks
 from hf_evol.scoring.pairs import is_text
@@ -61,11 +61,10 @@ class Judge(JudgedTransform):
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 
 
-def _prompts(row: tuple[str, str | None] | None, a: Any, b: Any) -> tuple[Turns, Turns] | None:
-    if row is None or not is_text(a) or not is_text(b):
+def _prompts(task: str | None, a: Any, b: Any) -> tuple[Turns, Turns] | None:
+    if task is None or not is_text(a) or not is_text(b):
         return None
-    text = task(*row)
-    return comparison_prompt(text, a, b), comparison_prompt(text, b, a)
+    return comparison_prompt(task, a, b), comparison_prompt(task, b, a)
 
 
 def _verdict(a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:

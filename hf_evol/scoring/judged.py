@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.generation.base import Completion
-from hf_evol.prompts.judge import Turns
+from hf_evol.prompts.judge import Turns, task
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.scoring.pairs import is_text
+from hf_evol.scoring.pairs import questions
 from hf_evol.transform import Batch, GreedyTransform
 
 Prompts = tuple[Turns, Turns]
@@ -34,17 +33,11 @@ class JudgedTransform(GreedyTransform):
         return [None if prompts is None else (next(replies), next(replies)) for prompts in rows]
 
 
-def tasks(batch: Batch) -> list[tuple[str, str | None] | None]:
-    """Each row's instruction and input; None where they are no text."""
-    instructions = batch[col.INSTRUCTION]
-    inputs = batch.get(col.INPUT, [None] * len(instructions))
-    return [
-        (text, extra) if _are_texts(text, extra) else None for text, extra in zip(instructions, inputs, strict=True)
-    ]
-
-
-def _are_texts(instruction: Any, extra: Any) -> bool:
-    return is_text(instruction) and (extra is None or isinstance(extra, str)) and is_text(instruction + (extra or ""))
+def tasks(batch: Batch) -> list[str | None]:
+    """What a prompt says of each row; None where instruction and input are no text."""
+    inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
+    rows = zip(questions(batch), batch[col.INSTRUCTION], inputs, strict=True)
+    return [task(instruction, input) if question else None for question, instruction, input in rows]
 
 
 def answer(completion: Completion) -> str:
