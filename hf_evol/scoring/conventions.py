@@ -73,13 +73,13 @@ class JoinedText:
 
     def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
-        ends = _token_ends(tokenizer, answer)
+        ends = _token_ends(tokenizer, answer)[::-1]
 
         def layout(end: int) -> Layout:
             return self._layouts(tokenizer, [question], [answer[:end]])[0]
 
-        n_fitting = bisect_left(ends, True, key=lambda end: not _fits(layout(end), limit))
-        return replace(layout(ends[n_fitting - 1]), truncated=True) if n_fitting else None
+        longest = bisect_left(ends, True, key=lambda end: _fits(layout(end), limit))
+        return replace(layout(ends[longest]), truncated=True) if longest < len(ends) else None
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_a_run_that_was_interrupted_goes_on(tiny_model, journal, calls, monkeypa
         IcIfd(tiny_model, batch_tokens=64, journal=False)(batch_of(ROWS))
     assert records(out) == [close(record) for record in records(expected)]
     whole = sum(tokens.numel() for tokens in passes) - first
-    assert first == whole if calls == 1 else first < whole  # a first window takes at least two passes
+    assert first <= whole if calls == 1 else first < whole  # no row need be finished by the first pass
 
 
 def test_rows_that_do_not_fit_into_memory(tiny_model, journal, monkeypatch):

@@ -18,12 +18,12 @@ from hf_evol.scoring.token_losses import SplitModel, split_model
 
 
 def sequence(ids, *parts):
-    return TokenSpans(np.array(ids, dtype=np.int32), parts)
+    return TokenSpans.of(ids, *parts)
 
 
 def results(model, sequences, **options):
     """By place; each sequence is reported once."""
-    found = [pair for batch in mean_losses(model, sequences, **options) for pair in batch]
+    found = [pair for batch in mean_losses(model, [[row] for row in sequences], **options) for pair in batch]
     assert sorted(place for place, _ in found) == list(range(len(sequences)))
     return [losses for _, losses in sorted(found)]
 
@@ -282,7 +282,7 @@ def test_what_stops_in_the_middle_leaves_the_threads_as_they_were(llama):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        stopped = mean_losses(llama, ROWS, batch_tokens=1)
+        stopped = mean_losses(llama, [[row] for row in ROWS], batch_tokens=1)
         with closing(stopped) as losses:
             next(losses), next(losses)
         assert torch.get_num_threads() == 2
