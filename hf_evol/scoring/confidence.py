@@ -19,7 +19,7 @@ from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring.conventions import Pair
 from hf_evol.scoring.local import Record, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, measured
-from hf_evol.scoring.pairs import evolutions, is_text, questions
+from hf_evol.scoring.pairs import asked, evolutions, is_text
 from hf_evol.scoring.token_losses import SplitModel
 from hf_evol.transform import Batch, GreedyTransform
 
@@ -124,12 +124,8 @@ class Confidence(GreedyTransform):
         """Prompt and text of each row, or its status if there are none."""
         if self.of != "response":
             return evolutions(batch, self.methods, evolved=self.of == "evolution")
-        inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
-        rows = zip(batch[col.INSTRUCTION], inputs, questions(batch), batch[col.OUTPUT], strict=True)
-        return [
-            (respond_prompt(instruction, input), output) if question and is_text(output) else "invalid_input"
-            for instruction, input, question, output in rows
-        ]
+        rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
+        return [(respond_prompt(*row), text) if row and is_text(text) else "invalid_input" for row, text in rows]
 
     def _while_generating(self, pairs: list[Pair]) -> list[Record]:
         """Complete the prompts greedily; their texts don't count."""
@@ -138,19 +134,19 @@ class Confidence(GreedyTransform):
     def _of_texts(self, pairs: list[Pair]) -> list[Record]:
         self.check()
         model, tokenizer = models.load_model(self.model.model), models.load_tokenizer(self.model.model)
-        context, work = models.context_length(model.config), []
+        context, sequences = models.context_length(model.config), {}
         texts = encoding.encode_text(tokenizer, [text for _, text in pairs], special_tokens=False)
         for place, ((prompt, _), text) in enumerate(zip(pairs, texts, strict=True)):
             ids = encoding.render_chat(tokenizer, prompt)
             start, ids = len(ids), ids + text[: self.positions]
             if len(ids) <= context:
-                work.append((TokenSpans.of(ids, [(start, len(ids))]), [place]))
-        progress.advance(len(pairs) - len(work))
-        records = [_failed("too_long")] * len(pairs)
-        with closing(measured(model, work, SplitModel.confidences, self.batch_tokens)) as batches:
+                sequences[place] = TokenSpans.of(ids, [(start, len(ids))])
+        progress.advance(len(pairs) - len(sequences))
+        records, places = [_failed("too_long")] * len(pairs), list(sequences)
+        with closing(measured(model, list(sequences.values()), SplitModel.confidences, self.batch_tokens)) as batches:
             for finished in batches:
-                for place, values in finished:
-                    records[place] = _of_values(values)
+                for number, (values,) in finished:
+                    records[places[number]] = _of_values(values)
                 progress.advance(len(finished))
         return records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
@@ -96,17 +97,30 @@ class Parts:
     def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
         texts = encoding.encode_text(tokenizer, [turn["content"] for turns, _ in pairs for turn in turns], False)
         answers = encoding.encode_text(tokenizer, [answer for _, answer in pairs], False)
-        before, frames, ids = _ids_before(tokenizer), {}, iter(texts)
-        layouts = []
+        before, ids = _ids_before(tokenizer), iter(texts)
+        frame_of = cache(partial(self._frame, tokenizer, before))
+        layouts: list[Layout | str] = []
         for (turns, _), answer in zip(pairs, answers, strict=True):
-            roles = tuple(turn["role"] for turn in turns)
-            if roles not in frames:
-                frames[roles] = self._frame(tokenizer, roles, before)
             questions = [next(ids) for _ in turns]
-            layouts.append(self._layout(frames[roles], questions, answer, before, limit, truncate))
+            frame = frame_of(tuple(turn["role"] for turn in turns))
+            if frame is None:
+                layouts.append(TEMPLATE_ERROR)
+                continue
+            joint, of_q = list(frame[0]), []
+            for question, after in zip(questions, frame[1:], strict=True):
+                of_q.append((len(joint), len(joint) + len(question)))
+                joint += question + after
+            room = limit - max(len(joint), len(before))
+            if len(answer) > room and (not truncate or room < 1):
+                layouts.append(TOO_LONG)
+                continue
+            kept, first = answer[:room], 0 if before else 1
+            of_a, of_alone = ([(len(ids) + first, len(ids) + len(kept))] for ids in (joint, before))
+            sequences = TokenSpans.of(joint + kept, of_q, of_a), TokenSpans.of(before + kept, of_alone)
+            layouts.append(Layout(*sequences, sum(map(len, questions)), len(kept), len(kept) < len(answer)))
         return layouts
 
-    def _frame(self, tokenizer: Any, roles: tuple[str, ...], before: list[int]) -> list[list[int]] | None:
+    def _frame(self, tokenizer: Any, before: list[int], roles: tuple[str, ...]) -> list[list[int]] | None:
         """What stands before, between and after the turns' texts; None if the template can't say."""
         if not self.chat_template:
             return [before, *(encoding.encode_text(tokenizer, ["\n"], False) * len(roles))]
@@ -116,34 +130,6 @@ class Parts:
             return encoding.chat_frame(tokenizer, roles)
         except (TemplateError, ModelError):
             return None
-
-    def _layout(
-        self,
-        frame: list[list[int]] | None,
-        questions: list[list[int]],
-        answer: list[int],
-        before: list[int],
-        limit: int,
-        truncate: bool,
-    ) -> Layout | str:
-        if frame is None:
-            return TEMPLATE_ERROR
-        joint, spans = list(frame[0]), []
-        for question, after in zip(questions, frame[1:], strict=True):
-            spans.append((len(joint), len(joint) + len(question)))
-            joint += question + after
-        room = min(limit - len(joint), limit - len(before))
-        if len(answer) > room and (not truncate or room < 1):
-            return TOO_LONG
-        kept = answer[: max(room, 0)]
-        start, first = len(joint), 0 if before else 1
-        return Layout(
-            TokenSpans.of(joint + kept, spans, [(start + first, start + len(kept))]),
-            TokenSpans.of(before + kept, [(len(before) + first, len(before) + len(kept))]),
-            sum(map(len, questions)),
-            len(kept),
-            truncated=len(kept) < len(answer),
-        )
 
 
 CONVENTIONS: dict[str, JoinedText | Parts] = {

@@ -11,7 +11,7 @@ from hf_evol import models
 from hf_evol.errors import ConfigError
 from hf_evol.scoring.conventions import Pair
 from hf_evol.scoring.local import Record, ScoringTransform
-from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions
+from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions, unscored
 from hf_evol.transform import Batch, failures
 
 
@@ -115,33 +115,32 @@ class IcIfd(ScoringTransform):
             )
 
     def apply(self, batch: Batch) -> Batch:
-        failed = failures(batch)
-        rows = [[(None, None)] if why else row for row, why in zip(self._pairs(batch), failed, strict=True)]
+        rows = [[(None, why)] if why else row for row, why in zip(self._pairs(batch), failures(batch), strict=True)]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
-        moves = [int(pair is row[-1]) for row in rows for pair in row]
-        records = iter(self.remembered(pairs, settings, "", self._stream, moves))
+        records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
         scored = [[{"turn": turn} | next(records) for turn, _ in row] for row in rows]
         columns = {name: [row[-1][name] for row in scored] for name in SCORES}
-        columns[col.IC_IFD_STATUS] = [
-            why or status for why, status in zip(failed, columns[col.IC_IFD_STATUS], strict=True)
-        ]
         columns[col.IC_IFD_CONVENTION] = [self.convention] * len(rows)
         if self.turns == "each":
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
         return columns
 
-    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | None]]]:
+    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | str]]]:
         """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
         if self.turns:
             return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
-        return [[(None, make_pair(*row))] for row in zip(questions(batch), batch[col.OUTPUT], strict=True)]
+        rows = zip(questions(batch), batch[col.OUTPUT], strict=True)
+        return [[(None, make_pair(*row) or "invalid_input")] for row in rows]
 
-    def _stream(self, pairs: list[Pair | None]) -> Iterator[dict[int, Record]]:
-        return self.scorer.stream(*self.load(), pairs)
+    def failed(self, status: str) -> Record:
+        return unscored(status)
+
+    def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
+        return self.scorer.stream(*self.load(), requests)
 
 
-def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
+def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | str]]:
     try:
         chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
     except (TypeError, KeyError):
@@ -149,6 +148,7 @@ def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
     if not all(isinstance(turn["role"], str) for turn in chat):
         chat = []
     assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
-    wanted = assistant if every else assistant[-1:]
-    pairs = [(place, checked_pair(chat[:place], chat[place]["content"])) for place in wanted]
-    return pairs if assistant[-1:] == [len(chat) - 1] and chat else [*(pairs if every else ()), (None, None)]
+    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or "invalid_input") for at in assistant]
+    if assistant[-1:] != [len(chat) - 1]:
+        turns.append((None, "invalid_input"))
+    return turns if every else turns[-1:]

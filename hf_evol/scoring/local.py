@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -44,43 +44,47 @@ class ScoringTransform(ModelTransform):
         self.check()
         return models.load_model(self.model, kind), models.load_tokenizer(self.model)
 
+    def failed(self, status: str) -> Record:
+        """The record of a row without a score."""
+        raise NotImplementedError
+
+    def stream(self, requests: list[Any]) -> Iterator[dict[int, Record]]:
+        """Yield records by the request's place, as they finish."""
+        raise NotImplementedError
+
     def remembered(
-        self,
-        requests: Sequence[Any],
-        settings: dict[str, Any],
-        kind: str,
-        score: Callable[[list[Any]], Iterator[dict[int, Record]]],
-        rows: Sequence[int] | None = None,
+        self, requests: Sequence[Any], kind: str, settings: dict[str, Any], rows: Sequence[int] | None = None
     ) -> list[Record]:
         """The requests' records, those that the journal knows among them; new ones are durable within a second.
 
         Args:
+            requests: what is scored; of a row that can't be, its status.
+            kind: tells the journal's entries from others about equal requests.
             settings: what decides a record beside the model and the request.
-            kind: what the journal's entries are, apart from others about the same.
-            score: yields the records of requests by their place, as they finish. Those out of memory are not remembered.
             rows: by how many rows each request moves the progress bar; by default by one.
         """
-        rows = [1] * len(requests) if rows is None else rows
-        journal = open_journal(self.journal)
-        records: list[Any] = [None] * len(requests)
-        hashes: list[str] = []
+        rows = rows or [1] * len(requests)
+        records = [self.failed(request) if isinstance(request, str) else None for request in requests]
+        missing = [place for place, record in enumerate(records) if record is None]
+        journal, hashes = open_journal(self.journal), {}
         if journal is not None:
             identity = self.identity() | settings
-            hashes = [journal.key(identity, request, kind) for request in requests]
-            known = journal.get(hashes)
-            records = [known.get(digest) for digest in hashes]
-        missing = [place for place, record in enumerate(records) if record is None]
+            hashes = {place: journal.key(identity, requests[place], kind) for place in missing}
+            known = journal.get(hashes.values())
+            records = [known.get(hashes.get(place), record) for place, record in enumerate(records)]
+            missing = [place for place, record in enumerate(records) if record is None]
         progress.advance(sum(rows) - sum(rows[place] for place in missing))
         if not missing:
             return records
         unwritten, written = {}, time.monotonic()
         try:
-            with closing(score([requests[place] for place in missing])) as stream:
+            with closing(self.stream([requests[place] for place in missing])) as stream:
                 for finished in stream:
                     for number, record in finished.items():
-                        records[missing[number]] = record
-                        if journal is not None and OUT_OF_MEMORY not in record.values():
-                            unwritten[hashes[missing[number]]] = record
+                        place = missing[number]
+                        records[place] = record
+                        if hashes and OUT_OF_MEMORY not in record.values():
+                            unwritten[hashes[place]] = record
                     if journal is not None and time.monotonic() - written > _WRITE_EVERY_S:
                         journal.put(unwritten)
                         unwritten, written = {}, time.monotonic()

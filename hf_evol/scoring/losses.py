@@ -7,9 +7,8 @@ whatever else is in a batch, and a loss is the same to the last bit in any arran
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,59 +50,33 @@ class TokenSpans:
         return cls(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
 
 
-Work = tuple[TokenSpans, list[Any]]  # with a key for each of the parts
-
-
 def mean_losses(
-    model: Any,
-    groups: Sequence[Sequence[TokenSpans]],
-    batch_tokens: int | None = None,
-    known: MutableMapping[bytes, Loss] | None = None,
+    model: Any, groups: Sequence[Sequence[TokenSpans]], batch_tokens: int | None = None
 ) -> Iterator[list[tuple[int, list[Loss]]]]:
     """Yield, batch by batch, (index of a group of sequences, mean loss of each of their parts in nats per token).
 
     A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a
-    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. A part's loss depends on the tokens up to its
-    end alone, so of parts that are equal so far, in sequences padded to one length, one is computed.
+    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Equal sequences are run once.
 
     Args:
         model: a causal language model in evaluation mode.
         groups: of sequences not longer than the model's context.
-        batch_tokens: as of `measured`.
-        known: losses of parts met before; kept up to date here.
+        batch_tokens: as of `run_batches`.
     """
-    known = {} if known is None else known
-    context = models.context_length(model.config)
-    keys: list[list[bytes]] = [[] for _ in groups]
-    users, work = defaultdict(set), []
+    distinct: dict[Any, TokenSpans] = {}
+    users, keys = defaultdict(set), []
     for place, group in enumerate(groups):
-        for sequence in group:
-            new = {}
-            for spans in sequence.parts:
-                key = _key(sequence.ids, spans, context)
-                keys[place].append(key)
-                if key not in known and key not in users:
-                    new[key] = spans
-                users[key].add(place)
-            if new:
-                work.append((TokenSpans(sequence.ids, tuple(new.values())), list(new)))
-
-    def complete(places: Iterable[int]) -> list[tuple[int, list[Loss]]]:
-        return [(place, [known[key] for key in keys[place]]) for place in places if known.keys() >= set(keys[place])]
-
-    yield complete(range(len(groups)))
-    for results in measured(model, work, SplitModel.losses, batch_tokens):
-        known.update((key, _mean(values)) for key, values in results)
-        yield complete(set().union(*(users[key] for key, _ in results)))
-
-
-def _key(ids: np.ndarray, spans: Spans, context: int) -> bytes:
-    place = repr((padded_length(len(ids), context), spans)).encode()
-    return hashlib.blake2b(ids[: _end(spans)].tobytes() + place, digest_size=16).digest()
-
-
-def _end(spans: Spans) -> int:
-    return max((end for _, end in spans), default=0)
+        keys.append([(sequence.ids.tobytes(), sequence.parts) for sequence in group])
+        distinct.update(zip(keys[place], group, strict=True))
+        for key in keys[place]:
+            users[key].add(place)
+    names, known = list(distinct), {}
+    for results in measured(model, list(distinct.values()), SplitModel.losses, batch_tokens):
+        finished = {names[number]: [_mean(values) for values in parts] for number, parts in results}
+        known |= finished
+        places = set().union(*(users[key] for key in finished))
+        complete = [place for place in places if known.keys() >= set(keys[place])]
+        yield [(place, [loss for key in keys[place] for loss in known[key]]) for place in complete]
 
 
 def _mean(values: np.ndarray | None) -> Loss:
@@ -113,11 +86,11 @@ def _mean(values: np.ndarray | None) -> Loss:
 
 
 def measured(
-    model: Any, work: list[Work], measure: Callable[..., torch.Tensor], batch_tokens: int | None
-) -> Iterator[list[tuple[Any, np.ndarray | None]]]:
-    """Yield, batch by batch, (a part's key, in float64 what is measured at each of its predicted tokens).
+    model: Any, sequences: Sequence[TokenSpans], measure: Callable[..., torch.Tensor], batch_tokens: int | None
+) -> Iterator[list[tuple[int, list[np.ndarray | None]]]]:
+    """Yield, batch by batch, (index of a sequence, of each part in float64 what is measured at its predicted tokens).
 
-    It is None where the memory can't hold a sequence, even alone; parts that end before it does are tried again.
+    That is None where the memory can't hold the sequence, even alone.
 
     Args:
         measure: `SplitModel.losses` or `SplitModel.confidences`.
@@ -128,13 +101,12 @@ def measured(
 
     split = split_model(model)
 
-    def forward(places: list[int], shape: tuple[int, int]) -> tuple[list[int], torch.Tensor]:
+    def forward(batch: list[int], shape: tuple[int, int]) -> tuple[list[int], torch.Tensor]:
         ids = np.zeros(shape, dtype=np.int64)
         rows, positions, counts = [], [], []
-        for row, place in enumerate(places):
-            sequence = work[place][0]
-            ids[row, : len(sequence.ids)] = sequence.ids
-            for spans in sequence.parts:
+        for row, place in enumerate(batch):
+            ids[row, : len(sequences[place].ids)] = sequences[place].ids
+            for spans in sequences[place].parts:
                 at = [np.arange(max(start, 1), end) for start, end in spans]
                 positions += at
                 counts.append(sum(map(len, at)))
@@ -143,22 +115,14 @@ def measured(
             return counts, torch.zeros(0)
         return counts, measure(split, ids, np.concatenate(rows), np.concatenate(positions))
 
-    while work:
-        shorter = []
-        lengths = [len(sequence.ids) for sequence, _ in work]
-        for places, result in run_batches(model, lengths, forward, batch_tokens, split.max_tokens):
-            if result is None:
-                sequence, keys = work[places[0]]
-                for key, spans in zip(keys, sequence.parts, strict=True):
-                    if (end := _end(spans)) < len(sequence.ids):
-                        shorter.append((TokenSpans(sequence.ids[:end], (spans,)), [key]))
-                    else:
-                        yield [(key, None)]
-                continue
-            counts, values = result
-            parts = np.split(values.cpu().double().numpy(), np.cumsum(counts)[:-1])
-            yield list(zip([key for place in places for key in work[place][1]], parts, strict=True))
-        work = shorter
+    lengths = [len(sequence.ids) for sequence in sequences]
+    for batch, result in run_batches(model, lengths, forward, batch_tokens, split.max_tokens):
+        if result is None:
+            yield [(place, [None] * len(sequences[place].parts)) for place in batch]
+            continue
+        counts, values = result
+        parts = iter(np.split(values.cpu().double().numpy(), np.cumsum(counts)[:-1]))
+        yield [(place, [next(parts) for _ in sequences[place].parts]) for place in batch]
 
 
 def padded_length(n_tokens: int, context: int) -> int:

@@ -48,40 +48,40 @@ class PairScorer:
 
     def score(self, model: Any, tokenizer: Any, pairs: Sequence[Pair | None]) -> list[Record]:
         """One record of `SCORES` for each pair, in order. None stands for a pair that is no text."""
-        records: dict[int, Record] = {}
+        records = [unscored("invalid_input") for _ in pairs]
+        usable = [place for place, pair in enumerate(pairs) if pair is not None]
         training = model.training
         try:
-            with closing(self.stream(model.eval(), tokenizer, pairs)) as stream:
+            with closing(self.stream(model.eval(), tokenizer, [pairs[place] for place in usable])) as stream:
                 for finished in stream:
-                    records.update(finished)
+                    for number, record in finished.items():
+                        records[usable[number]] = record
         finally:
             model.train(training)
-        return [records[place] for place in range(len(pairs))]
+        return records
 
-    def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair | None]) -> Iterator[dict[int, Record]]:
+    def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[dict[int, Record]]:
         """Yield records by the pair's place, as they finish.
 
         Pairs are sorted by length; further ones are tokenized while the model works on those before.
         """
         context = models.context_length(model.config)
         limit = min(context, self.max_length or context)
-        yield {place: _record("invalid_input") for place, pair in enumerate(pairs) if pair is None}
-        usable = [place for place, pair in enumerate(pairs) if pair is not None]
-        usable.sort(key=lambda place: -_characters(pairs[place]))
-        windows = [usable[start : start + _WINDOW] for start in range(0, len(usable), _WINDOW)]
+        lengths = [sum(len(turn["content"]) for turn in turns) + len(answer) for turns, answer in pairs]
+        places = sorted(range(len(pairs)), key=lambda place: -lengths[place])
+        windows = [places[start : start + _WINDOW] for start in range(0, len(places), _WINDOW)]
 
         def encode(window: list[int]) -> list[Layout | str]:
             texts = [pairs[place] for place in window]
             return CONVENTIONS[self.convention].encode(tokenizer, texts, limit, self.truncate)
 
-        known: dict[bytes, Loss] = {}
         with ThreadPoolExecutor(1) as pool:
             for window, encoded in zip(windows, pool.map(encode, windows), strict=True):
                 layouts = dict(zip(window, encoded, strict=True))
-                yield {place: _record(layout) for place, layout in layouts.items() if isinstance(layout, str)}
+                yield {place: unscored(layout) for place, layout in layouts.items() if isinstance(layout, str)}
                 places = [place for place, layout in layouts.items() if not isinstance(layout, str)]
                 groups = [(layouts[place].joint, layouts[place].alone) for place in places]
-                for finished in mean_losses(model, groups, self.batch_tokens, known):
+                for finished in mean_losses(model, groups, self.batch_tokens):
                     yield {places[n]: self._ratios(layouts[places[n]], *losses) for n, losses in finished}
 
     def _ratios(self, layout: Layout, loss_q: Loss, loss_a_given_q: Loss, loss_a: Loss) -> Record:
@@ -106,9 +106,9 @@ class PairScorer:
             else:
                 ifd = math.exp(difference) if difference < 700 else math.inf
             if math.isfinite(ifd / loss_q):
-                return _record(status) | finite | counts | {col.IFD: ifd, col.IC_IFD: ifd / loss_q}
+                return unscored(status) | finite | counts | {col.IFD: ifd, col.IC_IFD: ifd / loss_q}
             status = "not_finite"
-        return _record(status) | finite | counts
+        return unscored(status) | finite | counts
 
 
 def make_pair(instruction: Any, output: Any, input: Any = None) -> Pair | None:
@@ -149,11 +149,16 @@ def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) ->
     return found
 
 
+def asked(batch: Batch) -> list[tuple[str, str | None] | None]:
+    """The instruction and the input of each row; None where they are unusable."""
+    inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
+    rows = zip(batch[col.INSTRUCTION], inputs, strict=True)
+    return [row if question(*row) else None for row in rows]
+
+
 def questions(batch: Batch) -> list[str | None]:
     """The `question` of each row."""
-    instructions = batch[col.INSTRUCTION]
-    inputs = batch.get(col.INPUT, [None] * len(instructions))
-    return [question(*row) for row in zip(instructions, inputs, strict=True)]
+    return [row and question(*row) for row in asked(batch)]
 
 
 def question(instruction: Any, input: Any = None) -> str | None:
@@ -172,9 +177,6 @@ def is_text(value: Any) -> bool:
         return False
 
 
-def _characters(pair: Pair) -> int:
-    return sum(len(turn["content"]) for turn in pair[0]) + len(pair[1])
-
-
-def _record(status: str) -> Record:
+def unscored(status: str) -> Record:
+    """The record of a pair without a score."""
     return dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: status}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_evol import columns as col
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import Chat
 from hf_evol.models import encoding
@@ -99,11 +99,9 @@ class Reward(ScoringTransform):
 
     def apply(self, batch: Batch) -> Batch:
         pairs = self._pairs(batch)
-        chats = [[*pair[0], {"role": "assistant", "content": pair[1]}] for pair in pairs if not isinstance(pair, str)]
-        progress.advance(len(pairs) - len(chats))
-        scored = iter(self.remembered(chats, {}, "reward", self._stream))
+        chats = [p if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
         fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
-        records = [_failed(pair) if isinstance(pair, str) else fine | next(scored) for pair in pairs]
+        records = [fine | record for record in self.remembered(chats, "reward", {})]
         return {name: [record[name] for record in records] for name in self.output_columns}
 
     def _pairs(self, batch: Batch) -> list[Pair | str]:
@@ -113,9 +111,12 @@ class Reward(ScoringTransform):
         rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
         return [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
 
-    def _stream(self, chats: list[Chat]) -> Iterator[dict[int, Record]]:
+    def failed(self, status: str) -> Record:
+        return _failed(status)
+
+    def stream(self, requests: list[Chat]) -> Iterator[dict[int, Record]]:
         model, tokenizer = self.load(models.CLASSIFIER)
-        sequences = [encoding.render_chat(tokenizer, chat, generation_prompt=False) for chat in chats]
+        sequences = [encoding.render_chat(tokenizer, chat, generation_prompt=False) for chat in requests]
         return rewards(model, sequences, self.batch_tokens)
 
 

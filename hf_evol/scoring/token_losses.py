@@ -50,8 +50,7 @@ class SplitModel:
         head = model.get_output_embeddings()
         self.vocabulary = head.weight.shape[0]
         self.whole = getattr(model, "base_model", model) is model
-        if not self.whole and not self._agrees():
-            self.whole = True
+        self.whole = self.whole or not self._agrees()
         if self.whole and not self._agrees():
             raise ModelError(
                 f"{type(model).__name__} is not causal: later tokens change what it predicts for earlier ones. "

@@ -56,7 +56,7 @@ def test_any_texts_give_scores_or_reasons_in_any_order(
 def test_a_stream_can_be_left(tiny_model, monkeypatch):
     monkeypatch.setattr(pairs, "_WINDOW", 2)
     loaded = models.load_model(ModelSpec(tiny_model)), models.load_tokenizer(ModelSpec(tiny_model))
-    rows = [make_pair(*row) for row in ROWS]
+    rows = [make_pair(*row) for row in ROWS if row[0]]
     expected, stream = PairScorer().score(*loaded, rows), PairScorer().stream(*loaded, rows)
     found = {}
     while len(found) < 3:
