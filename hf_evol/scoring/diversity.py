@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError
 from hf_evol.scoring.embed import TRUNCATED
-from hf_evol.scoring.neighbours import check_distance, nearest_distances
+from hf_evol.scoring.neighbours import nearest_distances
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import check_columns
 
@@ -47,7 +47,6 @@ def diversity(
     import numpy as np
     from datasets import Value
 
-    check_distance(distance)
     check_columns((col.INSTRUCTION, col.EMBEDDING), dataset.column_names)
     embeddings, present = _embeddings(dataset)
     found = nearest_distances(embeddings, distance, exact_up_to)

@@ -41,14 +41,16 @@ class IcIfd(ScoringTransform):
     a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
-        ``{"role", "content"}``, of which Q is all that stands before the response.
+        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
+        ``{"role", "content"}``, of which Q is all that stands before the response. If there, the status columns of
+        earlier stages: rows that failed one are not scored.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token),
         ``n_tokens_q``, ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``,
         ``truncated`` (scored, by the part of A that fits), or why the ratios are null: ``invalid_input`` (no
-        instruction or no response), ``short_question`` or ``short_answer`` (nothing in it is predicted, as with one
+        instruction or no response), ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed),
+        ``short_question`` or ``short_answer`` (nothing in it is predicted, as with one
         token), ``too_long``, ``out_of_memory`` (even alone), ``template_error`` (the chat template refuses these
         roles), ``zero_loss`` or ``not_finite``. With ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn
         the same values, and ``turn``, its place among the messages.
@@ -115,7 +117,8 @@ class IcIfd(ScoringTransform):
             )
 
     def apply(self, batch: Batch) -> Batch:
-        rows = [[(None, why)] if why else row for row, why in zip(self._pairs(batch), failures(batch), strict=True)]
+        rows = zip(self._pairs(batch), failures(batch), strict=True)
+        rows = [[(None, unscored(why))] if why else row for row, why in rows]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
         records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
@@ -126,21 +129,18 @@ class IcIfd(ScoringTransform):
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
         return columns
 
-    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | str]]]:
+    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | Record]]]:
         """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
         if self.turns:
             return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
         rows = zip(questions(batch), batch[col.OUTPUT], strict=True)
-        return [[(None, make_pair(*row) or "invalid_input")] for row in rows]
-
-    def failed(self, status: str) -> Record:
-        return unscored(status)
+        return [[(None, make_pair(*row) or unscored("invalid_input"))] for row in rows]
 
     def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
         return self.scorer.stream(*self.load(), requests)
 
 
-def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | str]]:
+def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | Record]]:
     try:
         chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
     except (TypeError, KeyError):
@@ -148,7 +148,8 @@ def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | str]]:
     if not all(isinstance(turn["role"], str) for turn in chat):
         chat = []
     assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
-    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or "invalid_input") for at in assistant]
+    invalid = unscored("invalid_input")
+    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or invalid) for at in assistant]
     if assistant[-1:] != [len(chat) - 1]:
-        turns.append((None, "invalid_input"))
+        turns.append((None, invalid))
     return turns if every else turns[-1:]

@@ -44,10 +44,6 @@ class ScoringTransform(ModelTransform):
         self.check()
         return models.load_model(self.model, kind), models.load_tokenizer(self.model)
 
-    def failed(self, status: str) -> Record:
-        """The record of a row without a score."""
-        raise NotImplementedError
-
     def stream(self, requests: list[Any]) -> Iterator[dict[int, Record]]:
         """Yield records by the request's place, as they finish."""
         raise NotImplementedError
@@ -58,13 +54,13 @@ class ScoringTransform(ModelTransform):
         """The requests' records, those that the journal knows among them; new ones are durable within a second.
 
         Args:
-            requests: what is scored; of a row that can't be, its status.
+            requests: what is scored; of a row that can't be, its record.
             kind: tells the journal's entries from others about equal requests.
             settings: what decides a record beside the model and the request.
             rows: by how many rows each request moves the progress bar; by default by one.
         """
         rows = rows or [1] * len(requests)
-        records = [self.failed(request) if isinstance(request, str) else None for request in requests]
+        records = [request if isinstance(request, dict) else None for request in requests]
         missing = [place for place, record in enumerate(records) if record is None]
         journal, hashes = open_journal(self.journal), {}
         if journal is not None:

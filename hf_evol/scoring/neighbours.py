@@ -45,7 +45,8 @@ def nearest_distances(embeddings: Any, distance: str = "euclidean", exact_up_to:
     """
     import numpy as np
 
-    check_distance(distance)
+    if distance not in ("euclidean", "cosine"):
+        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
     rows = np.asarray(embeddings)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ConfigError(f"Embeddings must be finite numbers of shape (rows, dimensions); got shape {rows.shape}.")
@@ -61,12 +62,6 @@ def nearest_distances(embeddings: Any, distance: str = "euclidean", exact_up_to:
     nearest = _distances(rows, find(rows)) if len(rows) > 1 else np.full(len(rows), np.inf)
     nearest = np.where(counts > 1, 0.0, nearest)[inverse]
     return nearest**2 / 2 if distance == "cosine" else nearest  # |a - b|² = 2 - 2 cos, for unit lengths
-
-
-def check_distance(distance: str) -> None:
-    """Raise `ConfigError` unless this is a distance that `nearest_distances` knows."""
-    if distance not in ("euclidean", "cosine"):
-        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
 
 
 def _exact(rows: np.ndarray) -> np.ndarray:

@@ -32,16 +32,17 @@ class Reward(ScoringTransform):
     scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
-        With ``of="response"``: ``instruction``, ``output``; and, if there, ``input`` and the status columns of earlier stages:
-        rows that failed one are not scored. The user's turn is the instruction
-        and, on a new line, the input; the assistant's is the output.
-        With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method``; and, if there, ``try`` and ``evol_status``. The
-        user's turn is the prompt that evolved the row in its last round; the assistant's is the instruction.
+        With ``of="response"``: ``instruction``, ``output`` and, if there, ``input`` and the status columns of earlier
+        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input; the
+        assistant's is the output. With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method`` and, if
+        there, ``try`` and ``evol_status``. The user's turn is the prompt that evolved the row in its last round; the
+        assistant's is the instruction.
 
     Output columns:
         ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
-        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of ``methods`` has the row's name),
-        ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or ``not_finite``.
+        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of
+        ``methods`` has the row's name), ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or
+        ``not_finite``.
 
     Args:
         model: a Hub id, a folder or a `ModelSpec`, such as ``"Skywork/Skywork-Reward-V2-Qwen3-0.6B"``.
@@ -99,7 +100,7 @@ class Reward(ScoringTransform):
 
     def apply(self, batch: Batch) -> Batch:
         pairs = self._pairs(batch)
-        chats = [p if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
+        chats = [_failed(p) if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
         fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
         records = [fine | record for record in self.remembered(chats, "reward", {})]
         return {name: [record[name] for record in records] for name in self.output_columns}
@@ -110,9 +111,6 @@ class Reward(ScoringTransform):
             return evolutions(batch, self.methods)
         rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
         return [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
-
-    def failed(self, status: str) -> Record:
-        return _failed(status)
 
     def stream(self, requests: list[Chat]) -> Iterator[dict[int, Record]]:
         model, tokenizer = self.load(models.CLASSIFIER)

@@ -56,11 +56,7 @@ class SplitModel:
                 f"{type(model).__name__} is not causal: later tokens change what it predicts for earlier ones. "
                 "Score with a causal language model."
             )
-
-    @property
-    def max_tokens(self) -> int | None:
-        """The most tokens of one batch, where the model must be run whole."""
-        return max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None
+        self.max_tokens = max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None  # of one batch
 
     def losses(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
         """Loss, in nats, of the tokens at ``(rows, positions)``, as float32 on the model's device.
