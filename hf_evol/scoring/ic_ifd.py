@@ -46,14 +46,13 @@ class IcIfd(ScoringTransform):
         earlier stages: rows that failed one are not scored.
 
     Output columns:
-        ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token),
-        ``n_tokens_q``, ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``,
-        ``truncated`` (scored, by the part of A that fits), or why the ratios are null: ``invalid_input`` (no
-        instruction or no response), ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed),
-        ``short_question`` or ``short_answer`` (nothing in it is predicted, as with one
-        token), ``too_long``, ``out_of_memory`` (even alone), ``template_error`` (the chat template refuses these
-        roles), ``zero_loss`` or ``not_finite``. With ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn
-        the same values, and ``turn``, its place among the messages.
+        ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
+        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored, by
+        the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
+        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``short_question`` or
+        ``short_answer`` (nothing in it is predicted, as with one token), ``too_long``, ``out_of_memory`` (even alone),
+        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With ``turns="each"``
+        also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among the messages.
 
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.

@@ -118,9 +118,7 @@ class Reward(ScoringTransform):
         return rewards(model, sequences, self.batch_tokens)
 
 
-def rewards(
-    model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int | None = None
-) -> Iterator[dict[int, Record]]:
+def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
     """Yield records by the sequence's place, batch by batch.
 
     Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the last
