@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,22 +14,19 @@ from hf_evol.errors import ConfigError
 from hf_evol.generation.base import GREEDY, Completion, SamplingParams
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.models import encoding
-from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
+from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
-from hf_evol.scoring.losses import OUT_OF_MEMORY, Batch, TokenSpans, batches
-from hf_evol.scoring.pairs import is_text
-from hf_evol.scoring.token_losses import SplitModel, split_model
-from hf_evol.transform import Batch as Rows
-from hf_evol.transform import GreedyTransform
+from hf_evol.scoring.conventions import Pair
+from hf_evol.scoring.local import Record, check_counts
+from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, measured
+from hf_evol.scoring.pairs import asked, evolutions, is_text
+from hf_evol.scoring.token_losses import SplitModel
+from hf_evol.transform import Batch, GreedyTransform
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
 _SURE = 0.9  # a position counts for share_over_90 if its most probable token is likelier than this
-
-Record = dict[str, Any]
-Request = tuple[str, str]  # a prompt, and the text after it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +91,7 @@ class Confidence(GreedyTransform):
     def __post_init__(self) -> None:
         if self.of not in ("greedy", "evolution", "response"):
             raise ConfigError(f"of must be 'greedy', 'evolution' or 'response'; got {self.of!r}.")
-        for name in ("positions", "batch_tokens"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "positions", "batch_tokens")
         object.__setattr__(self, "methods", resolve_methods(self.methods))
         super().__post_init__()
         if self.of != "greedy" and not isinstance(self.model, TransformersEngine):
@@ -117,90 +112,43 @@ class Confidence(GreedyTransform):
         evolving = (col.PARENT_INSTRUCTION, col.METHOD)
         return evolving if self.of == "greedy" else (col.INSTRUCTION, *evolving)
 
-    def apply(self, batch: Rows) -> Rows:
-        requests = self._requests(batch)
-        usable = [place for place, request in enumerate(requests) if not isinstance(request, str)]
-        progress.advance(len(requests) - len(usable))
-        records = [_failed(request) if isinstance(request, str) else None for request in requests]
-        measure = self._while_generating if self.of == "greedy" else self._of_texts
-        with closing(measure([requests[place] for place in usable])) as measured:
-            for number, record in measured:
-                records[usable[number]] = record
+    def apply(self, batch: Batch) -> Batch:
+        pairs = self._pairs(batch)
+        usable = [pair for pair in pairs if not isinstance(pair, str)]
+        progress.advance(len(pairs) - len(usable))
+        measured_pairs = iter(self._while_generating(usable) if self.of == "greedy" else self._of_texts(usable))
+        records = [_failed(pair) if isinstance(pair, str) else next(measured_pairs) for pair in pairs]
         return {name: [record[name] for record in records] for name in self.output_columns}
 
-    def _requests(self, batch: Rows) -> list[Request | str]:
+    def _pairs(self, batch: Batch) -> list[Pair | str]:
         """Prompt and text of each row, or its status if there are none."""
-        nothing = [None] * len(next(iter(batch.values())))
-        if self.of == "response":
-            columns = batch[col.INSTRUCTION], batch.get(col.INPUT, nothing), batch[col.OUTPUT]
-            return [_responding(*row) for row in zip(*columns, strict=True)]
-        parents, names = batch[col.PARENT_INSTRUCTION], batch[col.METHOD]
-        texts, statuses = parents, nothing
-        if self.of != "greedy":
-            texts, statuses = batch[col.INSTRUCTION], batch.get(col.EVOL_STATUS, nothing)
-        rows = zip(parents, names, batch.get(col.TRY, nothing), texts, statuses, strict=True)
-        methods = {method.name: method for method in self.methods}
-        return [_evolving(methods, *row) for row in rows]
+        if self.of != "response":
+            return evolutions(batch, self.methods, evolved=self.of == "evolution")
+        rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
+        return [(respond_prompt(*row), text) if row and is_text(text) else "invalid_input" for row, text in rows]
 
-    def _while_generating(self, requests: list[Request]) -> Iterator[tuple[int, Record]]:
+    def _while_generating(self, pairs: list[Pair]) -> list[Record]:
         """Complete the prompts greedily; their texts don't count."""
-        chats = [prompt for prompt, _ in requests]
-        yield from ((number, _of_completion(reply)) for number, reply in enumerate(self.complete(chats)))
+        return [_of_completion(reply) for reply in self.complete([prompt for prompt, _ in pairs])]
 
-    def _of_texts(self, requests: list[Request]) -> Iterator[tuple[int, Record]]:
+    def _of_texts(self, pairs: list[Pair]) -> list[Record]:
         self.check()
         model, tokenizer = models.load_model(self.model.model), models.load_tokenizer(self.model.model)
-        context, work = models.context_length(model.config), []
-        texts = encoding.encode_text(tokenizer, [text for _, text in requests], special_tokens=False)
-        for number, ((prompt, _), text) in enumerate(zip(requests, texts, strict=True)):
-            before, text = encoding.render_chat(tokenizer, prompt), text[: self.positions]
-            if len(before) + len(text) > context:
-                progress.advance(1)
-                yield number, _failed("too_long")
-            else:
-                work.append(_work(number, before, text))
-        work.sort(key=lambda item: -len(item[0].ids))
-        for finished in batches(model, split_model(model), work, self.batch_tokens, _Confidences):
-            progress.advance(len(finished))
-            yield from ((number, _of_values(values)) for number, values in finished)
-
-
-class _Confidences(Batch):
-    """Top-1 probability and entropy at each position of a part, of shape (positions, 2)."""
-
-    def measure(self, parts: SplitModel, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        return parts.confidences(ids, rows, positions)
-
-    def results(self) -> list[tuple[int, np.ndarray]]:
-        import numpy as np
-
-        values = np.zeros((0, 2)) if self.values is None else self.values.double().cpu().numpy()
-        return list(zip(self.keys, np.split(values, np.cumsum(self.counts)[:-1]), strict=True))
-
-
-def _work(number: int, before: list[int], text: list[int]) -> Any:
-    import numpy as np
-
-    spans = ((len(before), len(before) + len(text)),)
-    return TokenSpans(np.asarray(before + text, dtype=np.int32), (spans,)), [(number, spans)]
-
-
-def _evolving(
-    methods: dict[str, Method], parent: Any, name: Any, attempt: Any, text: Any, status: str | None
-) -> Request | str:
-    if not is_text(parent) or not is_text(text) or name is None:
-        return "invalid_input"
-    if name not in methods:
-        return "unknown_method"
-    if status not in (None, col.OK):
-        return "not_evolved"
-    return prompt_at(tuple(methods.values()), methods[name], parent, attempt or 1), text
-
-
-def _responding(instruction: Any, input: Any, output: Any) -> Request | str:
-    if not is_text(instruction) or not is_text(output) or not (input is None or isinstance(input, str)):
-        return "invalid_input"
-    return respond_prompt(instruction, input), output
+        context, sequences = models.context_length(model.config), {}
+        texts = encoding.encode_text(tokenizer, [text for _, text in pairs], special_tokens=False)
+        for place, ((prompt, _), text) in enumerate(zip(pairs, texts, strict=True)):
+            ids = encoding.render_chat(tokenizer, prompt)
+            start, ids = len(ids), ids + text[: self.positions]
+            if len(ids) <= context:
+                sequences[place] = TokenSpans.of(ids, [(start, len(ids))])
+        progress.advance(len(pairs) - len(sequences))
+        records, places = [_failed("too_long")] * len(pairs), list(sequences)
+        with closing(measured(model, list(sequences.values()), SplitModel.confidences, self.batch_tokens)) as batches:
+            for finished in batches:
+                for number, (values,) in finished:
+                    records[places[number]] = _of_values(values)
+                progress.advance(len(finished))
+        return records
 
 
 def _of_completion(completion: Completion) -> Record:
@@ -209,10 +157,10 @@ def _of_completion(completion: Completion) -> Record:
     return _record(completion.top1_probs) if completion.top1_probs else _failed("no_probabilities")
 
 
-def _of_values(values: Any) -> Record:
+def _of_values(values: np.ndarray | None) -> Record:
     import numpy as np
 
-    if isinstance(values, str):
+    if values is None:
         return _failed(OUT_OF_MEMORY)
     if not len(values):
         return _failed("invalid_input")

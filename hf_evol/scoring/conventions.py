@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
@@ -66,22 +68,19 @@ class JoinedText:
         layouts = []
         for head, a, both in zip(heads, alone, joint, strict=True):
             n = min(len(head), len(both))  # tokens may merge across the newline
-            sequences = _sequence(both, [(0, n)], [(n, len(both))]), _sequence(a, [(0, len(a))])
+            sequences = TokenSpans.of(both, [(0, n)], [(n, len(both))]), TokenSpans.of(a, [(0, len(a))])
             layouts.append(Layout(*sequences, len(head), len(a)))
         return layouts
 
     def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
-        ends = _token_ends(tokenizer, answer)
-        best, low, high = None, 0, len(ends)
-        while low < high:
-            middle = (low + high + 1) // 2
-            layout = self._layouts(tokenizer, [question], [answer[: ends[middle - 1]]])[0]
-            if _fits(layout, limit):
-                best, low = layout, middle
-            else:
-                high = middle - 1
-        return best and Layout(best.joint, best.alone, best.n_tokens_q, best.n_tokens_a, truncated=True)
+        ends = _token_ends(tokenizer, answer)[::-1]
+
+        def layout(end: int) -> Layout:
+            return self._layouts(tokenizer, [question], [answer[:end]])[0]
+
+        longest = bisect_left(ends, True, key=lambda end: _fits(layout(end), limit))
+        return replace(layout(ends[longest]), truncated=True) if longest < len(ends) else None
 
 
 @dataclass(frozen=True)
@@ -98,17 +97,30 @@ class Parts:
     def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
         texts = encoding.encode_text(tokenizer, [turn["content"] for turns, _ in pairs for turn in turns], False)
         answers = encoding.encode_text(tokenizer, [answer for _, answer in pairs], False)
-        before, frames, ids = _ids_before(tokenizer), {}, iter(texts)
-        layouts = []
+        before, ids = _ids_before(tokenizer), iter(texts)
+        frame_of = cache(partial(self._frame, tokenizer, before))
+        layouts: list[Layout | str] = []
         for (turns, _), answer in zip(pairs, answers, strict=True):
-            roles = tuple(turn["role"] for turn in turns)
-            if roles not in frames:
-                frames[roles] = self._frame(tokenizer, roles, before)
             questions = [next(ids) for _ in turns]
-            layouts.append(self._layout(frames[roles], questions, answer, before, limit, truncate))
+            frame = frame_of(tuple(turn["role"] for turn in turns))
+            if frame is None:
+                layouts.append(TEMPLATE_ERROR)
+                continue
+            joint, of_q = list(frame[0]), []
+            for question, after in zip(questions, frame[1:], strict=True):
+                of_q.append((len(joint), len(joint) + len(question)))
+                joint += question + after
+            room = limit - max(len(joint), len(before))
+            if len(answer) > room and (not truncate or room < 1):
+                layouts.append(TOO_LONG)
+                continue
+            kept, first = answer[:room], 0 if before else 1
+            of_a, of_alone = ([(len(ids) + first, len(ids) + len(kept))] for ids in (joint, before))
+            sequences = TokenSpans.of(joint + kept, of_q, of_a), TokenSpans.of(before + kept, of_alone)
+            layouts.append(Layout(*sequences, sum(map(len, questions)), len(kept), len(kept) < len(answer)))
         return layouts
 
-    def _frame(self, tokenizer: Any, roles: tuple[str, ...], before: list[int]) -> list[list[int]] | None:
+    def _frame(self, tokenizer: Any, before: list[int], roles: tuple[str, ...]) -> list[list[int]] | None:
         """What stands before, between and after the turns' texts; None if the template can't say."""
         if not self.chat_template:
             return [before, *(encoding.encode_text(tokenizer, ["\n"], False) * len(roles))]
@@ -119,34 +131,6 @@ class Parts:
         except (TemplateError, ModelError):
             return None
 
-    def _layout(
-        self,
-        frame: list[list[int]] | None,
-        questions: list[list[int]],
-        answer: list[int],
-        before: list[int],
-        limit: int,
-        truncate: bool,
-    ) -> Layout | str:
-        if frame is None:
-            return TEMPLATE_ERROR
-        joint, spans = list(frame[0]), []
-        for question, after in zip(questions, frame[1:], strict=True):
-            spans.append((len(joint), len(joint) + len(question)))
-            joint += question + after
-        room = min(limit - len(joint), limit - len(before))
-        if len(answer) > room and (not truncate or room < 1):
-            return TOO_LONG
-        kept = answer[: max(room, 0)]
-        start, first = len(joint), 0 if before else 1
-        return Layout(
-            _sequence(joint + kept, spans, [(start + first, start + len(kept))]),
-            _sequence(before + kept, [(len(before) + first, len(before) + len(kept))]),
-            sum(map(len, questions)),
-            len(kept),
-            truncated=len(kept) < len(answer),
-        )
-
 
 CONVENTIONS: dict[str, JoinedText | Parts] = {
     "paper": JoinedText(newline_of_question=False),
@@ -154,12 +138,6 @@ CONVENTIONS: dict[str, JoinedText | Parts] = {
     "exact": Parts(chat_template=False),
     "exact_chat": Parts(chat_template=True),
 }
-
-
-def _sequence(ids: Sequence[int], *parts: Sequence[tuple[int, int]]) -> TokenSpans:
-    import numpy as np
-
-    return TokenSpans(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
 
 
 def _fits(layout: Layout, limit: int) -> bool:

@@ -9,7 +9,8 @@ from hf_evol import columns as col
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.judge import LEVELS, level_prompt, score_prompt, task
 from hf_evol.prompts.replies import read_level, read_score
-from hf_evol.scoring.judged import JudgedTransform, answer, tasks
+from hf_evol.scoring.judge import JudgedTransform, answer
+from hf_evol.scoring.pairs import asked
 from hf_evol.transform import Batch
 
 __all__ = ["LEVELS", "Difficulty"]
@@ -53,8 +54,8 @@ class Difficulty(JudgedTransform):
     label: ClassVar[str] = "Rate difficulty"
 
     def apply(self, batch: Batch) -> Batch:
-        texts = [None if row is None else task(*row) for row in tasks(batch)]
-        replies = self.ask([None if text is None else (level_prompt(text), score_prompt(text)) for text in texts])
+        tasks = [row and task(*row) for row in asked(batch)]
+        replies = self.ask([text and (level_prompt(text), score_prompt(text)) for text in tasks])
         results = [(None, None, "invalid_input") if reply is None else _difficulty(*reply) for reply in replies]
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError
-from hf_evol.scoring.embed import TRUNCATED, texts_of
-from hf_evol.scoring.neighbours import check_distance, nearest_distances
+from hf_evol.scoring.embed import TRUNCATED
+from hf_evol.scoring.neighbours import nearest_distances
+from hf_evol.scoring.pairs import questions
 from hf_evol.transform import check_columns
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def diversity(
     import numpy as np
     from datasets import Value
 
-    check_distance(distance)
     check_columns((col.INSTRUCTION, col.EMBEDDING), dataset.column_names)
     embeddings, present = _embeddings(dataset)
     found = nearest_distances(embeddings, distance, exact_up_to)
@@ -102,25 +102,17 @@ def _embeddings(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _words(dataset: Dataset, present: np.ndarray) -> dict[str, float | None]:
     """Mean length in words, and distinct n-grams over all n-grams."""
-    import numpy as np
-
     columns = [name for name in (col.INSTRUCTION, col.INPUT) if name in dataset.column_names]
-    texts = texts_of(dataset.select_columns(columns).with_format(None)[:])
-    numbers: dict[str, int] = {}
-    rows = [
-        [numbers.setdefault(word, len(numbers)) for word in (text or "").lower().split()]
-        for text, measured in zip(texts, present, strict=True)
-        if measured
-    ]
-    words = np.array([word for row in rows for word in row], dtype=np.int64)
-    owners = np.repeat(np.arange(len(rows)), [len(row) for row in rows]) if rows else words
-    shares, grams = {}, words  # of each place in the set, the number of the n-gram that begins there
-    for n in (1, 2, 3):
-        if n > 1:  # this place's shorter n-gram, and the last word
-            grams = np.unique(grams[:-1] * max(1, len(numbers)) + words[n - 1 :], return_inverse=True)[1]
-        whole = grams[owners[n - 1 :] == owners[: len(owners) - n + 1]]
-        shares[f"distinct_{n}"] = len(np.unique(whole)) / len(whole) if len(whole) else None
-    return {"mean_words": len(words) / len(rows) if rows else None} | shares
+    texts = questions(dataset.select_columns(columns).with_format(None)[:])
+    different: dict[int, set[tuple[str, ...]]] = {1: set(), 2: set(), 3: set()}
+    counts = dict.fromkeys(different, 0)
+    for text, measured in zip(texts, present, strict=True):
+        words = (text or "").lower().split() if measured else []
+        for n, grams in different.items():
+            counts[n] += max(0, len(words) - n + 1)
+            grams.update(zip(*(words[start:] for start in range(n)), strict=False))
+    shares = {f"distinct_{n}": len(grams) / counts[n] if counts[n] else None for n, grams in different.items()}
+    return {"mean_words": counts[1] / int(present.sum()) if present.any() else None} | shares
 
 
 def _statuses(dataset: Dataset, present: np.ndarray) -> dict[str, Any]:

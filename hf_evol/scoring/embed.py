@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import models, progress
-from hf_evol.errors import ConfigError, require_extra
+from hf_evol.errors import require_extra
 from hf_evol.models import ModelSpec
-from hf_evol.scoring.local import ScoringTransform
-from hf_evol.scoring.pairs import is_text
+from hf_evol.scoring.local import ScoringTransform, check_counts
+from hf_evol.scoring.pairs import questions
 from hf_evol.transform import Batch
 
 if TYPE_CHECKING:
@@ -59,12 +58,11 @@ class Embed(ScoringTransform):
 
     def __post_init__(self) -> None:
         require_extra("sentence_transformers", "embeddings", "Embed")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
+        check_counts(self, "batch_size")
         super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:
-        texts = texts_of(batch)
+        texts = questions(batch)
         known: dict[str, tuple[Any, str]] = {}
         if distinct := sorted({text for text in texts if text is not None}):  # equal texts, equal vectors
             self.check()
@@ -98,17 +96,3 @@ def _encode(model: Any, texts: list[str], batch_size: int) -> np.ndarray:
         if not models.is_out_of_memory(error) or batch_size == 1:
             raise
     return _encode(model, texts, batch_size // 2)
-
-
-def texts_of(batch: dict[str, Sequence[Any]]) -> list[str | None]:
-    r"""Instruction + "\n" + input of each row, the instruction alone where there is no input; None if unusable."""
-    instructions = batch[col.INSTRUCTION]
-    inputs = batch.get(col.INPUT, [None] * len(instructions))
-    return [_text(*row) for row in zip(instructions, inputs, strict=True)]
-
-
-def _text(instruction: Any, input: Any) -> str | None:
-    if not is_text(instruction) or not (input is None or isinstance(input, str)):
-        return None
-    text = f"{instruction}\n{input}" if input else instruction
-    return text if is_text(text) else None

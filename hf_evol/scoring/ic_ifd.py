@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError
-from hf_evol.models.journal import Journal, open_journal
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import ScoringTransform
-from hf_evol.scoring.losses import OUT_OF_MEMORY
-from hf_evol.scoring.pairs import SCORES, PairScorer, Record, checked_pair, make_pair
+from hf_evol.scoring.local import Record, ScoringTransform
+from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions, unscored
 from hf_evol.transform import Batch, failures
 
 
@@ -43,17 +41,18 @@ class IcIfd(ScoringTransform):
     a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output``; and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
-        ``{"role", "content"}``, of which Q is all that stands before the response.
+        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
+        ``{"role", "content"}``, of which Q is all that stands before the response. If there, the status columns of
+        earlier stages: rows that failed one are not scored.
 
     Output columns:
-        ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token),
-        ``n_tokens_q``, ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``,
-        ``truncated`` (scored, by the part of A that fits), or why the ratios are null: ``invalid_input`` (no
-        instruction or no response), ``short_question`` or ``short_answer`` (nothing in it is predicted, as with one
-        token), ``too_long``, ``out_of_memory`` (even alone), ``template_error`` (the chat template refuses these
-        roles), ``zero_loss`` or ``not_finite``. With ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn
-        the same values, and ``turn``, its place among the messages.
+        ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
+        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored, by
+        the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
+        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``short_question`` or
+        ``short_answer`` (nothing in it is predicted, as with one token), ``too_long``, ``out_of_memory`` (even alone),
+        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With ``turns="each"``
+        also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among the messages.
 
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.
@@ -116,61 +115,31 @@ class IcIfd(ScoringTransform):
                 "hf_evol.ModelSpec, or use convention='exact'."
             )
 
-    def load(self) -> tuple[Any, Any]:
-        """The loaded model, and its tokenizer; loaded at the first call in this process."""
-        self.check()
-        return models.load_model(self.model), models.load_tokenizer(self.model)
-
     def apply(self, batch: Batch) -> Batch:
-        failed = failures(batch)
-        rows = [[(None, None)] if why else row for row, why in zip(self._pairs(batch), failed, strict=True)]
+        rows = zip(self._pairs(batch), failures(batch), strict=True)
+        rows = [[(None, unscored(why))] if why else row for row, why in rows]
         pairs = [pair for row in rows for _, pair in row]
-        records = iter(self._score(pairs, [int(pair is row[-1]) for row in rows for pair in row]))
+        settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
+        records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
         scored = [[{"turn": turn} | next(records) for turn, _ in row] for row in rows]
         columns = {name: [row[-1][name] for row in scored] for name in SCORES}
-        columns[col.IC_IFD_STATUS] = [
-            why or status for why, status in zip(failed, columns[col.IC_IFD_STATUS], strict=True)
-        ]
         columns[col.IC_IFD_CONVENTION] = [self.convention] * len(rows)
         if self.turns == "each":
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
         return columns
 
-    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | None]]]:
+    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | Record]]]:
         """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
         if self.turns:
             return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
-        instructions, outputs = batch[col.INSTRUCTION], batch[col.OUTPUT]
-        inputs = batch.get(col.INPUT, [None] * len(instructions))
-        return [[(None, make_pair(*row))] for row in zip(instructions, outputs, inputs, strict=True)]
+        rows = zip(questions(batch), batch[col.OUTPUT], strict=True)
+        return [[(None, make_pair(*row) or unscored("invalid_input"))] for row in rows]
 
-    def _score(self, pairs: list[Pair | None], rows: list[int]) -> list[Record]:
-        """The records of the pairs, those that the journal knows among them; new ones are durable as they finish."""
-        journal = open_journal(self.journal)
-        records: list[Record | None] = [None] * len(pairs)
-        hashes: list[str] = []
-        if journal is not None:
-            scoring = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
-            identity = self.identity() | scoring
-            hashes = [Journal.key(identity, pair, "") for pair in pairs]
-            known = journal.get(hashes)
-            records = [known.get(digest) for digest in hashes]
-            progress.advance(sum(row for row, record in zip(rows, records, strict=True) if record))
-        missing = [place for place, record in enumerate(records) if record is None]
-        if not missing:
-            return records
-        wanted = [pairs[place] for place in missing], [rows[place] for place in missing]
-        with closing(self.scorer.stream(*self.load(), *wanted)) as stream:
-            for finished in stream:
-                for place, record in finished.items():
-                    records[missing[place]] = record
-                if journal is not None:
-                    lasting = {i: entry for i, entry in finished.items() if entry[col.IC_IFD_STATUS] != OUT_OF_MEMORY}
-                    journal.put({hashes[missing[place]]: record for place, record in lasting.items()})
-        return records
+    def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
+        return self.scorer.stream(*self.load(), requests)
 
 
-def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
+def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | Record]]:
     try:
         chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
     except (TypeError, KeyError):
@@ -178,6 +147,8 @@ def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | None]]:
     if not all(isinstance(turn["role"], str) for turn in chat):
         chat = []
     assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
-    wanted = assistant if every else assistant[-1:]
-    pairs = [(place, checked_pair(chat[:place], chat[place]["content"])) for place in wanted]
-    return pairs if assistant[-1:] == [len(chat) - 1] and chat else [*(pairs if every else ()), (None, None)]
+    invalid = unscored("invalid_input")
+    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or invalid) for at in assistant]
+    if assistant[-1:] != [len(chat) - 1]:
+        turns.append((None, invalid))
+    return turns if every else turns[-1:]

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol.generation.base import Completion
-from hf_evol.prompts.judge import Turns, comparison_prompt, task
-from hf_evol.prompts.replies import read_verdict
-from hf_evol.scoring.judged import JudgedTransform, answer, tasks
-from hf_evol.scoring.pairs import is_text
-from hf_evol.transform import Batch
+from hf_evol import progress
+from hf_evol.generation.base import Chat, Completion
+from hf_evol.prompts.judge import comparison_prompt, task
+from hf_evol.prompts.replies import read_verdict, strip_thinking
+from hf_evol.scoring.pairs import asked, is_text
+from hf_evol.transform import Batch, GreedyTransform
 
 _TURNED: dict[str | None, str | None] = {"win": "lose", "tie": "tie", "lose": "win", None: None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedTransform(GreedyTransform):
+    """Asks a judge two questions about each row, greedily (paper, "Sampling")."""
+
+    @property
+    def passes(self) -> int:
+        return 2
+
+    def ask(self, rows: Sequence[tuple[Chat, Chat] | None]) -> list[tuple[Completion, Completion] | None]:
+        """Both answers to each row's prompts; None for a row without any."""
+        chats = [chat for prompts in rows for chat in prompts or ()]
+        replies = iter(self.complete(chats))
+        progress.advance(2 * len(rows) - len(chats))
+        return [prompts and (next(replies), next(replies)) for prompts in rows]
+
+
+def answer(completion: Completion) -> str:
+    """What a judge says after its thinking; nothing if it failed, or was cut off and so may have gone on to differ."""
+    return strip_thinking(completion.text) if completion.finish_reason != "length" else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +77,16 @@ class Judge(JudgedTransform):
     label: ClassVar[str] = "Judge"
 
     def apply(self, batch: Batch) -> Batch:
-        rows = zip(tasks(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True)
-        replies = self.ask([_prompts(*row) for row in rows])
+        rows = zip(asked(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True)
+        replies = self.ask(
+            [_prompts(task(*row), a, b) if row and is_text(a) and is_text(b) else None for row, a, b in rows]
+        )
         results = [(None, [None, None], "invalid_input") if reply is None else _verdict(*reply) for reply in replies]
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 
 
-def _prompts(row: tuple[str, str | None] | None, a: Any, b: Any) -> tuple[Turns, Turns] | None:
-    if row is None or not is_text(a) or not is_text(b):
-        return None
-    text = task(*row)
-    return comparison_prompt(text, a, b), comparison_prompt(text, b, a)
+def _prompts(task: str, a: str, b: str) -> tuple[Chat, Chat]:
+    return comparison_prompt(task, a, b), comparison_prompt(task, b, a)
 
 
 def _verdict(a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:

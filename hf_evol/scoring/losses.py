@@ -7,9 +7,8 @@ whatever else is in a batch, and a loss is the same to the last bit in any arran
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 OUT_OF_MEMORY = "out_of_memory"
-Span = tuple[int, int]
+Spans = tuple[tuple[int, int], ...]
 Loss = float | Literal["out_of_memory"] | None
 
 _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
@@ -32,7 +31,7 @@ _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """A token sequence, and the parts of it whose mean loss is wanted.
+    """A token sequence, and the parts of it that are measured.
 
     Args:
         ids: token ids, int32.
@@ -41,65 +40,89 @@ class TokenSpans:
     """
 
     ids: np.ndarray
-    parts: tuple[tuple[Span, ...], ...]
+    parts: tuple[Spans, ...]
+
+    @classmethod
+    def of(cls, ids: Sequence[int], *parts: Iterable[tuple[int, int]]) -> TokenSpans:
+        """From a list of token ids."""
+        import numpy as np
+
+        return cls(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
 
 
 def mean_losses(
-    model: Any,
-    sequences: Sequence[TokenSpans],
-    batch_tokens: int | None = None,
-    known: MutableMapping[bytes, Loss] | None = None,
+    model: Any, groups: Sequence[Sequence[TokenSpans]], batch_tokens: int | None = None
 ) -> Iterator[list[tuple[int, list[Loss]]]]:
-    """Yield, batch by batch, (index of a sequence, mean loss of each of its parts in nats per token).
+    """Yield, batch by batch, (index of a group of sequences, mean loss of each of their parts in nats per token).
 
     A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a
-    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Sequences are sorted by length and
-    padded on the right. A part's loss depends on the tokens up to its end alone, so of parts that are equal so far, in
-    sequences padded to one length, one is computed.
+    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Equal sequences are run once.
 
     Args:
         model: a causal language model in evaluation mode.
-        sequences: not longer than the model's context.
-        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default
-            `token_budget`. Halved, for this process, when memory runs out.
-        known: losses of parts met before; kept up to date here.
+        groups: of sequences not longer than the model's context.
+        batch_tokens: as of `run_batches`.
     """
-    known = {} if known is None else known
-    parts, context = split_model(model), models.context_length(model.config)
-    keys = [[_key(sequence.ids, spans, context) for spans in sequence.parts] for sequence in sequences]
-    users, waiting, work = defaultdict(list), [], []
-    for place in sorted(range(len(sequences)), key=lambda place: (-len(sequences[place].ids), place)):
-        parts_by_key = dict(zip(keys[place], sequences[place].parts, strict=True))
-        new = [(key, spans) for key, spans in parts_by_key.items() if key not in known and key not in users]
-        unknown = {key for key in keys[place] if key not in known}
-        for key in unknown:
-            users[key].append(place)
-        waiting.append((place, len(unknown)))
-        if new:
-            work.append((sequences[place], new))
-    missing = dict(waiting)
-    yield [(place, [known[key] for key in keys[place]]) for place, count in missing.items() if not count]
-    for results in batches(model, parts, work, batch_tokens, LossBatch):
-        finished = []
-        for key, loss in results:
-            known[key] = loss
-            for place in users.pop(key):
-                missing[place] -= 1
-                if not missing[place]:
-                    finished.append((place, [known[key] for key in keys[place]]))
-        yield finished
+    distinct: dict[Any, TokenSpans] = {}
+    users, keys = defaultdict(set), []
+    for place, group in enumerate(groups):
+        keys.append([(sequence.ids.tobytes(), sequence.parts) for sequence in group])
+        distinct.update(zip(keys[place], group, strict=True))
+        for key in keys[place]:
+            users[key].add(place)
+    names, known = list(distinct), {}
+    for results in measured(model, list(distinct.values()), SplitModel.losses, batch_tokens):
+        finished = {names[number]: [_mean(values) for values in parts] for number, parts in results}
+        known |= finished
+        places = set().union(*(users[key] for key in finished))
+        complete = [place for place in places if known.keys() >= set(keys[place])]
+        yield [(place, [loss for key in keys[place] for loss in known[key]]) for place in complete]
 
 
-Work = tuple[TokenSpans, list[tuple[Any, tuple[Span, ...]]]]  # with a key for each of the parts
+def _mean(values: np.ndarray | None) -> Loss:
+    if values is None:
+        return OUT_OF_MEMORY
+    return float(values.mean()) if len(values) else None
 
 
-def _end(spans: tuple[Span, ...]) -> int:
-    return max((end for _, end in spans), default=0)
+def measured(
+    model: Any, sequences: Sequence[TokenSpans], measure: Callable[..., torch.Tensor], batch_tokens: int | None
+) -> Iterator[list[tuple[int, list[np.ndarray | None]]]]:
+    """Yield, batch by batch, (index of a sequence, of each part in float64 what is measured at its predicted tokens).
 
+    That is None where the memory can't hold the sequence, even alone.
 
-def _key(ids: np.ndarray, spans: tuple[Span, ...], context: int) -> bytes:
-    place = repr((padded_length(len(ids), context), spans)).encode()
-    return hashlib.blake2b(ids[: _end(spans)].tobytes() + place, digest_size=16).digest()
+    Args:
+        measure: `SplitModel.losses` or `SplitModel.confidences`.
+        batch_tokens: as of `run_batches`.
+    """
+    import numpy as np
+    import torch
+
+    split = split_model(model)
+
+    def forward(batch: list[int], shape: tuple[int, int]) -> tuple[list[int], torch.Tensor]:
+        ids = np.zeros(shape, dtype=np.int64)
+        rows, positions, counts = [], [], []
+        for row, place in enumerate(batch):
+            ids[row, : len(sequences[place].ids)] = sequences[place].ids
+            for spans in sequences[place].parts:
+                at = [np.arange(max(start, 1), end) for start, end in spans]
+                positions += at
+                counts.append(sum(map(len, at)))
+                rows.append(np.full(counts[-1], row))
+        if not sum(counts):
+            return counts, torch.zeros(0)
+        return counts, measure(split, ids, np.concatenate(rows), np.concatenate(positions))
+
+    lengths = [len(sequence.ids) for sequence in sequences]
+    for batch, result in run_batches(model, lengths, forward, batch_tokens, split.max_tokens):
+        if result is None:
+            yield [(place, [None] * len(sequences[place].parts)) for place in batch]
+            continue
+        counts, values = result
+        parts = iter(np.split(values.cpu().double().numpy(), np.cumsum(counts)[:-1]))
+        yield [(place, [next(parts) for _ in sequences[place].parts]) for place in batch]
 
 
 def padded_length(n_tokens: int, context: int) -> int:
@@ -108,34 +131,45 @@ def padded_length(n_tokens: int, context: int) -> int:
     return max(n_tokens, min(-(-max(2, n_tokens) // step) * step, context))
 
 
-def batches(
-    model: Any, parts: SplitModel, work: list[Work], batch_tokens: int | None, kind: type[Batch]
-) -> Iterator[list[tuple[Any, Any]]]:
-    """Run sequences, longest first, and yield what ``kind`` says of their parts, or `OUT_OF_MEMORY`, by key.
+def run_batches(
+    model: Any,
+    lengths: Sequence[int],
+    forward: Callable[[list[int], tuple[int, int]], Any],
+    batch_tokens: int | None,
+    max_tokens: int | None = None,
+) -> Iterator[tuple[list[int], Any]]:
+    """Run sequences, longest first, and yield (their places, what ``forward`` gives for them).
 
-    While a GPU works on one batch, the next is made ready.
+    That is None for a single one that the memory can't hold. While a GPU works on one batch, the next is made ready.
+
+    Args:
+        lengths: of the sequences, in tokens.
+        forward: runs the sequences at some places, in a batch of the given shape: more rows, and wider, than they need.
+        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on a
+            GPU, 512 elsewhere: a GPU is busy with these; what fits a CPU's caches is quickest there, and a few rows should
+            not take long. It does not depend on the free memory, as results would then, too, in the last digit. Halved,
+            for this process, when memory runs out.
+        max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
+    wanted = batch_tokens or (4096 if model.device.type == "cuda" else 512)
     context, under_way = models.context_length(model.config), deque()
+    widths = [padded_length(length, context) for length in lengths]
+    waiting = sorted(range(len(widths)), key=lambda place: -widths[place])
     with _side_by_side(model) as (submit, most):
-        while work or under_way:
-            while work and len(under_way) < most:
-                wanted = batch_tokens or token_budget(model)
-                budget = min(wanted, _budgets.get(model, wanted))
-                width = padded_length(len(work[0][0].ids), context)
-                count = max(1, min(budget, parts.max_tokens or budget) // width)
-                taken = [item for item in work[:count] if padded_length(len(item[0].ids), context) == width]
-                under_way.append((submit(_launch, kind, parts, taken, (count, width)), taken, count, width))
-                work = work[len(taken) :]
-            future, taken, count, width = under_way.popleft()
-            if batch := future.result():
-                yield batch.results()
-            elif count > 1:
+        while waiting or under_way:
+            while waiting and len(under_way) < most:
+                width = widths[waiting[0]]
+                count = max(1, min(wanted, _budgets.get(model, wanted), max_tokens or wanted) // width)
+                batch = [place for place in waiting[:count] if widths[place] == width]
+                under_way.append((submit(_attempt, forward, batch, (count, width)), batch, count, width))
+                waiting = waiting[len(batch) :]
+            future, batch, count, width = under_way.popleft()
+            result = future.result()
+            if result is None and count > 1:
                 _budgets[model] = min(count // 2 * width, _budgets.get(model, count * width))
-                work = sorted([*taken, *work], key=lambda item: -len(item[0].ids))
+                waiting = sorted([*batch, *waiting], key=lambda place: -widths[place])
             else:
-                failed = taken[0]
-                yield [(key, OUT_OF_MEMORY) for key, spans in failed[1] if _end(spans) == len(failed[0].ids)]
-                work = sorted([*work, *_shortened(failed)], key=lambda item: -len(item[0].ids))
+                yield batch, result
 
 
 @contextmanager
@@ -165,75 +199,11 @@ def _at_once(function: Callable[..., Any], *args: Any) -> Future:
     return future
 
 
-def _shortened(work: Work) -> Iterator[Work]:
-    """The parts that end before their sequence does, each with the tokens up to its end."""
-    sequence, wanted = work
-    for key, spans in wanted:
-        if (end := _end(spans)) < len(sequence.ids):
-            yield TokenSpans(sequence.ids[:end], (spans,)), [(key, spans)]
-
-
-def _launch(kind: type[Batch], parts: SplitModel, work: list[Work], shape: tuple[int, int]) -> Batch | None:
-    """A batch under way, or None if memory ran out; what it held is free again then."""
+def _attempt(forward: Callable[..., Any], batch: list[int], shape: tuple[int, int]) -> Any:
+    """What ``forward`` gives, or None if memory ran out; what it held is free again then."""
     try:
-        return kind(parts, work, shape)
+        return forward(batch, shape)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not models.is_out_of_memory(error):
             raise
         return None
-
-
-class Batch:
-    """One forward pass of a given shape, under way on a GPU until `results` waits for it."""
-
-    def __init__(self, parts: SplitModel, work: list[Work], shape: tuple[int, int]) -> None:
-        import numpy as np
-
-        self.work = work
-        ids = np.zeros(shape, dtype=np.int64)
-        rows, positions, self.keys, self.counts = [], [], [], []
-        for row, (sequence, wanted) in enumerate(work):
-            ids[row, : len(sequence.ids)] = sequence.ids
-            for key, spans in wanted:
-                at = [np.arange(max(start, 1), end) for start, end in spans]
-                positions += at
-                self.keys.append(key)
-                self.counts.append(sum(map(len, at)))
-                rows.append(np.full(self.counts[-1], row))
-        self.values: torch.Tensor | None = None
-        if sum(self.counts):
-            self.values = self.measure(parts, ids, np.concatenate(rows), np.concatenate(positions))
-
-    def measure(self, parts: SplitModel, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        """A value, or some, for each of the positions."""
-        raise NotImplementedError
-
-    def results(self) -> list[tuple[Any, Any]]:
-        """For each part its key, and what is made of its values."""
-        raise NotImplementedError
-
-
-class LossBatch(Batch):
-    """Mean losses."""
-
-    def measure(self, parts: SplitModel, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        return parts.losses(ids, rows, positions)
-
-    def results(self) -> list[tuple[bytes, Loss]]:
-        import numpy as np
-
-        owners = np.repeat(np.arange(len(self.keys)), self.counts)
-        losses = np.zeros(0) if self.values is None else self.values.double().cpu().numpy()
-        sums = np.bincount(owners, weights=losses, minlength=len(self.keys))
-        return [
-            (key, float(total) / count if count else None)
-            for key, total, count in zip(self.keys, sums, self.counts, strict=True)
-        ]
-
-
-def token_budget(model: Any) -> int:
-    """How many tokens to run at once. It does not depend on the free memory, as losses would then, too, in the last digit.
-
-    A GPU is busy with 4096 tokens. What fits a CPU's caches is quickest there, and a few rows should not take long.
-    """
-    return 4096 if model.device.type == "cuda" else 512

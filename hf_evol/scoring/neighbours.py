@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ConfigError, require_extra
@@ -44,7 +45,8 @@ def nearest_distances(embeddings: Any, distance: str = "euclidean", exact_up_to:
     """
     import numpy as np
 
-    check_distance(distance)
+    if distance not in ("euclidean", "cosine"):
+        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
     rows = np.asarray(embeddings)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise ConfigError(f"Embeddings must be finite numbers of shape (rows, dimensions); got shape {rows.shape}.")
@@ -62,12 +64,6 @@ def nearest_distances(embeddings: Any, distance: str = "euclidean", exact_up_to:
     return nearest**2 / 2 if distance == "cosine" else nearest  # |a - b|² = 2 - 2 cos, for unit lengths
 
 
-def check_distance(distance: str) -> None:
-    """Raise `ConfigError` unless this is a distance that `nearest_distances` knows."""
-    if distance not in ("euclidean", "cosine"):
-        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
-
-
 def _exact(rows: np.ndarray) -> np.ndarray:
     """The place of each row's nearest other one. Each pair of blocks is compared once, for the rows of both."""
     import torch
@@ -78,22 +74,15 @@ def _exact(rows: np.ndarray) -> np.ndarray:
     squares = points.square().sum(1)
     least = torch.full((len(rows),), math.inf, dtype=torch.float64, device=device)
     places = torch.zeros(len(rows), dtype=torch.int64, device=device)
-    starts = range(0, len(rows), _BLOCK)
-    for start in starts:
-        here = slice(start, start + _BLOCK)
-        for other in starts[start // _BLOCK :]:
-            there = slice(other, other + _BLOCK)
-            distances = torch.addmm(squares[there], points[here], points[there].T, alpha=-2).add_(squares[here, None])
-            if start == other:
-                distances.fill_diagonal_(math.inf)
-            _keep_least(least[here], places[here], *distances.min(1), other)
-            _keep_least(least[there], places[there], *distances.min(0), start)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK)]
+    for here, there in combinations_with_replacement(blocks, 2):
+        distances = torch.addmm(squares[there], points[here], points[there].T, alpha=-2).add_(squares[here, None])
+        if here == there:
+            distances.fill_diagonal_(math.inf)
+        for block, others, (values, found) in ((here, there, distances.min(1)), (there, here, distances.min(0))):
+            nearer = values < least[block]
+            least[block][nearer], places[block][nearer] = values[nearer], found[nearer] + others.start
     return places[:, None].cpu().numpy()
-
-
-def _keep_least(least: Any, places: Any, values: Any, found: Any, offset: int) -> None:
-    nearer = values < least
-    least[nearer], places[nearer] = values[nearer], found[nearer] + offset
 
 
 def _approximate(rows: np.ndarray) -> np.ndarray:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import columns as col
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError
+from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
+from hf_evol.scoring.local import Record, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, mean_losses
+from hf_evol.transform import Batch
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
 SCORES: dict[str, Any] = {
@@ -28,8 +31,6 @@ SCORES: dict[str, Any] = {
 }
 _WINDOW = 512  # pairs tokenized together, while the model works on those before
 
-Record = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class PairScorer:
@@ -43,72 +44,49 @@ class PairScorer:
     def __post_init__(self) -> None:
         if self.convention not in CONVENTIONS:
             raise ConfigError(f"convention must be one of {', '.join(CONVENTIONS)}; got {self.convention!r}.")
-        for name in ("batch_tokens", "max_length"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "batch_tokens", "max_length")
 
     def score(self, model: Any, tokenizer: Any, pairs: Sequence[Pair | None]) -> list[Record]:
         """One record of `SCORES` for each pair, in order. None stands for a pair that is no text."""
-        records: dict[int, Record] = {}
+        records = [unscored("invalid_input") for _ in pairs]
+        usable = [place for place, pair in enumerate(pairs) if pair is not None]
         training = model.training
         try:
-            with closing(self.stream(model.eval(), tokenizer, pairs)) as stream:
+            with closing(self.stream(model.eval(), tokenizer, [pairs[place] for place in usable])) as stream:
                 for finished in stream:
-                    records.update(finished)
+                    for number, record in finished.items():
+                        records[usable[number]] = record
         finally:
             model.train(training)
-        return [records[place] for place in range(len(pairs))]
+        return records
 
-    def stream(
-        self, model: Any, tokenizer: Any, pairs: Sequence[Pair | None], rows: Sequence[int] | None = None
-    ) -> Iterator[dict[int, Record]]:
-        """Yield records by the pair's place, as windows of pairs finish.
+    def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[dict[int, Record]]:
+        """Yield records by the pair's place, as they finish.
 
-        Pairs are sorted by length, and the next window is tokenized while the model works on one.
-
-        Args:
-            rows: by how many rows each pair moves the progress bar; by default by one.
+        Pairs are sorted by length; further ones are tokenized while the model works on those before.
         """
         context = models.context_length(model.config)
         limit = min(context, self.max_length or context)
-        usable = [place for place, pair in enumerate(pairs) if pair is not None]
-        invalid = [place for place, pair in enumerate(pairs) if pair is None]
-        rows = rows or [1] * len(pairs)
-        progress.advance(sum(rows[place] for place in invalid))
-        yield {place: _record("invalid_input") for place in invalid}
-        usable.sort(key=lambda place: -_characters(pairs[place]))
-        windows = [usable[start : start + _WINDOW] for start in range(0, len(usable), _WINDOW)]
-        encode, known = CONVENTIONS[self.convention].encode, {}
+        lengths = [sum(len(turn["content"]) for turn in turns) + len(answer) for turns, answer in pairs]
+        places = sorted(range(len(pairs)), key=lambda place: -lengths[place])
+        windows = [places[start : start + _WINDOW] for start in range(0, len(places), _WINDOW)]
+
+        def encode(window: list[int]) -> list[Layout | str]:
+            texts = [pairs[place] for place in window]
+            return CONVENTIONS[self.convention].encode(tokenizer, texts, limit, self.truncate)
+
         with ThreadPoolExecutor(1) as pool:
-
-            def encoding(window: list[int]) -> Future[list[Layout | str]]:
-                return pool.submit(encode, tokenizer, [pairs[place] for place in window], limit, self.truncate)
-
-            ahead = encoding(windows[0]) if windows else None
-            for window, following in zip(windows, [*windows[1:], None], strict=False):
-                layouts = ahead.result()
-                ahead = encoding(following) if following else None
-                yield dict(zip(window, self._records(model, layouts, known, [rows[i] for i in window]), strict=True))
-
-    def _records(
-        self, model: Any, encoded: Sequence[Layout | str], known: dict[bytes, Loss], rows: Sequence[int]
-    ) -> list[Record]:
-        records = [_record(layout) if isinstance(layout, str) else None for layout in encoded]
-        laid_out = [place for place, record in enumerate(records) if record is None]
-        progress.advance(sum(rows) - sum(rows[place] for place in laid_out))
-        sequences = [sequence for place in laid_out for sequence in (encoded[place].joint, encoded[place].alone)]
-        losses: dict[int, list[Loss]] = {}
-        for finished in mean_losses(model, sequences, self.batch_tokens, known):
-            losses.update(finished)
-            for number in {index // 2 for index, _ in finished if index ^ 1 in losses}:
-                place = laid_out[number]
-                records[place] = self._ratios(encoded[place], *losses[2 * number], *losses[2 * number + 1])
-                progress.advance(rows[place])
-        return records
+            for window, encoded in zip(windows, pool.map(encode, windows), strict=True):
+                layouts = dict(zip(window, encoded, strict=True))
+                yield {place: unscored(layout) for place, layout in layouts.items() if isinstance(layout, str)}
+                places = [place for place, layout in layouts.items() if not isinstance(layout, str)]
+                groups = [(layouts[place].joint, layouts[place].alone) for place in places]
+                for finished in mean_losses(model, groups, self.batch_tokens):
+                    yield {places[n]: self._ratios(layouts[places[n]], *losses) for n, losses in finished}
 
     def _ratios(self, layout: Layout, loss_q: Loss, loss_a_given_q: Loss, loss_a: Loss) -> Record:
         losses = {col.LOSS_Q: loss_q, col.LOSS_A: loss_a, col.LOSS_A_GIVEN_Q: loss_a_given_q}
-        finite = {name: loss if _is_finite(loss) else None for name, loss in losses.items()}
+        finite = {n: x if isinstance(x, float) and math.isfinite(x) else None for n, x in losses.items()}
         counts = {col.N_TOKENS_Q: layout.n_tokens_q, col.N_TOKENS_A: layout.n_tokens_a}
         if OUT_OF_MEMORY in losses.values():
             status = OUT_OF_MEMORY
@@ -128,24 +106,67 @@ class PairScorer:
             else:
                 ifd = math.exp(difference) if difference < 700 else math.inf
             if math.isfinite(ifd / loss_q):
-                return _record(status) | finite | counts | {col.IFD: ifd, col.IC_IFD: ifd / loss_q}
+                return unscored(status) | finite | counts | {col.IFD: ifd, col.IC_IFD: ifd / loss_q}
             status = "not_finite"
-        return _record(status) | finite | counts
+        return unscored(status) | finite | counts
 
 
 def make_pair(instruction: Any, output: Any, input: Any = None) -> Pair | None:
-    """(Q, A), where Q is the instruction and, on a new line, the input where there is one; None if unusable."""
-    if not (input is None or isinstance(input, str)) or not is_text(instruction):
-        return None
-    question = f"{instruction}\n{input}" if input else instruction
-    return checked_pair([{"role": "user", "content": question}], output)
+    """(Q, A), where Q is the `question`; None if unusable."""
+    return checked_pair([{"role": "user", "content": question(instruction, input)}], output)
 
 
 def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
     """The pair, or None if there is no text before the answer or none in it."""
     texts = [turn["content"] for turn in turns]
-    fit = is_text(answer) and all(isinstance(text, str) for text in texts) and any(text.strip() for text in texts)
+    fit = is_text(answer) and all(isinstance(text, str) for text in texts) and is_text("".join(texts))
     return (turns, answer) if fit else None
+
+
+def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) -> list[Pair | str]:
+    """Of each row the prompt of its last round, and what it led to; or the status of a row without them.
+
+    Args:
+        methods: those that the rows were evolved with.
+        evolved: False where the prompts alone are wanted.
+    """
+    by_name = {method.name: method for method in methods}
+    parents, nothing = batch[col.PARENT_INSTRUCTION], [None] * len(batch[col.METHOD])
+    texts, statuses = parents, nothing
+    if evolved:
+        texts, statuses = batch[col.INSTRUCTION], batch.get(col.EVOL_STATUS, nothing)
+    found: list[Pair | str] = []
+    rows = zip(parents, batch[col.METHOD], batch.get(col.TRY, nothing), texts, statuses, strict=True)
+    for parent, name, attempt, text, status in rows:
+        if (status or col.OK) != col.OK:
+            found.append("not_evolved")
+        elif not is_text(parent) or not is_text(text) or not isinstance(name, str):
+            found.append("invalid_input")
+        elif name not in by_name:
+            found.append("unknown_method")
+        else:
+            found.append((prompt_at(methods, by_name[name], parent, attempt or 1), text))
+    return found
+
+
+def asked(batch: Batch) -> list[tuple[str, str | None] | None]:
+    """The instruction and the input of each row; None where they are unusable."""
+    inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
+    rows = zip(batch[col.INSTRUCTION], inputs, strict=True)
+    return [row if question(*row) else None for row in rows]
+
+
+def questions(batch: Batch) -> list[str | None]:
+    """The `question` of each row."""
+    return [row and question(*row) for row in asked(batch)]
+
+
+def question(instruction: Any, input: Any = None) -> str | None:
+    """The instruction and, on a new line, the input where there is one; None if unusable."""
+    if not is_text(instruction) or not (input is None or isinstance(input, str)):
+        return None
+    text = f"{instruction}\n{input}" if input else instruction
+    return text if is_text(text) else None
 
 
 def is_text(value: Any) -> bool:
@@ -156,13 +177,6 @@ def is_text(value: Any) -> bool:
         return False
 
 
-def _is_finite(loss: Loss) -> bool:
-    return isinstance(loss, float) and math.isfinite(loss)
-
-
-def _characters(pair: Pair) -> int:
-    return sum(len(turn["content"]) for turn in pair[0]) + len(pair[1])
-
-
-def _record(status: str) -> Record:
+def unscored(status: str) -> Record:
+    """The record of a pair without a score."""
     return dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: status}

@@ -6,24 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_evol import columns as col
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import Chat
 from hf_evol.models import encoding
-from hf_evol.models.journal import Journal, open_journal
-from hf_evol.prompts.evol_instruct import Method, prompt_at, resolve_methods
-from hf_evol.scoring.local import ScoringTransform
-from hf_evol.scoring.losses import OUT_OF_MEMORY, padded_length, token_budget
-from hf_evol.scoring.pairs import make_pair
+from hf_evol.prompts.evol_instruct import Method, resolve_methods
+from hf_evol.scoring.conventions import Pair
+from hf_evol.scoring.local import Record, ScoringTransform, check_counts
+from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
+from hf_evol.scoring.pairs import evolutions, make_pair, questions
 from hf_evol.transform import Batch, failures
 
-Result = tuple[float | None, str]  # a reward and its status
-
-_budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +29,20 @@ class Reward(ScoringTransform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
     The model reads a chat of two turns, by its own chat template, and its output is the reward, on the model's own
-    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others (on a
-    CPU: with as many threads).
+    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
-        With ``of="response"``: ``instruction``, ``output``; and, if there, ``input`` and the status columns of earlier stages:
-        rows that failed one are not scored. The user's turn is the instruction
-        and, on a new line, the input; the assistant's is the output.
-        With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method``; and, if there, ``try`` and ``evol_status``. The
-        user's turn is the prompt that evolved the row in its last round; the assistant's is the instruction.
+        With ``of="response"``: ``instruction``, ``output`` and, if there, ``input`` and the status columns of earlier
+        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input; the
+        assistant's is the output. With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method`` and, if
+        there, ``try`` and ``evol_status``. The user's turn is the prompt that evolved the row in its last round; the
+        assistant's is the instruction.
 
     Output columns:
         ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
-        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of ``methods`` has the row's name),
-        ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or ``not_finite``.
+        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of
+        ``methods`` has the row's name), ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or
+        ``not_finite``.
 
     Args:
         model: a Hub id, a folder or a `ModelSpec`, such as ``"Skywork/Skywork-Reward-V2-Qwen3-0.6B"``.
@@ -69,8 +67,7 @@ class Reward(ScoringTransform):
     def __post_init__(self) -> None:
         if self.of not in ("response", "evolution"):
             raise ConfigError(f"of must be 'response' or 'evolution'; got {self.of!r}.")
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ConfigError(f"batch_tokens must be 1 or more; got {self.batch_tokens!r}.")
+        check_counts(self, "batch_tokens")
         super().__post_init__()
         object.__setattr__(self, "methods", resolve_methods(self.methods))
 
@@ -102,127 +99,67 @@ class Reward(ScoringTransform):
             raise ConfigError(f"The chat template of {self.model.name!r} can't render two turns: {error}") from error
 
     def apply(self, batch: Batch) -> Batch:
-        chats = self._chats(batch)
-        results: list[Result] = [(None, chat) if isinstance(chat, str) else (None, "") for chat in chats]
-        asked = [place for place, chat in enumerate(chats) if not isinstance(chat, str)]
-        progress.advance(len(chats) - len(asked))
-        for place, result in zip(asked, self._rewards([chats[place] for place in asked]), strict=True):
-            results[place] = result
-        return {col.REWARD: [reward for reward, _ in results], col.REWARD_STATUS: [status for _, status in results]}
+        pairs = self._pairs(batch)
+        chats = [_failed(p) if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
+        fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
+        records = [fine | record for record in self.remembered(chats, "reward", {})]
+        return {name: [record[name] for record in records] for name in self.output_columns}
 
-    def _chats(self, batch: Batch) -> list[Chat | str]:
+    def _pairs(self, batch: Batch) -> list[Pair | str]:
         """Each row's turns, or why there are none."""
-        instructions = batch[col.INSTRUCTION]
-        nothing = [None] * len(instructions)
-        if self.of == "response":
-            rows = zip(instructions, batch[col.OUTPUT], batch.get(col.INPUT, nothing), strict=True)
-            return [why or _chat(*row) for row, why in zip(rows, failures(batch), strict=True)]
-        methods = {method.name: method for method in self.methods}
-        statuses = [status or col.OK for status in batch.get(col.EVOL_STATUS, nothing)]
-        tries = batch.get(col.TRY, nothing)
-        rows = zip(instructions, batch[col.PARENT_INSTRUCTION], batch[col.METHOD], tries, statuses, strict=True)
-        return [_evolution(methods, *row) for row in rows]
+        if self.of == "evolution":
+            return evolutions(batch, self.methods)
+        rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
+        return [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
 
-    def _rewards(self, chats: list[Chat]) -> list[Result]:
-        """The chats' rewards, those that the journal knows among them; new ones are durable as they finish."""
-        journal = open_journal(self.journal)
-        results: dict[int, Result] = {}
-        hashes: list[str] = []
-        if journal is not None:
-            identity = self.identity()
-            hashes = [Journal.key(identity, chat, "reward") for chat in chats]
-            known = journal.get(hashes)
-            results = {place: (known[key][col.REWARD], col.OK) for place, key in enumerate(hashes) if key in known}
-            progress.advance(len(results))
-        missing = [place for place in range(len(chats)) if place not in results]
-        if missing:
-            self.check()
-            model, tokenizer = models.load_model(self.model, models.CLASSIFIER), models.load_tokenizer(self.model)
-            sequences = [encoding.render_chat(tokenizer, chats[place], generation_prompt=False) for place in missing]
-            for finished in _outputs(model, sequences, self.batch_tokens):
-                results.update({missing[number]: result for number, result in finished.items()})
-                if journal is not None:
-                    lasting = {number: reward for number, (reward, status) in finished.items() if status == col.OK}
-                    journal.put({hashes[missing[number]]: {col.REWARD: reward} for number, reward in lasting.items()})
-                progress.advance(len(finished))
-        return [results[place] for place in range(len(chats))]
+    def stream(self, requests: list[Chat]) -> Iterator[dict[int, Record]]:
+        model, tokenizer = self.load(models.CLASSIFIER)
+        sequences = [encoding.render_chat(tokenizer, chat, generation_prompt=False) for chat in requests]
+        return rewards(model, sequences, self.batch_tokens)
 
 
-def _chat(instruction: Any, output: Any, input: Any = None) -> Chat | str:
-    pair = make_pair(instruction, output, input)
-    return "invalid_input" if pair is None else [*pair[0], {"role": "assistant", "content": pair[1]}]
+def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
+    """Yield records by the sequence's place, batch by batch.
 
-
-def _evolution(
-    methods: dict[str, Method], evolved: Any, parent: Any, method: Any, attempt: Any, status: str
-) -> Chat | str:
-    if status != col.OK:
-        return "not_evolved"
-    if not isinstance(parent, str) or not parent.strip() or not isinstance(method, str):
-        return "invalid_input"
-    if method not in methods:
-        return "unknown_method"
-    return (
-        [
-            *prompt_at(tuple(methods.values()), methods[method], parent, attempt or 1),
-            {"role": "assistant", "content": evolved},
-        ]
-        if isinstance(evolved, str) and evolved.strip()
-        else "invalid_input"
-    )
-
-
-def _outputs(model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int | None) -> Iterator[dict[int, Result]]:
-    """Yield results by the sequence's place, batch by batch, the longest first."""
-    context = models.context_length(model.config)
-    waiting = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), place))
-    unfit = [place for place in waiting if len(sequences[place]) > context]
-    yield dict.fromkeys(unfit, (None, "too_long"))
-    waiting = waiting[len(unfit) :]
-    # One more than the sequence has: with a mask that hides nothing, transformers takes other kernels.
-    widths = [padded_length(min(len(sequence) + 1, context), context) for sequence in sequences]
-    while waiting:
-        wanted, width = batch_tokens or token_budget(model), widths[waiting[0]]
-        count = max(1, min(wanted, _budgets.get(model, wanted)) // width)
-        batch = [place for place in waiting[:count] if widths[place] == width]
-        try:
-            values = _forward(model, [sequences[place] for place in batch], (count, width))
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if not models.is_out_of_memory(error):
-                raise
-            values = None
-        if values is None and count > 1:
-            _budgets[model] = count // 2 * width
-            continue
-        waiting = waiting[len(batch) :]
-        results = [(None, OUT_OF_MEMORY)] if values is None else [_result(value) for value in values]
-        yield dict(zip(batch, results, strict=True))
-
-
-def _result(value: float) -> Result:
-    return (value, col.OK) if math.isfinite(value) else (None, "not_finite")
-
-
-def _forward(model: Any, sequences: Sequence[Sequence[int]], shape: tuple[int, int]) -> list[float]:
-    """The model's outputs for sequences padded on the right, and filled up to the shape as in `scoring.losses`.
-
-    Decoders give the output of the last token that isn't their configuration's padding token, whatever the tokenizer's
-    is. Where it names none, any token will do that ends no sequence of the batch.
+    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the last
+    token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any token will
+    do that ends no sequence.
     """
     import torch
 
-    config = model.config.get_text_config()
-    named = config.pad_token_id
-    last = {sequence[-1] for sequence in sequences}
+    context, config = models.context_length(model.config), model.config.get_text_config()
+    yield {place: _failed("too_long") for place, sequence in enumerate(sequences) if len(sequence) > context}
+    fitting = [place for place, sequence in enumerate(sequences) if len(sequence) <= context]
+    named, last = config.pad_token_id, {sequences[place][-1] for place in fitting}
     pad = named if named is not None and 0 <= named < config.vocab_size else min(set(range(len(last) + 1)) - last)
-    (count, width), given = shape, len(sequences)
-    sequences = [*sequences, *[sequences[-1]] * (count - given)]
-    ids = torch.tensor([[*sequence, *[pad] * (width - len(sequence))] for sequence in sequences], device=model.device)
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=model.device)
-    mask = (torch.arange(width, device=model.device) < lengths[:, None]).long()
-    try:
-        config.pad_token_id = pad
+
+    def forward(batch: list[int], shape: tuple[int, int]) -> torch.Tensor:
+        ids = torch.full(shape, pad)
+        mask = torch.zeros(shape, dtype=torch.int64)
+        for row in range(shape[0]):
+            sequence = sequences[fitting[batch[min(row, len(batch) - 1)]]]
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
         with torch.inference_mode():
-            return model(input_ids=ids, attention_mask=mask).logits[:given, 0].double().tolist()
+            return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, 0]
+
+    # One more than the sequence has: with a mask that hides nothing, transformers takes other kernels.
+    lengths = [min(len(sequences[place]) + 1, context) for place in fitting]
+    config.pad_token_id = pad
+    try:
+        for batch, outputs in run_batches(model, lengths, forward, batch_tokens):
+            if outputs is None:
+                records = [_failed(OUT_OF_MEMORY)]
+            else:
+                records = [_scored(reward) for reward in outputs[: len(batch)].cpu().double().tolist()]
+            yield {fitting[number]: record for number, record in zip(batch, records, strict=True)}
     finally:
         config.pad_token_id = named
+
+
+def _scored(reward: float) -> Record:
+    return {col.REWARD: reward, col.REWARD_STATUS: col.OK} if math.isfinite(reward) else _failed("not_finite")
+
+
+def _failed(status: str) -> Record:
+    return {col.REWARD: None, col.REWARD_STATUS: status}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _BLOCK = {"cpu": (128, 8192), "cuda": (1024, 16384)}
 # Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
 _WHOLE_LOGITS = 2**26
-# Names, over the configurations of transformers' models, of what is done to the head's output.
-_FACTORS, _DIVISORS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",)
+# What is done to the head's output, by its names over the configurations of transformers' models.
+_FACTORS, _DIVISOR = ("logit_scale", "lm_head_multiplier"), "logits_scaling"
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 _split: WeakKeyDictionary[Any, SplitModel] = WeakKeyDictionary()
@@ -50,18 +50,13 @@ class SplitModel:
         head = model.get_output_embeddings()
         self.vocabulary = head.weight.shape[0]
         self.whole = getattr(model, "base_model", model) is model
-        if not self.whole and not self._agrees():
-            self.whole = True
+        self.whole = self.whole or not self._agrees()
         if self.whole and not self._agrees():
             raise ModelError(
                 f"{type(model).__name__} is not causal: later tokens change what it predicts for earlier ones. "
                 "Score with a causal language model."
             )
-
-    @property
-    def max_tokens(self) -> int | None:
-        """The most tokens of one batch, where the model must be run whole."""
-        return max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None
+        self.max_tokens = max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None  # of one batch
 
     def losses(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
         """Loss, in nats, of the tokens at ``(rows, positions)``, as float32 on the model's device.
@@ -168,12 +163,14 @@ class SplitModel:
 
     def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
         logits, config = logits.float(), self._model().config.get_text_config()
-        for value in _numbers(config, _FACTORS):
-            logits = logits.mul_(value)
-        for value in _numbers(config, _DIVISORS):
-            logits = logits.div_(value)
-        for value in _numbers(config, _SOFT_CAPS):
-            logits = logits.div_(value).tanh_().mul_(value)
+        for name in (*_FACTORS, _DIVISOR, *_SOFT_CAPS):
+            value = getattr(config, name, None)
+            if not isinstance(value, (int, float)) or not value:
+                continue
+            if name in _SOFT_CAPS:
+                logits = logits.div_(value).tanh_().mul_(value)
+            else:
+                logits = logits.div_(value) if name == _DIVISOR else logits.mul_(value)
         return logits
 
     def _agrees(self) -> bool:
@@ -196,8 +193,3 @@ class SplitModel:
             return True
         allowed = 1e-4 if model.dtype == torch.float32 else 0.03  # rounding depends on the batch's shape
         return bool((ours - own).abs().mean() <= allowed * own.abs().mean())
-
-
-def _numbers(config: Any, names: tuple[str, ...]) -> list[float]:
-    values = (getattr(config, name, None) for name in names)
-    return [value for value in values if isinstance(value, (int, float)) and value]

@@ -52,10 +52,11 @@ CHAT = chat(
 
 
 @contextmanager
-def hooked(folder, hook):
+def hooked(folder, hook, kind=models.CAUSAL):
     """Call ``hook`` with the tokens of each forward pass of the model."""
-    backbone = models.load_model(ModelSpec(folder)).base_model
-    handle = backbone.register_forward_pre_hook(lambda _, args, options: hook(options["input_ids"]), with_kwargs=True)
+    model = models.load_model(ModelSpec(folder), kind)
+    module = model.base_model if kind == models.CAUSAL else model
+    handle = module.register_forward_pre_hook(lambda _, args, options: hook(options["input_ids"]), with_kwargs=True)
     try:
         yield
     finally:

@@ -136,16 +136,16 @@ def test_the_first_positions(tiny_model, expected):
 
 def test_a_response_after_its_prompt(tiny_model):
     rows = {
-        "instruction": ["Why?", "Sort {numbers}", "Why?", None, "Why?", "Why?"],
-        "input": ["", "3 <|end|> 1", None, "", 4, ""],
-        "output": ["Because rivers flow.", "1 3", "The sea.", "x", "x", ""],
+        "instruction": ["Why?", "Sort {numbers}", "Why?", None, "Why?", "Why?", "Why?"],
+        "input": ["", "3 <|end|> 1", None, "", 4, "lone \ud83d", ""],
+        "output": ["Because rivers flow.", "1 3", "The sea.", "x", "x", "x", ""],
     }
-    *good, no_instruction, wrong_input, no_output = records(Confidence(tiny_model, of="response")(rows))
+    *good, no_instruction, wrong_input, half, no_output = records(Confidence(tiny_model, of="response")(rows))
     for row, got in enumerate(good):
         prompt = respond_prompt(rows["instruction"][row], rows["input"][row])
         assert got == close(plain(tiny_model, prompt, rows["output"][row]))
     nothing = dict.fromkeys(COLUMNS) | {"confidence_status": "invalid_input"}
-    assert no_instruction == wrong_input == no_output == nothing
+    assert no_instruction == wrong_input == half == no_output == nothing
 
 
 def test_a_text_has_no_special_tokens_of_its_own(tmp_path):

@@ -62,7 +62,7 @@ UNUSABLE = {
     "no user": [REPLY], "no reply": [USER], "a user last": [USER, REPLY, USER], "blank": [{**USER, "content": " \n"}, REPLY],
     "content none": [{**USER, "content": None}, REPLY], "reply none": [USER, {**REPLY, "content": None}],
     "reply blank": [USER, {**REPLY, "content": " "}], "no content": [{"role": "user"}, REPLY],
-    "no role": [{"content": "Which river?"}, REPLY], "parts": [{**USER, "content": [{"text": "Which?"}]}, REPLY],
+    "half a pair": [{**USER, "content": "\ud83d"}, REPLY], "no role": [{"content": "Which river?"}, REPLY], "parts": [{**USER, "content": [{"text": "Which?"}]}, REPLY],
 }  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def test_the_journal_keeps_settings_and_models_apart(tiny_model, bos_model, jour
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_a_run_that_was_interrupted_goes_on(tiny_model, journal, calls, monkeypatch):
     monkeypatch.setattr(pairs, "_WINDOW", 2)
-    expected = IcIfd(tiny_model, journal=False)(batch_of(ROWS))
+    batch = batch_of(list(dict.fromkeys(ROWS)))
+    expected = IcIfd(tiny_model, journal=False)(batch)
     scorer, passes = IcIfd(tiny_model, batch_tokens=64, journal=journal), []
 
     def stop(tokens):
@@ -65,15 +66,15 @@ def test_a_run_that_was_interrupted_goes_on(tiny_model, journal, calls, monkeypa
         passes.append(tokens)
 
     with hooked(tiny_model, stop), pytest.raises(KeyboardInterrupt):
-        scorer(batch_of(ROWS))
+        scorer(batch)
     passes.clear()
     with hooked(tiny_model, passes.append):
-        out = scorer(batch_of(ROWS))
+        out = scorer(batch)
         first = sum(tokens.numel() for tokens in passes)
-        IcIfd(tiny_model, batch_tokens=64, journal=False)(batch_of(ROWS))
+        IcIfd(tiny_model, batch_tokens=64, journal=False)(batch)
     assert records(out) == [close(record) for record in records(expected)]
     whole = sum(tokens.numel() for tokens in passes) - first
-    assert first == whole if calls == 1 else first < whole  # a first window takes at least two passes
+    assert first <= whole if calls == 1 else first < whole  # no row need be finished by the first pass
 
 
 def test_rows_that_do_not_fit_into_memory(tiny_model, journal, monkeypatch):

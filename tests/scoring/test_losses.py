@@ -18,12 +18,12 @@ from hf_evol.scoring.token_losses import SplitModel, split_model
 
 
 def sequence(ids, *parts):
-    return TokenSpans(np.array(ids, dtype=np.int32), parts)
+    return TokenSpans.of(ids, *parts)
 
 
 def results(model, sequences, **options):
     """By place; each sequence is reported once."""
-    found = [pair for batch in mean_losses(model, sequences, **options) for pair in batch]
+    found = [pair for batch in mean_losses(model, [[row] for row in sequences], **options) for pair in batch]
     assert sorted(place for place, _ in found) == list(range(len(sequences)))
     return [losses for _, losses in sorted(found)]
 
@@ -123,16 +123,21 @@ def plain_losses(model, row):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, None])
-def test_equal_parts_are_computed_once(llama, counted, batch_tokens):
-    rows, known = some_sequences(), {}
-    losses = results(llama, rows, batch_tokens=batch_tokens, known=known)
-    distinct = {(tuple(row.ids[: part[-1][1]]), part, len(row.ids) > 16) for row in rows for part in row.parts}
-    assert sum(counted) == sum(b - max(a, 1) for _, part, _ in distinct for a, b in part)
-    assert len(distinct) == len(known) < sum(len(row.parts) for row in rows)
+def test_equal_sequences_are_run_once(llama, counted, batch_tokens):
+    rows = some_sequences()
+    losses = results(llama, rows, batch_tokens=batch_tokens)
+    distinct = {(tuple(row.ids), row.parts) for row in rows}
+    assert sum(counted) == sum(b - max(a, 1) for _, parts in distinct for part in parts for a, b in part)
+    assert len(distinct) < len(rows)
     for row, got in zip(rows, losses, strict=True):
         assert got == pytest.approx(plain_losses(llama, row), abs=1e-5)
-    counted.clear()
-    assert results(llama, rows[::-1], known=known) == losses[::-1] and not counted
+
+
+def test_a_group_is_given_when_all_its_sequences_are(llama):
+    rows = some_sequences()
+    alone, groups = results(llama, rows), [[rows[place] for place in places] for places in ([0, 1], [2], [], [5, 0, 5])]
+    found = dict(pair for batch in mean_losses(llama, groups, batch_tokens=1) for pair in batch)
+    assert found == {0: [*alone[0], *alone[1]], 1: alone[2], 3: [*alone[5], *alone[0], *alone[5]]}
 
 
 def test_nothing_is_computed_for_parts_without_predicted_tokens(llama, counted):
@@ -282,7 +287,7 @@ def test_what_stops_in_the_middle_leaves_the_threads_as_they_were(llama):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        stopped = mean_losses(llama, ROWS, batch_tokens=1)
+        stopped = mean_losses(llama, [[row] for row in ROWS], batch_tokens=1)
         with closing(stopped) as losses:
             next(losses), next(losses)
         assert torch.get_num_threads() == 2

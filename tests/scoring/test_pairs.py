@@ -56,11 +56,13 @@ def test_any_texts_give_scores_or_reasons_in_any_order(
 def test_a_stream_can_be_left(tiny_model, monkeypatch):
     monkeypatch.setattr(pairs, "_WINDOW", 2)
     loaded = models.load_model(ModelSpec(tiny_model)), models.load_tokenizer(ModelSpec(tiny_model))
-    rows = [make_pair(*row) for row in ROWS]
+    rows = [make_pair(*row) for row in ROWS if row[0]]
     expected, stream = PairScorer().score(*loaded, rows), PairScorer().stream(*loaded, rows)
-    found = next(stream) | next(stream)
+    found = {}
+    while len(found) < 3:
+        found |= next(stream)
     stream.close()
-    assert len(found) == 3  # the row that can't be scored, and a window
+    assert len(found) < len(rows)
     assert found == {place: close(expected[place]) for place in found}
     assert PairScorer().score(*loaded, rows) == expected
 
@@ -87,8 +89,9 @@ def test_an_input_that_is_no_text(tiny_model):
 
 
 def test_a_text_that_is_not_unicode(tiny_model):
-    out = IcIfd(tiny_model, journal=False)(batch_of([("half a pair: \ud83d", "An answer."), ROWS[0]]))
-    assert out[col.IC_IFD_STATUS] == ["invalid_input", "ok"]
+    half = "half a pair: \ud83d"
+    batch = batch_of([(half, "An answer."), ("Write it.", "An answer."), ROWS[0]]) | {"input": ["", half, ""]}
+    assert IcIfd(tiny_model, journal=False)(batch)[col.IC_IFD_STATUS] == ["invalid_input", "invalid_input", "ok"]
 
 
 class Copying(torch.nn.Module):

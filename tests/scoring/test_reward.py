@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset, Value
 from datasets.fingerprint import Hasher
-from scored_rows import ROWS, batch_of, unloadable
+from scored_rows import ROWS, batch_of, hooked, unloadable
 from tiny_models import build_classifier, build_tokenizer
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
@@ -18,8 +18,9 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError, ModelError
 from hf_evol.models import ModelSpec
+from hf_evol.models.journal import Journal
 from hf_evol.prompts.evol_instruct import Method
-from hf_evol.scoring import reward
+from hf_evol.scoring import losses, reward
 from hf_evol.scoring.reward import Reward
 
 PAD, END = 0, 3
@@ -87,36 +88,43 @@ def test_a_reward_is_the_same_to_the_last_bit_in_any_company():
     model = LlamaForSequenceClassification(config).eval().to(torch.bfloat16)
 
     def rewards(sequences):
-        found = {place: value for batch in reward._outputs(model, sequences, None) for place, value in batch.items()}
-        return [found[place] for place in range(len(sequences))]
+        found = {place: record for batch in reward.rewards(model, sequences) for place, record in batch.items()}
+        return [found[place]["reward"] for place in range(len(sequences))]
 
     draw = random.Random(1)
     sequences = [[draw.randrange(5, 900) for _ in range(length)] for length in range(5, 200, 4)]
     together = rewards(sequences)
-    assert len({value for value, _ in together}) > 30
+    assert len(set(together)) > 30
     assert [rewards([sequence])[0] for sequence in sequences] == together
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert rewards(sequences) == together
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_input_belongs_to_the_user(reward_model):
-    rows = {"instruction": ["Sort."] * 4, "input": ["4 2", "", None, 3], "output": ["2 4"] * 4}
+    rows = {"instruction": ["Sort."] * 5, "input": ["4 2", "", None, 3, "half a pair: \ud83d"], "output": ["2 4"] * 5}
     out = Reward(reward_model, journal=False)(rows)
     with_input, without = plainly(reward_model, [("Sort.\n4 2", "2 4"), ("Sort.", "2 4")])
-    assert out[col.REWARD] == close([with_input, without, without, None])
-    assert out[col.REWARD_STATUS] == ["ok", "ok", "ok", "invalid_input"]
+    assert out[col.REWARD] == close([with_input, without, without, None, None])
+    assert out[col.REWARD_STATUS] == ["ok", "ok", "ok", "invalid_input", "invalid_input"]
 
 
 def test_an_evolution_is_scored_as_the_answer_to_its_prompt(reward_model):
     ways = (Method("deepen", "Deepen {instruction}"), Method("mine", "Do {instruction}"))
     rows = {
-        "instruction": ["Harder {instruction}", "Rarer", "Same", "New", "x", None, "Harder"],
-        "parent_instruction": ["easy", "{how}", "Same", "old", None, "easy", "easy"],
-        "method": ["deepen", "mine", "deepen", "breadth", "deepen", "deepen", None],
-        "evol_status": ["ok", None, "unchanged", "ok", "ok", "ok", "ok"],
+        "instruction": ["Harder {instruction}", "Rarer", "Same", "New", "x", None, "Harder", "\ud83d", None],
+        "parent_instruction": ["easy", "{how}", "Same", "old", None, "easy", "easy", "easy", None],
+        "method": ["deepen", "mine", "deepen", "breadth", "deepen", "deepen", None, "deepen", "breadth"],
+        "evol_status": ["ok", None, "unchanged", "ok", "ok", "ok", "ok", "ok", "refusal"],
     }
     out = Reward(reward_model, of="evolution", methods=ways, journal=False)(rows)
     expected = plainly(reward_model, [("Deepen easy", "Harder {instruction}"), ("Do {how}", "Rarer")])
-    assert out[col.REWARD] == close([*expected, None, None, None, None, None])
-    assert out[col.REWARD_STATUS] == ["ok", "ok", "not_evolved", "unknown_method", *["invalid_input"] * 3]
+    assert out[col.REWARD] == close([*expected, *[None] * 7])
+    invalid = ["invalid_input"] * 4
+    assert out[col.REWARD_STATUS] == ["ok", "ok", "not_evolved", "unknown_method", *invalid, "not_evolved"]
 
 
 def test_evolutions_of_a_real_run_are_scored(reward_model, tiny_model, seeds):
@@ -131,12 +139,15 @@ def test_evolutions_of_a_real_run_are_scored(reward_model, tiny_model, seeds):
     assert scored[col.REWARD] == close(expected) and any(expected)
 
 
-def test_a_second_run_is_read_from_the_journal(reward_model, tmp_path):
+def test_a_second_run_is_read_from_the_journal(reward_model, tmp_path, monkeypatch):
     once = Reward(reward_model, journal=tmp_path / "journal")
     expected = once(batch_of(ROWS))
     again = Reward(reward_model, batch_tokens=1, journal=tmp_path / "journal")
     with unloadable():
         assert again(batch_of(USABLE[:5]))[col.REWARD] == [expected[col.REWARD][place] for place in PLACES[:5]]
+        monkeypatch.setattr(Journal, "get", lambda self, keys: {key: {"reward": 0.5} for key in keys})
+        assert again(batch_of(USABLE[:1])) == {"reward": [0.5], "reward_status": ["ok"]}  # as of earlier versions
+        monkeypatch.undo()
     other = Reward(
         ModelSpec(reward_model, chat_template="{% for m in messages %}{{ m.content }}!{% endfor %}"),
         journal=once.journal,
@@ -146,28 +157,29 @@ def test_a_second_run_is_read_from_the_journal(reward_model, tmp_path):
 
 def test_rows_that_do_not_fit_into_memory(reward_model, monkeypatch):
     expected = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))[col.REWARD]
-    monkeypatch.setattr(reward, "_budgets", {})
-    forward, sizes = reward._forward, []
+    monkeypatch.setattr(losses, "_budgets", {})
+    sizes = []
 
-    def limited(model, sequences, shape):
-        sizes.append(shape[0] * shape[1])
+    def limit(ids):
+        sizes.append(ids.numel())
         if sizes[-1] > 90:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(model, sequences, shape)
 
-    monkeypatch.setattr(reward, "_forward", limited)
-    out = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))
+    with hooked(reward_model, limit, models.CLASSIFIER):
+        out = Reward(reward_model, journal=False)(batch_of(USABLE[:6]))
     statuses = out[col.REWARD_STATUS]
     assert "out_of_memory" in statuses and "ok" in statuses and len(sizes) < 20
     assert out[col.REWARD] == close([v if s == "ok" else None for v, s in zip(expected, statuses, strict=True)])
 
 
-def test_other_errors_are_not_taken_for_memory(reward_model, monkeypatch):
-    def broken(*_):
+def test_other_errors_are_not_taken_for_memory(reward_model):
+    def broken(_):
         raise RuntimeError("a shape is wrong")
 
-    monkeypatch.setattr(reward, "_forward", broken)
-    with pytest.raises(RuntimeError, match="a shape is wrong"):
+    with (
+        hooked(reward_model, broken, models.CLASSIFIER),
+        pytest.raises(RuntimeError, match="a shape is wrong"),
+    ):
         Reward(reward_model, journal=False)(batch_of(ROWS[:1]))
 
 
