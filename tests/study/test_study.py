@@ -329,3 +329,22 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe, wide_model):
     assert "engine_error" not in second["yields"][1]["dropped"] and second["failures"] == []
     assert (lost["ok"], second["yields"][1]["ok"]) == (6 - failed, 6)
     assert asked >= failed
+
+
+def test_what_an_evolver_says_twice_counts_once(recipe):
+    """As in the set of a run; what another evolver says is its own."""
+    from datasets import Dataset
+
+    from hf_evol.study.results import LABEL, STATUS
+    from hf_evol.study.work import _decided
+
+    texts = ["Name two rivers of Asia.", "Why?", "Name the two rivers of Asia!", "Name two rivers of Asia."]
+    rows = Dataset.from_dict(
+        {
+            LABEL: ["small", "small", "small", "large"], col.ROUND: [1, 1, 2, 1], col.INSTRUCTION: texts, col.INPUT: [""] * 4,
+            col.OUTPUT: ["So."] * 4, col.RESPONSE_STATUS: ["ok"] * 4,
+        }
+    )  # fmt: skip
+    decided = _decided(rows)
+    assert decided[STATUS][:] == ["ok", "ok", "duplicate", "ok"]
+    assert decided[col.RESPONSE_STATUS][:] == ["ok", "ok", None, "ok"] and decided["usable"][:] == [1, 1, 0, 1]
