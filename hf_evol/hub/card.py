@@ -53,10 +53,14 @@ def visible(text: Any) -> str:
     return "".join(kept)
 
 
+def line(text: Any) -> str:
+    """Text within an HTML block, where Markdown is not read: one line, with nothing in it that HTML would read."""
+    return " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def cell(text: Any) -> str:
     """Text as a table cell or a running line: one line, with nothing in it that Markdown or HTML would read."""
-    line = " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], line)
+    return _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], line(text))
 
 
 def commit(name: str, revision: str) -> str:
@@ -112,6 +116,7 @@ def build_card(
         "card_data": card_data(provenance).to_yaml(),
         "p": provenance,
         "cell": cell,
+        "line": line,
         "commit": commit,
         "fenced": fenced,
         "wrapped": wrapped,

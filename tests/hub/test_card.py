@@ -189,7 +189,7 @@ How the texts of each try were judged:
 One rejected text of each kind, from the rows that were left out; the column `rejected` holds them all, for kept rows, too:
 
 <details>
-<summary>cut\\_off: round 1, method constraint</summary>
+<summary>cut_off: round 1, method constraint</summary>
 
 Given:
 
