@@ -92,7 +92,7 @@ class Transform:
         """All that decides the result, and nothing else: the settings without models and journal, and `identity`. The
         fingerprint of `datasets` is made of it, so what is cached is found again on another device, and not after other
         weights have taken a model's name."""
-        settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.compare}
+        settings = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: value for name, value in settings.items() if name not in _TOLD_APART} | {
             "identity": self.identity()
         }

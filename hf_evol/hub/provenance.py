@@ -9,6 +9,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +140,24 @@ def _read_gguf(path: str, file: str, revision: str | None) -> tuple[int | None, 
     from huggingface_hub import hf_hub_download
 
     try:
-        import gguf
-
-        place = (
-            Path(path) / file
-            if Path(path).is_dir()
-            else hf_hub_download(path, file, revision=revision, local_files_only=True)
-        )
-        reader = gguf.GGUFReader(place)
-        said = {name: field.contents() for name, field in reader.fields.items() if name.startswith("general.")}
-        counted = sum(int(math.prod(tensor.shape)) for tensor in reader.tensors)
-        kind = gguf.LlamaFileType(said["general.file_type"]).name if "general.file_type" in said else "GGUF"
+        place = Path(path) / file
+        if not Path(path).is_dir():
+            place = Path(hf_hub_download(path, file, revision=revision, local_files_only=True))
+        return _gguf_header(place, place.stat().st_mtime_ns)
     except (ImportError, OSError, ValueError, KeyError, IndexError) as error:
         logger.info("Cannot read the header of %s: %s", file, error)
         return None, UNKNOWN, "GGUF"
+
+
+@lru_cache(maxsize=8)
+def _gguf_header(place: Path, changed: int) -> tuple[int | None, str, str]:
+    """As `_read_gguf`; kept, as the reader takes seconds for a vocabulary, and a run's roles often share a model."""
+    import gguf
+
+    reader = gguf.GGUFReader(place)
+    said = {name: field.contents() for name, field in reader.fields.items() if name.startswith("general.")}
+    counted = sum(int(math.prod(tensor.shape)) for tensor in reader.tensors)
+    kind = gguf.LlamaFileType(said["general.file_type"]).name if "general.file_type" in said else "GGUF"
     quantization = kind.removeprefix("MOSTLY_").removeprefix("ALL_")
     return counted, str(said.get("general.license") or UNKNOWN), f"{quantization} (GGUF)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 
 # A word or a number; in scripts written without spaces, a character.
 _WORD = re.compile(
@@ -18,6 +19,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
+@lru_cache(maxsize=100_000)
 def stem(word: str) -> str:
     """A word without its endings: "describing" and "described" give the same."""
     word = word.removesuffix("'s")

@@ -126,12 +126,12 @@ def test_the_histogram_shows_what_matplotlib_would_count(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_million_rows_finish_in_bounded_memory():
+def test_many_rows_finish_in_bounded_memory():
     """Resident bytes that are of no mapped file: the libraries take about half a GiB of them before a row is read."""
-    command = [sys.executable, "benchmarks/scale_finish.py", "--rows", "1000000"]
+    command = [sys.executable, "benchmarks/scale_finish.py", "--rows", "400000"]
     out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
     (line,) = [line for line in out.splitlines() if line.startswith("all of it")]
     _, _seconds, resident, anonymous = line.rsplit(None, 3)
     print(line)
-    assert float(anonymous) < 1.25 and float(resident) < 2
-    assert "written: 1,24" in out
+    assert float(anonymous) < 0.8 and float(resident) < 1.6
+    assert "written: 496," in out
