@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 Batch = dict[str, list[Any]]
 
 _PASSING_FAILURES = ("engine_error", "out_of_memory")  # statuses of rows that another try may mend
-
-
-_TOLD_APART = ("model", "judge", "journal")  # fields that say where, not what
 
 
 class Transform:
@@ -92,10 +89,9 @@ class Transform:
         """All that decides the result, and nothing else: the settings without models and journal, and `identity`. The
         fingerprint of `datasets` is made of it, so what is cached is found again on another device, and not after other
         weights have taken a model's name."""
-        settings = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in settings.items() if name not in _TOLD_APART} | {
-            "identity": self.identity()
-        }
+        identity = self.identity()
+        elsewhere = {"journal"} if identity is None else {"journal", "model", "judge"}
+        return {name: value for name, value in vars(self).items() if name not in elsewhere} | {"identity": identity}
 
     def check(self) -> None:
         """Raise what is wrong with the settings or models, before any weights are loaded."""

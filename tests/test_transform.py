@@ -80,6 +80,28 @@ def test_the_fingerprint_holds_what_decides_and_nothing_else(rows, tiny_model, t
     )  # a folder's name decides nothing
 
 
+class Longer(hf_evol.Transform):
+    """A user's own, which is no dataclass."""
+
+    output_columns = {"longer": "string"}
+
+    def __init__(self, model, journal=True):
+        self.model, self.journal = model, journal
+
+    def apply(self, batch):
+        return {"longer": [text + self.model for text in batch["instruction"]]}
+
+
+def test_a_transform_of_ones_own(rows):
+    mapped = hf_evol.map(rows, Longer("!"))
+    assert (
+        mapped["longer"][:] == ["Name a river.!", "Why?!"]
+        and rows.map(Longer("!"), batched=True)["longer"][:] == mapped["longer"][:]
+    )
+    hashes = [Hasher.hash(transform) for transform in (Longer("!"), Longer("!", journal=False), Longer("?"))]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_other_weights_under_a_name_are_another_model(rows, tiny_model, tmp_path):
     """Within one process, and without a word to it."""
     folder = shutil.copytree(tiny_model, tmp_path / "model")
