@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 
 Batch = dict[str, list[Any]]
+
+# Of the arguments of ``Dataset.map``, those that change no row.
+_OF_PLACE_AND_SPEED = {
+    "keep_in_memory", "load_from_cache_file", "cache_file_name", "writer_batch_size", "suffix_template", "new_fingerprint",
+}  # fmt: skip
 
 _PASSING_FAILURES = ("engine_error", "out_of_memory")  # statuses of rows that another try may mend
 
@@ -89,9 +94,12 @@ class Transform:
         """All that decides the result, and nothing else: the settings without models and journal, and `identity`. The
         fingerprint of `datasets` is made of it, so what is cached is found again on another device, and not after other
         weights have taken a model's name."""
+        settings = (
+            {entry.name: getattr(self, entry.name) for entry in fields(self)} if is_dataclass(self) else vars(self)
+        )
         identity = self.identity()
         elsewhere = {"journal"} if identity is None else {"journal", "model", "judge"}
-        return {name: value for name, value in vars(self).items() if name not in elsewhere} | {"identity": identity}
+        return {name: value for name, value in settings.items() if name not in elsewhere} | {"identity": identity}
 
     def check(self) -> None:
         """Raise what is wrong with the settings or models, before any weights are loaded."""
@@ -118,7 +126,7 @@ def _fingerprint_by_what_decides(kind: type[Transform]) -> None:
 
     @pklregister(kind)
     def save(pickler: Any, transform: Transform) -> None:
-        pickler.save_reduce(tuple, ((kind.__qualname__, transform.deciding()),), obj=transform)
+        pickler.save_reduce(tuple, ((kind, transform.deciding()),), obj=transform)
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,8 @@ def map_dataset(
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        for split in dataset.values():
+            check_columns(transform.input_columns, split.column_names or transform.input_columns)
         options = {"batch_size": batch_size, "num_proc": num_proc, "num_gpus": num_gpus} | kwargs
         mapped = {
             name: map_dataset(split, transform, desc=f"{desc or transform.label} ({name})", **options)
@@ -292,7 +302,7 @@ def _map_dataset(
     features = _features(dataset, transform, kwargs)
     if not len(dataset):  # Dataset.map would leave the new columns out
         return Dataset.from_dict({name: [] for name in features}, features=features)
-    given = [kwargs.get(name) for name in ("remove_columns", "input_columns", "fn_kwargs")]
+    given = {name: value for name, value in kwargs.items() if name not in _OF_PLACE_AND_SPEED}
     decisive = [dataset._fingerprint, transform, __version__, given]
     options = {
         "batched": True,

@@ -118,6 +118,29 @@ def test_other_weights_under_a_name_are_another_model(rows, tiny_model, tmp_path
     assert len([spec for spec, _ in loading._models if spec.name == str(folder)]) == 1  # the old weights are gone
 
 
+def test_a_model_on_the_hub_is_told_by_its_commit(monkeypatch):
+    """Without a revision, too: the library no longer says which commit a configuration is of."""
+    from hf_evol.models import identity
+
+    commits = iter(["1" * 40, "2" * 40])
+    monkeypatch.setattr(identity, "base_of_adapter", lambda spec: None)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *_, **__: f"/cache/snapshots/{next(commits)}/config.json"
+    )
+    identity._commit.cache_clear()
+    first = identity.weights_identity(ModelSpec("user/model"))
+    assert first["revision"] == "1" * 40 and identity.weights_identity(ModelSpec("user/model")) == first
+    identity._commit.cache_clear()
+    assert identity.weights_identity(ModelSpec("user/model"))["revision"] == "2" * 40
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_arguments_of_the_map_that_decide_are_in_the_fingerprint(rows, respond, first):
+    rows = rows.select([0, 1, 0])
+    kept = {drop: len(hf_evol.map(rows, respond, batch_size=2, drop_last_batch=drop)) for drop in (first, not first)}
+    assert kept == {True: 2, False: 3}
+
+
 def test_leading_nulls_need_the_features(tiny_model):
     """A column whose first thousand values are null is taken for one of nulls by `datasets`; `hf_evol.map` says what it is."""
     rows = Dataset.from_dict({"instruction": [None] * 3 + ["Name a river."] * 2})

@@ -96,7 +96,7 @@ class WorkFolder:
         Raises:
             OutputError: it belongs to another plan, or holds something else.
         """
-        if (known := self._read(PLAN)) is not None:
+        if known := self._read(PLAN):
             differing = sorted(name for name in known.keys() | plan.keys() if known.get(name) != plan.get(name))
             if differing:
                 raise OutputError(
@@ -106,7 +106,7 @@ class WorkFolder:
             return
         entries = self.fs.ls(self.root, detail=False) if self.fs.exists(self.root) else []
         names = {entry.rstrip("/").rpartition("/")[2] for entry in entries}
-        if not names <= _OURS:
+        if known is None and names - {LOCK}:
             raise OutputError(
                 f"The work folder {self.path!r} holds something else. Give an empty or new one with --work-folder."
             )
@@ -114,9 +114,13 @@ class WorkFolder:
         self._write(PLAN, plan)
 
     def clear(self, keep: Sequence[str] = ()) -> None:
-        """Remove what a run has put here, but for the lock."""
-        for name in _OURS - {LOCK, *keep}:
+        """Remove what a run has put here, but for the lock. An empty plan stays to say so where something is kept."""
+        for name in _OURS - {LOCK, PLAN, *keep}:
             self._remove(name)
+        if keep:
+            self._write(PLAN, {})
+        else:
+            self._remove(PLAN)
 
     def unlock(self) -> None:
         """Remove the lock, and the folder if nothing else is in it."""
@@ -147,8 +151,10 @@ class WorkFolder:
         """
         from filelock import FileLock, Timeout
 
-        digest = hashlib.sha256(self.path.encode()).hexdigest()[:16]
-        mutex = FileLock(Path(tempfile.gettempdir(), f"hf_evol-{digest}.lock"), blocking=False)
+        place = os.path.realpath(self.root) if self.is_local else self.path
+        digest = hashlib.sha256(place.encode()).hexdigest()[:16]
+        everyones = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # whatever TMPDIR says
+        mutex = FileLock(everyones / f"hf_evol-{digest}.lock", blocking=False)
         try:
             with mutex:
                 holder = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -200,12 +206,16 @@ class WorkFolder:
             return None
         except ValueError as error:
             raise OutputError(
-                f"{self.at(name)!r} can't be read: {error}. Delete the work folder to begin anew."
+                f"{self.at(name)!r} can't be read: {error}. Delete {'it' if name == LOCK else 'the work folder'} to go on."
             ) from error
 
     def _write(self, name: str, content: Mapping[str, Any], *, new: bool = False) -> None:
         data, path = json.dumps(content, indent=2, ensure_ascii=False).encode(), f"{self.root}/{name}"
         self.fs.makedirs(self.root, exist_ok=True)
+        if new and self.is_local:
+            with Path(path).open("xb") as file:
+                file.write(data)
+            return
         if new:
             try:
                 self.fs.pipe_file(path, data, mode="create")

@@ -67,7 +67,7 @@ class Execution:
         executor: ``local`` (processes on this machine), ``slurm``, ``ray`` or ``jobs`` (Hugging Face Jobs).
         tasks: into how many shards the seeds are cut; by default one for each worker. A killed task is done anew, but
             for the requests in its journal.
-        workers: how many tasks run at once; by default one for each GPU of this machine.
+        workers: how many tasks run at once; by default one for each GPU of this machine, or, elsewhere, all.
         options: further arguments of datatrove's executor, such as ``partition``, ``time`` and ``gpus_per_task`` of Slurm.
         work_folder: for shards, completion marks and logs; by default the output with ``.work`` at its end. All
             workers must reach it. All but the logs is removed at the end.
@@ -108,7 +108,8 @@ class Execution:
     def n_workers(self) -> int:
         import torch
 
-        return self.workers or self.tasks or max(1, torch.cuda.device_count())
+        gpus = max(1, torch.cuda.device_count())
+        return self.workers or (gpus if self.executor == "local" else self.tasks or gpus)
 
     @property
     def n_tasks(self) -> int:

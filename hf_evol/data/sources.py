@@ -85,7 +85,7 @@ def public_name(source: str) -> str:
         >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
         ('rows.jsonl', 'https://host/rows.json')
     """
-    if "{" in source:  # an inline template
+    if "{{" in source or "{%" in source:  # an inline template
         return source
     if "::" in source and "://" in source:
         return "::".join(map(public_name, source.split("::")))

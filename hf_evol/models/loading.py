@@ -69,7 +69,12 @@ def _count_parameters(spec: ModelSpec, files: Files) -> int | None:
 
 
 def base_of_adapter(spec: ModelSpec) -> ModelSpec | None:
-    """The model that a PEFT adapter adapts, if ``spec`` names an adapter."""
+    """The model that a PEFT adapter adapts, if ``spec`` names an adapter; looked for once in a process."""
+    return _base_of_adapter(spec, files_of(spec))
+
+
+@lru_cache(maxsize=32)
+def _base_of_adapter(spec: ModelSpec, files: Files) -> ModelSpec | None:
     from transformers.utils import find_adapter_config_file
 
     if spec.gguf_file is not None:
@@ -128,12 +133,13 @@ def load_model(spec: ModelSpec, kind: str = CAUSAL) -> PreTrainedModel:
 def _loaded(spec: ModelSpec, kind: str, load: Callable[[ModelSpec, str], Any]) -> Any:
     """What is in memory, or else what ``load`` gives. Other weights under a name take the place of those before."""
     spec = replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None)
-    files = files_of(spec)
-    known = _models.get((spec, kind))
-    if known is None or known[0] != files:
-        _models.pop((spec, kind), None)
-        known = _models[spec, kind] = (files, load(spec, kind))
-    return known[1]
+    base = base_of_adapter(spec)
+    files = files_of(spec) + (files_of(base) if base else ())
+    if (spec, kind) in _models and _models[spec, kind][0] != files:
+        del _models[spec, kind]  # before the others need the memory
+    if (spec, kind) not in _models:
+        _models[spec, kind] = (files, load(spec, kind))
+    return _models[spec, kind][1]
 
 
 @lru_cache(maxsize=1)

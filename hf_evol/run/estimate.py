@@ -15,6 +15,7 @@ from hf_evol.progress import counted_tokens
 from hf_evol.run import steps
 from hf_evol.run.pipeline import conclude, read_seeds
 from hf_evol.run.stages import Stages
+from hf_evol.transform import map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +58,8 @@ class Estimate:
 
 
 def measure(recipe: Recipe, n: int) -> Estimate:
-    """Run a recipe on the first ``n`` rows of its seed set, and count. Nothing is kept: set and journal lie in a temporary folder.
+    """Run a recipe on the first ``n`` rows of its seed set in this process, and count. Nothing is kept: set and journal lie in a
+    temporary folder.
 
     Raises:
         ConfigError: ``n`` is below 1.
@@ -69,14 +71,15 @@ def measure(recipe: Recipe, n: int) -> Estimate:
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as name:
         journal = str(Path(name, "journal.sqlite"))
         own = replace(recipe, output=str(Path(name, "set")), journal=journal, overwrite=False, push_to=None)
-        stages, apply = Stages.of(own), steps.mapper(own)
+        stages = Stages.of(own)
         stages.check()
         _load_models(stages)
 
         def timed(rows: Dataset, transform: Transform, label: str) -> Dataset:
             begun = time.perf_counter()
             with counted_tokens() as new:
-                rows = apply(rows, transform, label)
+                options: dict[str, Any] = {"batch_size": steps.MAP_ROWS, "num_proc": 1, "load_from_cache_file": False}
+                rows = map_dataset(rows, transform, desc=label, **options)
             seconds[transform.label] += time.perf_counter() - begun
             tokens[transform.label] += new[0]
             return rows

@@ -56,6 +56,10 @@ class Embed(ScoringTransform):
     output_columns: ClassVar[dict[str, Any]] = {col.EMBEDDING: ["float32"], col.EMBEDDING_STATUS: "string"}
     label: ClassVar[str] = "Embed"
 
+    @property
+    def reads_chats(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         require_extra("sentence_transformers", "embeddings", "Embed")
         check_counts(self, "batch_size")

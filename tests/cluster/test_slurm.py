@@ -59,7 +59,7 @@ def test_tasks_and_the_last_step_are_submitted_and_give_the_set(slurm, recipe, p
     execute(scripts)
     assert files_of(Path(recipe.output)) == plain
     left = {path.relative_to(recipe.output + ".work").parts[0] for path in Path(recipe.output + ".work").rglob("*")}
-    assert left == {"logs"}
+    assert left == {"logs", "plan.json"}  # which says that the run has ended
 
 
 def of_tasks(jobs):
@@ -102,7 +102,7 @@ def test_requests_that_failed_are_asked_again_by_the_next_run_and_no_others(slur
     monkeypatch.setattr(TransformersEngine, "stream", refusing)
     run(recipe, execution)
     execute(of_tasks(submitted(slurm)))
-    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs", "journals"}
+    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs", "journals", "plan.json"}
     monkeypatch.setattr(TransformersEngine, "stream", noted)
     run(replace(recipe, overwrite=True), execution)
     execute(of_tasks(submitted(slurm))[2:])
@@ -111,7 +111,7 @@ def test_requests_that_failed_are_asked_again_by_the_next_run_and_no_others(slur
     }  # a text may come up in another round, to be answered there
     assert answered and asked and not again
     assert files_of(Path(recipe.output)) == plain
-    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs"}
+    assert {path.name for path in Path(recipe.output + ".work").iterdir()} == {"logs", "plan.json"}
 
 
 def test_only_what_is_missing_is_submitted_again_and_shared_out_evenly(slurm, recipe):
@@ -222,7 +222,7 @@ def test_a_real_cluster_gives_the_same_set(recipe, plain, partition):
     again = run(recipe, execution)
     assert wait_for(again) == ""
     assert files_of(Path(recipe.output)) == plain
-    assert [path.name for path in Path(recipe.output + ".work").iterdir()] == ["logs"]
+    assert [path.name for path in Path(recipe.output + ".work").iterdir()] == ["logs", "plan.json"]
 
 
 def wait_for(jobs, seconds=300):

@@ -111,6 +111,25 @@ def test_a_folder_with_other_things_is_left_alone(folder):
     assert folder._read("thesis.txt") == {"mine": True} and folder._read(LOCK) is None
 
 
+@pytest.mark.parametrize("name", ["seeds/mine.jsonl", "logs/diary.txt", "rows/00000.parquet"])
+def test_folders_of_the_same_names_are_left_alone(tmp_path, name):
+    """What a run may clear is told by its plan, not by names."""
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="holds something else"), WorkFolder(str(tmp_path)).locked() as _:
+        WorkFolder(str(tmp_path)).claim({"seed": 1})
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_has_one_lock_by_whatever_name(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    with WorkFolder(str(tmp_path / "work")).locked():
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        with pytest.raises(OutputError, match="Another launcher"), WorkFolder(str(tmp_path / "link")).locked():
+            pass
+
+
 def test_what_a_killed_last_step_leaves_is_removed(folder):
     with folder.locked():
         folder.claim({"seed": 1})

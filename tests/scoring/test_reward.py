@@ -230,7 +230,7 @@ def test_columns_and_fingerprints(reward_model):
     out = hf_evol.map(data, scorer)
     assert out.features[col.REWARD] == Value("float64") and out.features[col.REWARD_STATUS] == Value("string")
     assert pickle.loads(pickle.dumps(scorer)) == scorer
-    assert Hasher.hash(scorer) == Hasher.hash(Reward(reward_model, journal=False)) != Hasher.hash(Reward(reward_model))
+    assert Hasher.hash(scorer) == Hasher.hash(Reward(reward_model)) != Hasher.hash(Reward(reward_model, of="evolution"))
 
 
 @pytest.mark.parametrize(
