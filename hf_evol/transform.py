@@ -289,7 +289,8 @@ def map_dataset(
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
-    processes = num_proc or (transform.processes if num_gpus == "auto" else _gpu_count(num_gpus))
+    wanted = transform.processes if num_gpus == "auto" else min(transform.processes, _gpu_count(num_gpus))
+    processes = num_proc or wanted
     return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
 
 

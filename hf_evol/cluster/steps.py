@@ -13,6 +13,7 @@ from datatrove.utils.logging import logger
 
 from hf_evol import columns as col
 from hf_evol.cluster.folder import JOURNALS, LOGS, WorkFolder
+from hf_evol.models import set_rank
 from hf_evol.progress import without_datasets_bars
 from hf_evol.run import steps
 from hf_evol.run.pipeline import conclude
@@ -46,6 +47,7 @@ class Shard(PipelineStep):
         self.path, self.journal = folder, journal
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        set_rank(rank, once=True)
         folder, recipe = WorkFolder(self.path), self.recipe
         if self.journal is not None and recipe.journal is not False:
             recipe = replace(recipe, journal=self.journal.format(rank=f"{rank:05}"))
@@ -122,6 +124,7 @@ class Apply(PipelineStep):
         super().__init__()
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        set_rank(rank, once=True)  # so that workers of one machine share out its GPUs
         for documents in batched(data, self.batch_size):
             with self.track_time("batch"):
                 columns = columns_of([row_of(document) for document in documents])

@@ -227,10 +227,14 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 _rank: int | None = None
 
 
-def set_rank(rank: int | None) -> None:
-    """Tell this process which worker of a ``map`` it is; worker *r* takes GPU *r* modulo their number."""
+def set_rank(rank: int | None, *, once: bool = False) -> None:
+    """Tell this process which worker of a ``map`` it is; worker *r* takes GPU *r* modulo their number.
+
+    Args:
+        once: leave it where the process has been told already.
+    """
     global _rank
-    if rank is not None:
+    if rank is not None and not (once and _rank is not None):
         _rank = rank
 
 

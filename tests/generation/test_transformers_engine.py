@@ -303,6 +303,9 @@ def test_one_process_for_each_gpu(tiny_model, seeds, monkeypatch):
     for other in (*others, hf_evol.Eliminate(keep=True)):
         hf_evol.map(evolved, other)
     hf_evol.map(evolved, hf_evol.Eliminate(keep=True, judge=tiny_model), desc="judged")
-    assert asked == [4, 2, 3, 1, 1, 1, 4]
+    hf_evol.map(evolved, others[0], num_gpus=2)
+    assert asked == [4, 2, 3, 1, 1, 1, 4, 1]
+    models.set_rank(2, once=True)
+    assert models.choose_device(ModelSpec(tiny_model)) == "cuda:1"  # 5 modulo 4, as it was told before
     with pytest.raises(ConfigError, match="num_gpus must be 'auto' or from 1 to the number of GPUs, 4; got 5"):
         hf_evol.map(seeds, respond, num_gpus=5)
