@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 LOG = "HF_EVOL_BENCHMARK_LOG"
-STARTING_S = 6.0  # until the workers' imports are done
+STARTING_S = 12.0  # until the workers' imports are done
 
 
 def note_requests(log: str) -> None:
