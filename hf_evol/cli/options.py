@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hf_evol.cluster import Execution
 
 SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
-ROW_OPTIONS = SEED_OPTIONS[:4] + SEED_OPTIONS[5:]  # of rows that have our columns already
+ROW_OPTIONS = tuple(name for name in SEED_OPTIONS if name != "format")  # of rows that have our columns already
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")

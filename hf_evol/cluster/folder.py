@@ -75,20 +75,19 @@ class WorkFolder:
         import pyarrow.parquet as pq
         from datasets import Dataset, Features, load_dataset
 
-        files = [self.at(kind, f"{number:05}.parquet") for number in numbers]
+        files, n_rows = [self.at(kind, f"{number:05}.parquet") for number in numbers], 0
         try:
-            with fsspec.open(files[0], "rb") as file:
-                features = Features.from_arrow_schema(pq.read_schema(file))
-            sizes = [pq.read_metadata(opened).num_rows for opened in map(_opened, files)]
+            for path in files:
+                with fsspec.open(path, "rb") as file:
+                    shard = pq.ParquetFile(file)
+                    features, n_rows = Features.from_arrow_schema(shard.schema_arrow), n_rows + shard.metadata.num_rows
         except FileNotFoundError as error:
             raise SourceError(f"A shard in {self.at(kind)!r} is missing: {error}. Run the command again.") from error
-        if not any(sizes):  # datasets can't load files without any rows
+        if not n_rows:  # datasets can't load files without any rows
             return Dataset.from_dict({name: [] for name in features}, features=features)
         with without_datasets_bars(), tempfile.TemporaryDirectory(prefix="hf_evol-") as passing:
-            memory = cache is None
-            return load_dataset(
-                "parquet", data_files=files, split="train", cache_dir=cache or passing, keep_in_memory=memory
-            )
+            options = {"cache_dir": cache or passing, "keep_in_memory": cache is None}
+            return load_dataset("parquet", data_files=files, split="train", **options)
 
     def claim(self, plan: Mapping[str, Any]) -> None:
         """Take the folder for this plan, or go on with it.
@@ -245,7 +244,3 @@ def have_ended(jobs: Sequence[str]) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return not listed.stdout.strip() and (not listed.returncode or "Invalid job id" in listed.stderr)
-
-
-def _opened(path: str) -> Any:
-    return fsspec.open(path, "rb").open()

@@ -70,7 +70,7 @@ class Execution:
         workers: how many tasks run at once; by default one for each GPU of this machine, or, elsewhere, all.
         options: further arguments of datatrove's executor, such as ``partition``, ``time`` and ``gpus_per_task`` of Slurm.
         work_folder: for shards, completion marks and logs; by default the output with ``.work`` at its end. All
-            workers must reach it. All but the logs is removed at the end.
+            workers must reach it. It is removed at the end; on Slurm, all but the logs.
 
     Raises:
         ConfigError: an unknown executor or option, a missing option, or a number below 1.

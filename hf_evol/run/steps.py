@@ -104,7 +104,8 @@ def evolve(rows: Dataset, stages: Stages, rounds: int, apply: Mapper, by: str = 
 def respond(rows: Dataset, responder: Respond, apply: Mapper, of: str) -> Round:
     """A round's rows after they were answered, without scores. Responses are eliminated by the rules alone: a judge has
     compared the instructions before."""
-    rows = rows.remove_columns([name for name in (col.HISTORY,) if name in rows.column_names])
+    if col.HISTORY in rows.column_names:
+        rows = rows.remove_columns(col.HISTORY)
     kept, failed = part(rows, evolution_reasons(rows))
     kept = apply(kept, responder, f"Respond, {of}")
     kept = apply(kept, Eliminate(keep=True), f"Eliminate, responses of {of}")
