@@ -6,6 +6,10 @@ ID = "id"  # stable: seed set name, a dash, the row's position from 0; "alpaca-1
 INSTRUCTION = "instruction"
 INPUT = "input"
 OUTPUT = "output"
+CONTEXT = (
+    "context"  # the turns before the instruction, a system turn among them: a list of {"role", "content"}, or null
+)
+READ_STATUS = "read_status"
 
 SEED_INSTRUCTION = "seed_instruction"
 SEED_OUTPUT = "seed_output"

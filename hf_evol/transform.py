@@ -54,10 +54,15 @@ class Transform:
         """Transform one batch. ``rank`` is the worker's number under ``with_rank=True``.
 
         Raises:
-            ColumnError: an input column is missing, or this is one row and not a batch.
+            ColumnError: an input column is missing, or this is one row, or a table, and not a batch.
         """
         from hf_evol.models import set_rank
 
+        if not isinstance(batch, Mapping):
+            raise ColumnError(
+                f"{type(self).__name__} takes a dict of lists, not a {type(batch).__name__}. Map "
+                "dataset.with_format(None), or use hf_evol.map."
+            )
         check_columns(self.input_columns, list(batch))
         if alone := [name for name, value in batch.items() if isinstance(value, str) or not hasattr(value, "__len__")]:
             raise ColumnError(
@@ -303,6 +308,10 @@ def _map_dataset(
     features = _features(dataset, transform, kwargs)
     if not len(dataset):  # Dataset.map would leave the new columns out
         return Dataset.from_dict({name: [] for name in features}, features=features)
+    layout = dataset.format
+    if layout["type"] is not None:  # tables or arrays, in place of lists
+        mapped = _map_dataset(dataset.with_format(None), transform, batch_size, processes, label, kwargs)
+        return mapped.with_format(layout["type"], **layout["format_kwargs"])
     given = {name: value for name, value in kwargs.items() if name not in _OF_PLACE_AND_SPEED}
     decisive = [dataset._fingerprint, transform, __version__, given]
     options = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.chats import Seed, Unreadable, read_chat, read_text, read_turns
 from hf_evol.errors import ColumnError, FormatError
+from hf_evol.prompts.template import Turns
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,15 @@ _NO_INPUT = frozenset(
     ("no input", "noinput", "no_input", "no input required", "no input needed", "n/a", "na", "none", "not applicable")
 )
 _OUR_ID = re.compile(r".+-\d+\Z", re.DOTALL)
+_INPUT, _ANSWER, _SYSTEM, _HISTORY, _TOOLS = (
+    "input|context",
+    "output|response",
+    "system|system_prompt",
+    "history",
+    "tools",
+)
+_NO_TOOLS = ("", "[]", "{}", "null")
+_COMPLETION = "completion|response"
 
 
 @dataclass(frozen=True)
@@ -29,83 +41,101 @@ class Format:
     """One layout of instruction data.
 
     Args:
-        columns: what a dataset must have to be of this format.
-        read: one row to (instruction, input, output), or an error of the built-in kind for a malformed row.
-        write: (instruction, input, output) to one row.
+        columns: what a dataset must have to be of this format; of names with a bar between them, one.
+        read: one row to what it asks, or `Unreadable`.
+        write: instruction, input, output and the turns before to one row.
+        is_chat: whether the columns hold turns.
     """
 
     columns: tuple[str, ...]
-    read: Callable[[Row], tuple[Any, Any, Any]]
-    write: Callable[[str, str, str], Row]
+    read: Callable[[Row], Seed]
+    write: Callable[[str, str, str, Turns], Row]
+    is_chat: bool = True
+
+    def missing(self, columns: Sequence[str] = ()) -> list[str]:
+        """In words, those that a dataset with these columns lacks."""
+        lacking = [names.split("|") for names in self.columns]
+        return [" or ".join(names) for names in lacking if not set(names) & set(columns)]
 
 
-def _read_alpaca(row: Row) -> tuple[Any, Any, Any]:
-    given = row.get(col.INPUT) or ""
-    if isinstance(given, str) and given.strip().strip("<>[]().").casefold() in _NO_INPUT:
-        given = ""
-    return row[col.INSTRUCTION], given, row[col.OUTPUT]
+def _value(row: Row, names: str) -> tuple[Any, str]:
+    """The value of the first of these columns that the row has, and its name."""
+    return next(((row[name], name) for name in names.split("|") if name in row), (None, ""))
 
 
-def _write_alpaca(instruction: str, input: str, output: str) -> Row:
-    return {col.INSTRUCTION: instruction, col.INPUT: input, col.OUTPUT: output}
+def _texts(instruction: str, output: str, input: str = "") -> Callable[[Row], Seed]:
+    """What reads rows with a column for each text."""
+
+    def read(row: Row) -> Seed:
+        asked = read_text(row[instruction], instruction, plain=True)
+        given = read_text(*_value(row, input)) or ""
+        if given.strip().strip("<>[]().").casefold() in _NO_INPUT:
+            given = ""
+        try:
+            return Seed(asked, given, read_text(*_value(row, output)))
+        except Unreadable as error:
+            return Seed(asked, given, None, status=str(error).replace("not_text", "odd_answer"))
+
+    return read
 
 
-def _user_turn(instruction: str, input: str) -> str:
-    return f"{instruction}\n{input}" if input else instruction
+def _read_alpaca(row: Row) -> Seed:
+    ours = isinstance(row.get(col.CONTEXT), list)
+    seed = _texts(col.INSTRUCTION, _ANSWER, col.INPUT if ours else _INPUT)(row)
+    return seed._replace(context=read_turns(row[col.CONTEXT])) if ours else seed
 
 
-def _single_turn(turns: Sequence[Row], role: str, text: str, user: str, assistant: str) -> tuple[Any, Any, Any]:
-    """The one user turn and its answer, if there is one; system turns are left out. Chats of several turns are
-    refused, as the evolving methods know single prompts only."""
-    spoken = [turn for turn in turns or [] if turn[role] != "system"]
-    if not spoken or spoken[0][role] != user or len(spoken) > 2 or (len(spoken) == 2 and spoken[1][role] != assistant):
-        roles = [turn[role] for turn in turns or []]
-        raise ValueError(f"expected one {user} turn and at most one {assistant} turn, got {roles}")
-    return spoken[0][text], "", spoken[1][text] if len(spoken) == 2 else None
+def _write_alpaca(instruction: str, input: str, output: str, context: Turns) -> Row:
+    """LLaMA-Factory's columns, ``system`` and ``history`` among them."""
+    system = "\n".join(turn["content"] for turn in context if turn["role"] == "system")
+    spoken = [turn for turn in context if turn["role"] != "system"]
+    if [turn["role"] for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
+        raise ColumnError(
+            f"The turns before {instruction[:80]!r} are not pairs of question and answer, which format 'alpaca' needs. Take "
+            "'messages', or leave such rows out."
+        )
+    history = [[spoken[k]["content"], spoken[k + 1]["content"]] for k in range(0, len(spoken), 2)]
+    row = {col.INSTRUCTION: instruction, col.INPUT: input, col.OUTPUT: output}
+    return row | {"system": system, "history": history}
 
 
-def _read_messages(row: Row) -> tuple[Any, Any, Any]:
-    return _single_turn(row["messages"], "role", "content", "user", "assistant")
+def _chat(instruction: str, input: str, output: str, context: Turns) -> Turns:
+    asked = f"{instruction}\n{input}" if input else instruction
+    return [*context, {"role": "user", "content": asked}, {"role": "assistant", "content": output}]
 
 
-def _write_messages(instruction: str, input: str, output: str) -> Row:
-    turns = [("user", _user_turn(instruction, input)), ("assistant", output)]
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+def _write_sharegpt(*parts: Any) -> Row:
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    return {"conversations": [{"from": names[turn["role"]], "value": turn["content"]} for turn in _chat(*parts)]}
 
 
-def _read_sharegpt(row: Row) -> tuple[Any, Any, Any]:
-    return _single_turn(row["conversations"], "from", "value", "human", "gpt")
+def _read_prompt_completion(row: Row) -> Seed:
+    answer, _ = _value(row, _COMPLETION)
+    if row["prompt"] is None or isinstance(row["prompt"], str):
+        return _texts("prompt", _COMPLETION)(row)
+    return read_chat(row["prompt"], answer)
 
 
-def _write_sharegpt(instruction: str, input: str, output: str) -> Row:
-    turns = [("human", _user_turn(instruction, input)), ("gpt", output)]
-    return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
+def _write_prompt_completion(*parts: Any) -> Row:
+    *prompt, answer = _chat(*parts)
+    return {"prompt": prompt, "completion": [answer]}
 
 
-def _read_prompt_completion(row: Row) -> tuple[Any, Any, Any]:
-    if isinstance(row["prompt"], (list, tuple)):
-        return _single_turn([*row["prompt"], *(row["completion"] or [])], "role", "content", "user", "assistant")
-    return row["prompt"], "", row["completion"]
-
-
-def _write_prompt_completion(instruction: str, input: str, output: str) -> Row:
-    return {
-        "prompt": [{"role": "user", "content": _user_turn(instruction, input)}],
-        "completion": [{"role": "assistant", "content": output}],
-    }
-
-
+_ALPACA = Format((col.INSTRUCTION, _ANSWER), _read_alpaca, _write_alpaca, is_chat=False)
 FORMATS: dict[str, Format] = {
-    "alpaca": Format((col.INSTRUCTION, col.OUTPUT), _read_alpaca, _write_alpaca),
-    "code_alpaca": Format((col.INSTRUCTION, col.OUTPUT), _read_alpaca, _write_alpaca),
+    "alpaca": _ALPACA,
+    "code_alpaca": _ALPACA,
     "gsm8k": Format(
-        ("question", "answer"),
-        lambda row: (row["question"], "", row["answer"]),
-        lambda instruction, input, output: {"question": _user_turn(instruction, input), "answer": output},
+        ("question", "answer|response"),
+        _texts("question", "answer|response"),
+        lambda *parts: {"question": _chat(*parts)[-2]["content"], "answer": parts[2]},
+        is_chat=False,
     ),
-    "messages": Format(("messages",), _read_messages, _write_messages),
-    "prompt-completion": Format(("prompt", "completion"), _read_prompt_completion, _write_prompt_completion),
-    "sharegpt": Format(("conversations",), _read_sharegpt, _write_sharegpt),
+    "messages": Format(
+        ("messages",), lambda row: read_chat(row["messages"]), lambda *parts: {"messages": _chat(*parts)}
+    ),
+    "prompt-completion": Format(("prompt", _COMPLETION), _read_prompt_completion, _write_prompt_completion),
+    "sharegpt": Format(("conversations",), lambda row: read_chat(row["conversations"]), _write_sharegpt),
 }
 _SAME_COLUMNS = {"code_alpaca": "alpaca"}  # differs in name only, so "auto" says alpaca
 TRAINING_FORMATS = ("alpaca", "messages", "prompt-completion", "sharegpt")
@@ -117,16 +147,15 @@ def detect_format(columns: Sequence[str]) -> str:
     Raises:
         FormatError: none fits, or several do.
     """
-    fitting = [
-        name for name, form in FORMATS.items() if name not in _SAME_COLUMNS and set(form.columns) <= set(columns)
-    ]
+    fitting = [name for name, form in FORMATS.items() if name not in _SAME_COLUMNS and not form.missing(columns)]
     if len(fitting) == 1:
         return fitting[0]
-    listed = "; ".join(f"{name}: {', '.join(form.columns)}" for name, form in FORMATS.items())
+    listed = "; ".join(f"{name}: {', '.join(form.missing())}" for name, form in FORMATS.items())
     problem = f"fits several formats ({', '.join(fitting)})" if fitting else "fits no known format"
     raise FormatError(
         f"A dataset with the columns {', '.join(map(repr, columns))} {problem}. Formats and their columns: {listed}. "
-        "Name one with format= (--format on the command line), or rename columns with dataset.rename_columns({…})."
+        "Name one with format= (--format on the command line), or the columns with columns={'yours': 'instruction', …} "
+        "(--columns yours=instruction,…)."
     )
 
 
@@ -135,6 +164,7 @@ def to_instructions(
     format: str = "auto",
     *,
     name: str | None = None,
+    columns: Mapping[str, str] | None = None,
     keep_columns: Sequence[str] = (),
 ) -> Dataset:
     """Bring a seed set into the columns that the transforms read.
@@ -142,67 +172,109 @@ def to_instructions(
     A row before, as gsm8k: ``{"question": "How many …?", "answer": "3 …"}``; and after:
     ``{"id": "gsm8k-0", "instruction": "How many …?", "input": "", "output": "3 …"}``.
 
+    Of a chat, the last user turn is the instruction and what follows is the output; the turns before, the system's among
+    them, are the context, as are the columns ``system`` (or ``system_prompt``) and ``history`` of any format. Turns may have
+    ``role`` and ``content`` or ``from`` and ``value``, the roles' usual names, contents in text parts, and be stored as
+    JSON text. Outputs and inputs that are numbers, or lists of texts and numbers (one line each), become text.
+
     Args:
         dataset: the seed set.
-        format: ``auto`` (decided by the columns, and logged), ``alpaca``, ``code_alpaca``, ``gsm8k``,
-            ``messages``, ``prompt-completion`` or ``sharegpt``. Chats must have a single user turn; rows that
-            don't, and rows whose instruction is null, keep their place with a null instruction.
-        name: what ids begin with; by default the format. A set whose ``id`` column already holds unique ids
-            that end in a dash and a position keeps them, unless a name is given.
-        keep_columns: further columns to keep; an ``id`` column that isn't ours is kept as ``source_id``.
+        format: ``auto`` (decided by the columns, and logged), ``alpaca`` (Dolly's columns among it), ``code_alpaca``,
+            ``gsm8k``, ``messages``, ``prompt-completion`` or ``sharegpt``.
+        name: what ids begin with; by default the set's name with its config and split, as far as it has them, or the
+            format. A set whose ``id`` column already holds unique ids that end in a dash and a position keeps them, unless a
+            name is given.
+        columns: columns to rename before, old name to new.
+        keep_columns: further columns to keep; one whose name is taken, such as ``id``, is kept as ``source_id``.
 
     Returns:
-        A dataset with the string columns ``id``, ``instruction``, ``input`` and ``output``, and those asked for.
+        A dataset with the string columns ``id``, ``instruction``, ``input`` and ``output``, and those asked for. If a row has
+        any, ``context``: the turns before the instruction, as a list of ``{"role", "content"}``. If a row can't be read whole,
+        ``read_status``: ``ok``; ``odd_answer: …`` (only the output is null, as it was no text); or why the instruction is null:
+        ``no_instruction``, ``no_user_turn: …``, ``odd_turns: …``, ``not_text: …``, ``tool_call`` or ``tools`` (the
+        row needs tools). Every row keeps its place.
 
     Raises:
         FormatError: the format is unknown, ambiguous, or its columns are not there.
-        ColumnError: a column holds something else than text, ids repeat, or a column to keep is missing.
+        ColumnError: a column holds something else than text, ids repeat, or a column to rename or keep is missing.
     """
-    from datasets import Dataset
+    from datasets import Dataset, Features, Value
 
     if not isinstance(dataset, Dataset):
         raise FormatError(
             f"to_instructions takes one Dataset, not {type(dataset).__name__}: choose a split, as in sets['train'], and "
             "load it without streaming."
         )
-    columns = dataset.column_names
+    dataset = _renamed(dataset.with_format(None), columns or {})
+    present = dataset.column_names
     if format == "auto":
-        format = detect_format(columns)
-        logger.info("Seed format: %s, by the columns %s", format, ", ".join(columns))
+        format = detect_format(present)
+        logger.info("Seed format: %s, by the columns %s", format, ", ".join(present))
     if format not in FORMATS:
         raise FormatError(f"Unknown format {format!r}. Formats: auto, {', '.join(FORMATS)}.")
-    missing = [column for column in FORMATS[format].columns if column not in columns]
-    if missing:
+    if missing := FORMATS[format].missing(present):
         raise FormatError(
-            f"Format {format!r} needs the column {', '.join(map(repr, missing))}. "
-            f"Columns present: {', '.join(map(repr, columns))}."
+            f"Format {format!r} needs the column {', '.join(missing)}. "
+            f"Columns present: {', '.join(map(repr, present))}."
         )
-    unknown = [column for column in keep_columns if column not in columns]
-    if unknown:
-        raise ColumnError(f"Column {unknown[0]!r} to keep not found. Columns present: {', '.join(map(repr, columns))}.")
-    _check_text(dataset, format)
-    if name is None and col.ID in columns and _are_ours(dataset):
-        name, kept = None, [column for column in keep_columns if column != col.ID]
+    _check_present(keep_columns, present, "keep")
+    _check_text(dataset, FORMATS[format])
+    kept = list(keep_columns)
+    if name is None and col.ID in present and _are_ours(dataset):
+        kept = [column for column in kept if column != col.ID]
     else:
-        name, kept = name or format, list(keep_columns)
-    from datasets import Features, Value
-
+        name = name or _name(dataset) or format
     features = {column: Value("string") for column in (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT)}
-    features |= {_kept_name(column): dataset.features[column] for column in kept}
+    features |= {col.CONTEXT: [{"role": Value("string"), "content": Value("string")}], col.READ_STATUS: Value("string")}
+    features = Features(features | {_kept_name(column): dataset.features[column] for column in kept})
     if not len(dataset):
-        return Dataset.from_dict({name: [] for name in features}, features=Features(features))
-    return dataset.map(
-        _Converter(format, name, tuple(kept)),
-        batched=True,
-        with_indices=True,
-        remove_columns=columns,
-        features=Features(features),
-        desc=f"Read {format}",
+        rows = Dataset.from_dict({column: [] for column in features}, features=features)
+    else:
+        rows = dataset.map(
+            _Converter(format, name, tuple(kept)),
+            batched=True,
+            with_indices=True,
+            remove_columns=present,
+            features=features,
+            desc=f"Read {format}",
+        )
+    unused = [col.CONTEXT] if rows.data[col.CONTEXT].null_count == len(rows) else []
+    return rows.remove_columns([*unused, *([] if unread(rows) else [col.READ_STATUS])])
+
+
+def unread(rows: Dataset) -> Counter[str]:
+    """How many rows of `to_instructions` could not be read whole, by reason."""
+    statuses = rows[col.READ_STATUS] if col.READ_STATUS in rows.column_names else []
+    return Counter(col.reason(status) for status in statuses if status != col.OK)
+
+
+def _renamed(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
+    _check_present(list(columns), dataset.column_names, "rename")
+    replaced = [new for old, new in columns.items() if new in dataset.column_names and new not in columns]
+    return dataset.remove_columns(replaced).rename_columns({old: new for old, new in columns.items() if old != new})
+
+
+def _check_present(names: Sequence[str], present: Sequence[str], what: str) -> None:
+    if unknown := [name for name in names if name not in present]:
+        raise ColumnError(
+            f"Column {unknown[0]!r} to {what} not found. Columns present: {', '.join(map(repr, present))}."
+        )
+
+
+def _name(dataset: Dataset) -> str | None:
+    """What a set is called, with its config and split; None where it has no name."""
+    info = dataset.info
+    if not info.dataset_name or info.dataset_name == info.builder_name:  # "json" and the like
+        return None
+    further = [str(part) for part in (info.config_name, dataset.split) if part]
+    return "-".join(
+        [info.dataset_name, *(part for part in further if part != "train" and not part.startswith("default"))]
     )
 
 
 def _kept_name(column: str) -> str:
-    return f"source_{column}" if column in (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT) else column
+    ours = (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.CONTEXT, col.READ_STATUS)
+    return f"source_{column}" if column in ours else column
 
 
 @dataclass(frozen=True)
@@ -215,38 +287,54 @@ class _Converter:
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        parts = [self._read(row) for row in rows]
+        seeds = [_read(row, FORMATS[self.format]) for row in rows]
         ids = batch[col.ID] if self.name is None else [f"{self.name}-{index}" for index in indices]
-        instructions, inputs, outputs = ([part[k] for part in parts] for k in range(3))
-        texts = {col.ID: ids, col.INSTRUCTION: instructions, col.INPUT: inputs, col.OUTPUT: outputs}
-        return texts | {_kept_name(column): batch[column] for column in self.kept}
-
-    def _read(self, row: Row) -> tuple[Any, Any, Any]:
-        try:
-            instruction, input, output = FORMATS[self.format].read(row)
-            if not all(part is None or isinstance(part, str) for part in (instruction, input, output)):
-                return None, "", None
-            return instruction, input, output
-        except (ValueError, TypeError, KeyError):
-            return None, "", None
+        out = {col.ID: ids} | {_kept_name(column): batch[column] for column in self.kept}
+        return out | {
+            col.INSTRUCTION: [seed.instruction for seed in seeds],
+            col.INPUT: [seed.input for seed in seeds],
+            col.OUTPUT: [seed.output for seed in seeds],
+            col.CONTEXT: [seed.context or None for seed in seeds],
+            col.READ_STATUS: [seed.status for seed in seeds],
+        }
 
 
-def _check_text(dataset: Dataset, format: str) -> None:
-    chats = format in ("messages", "sharegpt", "prompt-completion")
-    extra = (col.INPUT,) if format in ("alpaca", "code_alpaca") and col.INPUT in dataset.features else ()
-    for column in (*FORMATS[format].columns, *extra):
-        if not chats and type(dataset.features[column]).__name__ not in ("Value", "Json"):
-            raise ColumnError(f"Column {column!r} holds {dataset.features[column]}, not text.")
-        kind = getattr(dataset.features[column], "dtype", None)
-        if kind is not None and kind not in (
-            "string",
-            "large_string",
-            "null",
-            "json",
-            *(("list", "dict") if chats else ()),
-        ):
+def _read(row: Row, form: Format) -> Seed:
+    try:
+        if (tools := row.get(_TOOLS)) and not (isinstance(tools, str) and tools.strip() in _NO_TOOLS):
+            raise Unreadable("tools")
+        seed = form.read(row)
+        context = [*_before(row), *seed.context]
+        status = seed.status if (seed.instruction or "").strip() else "no_instruction"
+        return seed._replace(context=context, status=status)
+    except Unreadable as error:
+        return Seed(None, "", None, status=str(error))
+
+
+def _before(row: Row) -> Turns:
+    """The turns in columns of their own."""
+    system = read_text(*_value(row, _SYSTEM), plain=True)
+    history = row.get(_HISTORY)
+    if isinstance(history, list) and history and isinstance(history[0], Mapping) and "parent" in history[0]:
+        history = None  # what an evolver did in each round
+    return [*([{"role": "system", "content": system}] if system else []), *read_turns(history)]
+
+
+def _check_text(dataset: Dataset, form: Format) -> None:
+    if form.is_chat:
+        return
+    from datasets import Json, LargeList, List
+
+    asked = form.columns[0]
+    for column in (name for names in (*form.columns, _INPUT) for name in names.split("|")):
+        kind = dataset.features.get(column)
+        dtype = getattr(kind, "dtype", None)
+        text = kind is None or isinstance(kind, Json) or dtype in ("string", "large_string", "null")
+        numbers = str(dtype).startswith(("int", "uint", "float", "bool")) or isinstance(kind, (List, LargeList))
+        if not text and (column == asked or not numbers):
             raise ColumnError(
-                f"Column {column!r} holds {kind}, not text. Cast it first: dataset.cast_column({column!r}, Value('string'))."
+                f"Column {column!r} holds {dtype or kind}, not text. Cast it first: "
+                f"dataset.cast_column({column!r}, Value('string'))."
             )
 
 
@@ -275,13 +363,15 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
     """Write instruction rows in a layout that trainers read.
 
     Args:
-        dataset: rows with ``instruction``, ``output`` and, if there, ``input``. A chat's user turn is the
-            instruction and, on a new line, the input.
-        format: ``alpaca`` (LLaMA-Factory), ``messages`` or ``prompt-completion`` (TRL), or ``sharegpt``.
+        dataset: rows with ``instruction``, ``output`` and, if there, ``input`` and ``context``. A chat's user turn is the
+            instruction and, on a new line, the input; the turns of the context stand before it.
+        format: ``alpaca`` (LLaMA-Factory; where there is a ``context``, with its columns ``system`` and ``history``),
+            ``messages`` or ``prompt-completion`` (TRL), or ``sharegpt``.
 
     Raises:
         FormatError: an unknown format.
-        ColumnError: a missing column, or rows without a response; select or filter those out first.
+        ColumnError: a missing column, or rows without a response; select or filter those out first. Turns in ``context`` that
+            ``alpaca`` can't hold.
     """
     from hf_evol.transform import check_columns
 
@@ -294,11 +384,25 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
             f"{empty} of the texts to train on are null or empty. Leave those rows out first: "
             "dataset.filter(lambda row: row['instruction'] and row['output'])."
         )
+    writer = _Writer(format, col.CONTEXT in dataset.column_names)
     if not len(dataset):
         from datasets import Dataset
 
-        return Dataset.from_dict({name: [] for name in FORMATS[format].write("", "", "")})
-    return dataset.map(_Writer(format), batched=True, remove_columns=dataset.column_names, desc=f"Write {format}")
+        return Dataset.from_dict({name: [] for name in writer({col.INSTRUCTION: [""], col.OUTPUT: [""]})})
+    return dataset.with_format(None).map(
+        writer,
+        batched=True,
+        remove_columns=dataset.column_names,
+        features=_alpaca_features() if format == "alpaca" and writer.with_context else None,
+        desc=f"Write {format}",
+    )
+
+
+def _alpaca_features() -> Features:
+    from datasets import Features, List, Value
+
+    texts = (col.INSTRUCTION, col.INPUT, col.OUTPUT, "system")
+    return Features(dict.fromkeys(texts, Value("string")) | {"history": List(List(Value("string")))})
 
 
 @dataclass(frozen=True)
@@ -306,9 +410,15 @@ class _Writer:
     """The function that `to_training` maps."""
 
     format: str
+    with_context: bool
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        inputs = batch.get(col.INPUT) or [""] * len(batch[col.INSTRUCTION])
-        triples = zip(batch[col.INSTRUCTION], inputs, batch[col.OUTPUT], strict=True)
-        rows = [FORMATS[self.format].write(instruction, text or "", output) for instruction, text, output in triples]
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        nothing = [None] * len(batch[col.INSTRUCTION])
+        inputs, contexts = batch.get(col.INPUT, nothing), batch.get(col.CONTEXT, nothing)
+        parts = zip(batch[col.INSTRUCTION], inputs, batch[col.OUTPUT], contexts, strict=True)
+        rows = [
+            FORMATS[self.format].write(asked, given or "", answer, context or [])
+            for asked, given, answer, context in parts
+        ]
+        names = [name for name in rows[0] if self.with_context or name not in ("system", "history")]
+        return {name: [row[name] for row in rows] for name in names}

@@ -30,8 +30,8 @@ def select(
     Args:
         dataset: rows with an ``id`` and the score column.
         by: any numeric column. Rows whose score is null or not finite are never selected.
-        top: a fraction below 1 (``0.25``: a quarter of the rows that have a score, rounded up), or a whole
-            number of rows.
+        top: a fraction (``0.25``: a quarter of the rows that have a score, rounded up; ``1.0``: all of them), or a whole
+            number of rows (``1``: one).
         threshold: the score must be at least this (at most, with ``lowest``).
         lowest: the lowest scores are the best.
         per: a column such as ``round`` or ``method``: ``top`` counts within each of its values.
@@ -49,7 +49,7 @@ def select(
     if top is None and threshold is None:
         raise ConfigError("select needs top= (a fraction such as 0.25, or a number of rows) or threshold=.")
     if top is not None and not (0 < top < 1 or (top >= 1 and float(top).is_integer())):
-        raise ConfigError(f"top must be a fraction between 0 and 1, or a whole number of rows; got {top!r}.")
+        raise ConfigError(f"top must be a fraction up to 1.0, or a whole number of rows; got {top!r}.")
     check_columns([name for name in (by, col.ID, per) if name], dataset.column_names)
     kind = getattr(dataset.features[by], "dtype", "none")
     if not kind.startswith(("int", "uint", "float", "bool", "decimal", "null")):
@@ -72,13 +72,14 @@ def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: b
 
     group = column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
     keys = pa.table({"score": scores.take(places), "id": column(dataset, col.ID).take(places)})
+    is_share = top < 1 or (top == 1 and isinstance(top, float))
     order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
     del keys
     codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order.to_numpy()]
     chosen = []
     for code in np.unique(codes):
         members = np.flatnonzero(codes == code)  # best first
-        count = math.ceil(top * len(members) - 1e-9) if top < 1 else int(top)
+        count = math.ceil(top * len(members) - 1e-9) if is_share else int(top)
         chosen.append(order.to_numpy()[members[:count]])
     picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
     return places.take(pa.array(picked))

@@ -6,7 +6,7 @@ import logging
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
 
-from hf_evol.data.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training
+from hf_evol.data.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training, unread
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ColumnError, FormatError, SourceError
 
@@ -51,17 +51,6 @@ def test_each_format_is_read_into_our_columns(format):
     assert rows.features == Features({name: Value("string") for name in OURS})
 
 
-def test_a_conversational_prompt_with_a_system_turn_is_read():
-    row = {"prompt": chat(("system", "Be brief."), ASKED), "completion": chat(ANSWERED)}
-    (read,) = to_instructions(Dataset.from_list([row])).to_list()
-    assert (read["instruction"], read["output"]) == ("How many?", "Three.")
-
-
-def test_a_chat_without_an_answer_has_a_null_output():
-    (read,) = to_instructions(Dataset.from_list([{"messages": chat(ASKED)}])).to_list()
-    assert (read["instruction"], read["output"]) == ("How many?", None)
-
-
 def test_alpaca_needs_no_input_column_and_a_null_input_becomes_empty():
     without = Dataset.from_dict({"instruction": ["a"], "output": ["b"]})
     null = Dataset.from_dict({"instruction": ["a"], "input": [None], "output": ["b"]})
@@ -99,7 +88,7 @@ def test_an_unknown_format_lists_the_formats():
 
 
 def test_a_named_format_without_its_columns_lists_both():
-    with pytest.raises(FormatError, match=r"'question', 'answer'.*'instruction', 'input', 'output'"):
+    with pytest.raises(FormatError, match=r"question, answer or response.*'instruction', 'input', 'output'"):
         to_instructions(Dataset.from_list([BEFORE["alpaca"]]), "gsm8k")
 
 
@@ -144,41 +133,97 @@ def test_null_and_empty_instructions_keep_their_place():
     assert rows["id"][:] == [f"alpaca-{i}" for i in range(4)]
 
 
-@pytest.mark.parametrize("value", [5, 0.5, True, b"bytes", ["list"], {"key": "value"}], ids=repr)
-def test_a_column_of_another_type_than_text_is_refused(value):
+@pytest.mark.parametrize("value", [5, b"bytes", ["list"], {"key": "value"}], ids=repr)
+def test_a_column_of_instructions_that_are_no_text_is_refused(value):
     with pytest.raises(ColumnError, match=r"'instruction'"):
         to_instructions(alpaca(instruction=[value]))
 
 
-def test_a_row_that_is_not_text_becomes_null_and_leaves_the_others_alone(tmp_path):
-    texts = ["plain", 5, ["a", "list"], {"a": "dict"}, 'with "quotes" and é']
-    file = tmp_path / "mixed.jsonl"
-    file.write_text("".join(json.dumps({"instruction": text, "output": "b"}) + "\n" for text in texts))
-    rows = to_instructions(load_seeds(str(file)))
-    assert rows["instruction"][:] == ["plain", None, None, None, 'with "quotes" and é']
+@pytest.mark.parametrize("value", [b"bytes", {"key": "value"}], ids=repr)
+def test_a_column_of_answers_that_hold_no_text_is_refused(value):
+    with pytest.raises(ColumnError, match=r"'output'"):
+        to_instructions(alpaca(output=[value]))
 
 
-def test_chats_that_do_not_fit_become_null_and_keep_their_place():
+@pytest.mark.parametrize(
+    ("answers", "texts"),
+    [
+        ([0, 42], ["0", "42"]),
+        ([0.5, float("nan")], ["0.5", None]),
+        ([True, False], ["True", "False"]),
+        ([["a", "b"], []], ["a\nb", ""]),
+        ([[1, 2], None], ["1\n2", None]),
+    ],
+)
+def test_answers_that_are_numbers_or_lists_are_read_as_text(answers, texts):
+    read = to_instructions(Dataset.from_dict({"question": ["Q?", "R?"], "answer": answers}))
+    assert read["output"][:] == texts
+    assert read.column_names == OURS
+
+
+def test_only_what_can_t_be_used_is_null_and_says_why(tmp_path):
+    """JSON lines whose values are of several kinds."""
     rows = [
-        chat(ASKED, ANSWERED, ("user", "And now?"), ("assistant", "Four.")),
-        chat(ASKED, ANSWERED),
-        chat(ANSWERED),
-        chat(ASKED, ("tool", "3")),
-        chat(("system", "Be brief.")),
-        chat(("user", None)),
-        [],
-        None,
-        chat(("system", "Be brief."), ASKED, ANSWERED),
+        {"instruction": 'with "quotes" and é', "input": "x", "output": "b"},
+        {"instruction": "a", "input": "", "output": 42},
+        {"instruction": "a", "input": 7, "output": {"a": 1}},
+        {"instruction": "a", "input": {"a": 1}, "output": "b"},
+        {"instruction": ["a", "list"], "input": "", "output": "b"},
+        {"instruction": 5, "input": "", "output": "b"},
+        {"instruction": " ", "input": "", "output": "b"},
     ]
-    read = to_instructions(Dataset.from_list([{"messages": row} for row in rows]))
-    assert read["instruction"][:] == [None, "How many?", None, None, None, None, None, None, "How many?"]
-    assert read["id"][:] == [f"messages-{i}" for i in range(len(rows))]
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = to_instructions(load_seeds(str(file)))
+    assert read["instruction"][:] == ['with "quotes" and é', "a", "a", None, None, None, " "]
+    assert read["input"][:3] == ["x", "", "7"]
+    assert read["output"][:3] == ["b", "42", None]
+    assert read["read_status"][:] == [
+        "ok",
+        "ok",
+        "odd_answer: the column 'output' holds a mapping",
+        "not_text: the column 'input' holds a mapping",
+        "not_text: the column 'instruction' holds a list",
+        "not_text: the column 'instruction' holds int",
+        "no_instruction",
+    ]
+    assert unread(read) == {"odd_answer": 1, "not_text": 3, "no_instruction": 1}
 
 
-def test_a_chat_whose_content_is_not_text_becomes_null():
-    parts = [{"type": "text", "text": "How many?"}]
-    rows = Dataset.from_list([{"messages": [{"role": "user", "content": parts}]}])
-    assert to_instructions(rows)["instruction"][:] == [None]
+def test_columns_are_renamed_before_they_are_read():
+    rows = Dataset.from_dict({"Frage": ["Warum?"], "Antwort": ["Darum."], "instruction": ["other"]})
+    (read,) = to_instructions(rows, columns={"Frage": "instruction", "Antwort": "output"}).to_list()
+    assert (read["instruction"], read["output"]) == ("Warum?", "Darum.")
+    with pytest.raises(ColumnError, match=r"'frage' to rename not found.*'Frage'"):
+        to_instructions(rows, columns={"frage": "instruction"})
+
+
+@pytest.mark.parametrize(
+    ("row", "instruction", "input"),
+    [
+        ({"instruction": "Why?", "context": "A text.", "response": "So."}, "Why?", "A text."),
+        ({"system_prompt": "", "question": "Why?", "response": "So."}, "Why?", ""),
+        ({"prompt": "Why?", "response": "So."}, "Why?", ""),
+    ],
+    ids=["dolly", "openorca", "prompt and response"],
+)
+def test_other_usual_names_of_columns_are_known(row, instruction, input):
+    (read,) = to_instructions(Dataset.from_list([row])).to_list()
+    assert (read["instruction"], read["input"], read["output"]) == (instruction, input, "So.")
+
+
+@pytest.mark.parametrize("layout", ["arrow", "pandas", "numpy"])
+def test_a_formatted_set_is_read_as_any(layout):
+    rows = Dataset.from_list([BEFORE["alpaca"]])
+    assert to_instructions(rows.with_format(layout)).to_list() == to_instructions(rows).to_list()
+
+
+def test_ids_carry_the_name_of_the_set(tmp_path):
+    """So that sets of one format can be put together."""
+    rows = load_seeds(write(tmp_path / "my-set.jsonl"))
+    assert to_instructions(rows)["id"][:] == ["my-set-0", "my-set-1", "my-set-2"]
+    rows.info.dataset_name, rows.info.config_name, rows.info.builder_name = "gsm8k", "main", "parquet"
+    assert to_instructions(rows.select([2]))["id"][:] == ["gsm8k-main-0"]
 
 
 def test_further_columns_are_kept_on_request_only():
@@ -347,13 +392,6 @@ def test_an_fsspec_url_is_loaded(name):
         memory.rm("/seeds", recursive=True)
 
 
-def test_a_hub_name_is_loaded_with_config_split_and_revision(monkeypatch):
-    calls = []
-    monkeypatch.setattr("datasets.load_dataset", lambda *args, **options: calls.append((args, options)))
-    load_seeds("openai/gsm8k", config="main", split="test", revision="v1")
-    assert calls == [(("openai/gsm8k", "main"), {"split": "test", "revision": "v1"})]
-
-
 @pytest.mark.parametrize(("name", "format"), [("general", "alpaca"), ("gsm8k", "gsm8k"), ("code", "alpaca")])
 def test_the_bundled_sets_are_loaded(name, format):
     rows = load_seeds(f"demo/{name}")
@@ -375,17 +413,6 @@ def test_a_missing_source_is_named(tmp_path, name):
 def test_a_missing_bundled_set_lists_those_there_are():
     with pytest.raises(SourceError, match=r"'demo/nothing'.*demo/general, demo/gsm8k, demo/code"):
         load_seeds("demo/nothing")
-
-
-def test_a_missing_set_on_the_hub_is_named(monkeypatch):
-    from datasets.exceptions import DatasetNotFoundError
-
-    def absent(*args, **options):
-        raise DatasetNotFoundError("Dataset 'me/absent' doesn't exist on the Hub")
-
-    monkeypatch.setattr("datasets.load_dataset", absent)
-    with pytest.raises(SourceError, match=r"'me/absent'.*doesn't exist on the Hub"):
-        load_seeds("me/absent")
 
 
 def test_a_missing_split_of_a_folder_lists_its_splits(tmp_path):

@@ -127,9 +127,15 @@ def test_the_argument_is_left_alone():
     assert rows.to_list() == [{"id": "a-0", "score": 0.1}, {"id": "a-1", "score": 0.9}]
 
 
+def test_a_fraction_of_one_is_all_rows_and_the_number_one_is_one():
+    rows = Dataset.from_dict({"id": ["a-0", "a-1", "a-2"], "ic_ifd": [0.2, None, 0.4]})
+    assert select(rows, top=1.0)["id"][:] == ["a-0", "a-2"]
+    assert select(rows, top=1)["id"][:] == ["a-2"]
+
+
 @pytest.mark.parametrize("top", [0, -1, 1.5, NAN, math.inf, -0.5])
 def test_a_number_of_rows_out_of_range_is_refused(top):
-    with pytest.raises(ConfigError, match="top must be a fraction between 0 and 1, or a whole number"):
+    with pytest.raises(ConfigError, match=r"top must be a fraction up to 1\.0, or a whole number"):
         select(scored(0.1), "score", top=top)
 
 

@@ -1,5 +1,9 @@
+import json
+import re
+
 import pytest
 from datasets import Dataset
+from hub_server import HubServer
 
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import SourceError
@@ -43,3 +47,86 @@ def test_a_folder_without_a_card(tmp_path):
     for value in (1, 2):
         Dataset.from_dict({"x": [value]}).to_json(tmp_path / "train.jsonl")
         assert load_seeds(str(tmp_path))["x"][:] == [value]
+
+
+LINES = '{"question": "Q?", "answer": "A."}\n'
+
+
+@pytest.mark.parametrize("name", ["rows.ndjson", "rows.JSONL", "rows.Jsonl", "rows.tsv"])
+def test_further_endings_are_files_too(tmp_path, name):
+    text = "question\tanswer\nQ?\tA.\n" if name.endswith("tsv") else LINES
+    (tmp_path / name).write_text(text)
+    assert load_seeds(str(tmp_path / name)).to_list() == [{"question": "Q?", "answer": "A."}]
+
+
+def test_files_whose_columns_differ_are_read_together(tmp_path):
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "b.jsonl").write_text('{"answer": "B.", "question": "R?", "score": 1}\n')
+    for source in (tmp_path, tmp_path / "*.jsonl"):
+        rows = load_seeds(str(source))
+        assert rows["question"][:] == ["Q?", "R?"]
+        assert rows["score"][:] == [None, 1]
+
+
+def test_a_column_of_two_kinds_is_named(tmp_path):
+    for name, value in (("a", {"x": 1}), ("b", "text")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": "Q?", "answer": value}) + "\n")
+    with pytest.raises(SourceError, match="answer"):
+        load_seeds(str(tmp_path))
+
+
+def test_the_broken_one_of_several_files_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "b.jsonl").write_text('{"question": \n')
+    with pytest.raises(SourceError, match=r"b\.jsonl: JSON parse error"):
+        load_seeds(str(tmp_path / "*.jsonl"))
+
+
+def test_a_file_without_rows_says_so(tmp_path):
+    for name, text in (("rows.jsonl", ""), ("rows.csv", "question,answer\n"), ("rows.json", "[]")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SourceError, match="it has no rows"):
+            load_seeds(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_texts_that_look_like_dates_stay_as_they_are_written(tmp_path, name):
+    rows = [{"question": f"2024-01-0{day}", "answer": "2024-01-01T00:00:00", "n": day} for day in (1, 2)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / name).write_text(lines if name == "rows.jsonl" else json.dumps(rows))
+    assert load_seeds(str(tmp_path / name)).to_list() == rows
+
+
+CONFIGS = """---
+configs:
+- config_name: easy
+  data_files: easy.jsonl
+- config_name: hard
+  data_files: hard.jsonl
+---
+"""
+
+
+def test_sets_on_the_hub_and_what_the_hub_says(monkeypatch, tmp_path):
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path)
+        dates = LINES.replace("A.", "2024-01-01").encode()
+        files = {"README.md": CONFIGS.encode(), "easy.jsonl": LINES.encode(), "hard.jsonl": dates}
+        hub.add_repo("dataset", "me/rows", files)
+        hub.add_repo("dataset", "me/empty", {})
+        rows = load_seeds("me/rows", config="easy")
+        assert rows.to_list() == [{"question": "Q?", "answer": "A."}]
+        assert load_seeds("me/rows", config="hard")["answer"][:] == ["2024-01-01"]
+        commit = hub.repos["dataset", "me/rows"].commits[-1].sha
+        assert load_seeds("me/rows", config="easy", revision=commit).to_list() == rows.to_list()
+        for source, options, said in (
+            ("me/rows", {}, "pick one among the available configs: ['easy', 'hard']"),
+            ("me/rows", {"config": "odd"}, "Available: ['easy', 'hard']"),
+            ("me/rows", {"config": "easy", "split": "test"}, "Should be one of ['train']"),
+            ("me/rows", {"config": "easy", "revision": "v9"}, "Revision 'v9' doesn't exist"),
+            ("me/none", {}, "Dataset 'me/none' doesn't exist on the Hub"),
+            ("me/empty", {}, "doesn't contain any data files"),
+        ):
+            with pytest.raises(SourceError, match=re.escape(said)) as caught:
+                load_seeds(source, **options)
+            assert "\n" not in str(caught.value)
