@@ -66,14 +66,8 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
 
 _NAMES = {
     "hf_evol.autoif.scenario": ("AutoIf",),
-    "hf_evol.data.formats": (
-        "to_instructions",
-        "to_training",
-    ),
-    "hf_evol.data.selection": (
-        "equal_size",
-        "select",
-    ),
+    "hf_evol.data.formats": ("to_instructions", "to_training"),
+    "hf_evol.data.selection": ("equal_size", "select"),
     "hf_evol.data.sources": ("load_seeds",),
     "hf_evol.errors": (
         "ColumnError",
@@ -88,19 +82,12 @@ _NAMES = {
         "SourceError",
         "TaskError",
     ),
-    "hf_evol.evolve.auto_evol": (
-        "AutoEvolInstruct",
-        "TrajectoryKeywords",
-    ),
+    "hf_evol.evolve.auto_evol": ("AutoEvolInstruct", "TrajectoryKeywords"),
     "hf_evol.evolve.eliminate": ("Eliminate",),
     "hf_evol.evolve.evol_instruct": ("EvolInstruct",),
     "hf_evol.evolve.optimize": ("MethodOptimizer",),
     "hf_evol.evolve.respond": ("Respond",),
-    "hf_evol.generation.base": (
-        "Completion",
-        "Engine",
-        "SamplingParams",
-    ),
+    "hf_evol.generation.base": ("Completion", "Engine", "SamplingParams"),
     "hf_evol.generation.endpoint": ("EndpointEngine",),
     "hf_evol.generation.transformers_engine": ("TransformersEngine",),
     "hf_evol.generation.vllm_engine": ("VllmEngine",),
@@ -119,10 +106,7 @@ _NAMES = {
     "hf_evol.scoring.judge": ("Judge",),
     "hf_evol.scoring.reward": ("Reward",),
     "hf_evol.study.study": ("Study",),
-    "hf_evol.transform": (
-        "Transform",
-        "map",
-    ),
+    "hf_evol.transform": ("Transform", "map"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _OTHERWISE = {"map": "map_dataset"}  # names within, where ours would hide a builtin
