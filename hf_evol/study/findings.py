@@ -60,7 +60,7 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
     if any(by.values()):
         (better, most), (other, others) = sorted(by.items(), key=lambda item: -len(item[1]))
         fewer = f"{len(others)} ({listed(others)})" if others else "none"
-        said.append(f"{better} is the better evolver by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
+        said.append(f"{better} is better by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
         if undecided:
             said.append(f"By {listed(undecided)}, no difference is shown.")
     elif undecided:

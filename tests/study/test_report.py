@@ -163,13 +163,13 @@ def said(*comparisons):
 
 def test_findings_in_words():
     assert said(comparison("reward", 1), comparison("mnd", 1), comparison("difficulty_score", 1, shown=False)) == (
-        "In round 1, A is the better evolver by 2 of 3 measures of quality (reward and mnd), B by none. "
+        "In round 1, A is better by 2 of 3 measures of quality (reward and mnd), B by none. "
         "By difficulty_score, no difference is shown."
     )
-    of_b = "In round 1, B is the better evolver by 1 of 1 measure of quality (reward), A by none."
+    of_b = "In round 1, B is better by 1 of 1 measure of quality (reward), A by none."
     assert said(comparison("reward", -1)) == of_b
     assert said(comparison("difficulty_score", -1), comparison("reward", -1), comparison("mnd", 1)) == (
-        "In round 1, B is the better evolver by 2 of 3 measures of quality (difficulty_score and reward), A by 1 (mnd)."
+        "In round 1, B is better by 2 of 3 measures of quality (difficulty_score and reward), A by 1 (mnd)."
     )
     nothing = said(comparison("reward", 1, 2, shown=False), comparison("reward", 1, 1), comparison("n_words", 9, 2))
     assert nothing.startswith(
