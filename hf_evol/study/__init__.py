@@ -11,20 +11,18 @@ if TYPE_CHECKING:
 
 
 def study(study: Study, recipe: Recipe) -> RunResult:
-    """Compare evolvers, and write what was found.
+    """Compare evolvers that rewrite the same seeds by the same methods, row by row, and write what was found.
 
-    Every evolver rewrites the same seeds by the same methods for the recipe's rounds; one responder answers all; what is
-    usable is measured, and each measure is compared row by row. Requests and scores are in the journal, so a study that
-    broke off goes on, and one with a further evolver does only what is new. A measure that fails is noted, and the
-    others are made.
+    Requests and scores are in the journal, so a study that broke off goes on, and one with a further evolver does only what
+    is new. A measure that fails is noted, and the others are made.
 
-    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``set_…`` of each evolver,
-    ``comparisons``, ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
+    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``set_<label>`` of each
+    evolver, ``comparisons``, ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
 
     Args:
         study: the evolvers and the models that measure.
-        recipe: ``dataset`` and its settings, ``responder``, ``scorer`` (None leaves IFD and IC-IFD out), ``methods``,
-            ``rounds``, sampling, engine and output settings.
+        recipe: ``dataset`` and its settings, ``responder`` of all, ``scorer`` (None leaves IFD and IC-IFD out),
+            ``methods``, ``rounds``, sampling, engine and output settings.
 
     Raises:
         HfEvolError: with what to do; wrong settings, seeds, models and outputs before any model is loaded.

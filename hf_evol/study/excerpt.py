@@ -24,12 +24,8 @@ _WORD = re.compile(rf"[{_IDEOGRAPH}]|(?:(?![{_IDEOGRAPH}])[\w'’-])+")
 def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict[str, Any]:
     """What the report embeds of the rows, as plain JSON data.
 
-    Where there are more than ``cap`` pairs, seeds are drawn with the study's seed, each with all of its rounds.
-
-    Args:
-        results: what ``results.json`` holds.
-        rows: one row per evolver, round and seed.
-        cap: how many pairs at most; a pair is a seed in one round, by all evolvers.
+    A pair is a seed in one round, by all evolvers. Of more than ``cap``, seeds are drawn with the study's seed, each with all
+    of its rounds.
 
     Returns:
         ``evolvers``: their labels; ``measures``: the columns with numbers; ``seeds``: by id; ``pairs``, each with
@@ -43,8 +39,8 @@ def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict
         kept = set(drawn[: cap // results["rounds"]])
         rows = rows.select([place for place, id_ in enumerate(rows[col.ID]) if id_ in kept])
     found = rows.to_list()
-    shown = [m for m in results["measures"] if any(_number(row.get(m["measure"])) is not None for row in found)]
-    names = [measure["measure"] for measure in shown]
+    measures = [{"measure": m["measure"], "label": m["label"]} for m in results["measures"]]
+    measures = [m for m in measures if any(_number(row.get(m["measure"])) is not None for row in found)]
     by_pair: dict[tuple[str, int], dict[str, Any]] = {}
     for row in found:
         by_pair.setdefault((row[col.ID], row[col.ROUND]), {})[row["label"]] = row
@@ -52,9 +48,8 @@ def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict
     for (id_, round_), cells in sorted(by_pair.items(), key=lambda item: (order[item[0][0]], item[0][1])):
         first = next(iter(cells.values()))
         seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {"input": _clipped(first.get(col.INPUT), _TEXT)}
-        by = [_cell(cells[label], names) if label in cells else None for label in labels]
+        by = [_cell(cells[label], measures) if label in cells else None for label in labels]
         pairs.append({"id": id_, "round": round_, "method": first.get(col.METHOD), "by": by})
-    measures = [{"measure": measure["measure"], "label": measure["label"]} for measure in shown]
     return {"evolvers": labels, "measures": measures, "seeds": seeds, "pairs": pairs, "total": total}
 
 
@@ -78,14 +73,14 @@ def added(seed: str, text: str) -> list[str]:
     return [*parts, text[end:]]
 
 
-def _cell(row: Mapping[str, Any], measures: Sequence[str]) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any], measures: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     text, seed = (_clipped(row[name], _TEXT) for name in (col.INSTRUCTION, col.SEED_INSTRUCTION))
     return {
         "status": row["status"] or "unknown",
         "parts": added(seed["text"], text["text"]),
         "more": text["more"],
         "level": row.get(col.DIFFICULTY_LEVEL),
-        "values": [_number(row.get(measure)) for measure in measures],
+        "values": [_number(row.get(measure["measure"])) for measure in measures],
         "output": _clipped(row.get(col.OUTPUT), _RESPONSE),
     }
 

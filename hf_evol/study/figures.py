@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, chain, cycle, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_evol.errors import require_extra
+from hf_evol import columns as col
 from hf_evol.hub.card import number
-from hf_evol.study.canvas import GREY, INK, PAPER, StudyData, errors, legend, means, panel, short_names, when
-from hf_evol.study.density import density
+from hf_evol.hub.figures import COLOURS
+from hf_evol.study.findings import QUALITY
+from hf_evol.study.results import LABEL, SEEDS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,59 +22,49 @@ if TYPE_CHECKING:
 
 Drawing = tuple[str, "Figure", str, str]  # name, figure, alternative text, caption
 Bar = tuple[str, int, list[tuple[str, int, str]]]  # whose, round, and its parts: name, count, colour
+Steps = list[tuple[int, float, float]]  # round, x and y
 
+INK, PAPER, GREY = "#1f2328", "#ffffff", "#8b949e"  # the report puts its own in the place of the first two
+_LINES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1, 1, 1, 1, 1))), ("P", (0, (1, 1))))
 _LEVELS = ("#fde7a9", "#f6b65e", "#e07a3f", "#a8433f", "#5b2a5e")  # easy to hard, and light to dark
 _REASONS = ("#56B4E9", "#E69F00", "#CC79A7", "#F0E442", "#009E73")
 _NEUTRAL = "#d0d7de"
 _RC = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names with dollar signs are names
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans", "Arial"],
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": False,
     "legend.frameon": False,
 } | dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
 
 
 def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[str, Any]]:
-    """Draw what a study's data allows, as in the paper's "Analyses".
+    """Draw what ``results.json`` and the rows allow, as in the paper's "Analyses".
 
     The same data gives the same SVG bytes, on the same release of matplotlib.
-
-    Args:
-        results: what ``results.json`` holds.
-        rows: one row per evolver, round and seed.
-        folder: where the figures go; it is made if need be.
 
     Returns:
         For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``. ``by_round_<measure>`` shows a
         measure's means; the others are ``levels``, ``mnd_density``, ``top1_density``, ``ifd_ic_ifd``, ``judgements``,
         ``yield`` and ``cost``.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    require_extra("matplotlib", "plots", "A study with figures")
     from matplotlib import rc_context
 
     folder.mkdir(parents=True, exist_ok=True)
-    study, made = StudyData(results, rows), []
     drawings = chain(
-        _levels(study),
-        _by_round(study),
-        _density(study, "mnd", "mnd_density", "distance to the nearest other row", "Minimum neighbour distances"),
-        _density(study, "top1_probs", "top1_density", "probability of the most likely token", "Top-1 probabilities", 1),
-        _ifd_ic_ifd(study),
-        _judgements(study),
-        _yield(study),
-        _cost(study),
+        _levels(results),
+        *(_by_round(results, measure) for measure in results["measures"]),
+        _density(results, rows, "mnd", "distance to the nearest other row", "Minimum neighbour distances"),
+        _density(results, rows, "top1_probs", "probability of the most likely token", "Top-1 probabilities", 1),
+        _ifd_ic_ifd(results),
+        _judgements(results),
+        _yield(results),
+        _cost(results),
     )
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context(_RC), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in scripts that the font lacks
+    no_metadata, made = dict.fromkeys(("Date", "Creator", "Format", "Type")), []
+    with rc_context(_RC):
         for name, figure, alt, caption in drawings:
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
             with rc_context({"svg.hashsalt": name}):
@@ -84,80 +74,115 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
     return made
 
 
-def _by_round(study: StudyData) -> Iterator[Drawing]:
-    for measure in study.measures:
-        series = {label: study.at(measure, label) for label in study.labels}
-        series = {label: entries for label, entries in series.items() if any(entry["round"] for entry in entries)}
-        if not series:
-            continue
-        figure, axes = panel(2.9)
-        for place, (label, entries) in enumerate(series.items()):
-            shift = 0.05 * (place - (len(series) - 1) / 2)  # so that intervals don't hide each other
-            x = [entry["round"] + shift if entry["round"] else 0 for entry in entries]
-            axes.plot(x, means(entries), **study.lines[label])
-            bars = {"fmt": "none", "ecolor": study.colours[label], "capsize": 3, "elinewidth": 1.2}
-            axes.errorbar(x, means(entries), errors(entries), **bars)
-        if seeds := [entry for entry in entries if not entry["round"]]:  # the same for all, and above them
-            axes.errorbar([0], means(seeds), errors(seeds), fmt="D", color=GREY, capsize=3, zorder=3, markersize=5)
-        rounds = {entry["round"] for entries in series.values() for entry in entries}
-        ticks = range(min(rounds), max(rounds) + 1)
-        axes.set_xticks(ticks, map(when, ticks))
-        title = study.title(measure)
-        axes.set(xlim=(ticks[0] - 0.3, ticks[-1] + 0.3), ylabel=title)
-        axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-        legend(figure)
-        said = "; ".join(
-            f"{study.names[label]}: "
-            + ", ".join(f"{when(entry['round'])} {number(entry['mean'])}" for entry in entries)
-            for label, entries in series.items()
-        )
-        caption = f"Mean {title} in each round, with 95 % intervals."
-        yield f"by_round_{measure}", figure, f"Mean {title}. {said}.", caption
+def colours(results: Mapping[str, Any]) -> dict[str, str]:
+    """The colour of each evolver and of the seeds."""
+    labels = (evolver["label"] for evolver in results["evolvers"])
+    return dict(zip(labels, cycle(COLOURS))) | {SEEDS: GREY}
 
 
-def _levels(study: StudyData) -> Iterator[Drawing]:
-    entries = study.results["levels"]
-    unreadable = sum(entry["unreadable"] for entry in entries)
+def _styles(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How each evolver's line is drawn."""
+    styles = zip(colours(results).items(), cycle(_LINES))
+    return {
+        label: {"label": label, "color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+        for (label, colour), (marker, line) in styles
+        if label != SEEDS
+    }
+
+
+def _panel(height: float, columns: int = 1, **kwargs: Any) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
+    return figure, figure.subplots(1, columns, **kwargs)
+
+
+def _legend(figure: Figure) -> None:
+    """What has a label, once, above the figure."""
+    handles, names = figure.axes[-1].get_legend_handles_labels()  # only the first panel may lack some
+    found = dict(zip(names, handles, strict=True))
+    place = {"loc": "outside upper left", "ncols": max(1, 96 // (max(map(len, found)) + 6))}
+    figure.legend(found.values(), found.keys(), columnspacing=1.4, handlelength=2.2, **place)
+
+
+def _title(measure: Mapping[str, Any]) -> str:
+    return measure["label"] + (f" ({measure['unit']})" if measure["unit"] else "")
+
+
+def _when(round_: int) -> str:
+    return f"round {round_}" if round_ else SEEDS
+
+
+def _at(results: Mapping[str, Any], measure: str, label: str) -> dict[int, Mapping[str, Any]]:
+    """An evolver's summaries by round, with the seeds' as round 0 where they have one; none without a mean."""
+    found = [e for e in results["summaries"] if e["measure"] == measure and e["evolver"] in (label, SEEDS)]
+    return {e["round"]: e for e in sorted(found, key=lambda e: e["round"]) if e["mean"] is not None}
+
+
+def _bars(entries: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Means, and how far their intervals reach below and above."""
+    means = np.array([entry["mean"] for entry in entries], dtype=float)
+    low, high = np.transpose([entry["ci95"] for entry in entries])
+    return means, np.clip([means - low, high - means], 0, None)
+
+
+def _by_round(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[Drawing]:
+    styles, name, title = _styles(results), measure["measure"], _title(measure)
+    series = {label: found for label in styles if any(found := _at(results, name, label))}
+    if not series:
+        return
+    figure, axes = _panel(2.9)
+    for place, (label, entries) in enumerate(series.items()):
+        shift = 0.05 * (place - (len(series) - 1) / 2)  # so that intervals don't hide each other
+        x, (means, errors) = [r + shift if r else 0 for r in entries], _bars(list(entries.values()))
+        axes.errorbar(x, means, errors, **styles[label], capsize=3, elinewidth=1.2)
+    if seeds := entries.get(0):  # the same for all, and above them
+        axes.errorbar([0], *_bars([seeds]), fmt="D", color=GREY, capsize=3, zorder=3, markersize=5)
+    rounds = sorted(set(chain(*series.values())))
+    axes.set_xticks(rounds, map(_when, rounds))
+    axes.set(xlim=(rounds[0] - 0.3, rounds[-1] + 0.3), ylabel=title)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+    _legend(figure)
+    said = [
+        f"{label}: " + ", ".join(f"{_when(r)} {number(entry['mean'])}" for r, entry in entries.items())
+        for label, entries in series.items()
+    ]
+    caption = f"Mean {title} in each round, with 95 % intervals."
+    yield f"by_round_{name}", figure, f"Mean {title}. {'; '.join(said)}.", caption
+
+
+def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    unreadable = sum(entry["unreadable"] for entry in results["levels"])
     caption = "Difficulty levels, as the judge sees them."
     caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
     bars = []
-    for entry in entries:
+    for entry in results["levels"]:
         parts = [(*level, colour) for level, colour in zip(entry["counts"].items(), _LEVELS, strict=True)]
-        bars.append((study.names[entry["evolver"]], entry["round"], parts))
+        bars.append((entry["evolver"], entry["round"], parts))
     yield from _shares("levels", "difficulty levels", bars, "instructions", caption)
 
 
-def _yield(study: StudyData) -> Iterator[Drawing]:
-    entries = study.results["yields"]
-    totals = sum((Counter(entry["dropped"]) for entry in entries), Counter())
-    reasons = [reason for reason, _ in totals.most_common(len(_REASONS))]
-    names = short_names([reason.replace("_", " ") for reason in reasons]).values()
+def _yield(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    totals = sum((Counter(entry["dropped"]) for entry in results["yields"]), Counter())
+    reasons = dict(zip((reason for reason, _ in totals.most_common()), _REASONS, strict=False))
     bars = []
-    for entry in entries:
+    for entry in results["yields"]:
+        dropped = Counter(entry["dropped"])
         parts = [("kept", entry["ok"], _NEUTRAL)]
-        for reason, name, colour in zip(reasons, names, _REASONS, strict=False):
-            parts.append((name, entry["dropped"].get(reason, 0), colour))
+        parts += [(reason.replace("_", " "), dropped.pop(reason, 0), colour) for reason, colour in reasons.items()]
         if len(totals) > len(reasons):
-            others = sum(count for reason, count in entry["dropped"].items() if reason not in reasons)
-            parts.append(("other reasons", others, "#6e7781"))
-        bars.append((study.names[entry["evolver"]], entry["round"], parts))
-    caption = "What became of the rows: kept, or left out and why."
-    yield from _shares("yield", "rows kept and left out", bars, "rows", caption)
+            parts.append(("other reasons", dropped.total(), "#6e7781"))
+        bars.append((entry["evolver"], entry["round"], parts))
+    yield from _shares("yield", "rows kept and left out", bars, "rows", "Rows kept, or left out and why.")
 
 
-def _judgements(study: StudyData) -> Iterator[Drawing]:
-    bars = []
-    for entry in study.results["judgements"]:
+def _judgements(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    colour, bars = colours(results), []
+    for entry in results["judgements"]:
         a, b = entry["a"], entry["b"]
-        parts = [
-            (study.names[a], entry["win"], study.colours[a]),
-            ("tie", entry["tie"], _NEUTRAL),
-            (study.names[b], entry["lose"], study.colours[b]),
-        ]
-        bars.append((" – ".join(short_names([a, b], 14).values()), entry["round"], parts))
-    caption = (
-        "Whose rewriting the judge found better. Each pair was judged in both orders; where they disagree, it is a tie."
-    )
+        parts = [(a, entry["win"], colour[a]), ("tie", entry["tie"], _NEUTRAL), (b, entry["lose"], colour[b])]
+        bars.append((f"{a} – {b}", entry["round"], parts))
+    caption = "Whose rewriting the judge found better, asked in both orders; where they disagree, it is a tie."
     yield from _shares("judgements", "better rewritings", bars, "judged pairs", caption)
 
 
@@ -170,8 +195,8 @@ def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> It
         return
     rounds = sorted({round_ for _, round_, _ in bars})
     places = [place + 0.45 * rounds.index(round_) for place, (_, round_, _) in enumerate(bars)]
-    titles = [f"{bar}, {when(round_)}" if round_ else bar for bar, round_, _ in bars]
-    figure, axes = panel(1.2 + 0.3 * places[-1])
+    titles = [f"{bar}, {_when(round_)}" if round_ else bar for bar, round_, _ in bars]
+    figure, axes = _panel(1.2 + 0.3 * places[-1])
     said = []
     for y, bar, (_, _, parts) in zip(places, titles, bars, strict=True):
         left, total, shares = 0.0, sum(count for _, count, _ in parts), []
@@ -188,98 +213,112 @@ def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> It
     axes.set(xlim=(0, 100), ylim=(places[-1] + 0.6, -0.6), xlabel=f"share of {of} (%)")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    legend(figure)
+    _legend(figure)
     yield name, figure, f"Shares of {title}. {'; '.join(said)}.", caption
 
 
 def _density(
-    study: StudyData, column: str, name: str, title: str, caption: str, high: float = np.inf
+    results: Mapping[str, Any], rows: Dataset, column: str, title: str, caption: str, high: float = np.inf
 ) -> Iterator[Drawing]:
-    round_, values = study.last_values(column)
+    if column not in rows.column_names:
+        return
+    frame = rows.select_columns([LABEL, col.ROUND, column]).to_pandas().explode(column).dropna()
+    frame = frame[frame[col.ROUND] == frame[col.ROUND].max()]
+    values = {label: frame.loc[frame[LABEL] == label, column].to_numpy(float) for label in _styles(results)}
+    values = {label: found for label, found in values.items() if len(set(found)) > 1}
     if not values:
         return
-    figure, axes = panel(2.9)
-    for label, numbers in values.items():
-        x, y = density(numbers, high)
-        axes.plot(x, y, **study.lines[label] | {"marker": None, "linewidth": 1.7})
-        axes.fill_between(x, y, color=study.colours[label], alpha=0.08, linewidth=0)
+    figure, axes = _panel(2.9)
+    every = np.concatenate(list(values.values()))
+    around = 0.1 * np.ptp(every)
+    x = np.linspace(max(every.min() - around, 0), min(every.max() + around, high), 256)
+    x = np.union1d(x, np.quantile(every, np.linspace(0, 1, 256)))  # so that no narrow peak falls between
+    for label, found in values.items():
+        y = density(found, x, high)
+        axes.plot(x, y, **_styles(results)[label] | {"marker": None, "linewidth": 1.7})
+        axes.fill_between(x, y, color=colours(results)[label], alpha=0.08, linewidth=0)
     axes.margins(x=0.01)
     axes.set(ylim=(0, None), xlabel=title, ylabel="density")
-    legend(figure)
-    said = "; ".join(f"{study.names[label]}: {number(float(np.median(found)))}" for label, found in values.items())
+    _legend(figure)
+    said = "; ".join(f"{label}: {number(float(np.median(found)))}" for label, found in values.items())
+    round_, name = frame[col.ROUND].iloc[0], f"{column.removesuffix('_probs')}_density"
     yield name, figure, f"Density of {title} in round {round_}. Medians: {said}.", f"{caption}, round {round_}."
 
 
-def _ifd_ic_ifd(study: StudyData) -> Iterator[Drawing]:
+def density(values: np.ndarray, x: np.ndarray, high: float) -> np.ndarray:
+    """Gaussian kernel density by Silverman's rule at x; what lies beyond 0 or ``high`` is reflected."""
+    from matplotlib.mlab import GaussianKDE
+
+    kernels = GaussianKDE(values, "silverman")
+    return kernels(x) + kernels(-x) + kernels(2 * high - x)
+
+
+def _draw_paths(axes: Any, results: Mapping[str, Any], paths: Mapping[str, Steps], x_name: str, y_name: str) -> str:
+    """Draw each evolver's way over the rounds, whose numbers stand beside it; gives it in words."""
+    styles, said = _styles(results), []
+    for label, path in paths.items():
+        axes.plot([x for _, x, _ in path], [y for _, _, y in path], **styles[label])
+        for round_, x, y in path:
+            axes.annotate(str(round_ or SEEDS), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
+            said.append(f"{label}, {_when(round_)}: {number(x)} {x_name}, {number(y)} {y_name}")
+    return "; ".join(said)
+
+
+def _ifd_ic_ifd(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    figure, axes = _panel(3.4)
     paths = {}
-    for label in study.labels:
-        x, y = ({entry["round"]: entry for entry in study.at(measure, label)} for measure in ("ifd", "ic_ifd"))
-        rounds = sorted(x.keys() & y.keys())
+    for label, style in _styles(results).items():
+        ifd, ic_ifd = _at(results, "ifd", label), _at(results, "ic_ifd", label)
+        rounds = [round_ for round_ in ifd if round_ in ic_ifd]
         if any(rounds):
-            paths[label] = [x[r] for r in rounds], [y[r] for r in rounds]
+            (xs, across), (ys, up) = (_bars([entries[r] for r in rounds]) for entries in (ifd, ic_ifd))
+            axes.errorbar(xs, ys, up, across, fmt="none", ecolor=style["color"], alpha=0.55, capsize=2)
+            paths[label] = list(zip(rounds, xs, ys, strict=True))
     if not paths:
         return
-    figure, axes = panel(3.4)
-    said = []
-    for label, (xs, ys) in paths.items():
-        bars = {"fmt": "none", "ecolor": study.colours[label], "alpha": 0.55, "capsize": 2}
-        axes.errorbar(means(xs), means(ys), errors(ys), errors(xs), **bars)
-        axes.plot(means(xs), means(ys), **study.lines[label])
-        for x, y in zip(xs, ys, strict=True):
-            at, (across, up) = x["round"], (x["mean"], y["mean"])
-            axes.annotate(str(at or "seeds"), (across, up), (6, 5), textcoords="offset points", fontsize=8.5)
-            said.append(f"{study.names[label]}, {when(at)}: IFD {number(across)}, IC-IFD {number(up)}")
-    axes.set(xlabel=study.title("ifd"), ylabel=study.title("ic_ifd"))
-    legend(figure)
+    said = _draw_paths(axes, results, paths, "IFD", "IC-IFD")
+    axes.set(xlabel="IFD", ylabel="IC-IFD")
+    _legend(figure)
     caption = "Mean IFD against mean IC-IFD, with 95 % intervals; numbers are rounds."
-    yield "ifd_ic_ifd", figure, f"Mean IFD and IC-IFD. {'; '.join(said)}.", caption
+    yield "ifd_ic_ifd", figure, f"Mean IFD and IC-IFD. {said}.", caption
 
 
-def _cost(study: StudyData) -> Iterator[Drawing]:
-    measures = ("difficulty_score", *study.measures)
-    quality = next((name for name in measures if any(study.at(name, label) for label in study.labels)), "")
-    paths: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
+def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    labels = list(_styles(results))
+    measures = (m for m in results["measures"] if m["measure"] in QUALITY)
+    measure = next((m for m in measures if any(_at(results, m["measure"], label) for label in labels)), None)
+    if measure is None:
+        return
+    paths = {}
     for unit, key in (("FLOPs", "flops"), ("tokens generated", "tokens")):
-        found = {label: _spent(study, label, key, quality) for label in study.labels}
+        found = {label: _spent(results, label, key, measure["measure"]) for label in labels}
         if any(found.values()):
             paths[unit] = {label: path for label, path in found.items() if path}
     if not paths:
         return
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
-    figure, panels = panel(3.2, len(paths), squeeze=False, sharey=True)
-    said, title = [], study.title(quality)
+    figure, panels = _panel(3.2, len(paths), squeeze=False, sharey=True)
+    said, title = [], f"mean {_title(measure)}"
     for axes, (unit, found) in zip(panels[0], paths.items(), strict=True):
         axes.set_xscale("log")
-        for label, path in found.items():
-            _, spent, reached = zip(*path, strict=True)
-            axes.plot(spent, reached, **study.lines[label])
-            for r, x, y in path:
-                axes.annotate(str(r), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
-                said.append(f"{study.names[label]}, round {r}: {number(x)} {unit}, {number(y)}")
-        every = [x for path in found.values() for _, x, _ in path]
-        if max(every) < 20 * min(every):  # powers of ten alone would be too few
+        said.append(_draw_paths(axes, results, found, unit, title))
+        spent = [x for path in found.values() for _, x, _ in path]
+        if max(spent) < 20 * min(spent):  # powers of ten alone would be too few
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.12)
         axes.set_xlabel(f"{unit} up to the round")
-    panels[0][0].set_ylabel(f"mean {title}")
-    legend(figure)
-    caption = (
-        f"What evolving had cost up to each round, against mean {title}; numbers are rounds. Further left and higher is "
-        "better value."
-    )
-    yield "cost", figure, f"Cost against mean {title}. {'; '.join(said)}.", caption
+    panels[0][0].set_ylabel(title)
+    _legend(figure)
+    caption = f"Cost of evolving up to each round against {title}; numbers are rounds. Left and high is better."
+    yield "cost", figure, f"Cost against {title}. {'; '.join(said)}.", caption
 
 
-def _spent(study: StudyData, label: str, key: str, quality: str) -> list[tuple[int, float, float]]:
-    """(round, cost of it and the rounds before, mean quality), as far as each round's cost is known."""
-    known, path, total = {entry["round"]: entry["mean"] for entry in study.at(quality, label)}, [], 0.0
-    for entry in sorted((e for e in study.results["costs"] if e["evolver"] == label), key=lambda e: e["round"]):
-        if not entry[key]:
-            break
-        total += entry[key]
-        if entry["round"] in known:
-            path.append((entry["round"], total, known[entry["round"]]))
-    return path
+def _spent(results: Mapping[str, Any], label: str, key: str, measure: str) -> Steps:
+    """(round, cost of it and the rounds before, mean of the measure), as far as each round's cost is known."""
+    costs = sorted((cost for cost in results["costs"] if cost["evolver"] == label), key=lambda cost: cost["round"])
+    known, means = list(takewhile(lambda cost: cost[key], costs)), _at(results, measure, label)
+    totals = zip((cost["round"] for cost in known), accumulate(cost[key] for cost in known), strict=True)
+    return [(round_, total, means[round_]["mean"]) for round_, total in totals if round_ in means]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hf_evol.hub.card import visible
 from hf_evol.hub.provenance import human_number
-from hf_evol.study.canvas import INK, PAPER, StudyData
 from hf_evol.study.excerpt import excerpt
+from hf_evol.study.figures import INK, PAPER, colours
 from hf_evol.study.findings import QUALITY, cost_sentences, findings, winner
 
 if TYPE_CHECKING:
@@ -30,39 +30,32 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a study's report.
+    """Write a study's report, by what ``results.json`` holds, all rows, and what `hf_evol.study.figures.draw` returns.
 
     Everything is in the one file: figures, style, script, and as many rows as `excerpt` takes. A policy in its head
     forbids browsers to load anything else, or to run any script but its own. The same arguments give the same bytes.
-
-    Args:
-        results: what ``results.json`` holds.
-        rows: one row per evolver, round and seed.
-        figures: what `hf_evol.study.figures.draw` returns; may be empty.
-        path: the file to write.
     """
     here = Path(__file__).parent
     style, script, template = ((here / f"report.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
-    study, shown = StudyData(results, rows), excerpt(results, rows)
+    shown, colour = excerpt(results, rows), colours(results)
     drawn = {figure["name"]: figure | {"svg": inline_svg(figure)} for figure in figures}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure, "si": si, "p": p_value, "visible": visible, "winner": winner}
+    environment.filters.update(figure=figure, si=si, p=p_value, visible=visible, winner=winner, placed=placed)
     html = environment.from_string(template).render(
         r=results,
         findings=findings(results),
         quality=QUALITY,
-        costs=cost_sentences(results["costs"], study.labels),
-        measures=[_measure(measure, results, drawn) for measure in results["measures"]],
+        costs=cost_sentences(results["costs"], shown["evolvers"]),
         figures=drawn,
+        of_measure=_OF_MEASURE,
         reasons=sorted({reason for entry in results["yields"] for reason in entry["dropped"]}),
         shown=shown,
         human=human_number,
-        colours=study.colours,
-        names=study.names,
+        colours=colour,
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=embedded_json(shown | {"colours": [study.colours[label] for label in study.labels]}),
+        data=embedded_json(shown | {"colours": [colour[label] for label in shown["evolvers"]]}),
     )
     path.write_bytes(html.encode("utf-8", "replace"))  # bytes: the script's hash is of these line ends
 
@@ -74,23 +67,11 @@ def embedded_json(data: Any) -> Markup:
 
 def inline_svg(figure: Mapping[str, Any]) -> Markup:
     """A figure's SVG as an element of an HTML page, in the page's colours of text and paper."""
-    root = ElementTree.parse(figure["path_svg"]).getroot()
-    prefix = f"figure-{figure['name']}-"
-    replaced = {INK: "currentColor", PAPER: "var(--paper)", "url(#": f"url(#{prefix}"}
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        for name, value in attributes.items():
-            if name == "id":
-                value = prefix + value
-            elif name == "href":
-                value = f"#{prefix}{value[1:]}"
-            for old, new in replaced.items():
-                value = value.replace(old, new)
-            attributes[name] = value
-        element.attrib = attributes
-    root.attrib |= {"role": "img", "aria-label": figure["alt"]}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    svg, prefix = figure["path_svg"].read_text("utf-8"), f"figure-{figure['name']}-"
+    svg = re.sub(' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
+    svg = re.sub('( id="|href="#|url\\(#)', rf"\1{prefix}", svg)
+    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(figure["alt"])}"', 1))
 
 
 def figure(value: float | None, signed: bool = False) -> str:
@@ -99,10 +80,8 @@ def figure(value: float | None, signed: bool = False) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Three decimals, as far as they tell something."""
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """Three decimals, as far as they tell something, or a dash."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def si(value: float | None) -> str:
@@ -115,17 +94,7 @@ def si(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def _measure(measure: Mapping[str, Any], results: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    name = measure["measure"]
-    comparisons = sorted((c for c in results["comparisons"] if c["measure"] == name), key=lambda c: c["round"])
-    return dict(measure) | {
-        "figures": [drawn[place] for place in (f"by_round_{name}", _OF_MEASURE.get(name)) if place in drawn],
-        "forest": _forest(comparisons),
-        "summaries": [entry for entry in results["summaries"] if entry["measure"] == name],
-    }
-
-
-def _forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def placed(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each comparison with its places on a common axis, in percent of its width."""
     keys = ("low", "high", "difference")
     values = [0.0, *(c[key] for c in comparisons for key in keys if c[key] is not None)]

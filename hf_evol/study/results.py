@@ -28,13 +28,9 @@ def analyse(rows: Rows, judged: Rows | None, labels: Sequence[str], rounds: int,
     """Everything of ``results.json`` that follows from the rows.
 
     Args:
-        rows: of all evolvers and rounds, each with a row for each seed, and the seeds with the label ``seeds`` and round
-            0; with ``label``, ``id``, ``round``, ``status`` and the columns of the measures.
-        judged: of each pair of evolvers and round, ``a``, ``b``, ``round``, ``id``, ``verdict`` and ``judge_status``; None
-            where nobody judged.
-        labels: the evolvers.
-        rounds: how many.
-        seed: of the resampling.
+        rows: a row of each evolver, round and seed, and the seeds as round 0 of ``seeds``; with ``label``, ``id``, ``round``,
+            ``status`` and the columns of the measures.
+        judged: rows with ``a``, ``b``, ``round``, ``id``, ``verdict`` and ``judge_status``; None where nobody judged.
     """
     sets: Sets = {}
     for row in rows:
@@ -57,7 +53,7 @@ def analyse(rows: Rows, judged: Rows | None, labels: Sequence[str], rounds: int,
 
 
 def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int) -> list[dict[str, Any]]:
-    entries, comparisons = [], []
+    compared = []
     for measure in made:
         for a, b, number in sorted(judged, key=lambda key: key[2]):
             if measure.name == PREFERRED:
@@ -67,24 +63,22 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int)
                 both = [(value(measure, row), value(measure, sets[b, number][i])) for i, row in sets[a, number].items()]
                 pairs = [(x, y) for x, y in both if x is not None and y is not None]
             found = compare([x for x, _ in pairs], [y for _, y in pairs], seed=seed, resamples=RESAMPLES)
-            comparisons.append((measure, found))
             entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
-            entries.append(entry | {"n_unpaired": len(sets[a, number]) - len(pairs)})
-    adjusted = holm([found.p_value for _, found in comparisons])
-    for entry, (measure, found), p_value in zip(entries, comparisons, adjusted, strict=True):
-        entry["adjusted_p"] = p_value
-        entry["verdict"] = verdict(entry["a"], entry["b"], measure.label, found, p_value, measure.higher_is)
-    return entries
+            compared.append((measure, found, entry | {"n_unpaired": len(sets[a, number]) - len(pairs)}))
+    adjusted = holm([found.p_value for _, found, _ in compared])
+    for (measure, found, entry), p in zip(compared, adjusted, strict=True):
+        said = verdict(entry["a"], entry["b"], measure.label, found, p, measure.higher_is)
+        entry |= {"adjusted_p": p, "verdict": said}
+    return [entry for _, _, entry in compared]
 
 
 def _summaries(made: Sequence[Measure], sets: Sets) -> list[dict[str, Any]]:
     entries = []
     for measure in (measure for measure in made if measure.name != PREFERRED):
         for (label, number), rows in sets.items():
-            if label != SEEDS or measure.of_seeds:
+            if label != SEEDS or any(measure.name in row for row in rows.values()):
                 summary = summarize(measure.name, [value(measure, row) for row in rows.values()])
-                del summary["name"]
-                entries.append({"measure": measure.name, "evolver": label, "round": number} | summary)
+                entries.append({"measure": summary.pop("name"), "evolver": label, "round": number} | summary)
     return entries
 
 
@@ -92,20 +86,19 @@ def _levels(sets: Sets) -> list[dict[str, Any]]:
     """How many rows have which level; those that could not be rated are counted beside them."""
     entries = []
     for (label, number), rows in sets.items():
-        # Seeds that could not be rated lack the column.
-        usable = [row for row in rows.values() if row[STATUS] == col.OK and col.DIFFICULTY_LEVEL in row]
-        counts = Counter(row[col.DIFFICULTY_LEVEL] for row in usable)
+        usable = (row for row in rows.values() if row[STATUS] == col.OK)
+        counts = Counter(row[col.DIFFICULTY_LEVEL] for row in usable if col.DIFFICULTY_LEVEL in row)  # not of all seeds
         levels = {level: counts[level] for level in LEVELS}
         entries.append({"evolver": label, "round": number, "counts": levels, "unreadable": counts[None]})
     return entries
 
 
 def _yield(rows: dict[str, dict[str, Any]], label: str, number: int) -> dict[str, Any]:
-    dropped = Counter(row[STATUS] for row in rows.values() if row[STATUS] != col.OK)
-    ok = [row for row in rows.values() if row[STATUS] == col.OK]
-    unanswered = Counter(row.get(col.RESPONSE_STATUS) for row in ok)
+    dropped = Counter(row[STATUS] for row in rows.values())
+    ok = dropped.pop(col.OK, 0)
+    unanswered = Counter(row.get(col.RESPONSE_STATUS) for row in rows.values() if row[STATUS] == col.OK)
     lost = {reason: count for reason, count in unanswered.most_common() if reason not in (None, col.OK)}
-    kept = {"evolver": label, "round": number, "rows_in": len(rows), "ok": len(ok)}
+    kept = {"evolver": label, "round": number, "rows_in": len(rows), "ok": ok}
     return kept | {"dropped": dict(dropped.most_common()), "unanswered": lost}
 
 
@@ -113,5 +106,4 @@ def _judgement(rows: Rows, a: str, b: str, number: int) -> dict[str, Any]:
     verdicts = Counter(row[col.VERDICT] for row in rows)
     counts = {name: verdicts[name] for name in ("win", "tie", "lose")}
     disagreement = sum(row[col.JUDGE_STATUS] == "disagreement" for row in rows)
-    unsure = {"disagreement": disagreement, "unreadable": verdicts[None]}
-    return {"a": a, "b": b, "round": number} | counts | unsure
+    return {"a": a, "b": b, "round": number} | counts | {"disagreement": disagreement, "unreadable": verdicts[None]}

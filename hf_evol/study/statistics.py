@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.errors import ColumnError
 
 CONFIDENCE = 0.95  # of all intervals, and with it the level of the tests
 NO_DIFFERENCE = "No difference shown"
@@ -24,23 +24,15 @@ _CELLS = 1_000_000  # drawn at a time: bounds the memory at some tens of MB, or 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evolvers on one measure, in the measure's unit.
+    """Two evolvers on one measure, in its unit; None without rows."""
 
-    Args:
-        n: pairs of rows.
-        mean_a, mean_b: means of the two sides; None without rows.
-        difference: mean of a - b; None without rows.
-        low, high: 95 % interval of ``difference``; None with fewer than two rows.
-        p_value: two-sided, not adjusted for other comparisons; None without rows.
-    """
-
-    n: int
+    n: int  # pairs of rows
     mean_a: float | None = None
     mean_b: float | None = None
-    difference: float | None = None
-    low: float | None = None
+    difference: float | None = None  # mean of a - b
+    low: float | None = None  # of the 95 % interval of the difference; it needs two rows
     high: float | None = None
-    p_value: float | None = None
+    p_value: float | None = None  # two-sided, not adjusted for other comparisons
 
 
 def compare(
@@ -48,54 +40,36 @@ def compare(
 ) -> Comparison:
     """Mean difference of paired values, with a bootstrap interval and a permutation p-value.
 
-    The interval is the symmetric bootstrap-t one (Efron and Tibshirani, 1993, section 12.5; Hall, "On symmetric
-    bootstrap confidence intervals", 1988): difference ± q · standard error, where q is the quantile of the resamples'
-    absolute t statistics. Percentile intervals hold the true difference too seldom with less than a hundred rows, and
-    so do Student's where differences are skewed. ``benchmarks/study_statistics.py`` measures this one: it needs some
-    thirty rows, more where differences are very skewed, and a few rows that differ; with heavy tails it is too wide.
+    The interval is the symmetric bootstrap-t one (Efron and Tibshirani, 1993, section 12.5; Hall, 1988): difference ±
+    q · standard error, where q is the quantile of the resamples' absolute t statistics; beyond 10,000 rows, the normal
+    quantile, to which it tends. Percentile and, where differences are skewed, Student's intervals hold the true
+    difference too seldom. ``benchmarks/study_statistics.py`` measures this one: it needs some thirty rows, more where
+    differences are very skewed; with heavy tails it is too wide.
 
     The p-value is that of the sign-flip test (Davison and Hinkley, 1997, section 4.3): if it doesn't matter which
     evolver made a row, each difference could as well have had the other sign. It is exact where 2^m, for m differences
     other than zero, is at most ``resamples``, and (1 + count) / (1 + resamples) elsewhere.
 
-    Beyond 10,000 rows q is the normal quantile, to which the resampled one tends with an error of the order of 1/n.
-
-    The result does not depend on the order of the rows, and swapping a and b negates it. Special cases:
-
-    - no rows: nothing but ``n``;
-    - one row: no interval, p = 1;
-    - all differences the same: the interval is that value alone, (0, 0) if it is zero; p is then 1, else as above.
-
-    Args:
-        a, b: finite values, in the same order of rows, without nulls.
-        seed: of the resampling.
-        resamples: bootstrap samples, and sign flips.
+    The result does not depend on the order of the rows, and swapping a and b negates it. One row has no interval, and
+    p = 1; the interval of differences that are all the same is that value alone.
 
     Raises:
         ColumnError: the sides differ in length, or hold something other than finite numbers.
-        ConfigError: ``resamples`` is less than 1.
 
     Example:
         >>> compare([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 2.0, 3.0]).p_value  # 2 of the 16 ways to give signs
         0.125
     """
-    if resamples < 1:
-        raise ConfigError(f"resamples must be 1 or more; got {resamples}.")
     left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if left.ndim != 1 or left.shape != right.shape:
-        raise ColumnError(f"Pairs need one value a row on each side; got shapes {left.shape} and {right.shape}.")
     with np.errstate(invalid="ignore", over="ignore"):
-        differences = _canonical(left - right)
-    if not np.isfinite(differences).all():
-        raise ColumnError("Pairs must be finite numbers. Leave out the rows where either side is null.")
-    n = len(differences)
+        if left.shape != right.shape or not np.isfinite(left - right).all():
+            raise ColumnError(f"Pairs need a finite number on each side; got {len(left)} and {len(right)} rows.")
+    n, differences = len(left), _canonical(left - right)
     if n == 0:
         return Comparison(0)
     generator = np.random.default_rng(seed)
-    mean, low, high = math.fsum(left - right) / n, None, None
-    if n > 1:
-        margin = _margin(differences, generator, resamples)
-        low, high = mean - margin, mean + margin
+    mean, margin = math.fsum(left - right) / n, _margin(differences, generator, resamples)
+    low, high = (mean - margin, mean + margin) if n > 1 else (None, None)
     p_value = _sign_flip_p(differences, generator, resamples)
     return Comparison(n, math.fsum(left) / n, math.fsum(right) / n, mean, low, high, p_value)
 
@@ -114,8 +88,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     ordered = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     highest = 0.0
     for rank, (p, place) in enumerate(ordered):
-        highest = max(highest, min(1.0, (len(ordered) - rank) * p))
-        adjusted[place] = highest
+        adjusted[place] = highest = max(highest, min(1.0, (len(ordered) - rank) * p))
     return adjusted
 
 
@@ -124,16 +97,9 @@ def verdict(
 ) -> str | None:
     """What a comparison shows, as a sentence; None without rows.
 
-    A difference is stated only where the interval excludes zero and the adjusted p-value is below 0.05. The interval
-    alone would find one in some 70 % of studies of 24 comparisons of equal evolvers (1 - 0.95^24); the p-value alone
-    could name a difference that the interval beside it doesn't show.
-
-    Args:
-        name_a, name_b: the evolvers, as the sentence calls them. Names are not escaped.
-        measure: what was measured, for example ``"difficulty score"``.
-        comparison: of a and b.
-        adjusted_p: its p-value after `holm` over all comparisons of the study.
-        higher_is: a comparative for the side of the higher mean, for example ``"harder"``.
+    A difference is stated only where the interval excludes zero and the p-value, adjusted by `holm` over all comparisons of
+    the study, is below 0.05. The interval alone would find one in some 70 % of studies of 24 comparisons of equal evolvers
+    (1 - 0.95^24); the p-value alone could name a difference that the interval beside it doesn't show.
 
     Example:
         >>> verdict("small", "large", "difficulty score", Comparison(9, 5.0, 7.0, -2.0, -3.0, -1.0), 0.01, "harder")
@@ -169,19 +135,17 @@ def _margin(differences: np.ndarray, generator: np.random.Generator, resamples: 
     values = values - values.mean()
     variance = float(values @ values) / n
     if n > _LARGE:
-        quantile = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    else:
-        statistics = []
-        for size in _chunks(resamples, n):
-            drawn = values[generator.integers(n, size=(size, n))]
-            means = drawn.mean(axis=1)
-            variances = (drawn**2).mean(axis=1) - means**2
-            # A resample of equal rows has no variance, and with few distinct values there are enough of them to make
-            # the interval infinite (Owen, 2025, arXiv:2508.10083). With two values, the floor lies below the variance
-            # of every other resample.
-            statistics.append(np.abs(means) / np.sqrt(np.maximum(variances, variance / n) / n))
-        quantile = float(np.quantile(np.concatenate(statistics), CONFIDENCE))
-    return quantile * math.sqrt(variance / n) * scale
+        return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance / n) * scale
+    statistics = []
+    for size in _chunks(resamples, n):
+        drawn = values[generator.integers(n, size=(size, n))]
+        means = drawn.mean(axis=1)
+        variances = (drawn**2).mean(axis=1) - means**2
+        # A resample of equal rows has no variance, and with few distinct values there are enough of them to make the
+        # interval infinite (Owen, 2025, arXiv:2508.10083). With two values, the floor lies below the variance of
+        # every other resample.
+        statistics.append(np.abs(means) / np.sqrt(np.maximum(variances, variance / n) / n))
+    return float(np.quantile(np.concatenate(statistics), CONFIDENCE)) * math.sqrt(variance / n) * scale
 
 
 def _sign_flip_p(differences: np.ndarray, generator: np.random.Generator, resamples: int) -> float:

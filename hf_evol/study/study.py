@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -28,14 +27,13 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 SCHEMA = 1  # of results.json
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
 # What the provenance says of the recipe and of the results.
 _SETTINGS = (
     "dataset", "methods", "rounds", "tries", "best_of", "by_example", "seed", "temperature", "top_p", "max_new_tokens",
     "response_max_new_tokens", "limit", "convention", "engine",
 )  # fmt: skip
-_RESULTS = (
-    "verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures",
-)  # fmt: skip
+_RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Study:
     """What a study compares and measures, beside a `Recipe` with the seed set, the fixed models and the sampling.
 
     Args:
-        evolvers: label to model, two or more; a model as in a recipe.
+        evolvers: label to model, two or more; a model as in a recipe. A label is 1 to 30 of ``A-Z a-z 0-9 . _ -``.
         judge: the model that rates difficulty and compares rewritings; None leaves those measures out.
         reward: a reward model; None leaves rewards out.
         embedding: an embedding model; None leaves diversity out. The default is left out with a note where it can't be
@@ -66,9 +64,12 @@ class Study:
                 f"A study compares two or more evolvers; got {len(self.evolvers)}. Name each: --evolver small=MODEL "
                 "--evolver large=MODEL."
             )
-        for label in self.evolvers:
-            if not label.strip() or len(label) > 60 or label == SEEDS or not label.isprintable():
-                raise ConfigError(f"An evolver's label must be 1 to 60 characters, and not {SEEDS!r}; got {label!r}.")
+        labels = list(self.evolvers)  # folders are called by them
+        if not all(map(_LABEL.fullmatch, labels)) or len({SEEDS, *map(str.lower, labels)}) <= len(labels):
+            raise ConfigError(
+                "An evolver's label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in "
+                f"more than case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
+            )
         if self.positions < 1:
             raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
 
@@ -79,10 +80,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     check_plots()
     check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
-    work = Work(study, recipe)
-    seeds = read_seeds(recipe)
-    work.check()
-
+    work, seeds = Work(study, recipe), read_seeds(recipe)
     evolved, costs = work.evolve(seeds)
     answered = work.answer(evolved)
     ok = [status == col.OK for status in answered[STATUS]]
@@ -98,7 +96,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     results = _about(models, recipe, len(seeds))
     results |= analyse([*of_seeds, *records], judged, labels, recipe.rounds, seed=recipe.seed)
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
-    results["verdict"] = [finding.text for finding in findings(results)] + cost_sentences(costs, labels)
+    results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(costs, labels)
     provenance = _provenance(recipe, results, [record for _, record in models])
     return _written(recipe, results, records, usable.features, provenance)
 
@@ -107,7 +105,11 @@ def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: i
     """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
     evolvers = [(label, record) for label, record in models if record.role == "evolver"]
     others = [record for _, record in models if record.role != "evolver"]
-    same = {record.role: [label for label, evolver in evolvers if evolver.name == record.name] for record in others}
+    stand_ins = []
+    for record in others:
+        if labels := [label for label, evolver in evolvers if evolver.name == record.name]:
+            said = f"The {record.role} is the model of the evolver {listed(labels)}, and may favour its own texts."
+            stand_ins.append(said)
     sizes = " against ".join(f"{label} ({record.size})" for label, record in evolvers)
     return {
         "schema": SCHEMA,
@@ -117,11 +119,7 @@ def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: i
         "rounds": recipe.rounds,
         "evolvers": [{"label": label} | asdict(record) for label, record in evolvers],
         "models": [asdict(record) for record in others],
-        "stand_ins": [
-            f"The {role} is the model of the evolver {listed(labels)}, and may favour its own texts."
-            for role, labels in same.items()
-            if labels
-        ],
+        "stand_ins": stand_ins,
     }
 
 
@@ -133,7 +131,7 @@ def _written(
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
     configs = [
         Config("rows", rows, "every row of every evolver and round, with its status and measures; the default config"),
-        *_sets(rows, [evolver["label"] for evolver in results["evolvers"]]),
+        *(_set(rows, evolver["label"]) for evolver in results["evolvers"]),
         Config("comparisons", Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
         Config("summaries", Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
         Config("costs", Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
@@ -144,37 +142,15 @@ def _written(
         write_report(results, rows, figures, folder / "report.html")
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-        provenance["figures"] = [
-            {"path": f"figures/{drawn['path_png'].name}", "alt": drawn["alt"]} for drawn in figures
-        ]
+        provenance["figures"] = [{"path": f"figures/{of['path_png'].name}", "alt": of["alt"]} for of in figures]
     return finished(recipe.output, provenance, push_to=recipe.push_to, private=recipe.private)
 
 
-def _sets(rows: Dataset, labels: Sequence[str]) -> list[Config]:
-    """Each evolver's usable rows as a config of its own, to train on."""
-    sets = []
-    for label, name in zip(labels, set_names(labels), strict=True):
-        found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
-        usable = [place for place, row in found if row == (label, col.OK, col.OK)]
-        said = f"the usable and answered rows of {label}, to train on"
-        sets.append(Config(name, set_columns(rows.select(usable)), said))
-    return sets
-
-
-def set_names(labels: Sequence[str]) -> list[str]:
-    """The names of the evolvers' configs, which are folders, too: all different, also where case doesn't count.
-
-    Example:
-        >>> set_names(["a b", "a_b", "日本"])
-        ['set_a_b', 'set_a_b_2', 'set_3']
-    """
-    names: dict[str, str] = {}
-    for place, label in enumerate(labels, 1):
-        base = "set_" + (re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_.") or str(place))
-        numbered = (f"{base}_{number}" for number in count(2))
-        name = next(name for name in chain([base], numbered) if name.lower() not in names)
-        names[name.lower()] = name
-    return list(names.values())
+def _set(rows: Dataset, label: str) -> Config:
+    """An evolver's usable rows as a config of its own."""
+    found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
+    usable = rows.select([place for place, row in found if row == (label, col.OK, col.OK)])
+    return Config(f"set_{label}", set_columns(usable), f"the usable and answered rows of {label}, to train on")
 
 
 def _provenance(recipe: Recipe, results: dict[str, Any], records: Sequence[ModelRecord]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -50,7 +49,7 @@ _KEPT = (
 
 
 class Work:
-    """A study's models and transforms, and what became of them. Making it checks all settings and loads no weights.
+    """A study's models and transforms, and what became of them. Making it checks settings and models, and loads no weights.
 
     Attributes:
         failures: measures that could not be made: ``stage`` and ``error``.
@@ -63,12 +62,12 @@ class Work:
         self.diversities: list[dict[str, Any]] = []
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
         self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.evolvers.items()}
-        self.engines = {label: stages.evolve.model for label, stages in self.stages.items()}
         first = next(iter(self.stages.values()))
         self.respond, self.score = first.respond, first.score if recipe.scorer else None
         shared = {"methods": first.evolve.methods, "journal": recipe.journal}
         self.confidence = {
-            label: Confidence(engine, positions=study.positions, **shared) for label, engine in self.engines.items()
+            label: Confidence(stages.evolve.model, positions=study.positions, **shared)
+            for label, stages in self.stages.items()
         }
         self.judge = study.judge and engine_of(recipe, study.judge)
         self.difficulty = self.judge and Difficulty(self.judge, journal=recipe.journal)
@@ -84,16 +83,13 @@ class Work:
                 if study.embedding != MPNET:
                     raise
                 self._failed("diversity", error)  # nobody asked for the default
+        evolvers = [stages.evolve for stages in self.stages.values()]
+        for transform in filter(None, [*evolvers, self.respond, self.score, self.difficulty, *self.rewards]):
+            transform.check()
 
     def _failed(self, stage: str, error: Exception) -> None:
         self.failures.append({"stage": stage, "error": str(error)})
         logger.warning("%s could not be measured: %s", stage, error)
-
-    def check(self) -> None:
-        """Raise if a model can't be found or used; loads configurations and tokenizers only."""
-        evolvers = [stages.evolve for stages in self.stages.values()]
-        for transform in filter(None, [*evolvers, self.respond, self.score, self.difficulty, *self.rewards]):
-            transform.check()
 
     def records(self) -> list[tuple[str, ModelRecord]]:
         """(label or role, what is known of the model), the evolvers first."""
@@ -104,7 +100,7 @@ class Work:
             "reward": self.rewards and self.rewards[0].model,
             "embedding": self.embed and self.embed.model,
         }
-        evolvers = [(label, describe("evolver", engine)) for label, engine in self.engines.items()]
+        evolvers = [(label, describe("evolver", of.evolve.model)) for label, of in self.stages.items()]
         return evolvers + [(role, describe(role, model)) for role, model in others.items() if model]
 
     def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
@@ -113,45 +109,31 @@ class Work:
 
         parts, costs = [], []
         for label, stages in self.stages.items():
-            parameters, spent = describe("evolver", stages.evolve.model).n_parameters, {}
-            timed = partial(self._timed, stages.evolve, spent)
-            rounds = steps.evolve(seeds.remove_columns(col.OUTPUT), stages, self.recipe.rounds, timed, f"{label}, ")
-            for number, rows in enumerate(rounds, 1):
+            parameters = describe("evolver", stages.evolve.model).n_parameters
+            rounds = steps.evolve(seeds.remove_columns(col.OUTPUT), stages, self.recipe.rounds, self.map, f"{label}, ")
+            for number in range(1, self.recipe.rounds + 1):
+                begun = time.monotonic()
+                with counted_tokens() as new:
+                    rows = next(rounds)
+                seconds = time.monotonic() - begun
                 last = [history[-1] for history in rows[col.HISTORY]]
                 prompt_tokens, tokens = (sum(entry[name] for entry in last) for name in ("n_prompt_tokens", "n_tokens"))
-                seconds = spent["seconds"] if spent["tokens"] == tokens else None  # or the journal had some
-                costs.append(
-                    {
-                        "evolver": label,
-                        "round": number,
-                        "prompt_tokens": prompt_tokens,
-                        "tokens": tokens,
-                        "seconds": self._seconds(stages, rows, number, seconds),
-                        "flops": 2 * parameters * (prompt_tokens + tokens) if parameters else None,
-                    }
-                )
+                # where the journal had some of the replies, the time is not the round's
+                seconds = self._seconds(stages, rows, number, seconds if new[0] == tokens else None)
+                flops = 2 * parameters * (prompt_tokens + tokens) if parameters else None
+                cost = {"evolver": label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
+                costs.append(cost | {"seconds": seconds, "flops": flops})
                 parts.append(rows.add_column(LABEL, [label] * len(rows)).select_columns(list(_KEPT)))
             models.release()
         return concatenate_datasets(parts), costs
-
-    def _timed(
-        self, evolve: Transform, spent: dict[str, Any], rows: Dataset, transform: Transform, label: str
-    ) -> Dataset:
-        """The mapped rows; notes what evolving them took."""
-        begun = time.monotonic()
-        with counted_tokens() as new:
-            rows = self.map(rows, transform, label)
-        if transform is evolve:
-            spent |= {"seconds": time.monotonic() - begun, "tokens": new[0]}
-        return rows
 
     def _seconds(self, stages: Stages, rows: Dataset, number: int, measured: float | None) -> float | None:
         """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
         journal = open_journal(self.recipe.journal)
         if journal is None:
             return measured
-        asked = {"seconds": number} | stages.evolve.identity()
-        key = Journal.key(asked, rows[col.INSTRUCTION][:], str(self.recipe.seed))
+        of = {"seconds": number} | stages.evolve.identity()
+        key = Journal.key(of, rows[col.INSTRUCTION][:], str(self.recipe.seed))
         if measured is not None:
             journal.put({key: {"seconds": measured}})
         return journal.get([key]).get(key, {}).get("seconds")
@@ -159,21 +141,15 @@ class Work:
     def answer(self, rows: Dataset) -> Dataset:
         """The rows with responses; their ``status``: ok, or why the evolution is left out; and their ``response_status``, which
         says nothing about the evolver."""
-        from datasets import concatenate_datasets
-
-        answered = steps.respond(rows, self.respond, self.map, "all rounds")
+        rows = decided(steps.respond(rows, self.respond, self.map, "all rounds"))
         models.release()
-        rows = concatenate_datasets([_decided(part) for part in (answered.rows, answered.failed, answered.unanswered)])
-        self._note_unanswered(rows)
-        return rows
-
-    def _note_unanswered(self, rows: Dataset) -> None:
-        sets = list(zip(rows[LABEL], rows[col.ROUND], strict=True))
-        failed = zip(sets, rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
-        lost = Counter(of for of, *statuses in failed if "engine_error" in statuses)
+        sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
+        statuses = zip(rows[LABEL], rows[col.ROUND], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
+        lost = Counter((label, number) for label, number, *of_row in statuses if "engine_error" in of_row)
         error = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
         for (label, number), count in lost.items():
-            self._failed(f"{count} of {sets.count((label, number))} rows of {label} in round {number}", error)
+            self._failed(f"{count} of {sets[label, number]} rows of {label} in round {number}", error)
+        return rows
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""
@@ -198,7 +174,7 @@ class Work:
                 LABEL: ([SEEDS] * len(rows), "string"),
                 STATUS: ([col.OK if text else "invalid_input" for text in texts], "string"),
                 col.ROUND: ([0] * len(rows), "int32"),
-                N_WORDS: ([_n_words(text) for text in texts], "float64"),
+                N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
             },
         )
         rows = self._tried("difficulty", rows, self.difficulty, "Rate the seeds")
@@ -210,16 +186,16 @@ class Work:
 
         if not self.judge:
             return None
-        wanted = [LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INPUT, col.INSTRUCTION]
-        known = {(row[LABEL], row[col.ROUND], row[col.ID]): row for row in rows.select_columns(wanted)}
+        texts: dict[tuple[int, str, str], dict[str, str]] = {}
+        for row in rows.select_columns([LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION]):
+            seed = row[col.ROUND], row[col.ID], row[col.SEED_INSTRUCTION]
+            texts.setdefault(seed, {})[row[LABEL]] = row[col.INSTRUCTION]
         pairs = []
         for a, b in combinations(self.study.evolvers, 2):
-            for (label, number, row_id), row in known.items():
-                other = known.get((b, number, row_id))
-                if label == a and other:
-                    asked = rewriting_task(row[col.SEED_INSTRUCTION])
-                    texts = {col.OUTPUT_A: row[col.INSTRUCTION], col.OUTPUT_B: other[col.INSTRUCTION]}
-                    pairs.append({"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: asked} | texts)
+            for (number, row_id, seed), by in texts.items():
+                if a in by and b in by:
+                    asked = {"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: rewriting_task(seed)}
+                    pairs.append(asked | {col.OUTPUT_A: by[a], col.OUTPUT_B: by[b]})
         if not pairs:
             return []
         judge = Judge(self.judge, journal=self.recipe.journal)
@@ -262,41 +238,37 @@ class Work:
         return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
 
 
-def _decided(rows: Dataset) -> Dataset:
-    """A part of the answered rows with what is held of its texts: of two usable ones of an evolver that say the same, the
-    later one is a duplicate, as in the set of a run."""
-    if REASON in rows.column_names:
-        reasons = rows[REASON][:]
-    else:  # rows are in the order of their evolvers
-        again = [said for label in dict.fromkeys(rows[LABEL]) for said in repeated(_of(rows, label))]
-        reasons = ["duplicate" if said else col.KEPT for said in again]
-    decided = [_statuses(reason) for reason in reasons]
-    statuses = [status for status, _ in decided]
-    texts = zip(rows[col.INSTRUCTION], statuses, strict=True)
+def decided(answered: steps.Round) -> Dataset:
+    """All answered rows with what is held of their texts: of two usable ones of an evolver that say the same, the later one
+    is a duplicate, as in the set of a run."""
+    from datasets import concatenate_datasets
+
+    left_out = (answered.failed, answered.unanswered)
+    reasons = []  # rows are in the order of their evolvers
+    for label in dict.fromkeys(answered.rows[LABEL]):
+        reasons += ["duplicate" if again else col.KEPT for again in repeated(_of(answered.rows, label))]
+    reasons += chain(*(part[REASON] for part in left_out))
+    rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
+    # why the response is left out is the responder's
+    statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
+    of_response = [
+        col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
+        for why, status in zip(reasons, statuses, strict=True)
+    ]
+    texts = [text if status == col.OK else "" for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)]
     outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
-    known = (col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, REASON)
+    known = {col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION}
     return _added(
-        rows.remove_columns([name for name in known if name in rows.column_names]),
+        rows.remove_columns(list(known.intersection(rows.column_names))),
         {
             col.OUTPUT: (outputs, "string"),
             STATUS: (statuses, "string"),
-            col.RESPONSE_STATUS: ([of_response for _, of_response in decided], "string"),
-            N_WORDS: ([_n_words(text) if status == col.OK else None for text, status in texts], "float64"),
+            col.RESPONSE_STATUS: (of_response, "string"),
+            N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
             # unknown where the request failed, as the server was down or memory ran out
             USABLE: ([None if why == "engine_error" else float(why == col.OK) for why in statuses], "float64"),
         },
     )
-
-
-def _statuses(reason: str) -> tuple[str, str | None]:
-    """A row's own status and that of its response, by why it was left out."""
-    if reason.startswith(_OF_RESPONSE):
-        return col.OK, reason.removeprefix(_OF_RESPONSE)
-    return (col.OK, col.OK) if reason == col.KEPT else (reason, None)
-
-
-def _n_words(text: str | None) -> float | None:
-    return float(len(text.split())) if text else None
 
 
 def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:

@@ -1,8 +1,8 @@
-"""Write the configurations of a recipe, and never over what was trained with an earlier one."""
+"""Write a recipe's files, and never over what was trained with an earlier one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,31 @@ from hf_evol.errors import ConfigError, OutputError
 from hf_evol.hub.target import PROVENANCE, check_output, is_remote, read_provenance, write_provenance, writing
 
 
-def check_folder(output: str, overwrite: bool) -> None:
-    """Raise unless a recipe may be written there.
+@contextmanager
+def recipe_folder(output: str, overwrite: bool, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder to write a recipe's files into; it becomes ``output`` when the block ends without an error.
 
     Raises:
-        ConfigError: it is no local folder.
+        ConfigError: ``output`` is no local folder.
         OutputError: something is there; with ``overwrite``, something other than the files of an earlier recipe.
     """
     if is_remote(output):
         raise ConfigError(f"Trainers read local folders; got --output {output!r}.")
     check_output(output, overwrite)
-    folder = Path(output).expanduser()
-    if (folder / PROVENANCE).exists():
-        others = sorted(_files(folder) - set(read_provenance(str(folder)).get("recipe_files", ())) - {PROVENANCE})
+    target = Path(output).expanduser()
+    if (target / PROVENANCE).exists():
+        others = sorted(_files(target) - set(read_provenance(str(target)).get("recipe_files", ())) - {PROVENANCE})
         if others:
             raise OutputError(
                 f"The output {output!r} holds more than an earlier recipe, such as {others[0]!r}. It is left alone, as it "
                 "may be a set, a trained model or results; choose another with --output."
             )
-
-
-@contextmanager
-def recipe_folder(output: str, record: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder to write the recipe's files into; it becomes ``output`` when the block ends without an error."""
     with writing(output) as folder:
         yield folder
         write_provenance({**record, "recipe_files": sorted(_files(folder))}, folder)
 
 
-def write_yaml(path: Path, settings: Mapping[str, Any], comment: Sequence[str]) -> None:
+def write_yaml(path: Path, settings: Mapping[str, Any], *comment: str) -> None:
     """Write settings in their order, below a comment."""
     import yaml
 

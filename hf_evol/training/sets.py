@@ -20,27 +20,18 @@ PLAIN = "default"  # what `datasets` calls the config of a set without named one
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A set to train on.
+    """A set to train on."""
 
-    Args:
-        name: what its files and its model are called; unlike that of any other set of the comparison.
-        source: a folder, or a dataset on the Hub.
-        config: its configuration.
-        rows: with ``instruction``, ``output`` and, if there, ``input``.
-    """
-
-    name: str
-    source: str
+    name: str  # what its files and its model are called; unlike that of any other set of the comparison
+    source: str  # a folder, or a dataset on the Hub
     config: str
-    rows: Dataset
+    rows: Dataset  # with ``instruction``, ``output`` and, if there, ``input``
 
 
 def load_training_sets(sources: Sequence[str], config: str | None = None) -> list[TrainingSet]:
-    """Load the sets to train on.
+    """Load the sets to train on: folders that ``hf-evol run`` has written, or datasets on the Hub.
 
-    Args:
-        sources: folders that ``hf-evol run`` has written, or names of datasets on the Hub.
-        config: the configuration of each; by default ``selected``, or a set's rows if it has no named configurations.
+    ``config`` is the configuration of each; by default ``selected``, or a set's rows if it has no named configurations.
 
     Raises:
         SourceError: a set can't be read, or has no rows.

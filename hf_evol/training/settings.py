@@ -21,20 +21,15 @@ PLAIN, OWN = "plain", "own"
 class FineTuning:
     """How to fine-tune; everything else is the paper's.
 
-    Args:
-        model: the base model: a folder, or a name on the Hub, which is not looked up.
-        gpus: how many GPUs; with more than one, the model is sharded over them.
-        per_device_batch_size: rows that one GPU holds at once.
-        chat_template: ``plain`` (suits any base model), ``own`` (the base model's own), or, for TRL, a .jinja file
-            or a model to take it from, and, for LLaMA-Factory, the name of one of its templates.
-
     Raises:
         ConfigError: a model's folder that isn't there, a value out of range, or a batch size that doesn't divide the global one.
     """
 
-    model: str
-    gpus: int = 1
-    per_device_batch_size: int = 4
+    model: str  # the base model: a folder, or a name on the Hub, which is not looked up
+    gpus: int = 1  # with more than one, the model is sharded over them
+    per_device_batch_size: int = 4  # rows that one GPU holds at once
+    # plain (suits any base model), own (the base model's own), or, for TRL, a .jinja file or a model to take it from, and,
+    # for LLaMA-Factory, the name of one of its templates
     chat_template: str = PLAIN
 
     def __post_init__(self) -> None:

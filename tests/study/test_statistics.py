@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.errors import ColumnError
 from hf_evol.study import statistics
 from hf_evol.study.statistics import NO_DIFFERENCE, Comparison, compare, holm, verdict
 
@@ -225,15 +225,8 @@ def test_values_must_be_finite(bad):
 
 
 def test_sides_must_be_aligned():
-    with pytest.raises(ColumnError, match=r"\(2,\) and \(3,\)"):
+    with pytest.raises(ColumnError, match="2 and 3 rows"):
         compare([1.0, 2.0], [1.0, 2.0, 3.0])
-    with pytest.raises(ColumnError):
-        compare([[1.0]], [[1.0]])
-
-
-def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="resamples must be 1 or more"):
-        compare([1.0], [1.0], resamples=0)
 
 
 def test_coverage_and_false_positives():

@@ -16,34 +16,49 @@ from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.models import loading
 from hf_evol.run.recipe import Recipe
-from hf_evol.study.study import Study, run, set_names
+from hf_evol.study.study import Study, run
 from hf_evol.study.work import Work
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _talkative_models(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        patch.setenv(
+            "HF_EVOL_CACHE", str(tmp_path_factory.mktemp("cache"))
+        )  # what one test has generated, the next need not
+        yield
+
+
 @pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def recipe(tmp_path, monkeypatch, shared_cache, wide_model):
-    make_talkative(monkeypatch)
-    monkeypatch.setenv("HF_EVOL_CACHE", shared_cache)  # what one test has generated, the next need not
+def settings(wide_model):
     return Recipe(
-        dataset="demo/gsm8k", methods="gsm8k", limit=6, rounds=2, responder=wide_model, scorer=wide_model, max_new_tokens=24,
+        dataset="demo/gsm8k", methods="gsm8k", limit=4, rounds=2, responder=wide_model, scorer=wide_model, max_new_tokens=24,
         response_max_new_tokens=24,
-        output=str(tmp_path / "study"),
     )  # fmt: skip
 
 
 @pytest.fixture
+def recipe(settings, tmp_path):
+    return replace(settings, output=str(tmp_path / "study"))
+
+
+@pytest.fixture(scope="module")
 def evolvers(wide_model):
     return {"whole": wide_model, "half": {"name": wide_model, "dtype": "bfloat16"}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(evolvers, wide_model):
     return Study(evolvers, judge=wide_model, embedding=wide_model)
+
+
+@pytest.fixture(scope="module")
+def first(study, settings, tmp_path_factory):
+    """The recipe of a finished study."""
+    recipe = replace(settings, output=str(tmp_path_factory.mktemp("first") / "study"))
+    run(study, recipe)
+    return recipe
 
 
 @pytest.fixture
@@ -68,18 +83,17 @@ def results_of(recipe):
     return json.loads(open(recipe.output + "/results.json", encoding="utf-8").read())  # noqa: PTH123
 
 
-def test_everything_is_there_and_accounted_for(study, recipe, wide_model):
-    result = run(study, recipe)
-    results = results_of(recipe)
+def test_everything_is_there_and_accounted_for(first, wide_model):
+    recipe, results = first, results_of(first)
     rows = load_dataset(recipe.output, split="train")
     assert get_dataset_config_names(recipe.output)[0] == "rows"
-    assert len(rows) == 2 * 2 * 6
+    assert len(rows) == 2 * 2 * 4
     sets = {name: load_dataset(recipe.output, name, split="train") for name in ("set_whole", "set_half")}
     for label in ("whole", "half"):
         usable = [row["instruction"] for row in rows if (row["label"], row["status"]) == (label, col.OK)]
         assert sets[f"set_{label}"]["instruction"][:] == usable and all(sets[f"set_{label}"]["output"])
     for entry in results["yields"]:
-        assert entry["rows_in"] == 6 == entry["ok"] + sum(entry["dropped"].values())
+        assert entry["rows_in"] == 4 == entry["ok"] + sum(entry["dropped"].values())
     measures = {entry["measure"] for entry in results["measures"]}
     assert measures >= {
         "usable",
@@ -98,12 +112,13 @@ def test_everything_is_there_and_accounted_for(study, recipe, wide_model):
         assert cost["flops"] == 2 * parameters * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
     for role in ("responder", "scorer", "judge", "embedding"):
         assert any(f"The {role} is the model of the evolver" in sentence for sentence in results["stand_ins"])
-    folder = result.output
+    folder = recipe.output
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (Path(folder) / name).exists()
     assert main(["card", folder, "--diff"]) == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_judge_and_a_reward_model(evolvers, recipe, tmp_path):
     def choice(body):
         prompt = body["messages"][-1]["content"]
@@ -139,7 +154,7 @@ def test_a_judge_and_a_reward_model(evolvers, recipe, tmp_path):
         levels = [entry for entry in results["levels"] if entry["round"] == number]
         asked = {label: sum((of, n) == (label, number) for of, n, _ in usable) for label in ("whole", "half")}
         assert all(
-            entry["counts"]["hard"] == asked.get(entry["evolver"], 6) and entry["unreadable"] == 0 for entry in levels
+            entry["counts"]["hard"] == asked.get(entry["evolver"], 4) and entry["unreadable"] == 0 for entry in levels
         )
     for measure in ("reward", "reward_evolution", "difficulty_score"):
         summary = [s for s in results["summaries"] if s["measure"] == measure and s["round"] == 2]
@@ -147,6 +162,7 @@ def test_a_judge_and_a_reward_model(evolvers, recipe, tmp_path):
     assert {model["role"] for model in results["models"]} == {"responder", "scorer", "judge", "reward"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model, wide_model):
     run(replace(study, evolvers={"whole": wide_model, "random": tiny_model}), recipe)
     rows = load_dataset(recipe.output, split="train").to_list()
@@ -156,13 +172,10 @@ def test_failed_rows_have_a_reason_and_no_measure(study, recipe, tiny_model, wid
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkeypatch, tmp_path):
-    run(study, recipe)
-    first = results_of(recipe)
-    again = replace(recipe, output=str(tmp_path / "again"))
-    loaded = watched(monkeypatch)
-    run(replace(study, embedding=None), again)  # embeddings are not in the journal
-    second = results_of(again)
+def test_a_second_run_generates_nothing_and_gives_the_same(first, study, recipe, monkeypatch):
+    loaded, first = watched(monkeypatch), results_of(first)
+    run(replace(study, embedding=None), recipe)  # embeddings are not in the journal
+    second = results_of(recipe)
     assert loaded == []
     for name in ("costs", "yields", "levels", "judgements"):
         assert first[name] == second[name]
@@ -173,12 +186,12 @@ def test_a_second_run_generates_nothing_and_gives_the_same(study, recipe, monkey
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_third_evolver_reuses_what_is_done(study, recipe, tmp_path, monkeypatch, wide_model):
-    run(study, recipe)
+@pytest.mark.usefixtures("first")
+def test_a_third_evolver_reuses_what_is_done(study, recipe, monkeypatch, wide_model):
     loaded = watched(monkeypatch)
     three = replace(study, evolvers={**study.evolvers, "twin": {"name": wide_model}}, embedding=None)  # the same again
-    run(three, replace(recipe, output=str(tmp_path / "three")))
-    results = results_of(replace(recipe, output=str(tmp_path / "three")))
+    run(three, recipe)
+    results = results_of(recipe)
     twins = [entry for entry in results["comparisons"] if {entry["a"], entry["b"]} == {"whole", "twin"}]
     assert all(entry["low"] <= 0 <= entry["high"] for entry in twins if entry["n"] > 1)
     assert loaded == [wide_model]  # the judge, for pairs of equal texts; the twin's texts are those of the first
@@ -197,6 +210,7 @@ def test_a_measure_that_fails_leaves_the_others(study, recipe, monkeypatch):
     assert "ic_ifd" in measures and "top1_mean" not in measures
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_one_row(study, recipe):
     run(study, replace(recipe, limit=1, rounds=1))
     assert all(entry["low"] is None for entry in results_of(recipe)["comparisons"])
@@ -225,7 +239,11 @@ def test_the_default_embedding_model_may_be_missing_a_named_one_may_not(study, r
     ("wrong", "message"),
     [
         ({"evolvers": {"a": "user/model"}}, "two or more"),
-        ({"evolvers": {"a": "user/model", "seeds": "user/model"}}, "label must be"),
+        ({"evolvers": {"a": "user/model", "Seeds": "user/model"}}, "label must be"),
+        ({"evolvers": {"a": "user/model", "A": "user/model"}}, "more than case"),
+        ({"evolvers": {"a": "user/model", "../x": "user/model"}}, "label must be"),
+        ({"evolvers": {"a": "user/model", "größe": "user/model"}}, "A-Z a-z"),
+        ({"evolvers": {"a": "user/model", "x" * 31: "user/model"}}, "1 to 30"),
         ({"positions": 0}, "positions"),
     ],
 )
@@ -239,6 +257,7 @@ def test_no_responder(study, recipe):
         run(study, replace(recipe, responder=None))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_on_the_command_line(recipe, tiny_model, wide_model, capsys):
     options = "--dataset demo/gsm8k --methods gsm8k --limit 4 --rounds 1 --embedding none --max-new-tokens 24".split()
     options += ["--response-max-new-tokens", "24", "--responder", wide_model, "--output", recipe.output]
@@ -265,19 +284,12 @@ def test_a_study_on_the_hub(evolvers, recipe, monkeypatch, tmp_path):
         assert len(load_dataset("user/study", "comparisons", split="train")) == len(results_of(recipe)["comparisons"])
 
 
-def test_sets_have_names_of_their_own():
-    labels = ["a_3", "a", "a!", "A", "a_2", "../x", "größe", "日本", "日"]
-    names = set_names(labels)
-    assert names[:3] == ["set_a_3", "set_a", "set_a_2"] and names[5:] == ["set_x", "set_gr_e", "set_8", "set_9"]
-    assert len({name.lower() for name in names}) == len(labels)
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_seeds_without_text_are_counted(study, recipe, tmp_path):
     seeds = tmp_path / "seeds.jsonl"
     texts = ["Name a river.", None, "", "   ", "Write a poem."]
     seeds.write_text("".join(json.dumps({"instruction": text, "output": "x"}) + "\n" for text in texts))
-    recipe = replace(recipe, dataset=str(seeds), methods="alpaca", rounds=1)
+    recipe = replace(recipe, dataset=str(seeds), methods="alpaca", rounds=1, limit=None, tries=1)
     run(study, recipe)
     results = results_of(recipe)
     of_seeds = {entry["measure"]: entry for entry in results["summaries"] if entry["evolver"] == "seeds"}
@@ -325,18 +337,19 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe, wide_model):
     failed = lost["dropped"]["engine_error"]
     usable = next(entry for entry in first["comparisons"] if entry["measure"] == "usable")
     assert failed and usable["n_unpaired"] == failed  # not worse: unknown
-    assert first["failures"][0]["stage"] == f"{failed} of 6 rows of far in round 1"
+    assert first["failures"][0]["stage"] == f"{failed} of 4 rows of far in round 1"
     assert "engine_error" not in second["yields"][1]["dropped"] and second["failures"] == []
-    assert (lost["ok"], second["yields"][1]["ok"]) == (6 - failed, 6)
+    assert (lost["ok"], second["yields"][1]["ok"]) == (4 - failed, 4)
     assert asked >= failed
 
 
-def test_what_an_evolver_says_twice_counts_once(recipe):
+def test_what_an_evolver_says_twice_counts_once():
     """As in the set of a run; what another evolver says is its own."""
     from datasets import Dataset
 
+    from hf_evol.run.steps import Round, part
     from hf_evol.study.results import LABEL, STATUS
-    from hf_evol.study.work import _decided
+    from hf_evol.study.work import decided
 
     texts = ["Name two rivers of Asia.", "Why?", "Name the two rivers of Asia!", "Name two rivers of Asia."]
     rows = Dataset.from_dict(
@@ -345,6 +358,17 @@ def test_what_an_evolver_says_twice_counts_once(recipe):
             col.OUTPUT: ["So."] * 4, col.RESPONSE_STATUS: ["ok"] * 4,
         }
     )  # fmt: skip
-    decided = _decided(rows)
-    assert decided[STATUS][:] == ["ok", "ok", "duplicate", "ok"]
-    assert decided[col.RESPONSE_STATUS][:] == ["ok", "ok", None, "ok"] and decided["usable"][:] == [1, 1, 0, 1]
+    kept, failed = part(rows, ["kept"] * 4)
+    found = decided(Round(kept, failed, failed))
+    assert found[STATUS][:] == ["ok", "ok", "duplicate", "ok"]
+    assert found[col.RESPONSE_STATUS][:] == ["ok", "ok", None, "ok"] and found["usable"][:] == [1, 1, 0, 1]
+    kept, failed = part(rows, ["kept", "near_copy", "kept", "engine_error"])
+    kept, unanswered = part(kept, ["response_cut_off", "kept"])
+    found = decided(Round(kept, failed.remove_columns(col.OUTPUT), unanswered))
+    assert found[STATUS][:] == ["ok", "near_copy", "engine_error", "ok"] and found[col.OUTPUT][:] == [
+        "So.",
+        None,
+        None,
+        "So.",
+    ]
+    assert found[col.RESPONSE_STATUS][:] == ["ok", None, None, "cut_off"] and found["usable"][:] == [1, 0, None, 1]
