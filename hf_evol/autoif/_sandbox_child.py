@@ -52,7 +52,7 @@ _RESULT_FD = 3
 _EOF = 3  # a worker's exit status: the request pipe has closed
 
 
-def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
+def main(seconds: float, memory_mb: int, lanes: int) -> None:
     """Serve until the request pipe closes."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
@@ -61,10 +61,9 @@ def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
     for name in sorted(screening.ALLOWED_MODULES) + _LATE_MODULES:
         importlib.import_module(name)
     os.environ.clear()
-    leaf = Leaf(seconds, filtered)
+    leaf = Leaf(seconds)
     _lower_rights()
-    if filtered:
-        leaf.self_test()
+    leaf.self_test()
     os.dup2(null, 2)  # until here for what goes wrong at the start
     os.close(null)
     gc.collect()
@@ -88,10 +87,9 @@ def _lower_rights() -> None:
             os.setuid(65534)
     for which, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
         resource.setrlimit(which, (value, value))
-    if sys.platform == "linux":
-        syscalls.no_new_privileges()
-        syscalls.hide_memory()
-        syscalls.die_with_parent()
+    syscalls.no_new_privileges()
+    syscalls.hide_memory()
+    syscalls.die_with_parent()
 
 
 def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf) -> None:
@@ -99,7 +97,7 @@ def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf)
     code = 1
     try:
         size = memory_mb << 20
-        with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit; it runs without isolation only
+        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
         header = _read(requests, REQUEST.size)
         if header is None:
@@ -144,11 +142,10 @@ def _compile(source: bytes, screened: bool) -> tuple[bytes, bytes, types.CodeTyp
 class Leaf:
     """Runs compiled source on one input, in a process of its own."""
 
-    def __init__(self, seconds: float, filtered: bool) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._cpu = math.ceil(seconds) + 1  # should the worker that watches the clock be gone
-        self._filter = syscalls.build() if filtered else None
-        self._worker_filter = syscalls.build(worker=True) if filtered else None
+        self._filter, self._worker_filter = syscalls.build(), syscalls.build(worker=True)
 
     def run(self, program: types.CodeType, inputs: list[bytes], lanes: int) -> Iterator[tuple[bytes, bytes]]:
         """The kind and text of every result's frame, in order; ``lanes`` inputs run at once."""
@@ -187,7 +184,9 @@ class Leaf:
     def _finish(self, reader: int, pid: int, ready: bool) -> tuple[bytes, bytes]:
         message = os.read(reader, _LEAF_BYTES + 1) if ready else None
         os.close(reader)
-        _kill(pid, self._filter is None)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         if message is None:
             return b"D", b""
         if not message:
@@ -199,18 +198,14 @@ class Leaf:
             os.dup2(writer, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, 32)
         resource.setrlimit(resource.RLIMIT_CPU, (self._cpu, self._cpu))
-        if self._filter is None:
-            os.setpgid(0, 0)
-            return
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         syscalls.die_with_parent()
         syscalls.install(self._filter)
 
     def enter_worker(self) -> None:
         """Give up what a worker does not need: a compiler that hostile text takes over still opens no file."""
-        if self._worker_filter is not None:
-            syscalls.die_with_parent()
-            syscalls.install(self._worker_filter)
+        syscalls.die_with_parent()
+        syscalls.install(self._worker_filter)
 
     def self_test(self) -> None:
         """Raise OSError unless both filters hold here."""
@@ -239,15 +234,6 @@ def evaluate(response):
 """
 
 
-def _kill(pid: int, group: bool) -> None:
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-
 def _evaluate(program: types.CodeType, data: bytes) -> None:
     write, leave, name_of = os.write, os._exit, type.__dict__["__name__"].__get__  # before anything can replace them
     reply = b"M"  # made beforehand: there may be no memory left to make it
@@ -271,4 +257,4 @@ def _evaluate(program: types.CodeType, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "filtered")
+    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
