@@ -15,6 +15,7 @@ import ast
 import contextlib
 import gc
 import importlib
+import marshal
 import math
 import os
 import random
@@ -36,7 +37,6 @@ import _sandbox_screen as screening  # noqa: E402
 sys.path.remove(_HERE)
 
 FRAME = struct.Struct("<IcH")  # input's index, kind, length of the text that follows
-REQUEST = struct.Struct("<?II")  # screening on, bytes of source, number of inputs
 READY = 0xFFFFFFFF
 
 # What the allowed modules import only when first used: a leaf can open no file.
@@ -85,10 +85,9 @@ def _lower_rights() -> None:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-    for which, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
-        resource.setrlimit(which, (value, value))
-    syscalls.no_new_privileges()
-    syscalls.hide_memory()
+    for which, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
+        resource.setrlimit(which, (most, most))
+    syscalls.harden()
     syscalls.die_with_parent()
 
 
@@ -96,16 +95,13 @@ def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf)
     """Answer one request and exit."""
     code = 1
     try:
-        size = memory_mb << 20
         with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
-            resource.setrlimit(resource.RLIMIT_AS, (size, size))
-        header = _read(requests, REQUEST.size)
-        if header is None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+        size = _read(requests, 4)
+        if size is None:
             os._exit(_EOF)
         leaf.enter_worker()
-        screened, source_bytes, count = REQUEST.unpack(header)
-        source = _read(requests, source_bytes)
-        inputs = [_read(requests, *struct.unpack("<I", _read(requests, 4))) for _ in range(count)]
+        screened, source, inputs = marshal.loads(_read(requests, int.from_bytes(size, "little")))
         kind, text, program = _compile(source, screened)
         os.write(replies, FRAME.pack(READY, kind, len(text)) + text)
         for index, (kind, text) in enumerate(leaf.run(program, inputs, lanes) if program else ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import marshal
 import os
 import re
 import select
@@ -23,7 +24,6 @@ from hf_evol.errors import SandboxError
 _HERE = Path(__file__).parent
 _CHILD = [_HERE / name for name in ("_sandbox_child.py", "_sandbox_filter.py", "_sandbox_screen.py")]
 _FRAME = struct.Struct("<IcH")  # as in _sandbox_child.py: input's index, kind, length of the text
-_REQUEST = struct.Struct("<?II")
 _READY = 0xFFFFFFFF  # the index of frames about no input
 _TEXT = re.compile(r"[ -~]{0,200}")
 _KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
@@ -91,10 +91,8 @@ class Server:
                 raise ServerLost("a result for another call")
 
     def _send(self, source: bytes, inputs: list[bytes], screen: bool) -> None:
-        parts = [_REQUEST.pack(screen, len(source), len(inputs)), source]
-        for data in inputs:
-            parts += [struct.pack("<I", len(data)), data]
-        message, deadline = memoryview(b"".join(parts)), time.monotonic() + _SEND_S
+        request = marshal.dumps((screen, source, inputs))
+        message, deadline = memoryview(struct.pack("<I", len(request)) + request), time.monotonic() + _SEND_S
         while message:
             if not select.select([], [self._requests], [], max(0.0, deadline - time.monotonic()))[1]:
                 raise ServerLost("request not taken")

@@ -114,9 +114,7 @@ class Augment(SampledTransform):
         lists, statuses = [], []
         for completion in self.complete(chats, keys):
             reply = strip_thinking(completion.text)
-            lines = read_list(reply)
-            if completion.finish_reason == "length":
-                lines = lines[:-1]
+            lines = read_list(reply)[: -1 if completion.finish_reason == "length" else None]
             refused = is_refusal(reply) and not any(map(_MARK.match, reply.splitlines()))
             status = completion.error or ("refusal" if refused else col.OK if lines else "empty")
             lists.append(lines if status == col.OK else [])
@@ -134,9 +132,8 @@ def augment_requests(n: int) -> Dataset:
 def read_list(reply: str) -> list[str]:
     """The items of a list as models write them: bullets, numbers, bold, or plain lines, one item a line.
 
-    Where some lines bear a list's mark, only those count; a line that goes on from a marked one does not. Fences and
-    rules are no items. Bold at an item's beginning is taken off, as that is the list's; elsewhere it may be what the
-    item is about.
+    Where some lines bear a list's mark, only those count. Fences and rules are no items. Bold at an item's beginning is the
+    list's and taken off; elsewhere it may be what the item is about.
 
     Example:
         >>> read_list('Sure, here are some:\\n1. **Use no commas.**\\n2) Write "STOP" after each sentence')
@@ -182,15 +179,14 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
     seen: dict[tuple[str, ...], list[tuple[str, set[str], str, str]]] = defaultdict(list)
 
     def add(text: str, equal: str, near: str) -> None:
-        text = _squeezed(text)
-        seen[_decisive(text)].append((text, set(_WORD.findall(text)), equal, near))
+        decisive, squeezed, words = _parts(text)
+        seen[decisive].append((squeezed, words, equal, near))
 
     def find(text: str) -> str | None:
         """The reason that came with an equal text, or with the first that this one is near."""
-        text = _squeezed(text)
-        words = set(_WORD.findall(text))
-        alike = [entry for entry in seen[_decisive(text)] if len(words & entry[1]) >= _NEAR * len(words | entry[1])]
-        equal = (reason for other, _, reason, _ in alike if other == text)
+        decisive, squeezed, words = _parts(text)
+        alike = [entry for entry in seen[decisive] if len(words & entry[1]) >= _NEAR * len(words | entry[1])]
+        equal = (reason for other, _, reason, _ in alike if other == squeezed)
         return next(equal, alike[0][3]) if alike else None
 
     for text in seeds:
@@ -207,8 +203,8 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
             kept.append(text)
         else:
             reasons[reason] += 1
+    features = Features({col.ID: Value("string"), col.INSTRUCTION: Value("string")})
     columns = {col.ID: [f"constraint-{place}" for place in range(len(kept))], col.INSTRUCTION: kept}
-    features = Features({name: Value("string") for name in columns})
     return Dataset.from_dict(columns, features=features), reasons
 
 
@@ -235,5 +231,6 @@ def _squeezed(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!")
 
 
-def _decisive(text: str) -> tuple[str, ...]:
-    return tuple(sorted(_DECISIVE.findall(text)))
+def _parts(text: str) -> tuple[tuple[str, ...], str, set[str]]:
+    squeezed = _squeezed(text)
+    return tuple(sorted(_DECISIVE.findall(squeezed))), squeezed, set(_WORD.findall(squeezed))

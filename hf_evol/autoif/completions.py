@@ -62,7 +62,7 @@ def parse_completion(text: str, rule: str = "") -> _Found:
         ``no_cases``, or ``copied``: the function is an example's for another rule, or has the word that it is about, or
         all cases are the examples'.
     """
-    found = _of_object(data) if (data := _find_object(text)) is not None else _of_python(text)
+    found = _of_object(text) or _of_python(text)
     if isinstance(found, str):
         return found
     source, cases = found
@@ -80,11 +80,9 @@ def _plain(rule: str) -> str:
 
 def _is_shown_function(source: str, rule: str, shown: str, function: str) -> bool:
     """Whether it is an example's function, or has a text that the example's rule quotes and its own rule doesn't name."""
-    alike = [  # from evaluate on, without white space
-        "".join(code[max(code.find("def evaluate"), 0) :].split()) for code in (source, function)
-    ]
+    ours, theirs = ("".join(code[max(code.find("def evaluate"), 0) :].split()) for code in (source, function))
     marks = [mark for mark in _QUOTED.findall(shown.lower()) if mark not in rule.lower()]
-    return alike[0] == alike[1] or any(f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'")
+    return ours == theirs or any(f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'")
 
 
 def _is_shown_case(text: str, shown: Sequence[str]) -> bool:
@@ -93,12 +91,23 @@ def _is_shown_case(text: str, shown: Sequence[str]) -> bool:
     return text in shown or (len(words) >= _FEW_WORDS and set(words) <= set(known))
 
 
-def _of_object(data: dict[str, Any]) -> _Found:
-    source, listed = data.get("func"), data.get("cases")
-    if not isinstance(source, str) or "evaluate" not in source:
-        return "no_function"
-    cases = _cases(listed) if isinstance(listed, list) else []
-    return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
+def _of_object(text: str) -> _Found | None:
+    """What the JSON object with ``func`` or ``cases`` says; None where there is no such object."""
+    candidates = [found for found in _FENCE.findall(text) if "{" in found]
+    if "{" in text and "}" in text:  # bare, or with a fence inside of a string
+        candidates.append(text[text.index("{") : text.rindex("}") + 1])
+    for candidate in candidates:
+        try:
+            data = json.loads(candidate, strict=False)  # with raw line breaks in strings
+        except (ValueError, RecursionError):  # broken JSON: the paper's procedure leaves it out, and so does this
+            continue
+        if isinstance(data, dict) and ("func" in data or "cases" in data):
+            source, listed = data.get("func"), data.get("cases")
+            if not isinstance(source, str) or "evaluate" not in source:
+                return "no_function"
+            cases = _cases(listed) if isinstance(listed, list) else []
+            return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
+    return None
 
 
 def _cases(entries: Sequence[Any]) -> list[dict[str, Any]]:
@@ -115,20 +124,6 @@ def _cases(entries: Sequence[Any]) -> list[dict[str, Any]]:
         if isinstance(text, str) and isinstance(output, bool) and text == text.encode(errors="ignore").decode():
             cases.append({"input": text, "output": output})
     return cases
-
-
-def _find_object(text: str) -> dict[str, Any] | None:
-    candidates = [found for found in _FENCE.findall(text) if "{" in found]
-    if "{" in text and "}" in text:  # bare, or with a fence inside of a string
-        candidates.append(text[text.index("{") : text.rindex("}") + 1])
-    for candidate in candidates:
-        try:
-            data = json.loads(candidate, strict=False)  # with raw line breaks in strings
-        except (ValueError, RecursionError):  # broken JSON: the paper's procedure leaves it out, and so does this
-            continue
-        if isinstance(data, dict) and ("func" in data or "cases" in data):
-            return data
-    return None
 
 
 def _literal(text: str) -> Any:
@@ -169,8 +164,7 @@ def _read_code(code: str, bare: bool) -> _Found:
 
 
 def _definitions(code: str, functions: int) -> str:
-    """The lines at the beginning that import or define something, with so many of ``evaluate``: neither words, nor what uses
-    the cases."""
+    """The first lines that import or define something, so many of them ``evaluate``: neither words, nor what uses the cases."""
     lines: list[str] = []
     for line in code.splitlines():
         if line.strip() and not line[0].isspace():

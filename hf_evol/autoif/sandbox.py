@@ -27,18 +27,9 @@ _ISOLATIONS = ("bubblewrap", "seccomp")  # best first
 _SOURCE_BYTES, _INPUT_BYTES = 200_000, 8 << 20  # longest, in UTF-8
 _BATCH_CALLS, _BATCH_BYTES = 256, 8 << 20  # one request; every process of a call holds it in memory
 _RESULTS = {
-    b"T": True,
-    b"F": False,
-    b"R": "refused: {}",
-    b"S": "syntax_error",
-    b"N": "no_evaluate",
-    b"X": "exception: {}",
-    b"B": "not_bool",
-    b"D": "timeout",
-    b"M": "memory",
-    b"O": "output",
-    b"C": "crashed",
-}
+    b"T": True, b"F": False, b"R": "refused: {}", b"S": "syntax_error", b"N": "no_evaluate", b"X": "exception: {}",
+    b"B": "not_bool", b"D": "timeout", b"M": "memory", b"O": "output", b"C": "crashed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

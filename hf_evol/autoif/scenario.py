@@ -142,7 +142,6 @@ class _Job:
         self.stages: list[dict[str, Any]] = []
 
     def count(self, stage: str, what: str, given: int, lost: Mapping[str, int]) -> None:
-        """How many of what one stage was given, how many came through, and what the others were lost to."""
         left = given - sum(lost.values())
         self.stages.append({"stage": stage, "what": what, "given": given, "left": left, "lost": dict(lost)})
 
@@ -218,7 +217,6 @@ class _Job:
         return rows.remove_columns(col.COMPLETIONS)
 
     def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
-        """The rows to keep, and the others, each with its reason."""
         from datasets import concatenate_datasets
 
         rows = self.map(rows, answer)
@@ -253,12 +251,9 @@ class _Job:
             "figures": [],
             "libraries": library_versions(),
         }
+        what = "constraints, queries and responses, with the functions that check them"
         configs = [
-            Config(
-                "rows",
-                rows,
-                "constraints, queries and responses, with the functions that check them; the default config",
-            ),
+            Config("rows", rows, f"{what}; the default config"),
             Config("constraints", constraints, "every constraint, with its status, functions and cases"),
             Config("dropped", dropped, "rows left out, with the reason"),
         ]
@@ -281,7 +276,7 @@ def _losses(rows: Dataset) -> Counter[str]:
 
 
 def _is_measure(statuses: Iterable[str]) -> bool:
-    """Whether most of the requests have been answered, so that they tell what the model can do."""
+    """Whether most of the requests have been answered."""
     failed = [col.reason(status) in _NO_REPLY for status in statuses]
     return 2 * sum(failed) < len(failed)
 

@@ -98,11 +98,7 @@ PRESETS = {"paper": Thresholds(), "autoif": Thresholds(functions=3, cases=10)}
 
 
 def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
-    """Thresholds by the name of a preset, or as given.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
+    """Thresholds by the name of a preset, or as given."""
     if isinstance(thresholds, str) and thresholds not in PRESETS:
         raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
     return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
