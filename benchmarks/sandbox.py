@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from hf_evol.autoif.sandbox import Limits, Result, Sandbox, available_isolations, screen
+from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "autoif"))
 from attacks import EVIL, MINES, ODD
@@ -88,7 +88,7 @@ def attacks() -> None:
         print(f"\n{isolation}, screening off, 1 s a call\n")
         print(f"{'attack':<28}{'stopped by':<34}{'result':<32}{'ms':>8}")
         layers: Counter[str] = Counter()
-        with Sandbox(Limits(seconds=1.0, memory_mb=192), isolation, screen=False) as sandbox:
+        with Sandbox(seconds=1.0, memory_mb=192, isolation=isolation, screen=False) as sandbox:
             sandbox.call(FUNCTION, [""])
             for name, source in sources.items():
                 reason = screen(source) if not name.startswith("deep") else None  # these can crash the parser here

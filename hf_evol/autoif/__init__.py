@@ -15,9 +15,9 @@ _HOME = {
     for module, names in {
         "augment": ("Augment", "augment_requests", "new_constraints"),
         "compose": ("AnswerUnderConstraint", "compose_rows", "user_queries"),
-        "sandbox": ("Limits", "Result", "Sandbox"),
+        "sandbox": ("Result", "Sandbox"),
         "scenario": ("AutoIf",),
-        "verify": ("CheckResponses", "CrossValidate", "Thresholds", "Verify", "pass_rates"),
+        "verify": ("CheckResponses", "CrossValidate", "Verify", "pass_rates"),
     }.items()
     for name in names
 }

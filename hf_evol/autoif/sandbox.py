@@ -21,7 +21,7 @@ from hf_evol.autoif._sandbox_screen import screen
 from hf_evol.autoif._sandbox_server import Server, ServerLate, ServerLost, why_not
 from hf_evol.errors import ConfigError, SandboxError
 
-__all__ = ["Limits", "Result", "Sandbox", "available_isolations", "screen"]
+__all__ = ["Result", "Sandbox", "available_isolations", "screen"]
 
 _ISOLATIONS = ("bubblewrap", "seccomp")  # best first
 _SOURCE_BYTES, _INPUT_BYTES = 200_000, 8 << 20  # longest, in UTF-8
@@ -30,26 +30,6 @@ _RESULTS = {
     b"T": True, b"F": False, b"R": "refused: {}", b"S": "syntax_error", b"N": "no_evaluate", b"X": "exception: {}",
     b"B": "not_bool", b"D": "timeout", b"M": "memory", b"O": "output", b"C": "crashed",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one call may use.
-
-    Args:
-        seconds: wall clock, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
-        memory_mb: address space; the interpreter itself takes about 50 MB.
-
-    Raises:
-        ConfigError: a limit is out of range.
-    """
-
-    seconds: float = 5.0
-    memory_mb: int = 512
-
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.seconds <= 3600 or not 128 <= self.memory_mb <= 1 << 20:
-            raise ConfigError(f"seconds must be from 0.01 to 3600, memory_mb from 128 to {1 << 20}; got {self!r}.")
 
 
 @dataclass(frozen=True)
@@ -77,12 +57,13 @@ class Sandbox:
     and pickling.
 
     Args:
-        limits: of one call.
+        seconds: wall clock of one call, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
+        memory_mb: address space of one call; the interpreter itself takes about 50 MB.
         isolation: ``"bubblewrap"``, ``"seccomp"``, or ``"auto"`` for the better one that works here.
         screen: refuse suspicious source before it runs; see `screen`.
 
     Raises:
-        ConfigError: an unknown isolation.
+        ConfigError: an unknown isolation, or a limit out of range.
         SandboxError: the isolation does not work on this machine.
 
     Example:
@@ -91,9 +72,15 @@ class Sandbox:
         [Result(value=True, failure=None), Result(value=False, failure=None)]
     """
 
-    def __init__(self, limits: Limits = Limits(), isolation: str = "auto", screen: bool = True) -> None:
-        self._arguments = (limits, isolation, screen)
-        self.limits, self.screen = limits, screen
+    def __init__(
+        self, seconds: float = 5.0, memory_mb: int = 512, isolation: str = "auto", screen: bool = True
+    ) -> None:
+        if not 0.01 <= seconds <= 3600 or not 128 <= memory_mb <= 1 << 20:
+            raise ConfigError(
+                f"seconds must be from 0.01 to 3600, memory_mb from 128 to {1 << 20}; got {seconds!r} and {memory_mb!r}."
+            )
+        self._arguments = (seconds, memory_mb, isolation, screen)
+        self.seconds, self.memory_mb, self.screen = seconds, memory_mb, screen
         self.isolation = _working(isolation)
         self._server: Server | None = None
         self._pid = os.getpid()
@@ -159,7 +146,7 @@ class Sandbox:
         if self._server is not None and (self._pid != os.getpid() or not self._server.alive()):
             self.close()
         if self._server is None:
-            self._server, self._pid = Server(self.isolation, self.limits.seconds, self.limits.memory_mb), os.getpid()
+            self._server, self._pid = Server(self.isolation, self.seconds, self.memory_mb), os.getpid()
         return self._server
 
 

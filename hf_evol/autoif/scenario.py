@@ -14,7 +14,7 @@ from hf_evol import models
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
 from hf_evol.autoif.sandbox import Sandbox
-from hf_evol.autoif.verify import PRESETS, CheckResponses, CrossValidate, Verify, resolve_thresholds
+from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
@@ -48,7 +48,7 @@ class AutoIf:
         per_request: how many to ask for at a time; 50 in the paper.
         include_seeds: verify and use the seed constraints, too.
         completions: replies with a function for each constraint; 8 in the paper.
-        thresholds: ``"paper"`` or ``"autoif"``; see `hf_evol.autoif.Thresholds`.
+        thresholds: ``"paper"`` or ``"autoif"``, which asks for 3 functions and 10 cases of a constraint.
         per_constraint: queries for each constraint; 16 in the paper.
         require_pass: keep only responses with at least this share of functions passed; None keeps all, as the paper.
 
@@ -69,7 +69,8 @@ class AutoIf:
     require_pass: float | None = None
 
     def __post_init__(self) -> None:
-        resolve_thresholds(self.thresholds)
+        if self.thresholds not in THRESHOLDS:
+            raise ConfigError(f"thresholds must be {' or '.join(THRESHOLDS)}; got {self.thresholds!r}.")
         for name in ("requests", "per_request", "completions", "per_constraint"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
@@ -98,7 +99,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
 
     job = _Job(settings, recipe)
     constraints = job.augmented(augment)
-    constraints = job.verified(constraints, verify, CrossValidate(settings.thresholds, sandbox))
+    constraints = job.verified(constraints, verify, CrossValidate(sandbox=sandbox, **THRESHOLDS[settings.thresholds]))
     job.count("queries", "user queries", len(asked), unusable)
     kept = [place for place, status in enumerate(constraints[col.CONSTRAINT_STATUS]) if status == col.OK]
     rows = compose_rows(constraints.select(kept), queries, per_constraint=settings.per_constraint, seed=recipe.seed)
@@ -196,7 +197,7 @@ class _Job:
         if n_others:
             if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
                 lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
-                strict = validate.thresholds != PRESETS["paper"]
+                strict = self.settings.thresholds != "paper"
                 less = "Or ask for more completions, or less of them (thresholds)." if strict else ""
                 raise ModelError(
                     f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times "

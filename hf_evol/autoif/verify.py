@@ -75,36 +75,10 @@ class Verify(SampledTransform):
         return {col.COMPLETIONS: replies, col.VERIFY_STATUS: statuses}
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What a constraint must reach to be kept.
-
-    Args:
-        accuracy: least share of the kept cases on which a function is right.
-        functions: least number of functions that reach it.
-        cases: least number of different cases before any is left out.
-    """
-
-    accuracy: float = 0.8
-    functions: int = 1
-    cases: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.accuracy <= 1 or self.functions < 1 or self.cases < 1:
-            raise ConfigError(f"accuracy must be from 0 to 1, functions and cases 1 or more; got {self!r}.")
+THRESHOLDS = {"paper": {}, "autoif": {"min_functions": 3, "min_cases": 10}}  # arguments of `CrossValidate`
 
 
-PRESETS = {"paper": Thresholds(), "autoif": Thresholds(functions=3, cases=10)}
-
-
-def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
-    """Thresholds by the name of a preset, or as given."""
-    if isinstance(thresholds, str) and thresholds not in PRESETS:
-        raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
-    return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossValidate(Transform):
     """Keep the functions and cases of each constraint that agree with each other.
 
@@ -121,15 +95,19 @@ class CrossValidate(Transform):
         ``ok``, ``too_few_cases`` or ``too_few_functions``.
 
     Args:
-        thresholds: a `Thresholds`, or ``"paper"`` or ``"autoif"``.
+        min_accuracy: least share of the kept cases on which a function is right.
+        min_functions: least number of functions that reach it; 1 in the paper, 3 in AutoIF.
+        min_cases: least number of different cases before any is left out; 1 in the paper, 10 in AutoIF.
         sandbox: where the functions run.
 
     Raises:
-        ConfigError: unknown thresholds, at construction.
+        ConfigError: a wrong argument, at construction.
         SandboxError: generated code can't be isolated here, at construction.
     """
 
-    thresholds: Thresholds | str = "paper"
+    min_accuracy: float = 0.8
+    min_functions: int = 1
+    min_cases: int = 1
     sandbox: Sandbox = field(default_factory=Sandbox, compare=False)
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.COMPLETIONS)
@@ -145,7 +123,8 @@ class CrossValidate(Transform):
     label: ClassVar[str] = "Cross-validate"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", resolve_thresholds(self.thresholds))
+        if not 0 <= self.min_accuracy <= 1 or self.min_functions < 1 or self.min_cases < 1:
+            raise ConfigError(f"min_accuracy must be from 0 to 1, min_functions and min_cases 1 or more; got {self!r}.")
 
     def apply(self, batch: Batch) -> Batch:
         columns: Batch = {name: [] for name in self.output_columns}
@@ -185,12 +164,12 @@ class CrossValidate(Transform):
         agreed = list(map(any, zip(*right.values(), strict=True))) or [False] * len(cases)
         n_agreed = sum(agreed)
         accuracies = {source: sum(row) / max(1, n_agreed) for source, row in right.items()}
-        kept = {source: share for source, share in accuracies.items() if n_agreed and share >= self.thresholds.accuracy}
+        kept = {source: share for source, share in accuracies.items() if n_agreed and share >= self.min_accuracy}
         losses["case_without_agreement"] += len(cases) - n_agreed
         losses["function_inaccurate"] += len(right) - len(kept)
         enough = {
-            "too_few_cases": len(cases) >= self.thresholds.cases,
-            "too_few_functions": len(kept) >= self.thresholds.functions,
+            "too_few_cases": len(cases) >= self.min_cases,
+            "too_few_functions": len(kept) >= self.min_functions,
         }
         return {
             col.FUNCTIONS: list(kept),

@@ -16,7 +16,7 @@ from attacks import EVIL, MINES, ODD
 
 from hf_evol.autoif import sandbox as module
 from hf_evol.autoif._sandbox_server import Server, ServerLost, bubblewrap_command
-from hf_evol.autoif.sandbox import Limits, Result, Sandbox, available_isolations, screen
+from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
 from hf_evol.errors import ConfigError, SandboxError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
@@ -50,13 +50,13 @@ def canary(tmp_path_factory):
 @pytest.fixture(scope="module")
 def box(isolation, canary):
     """Without screening, so that what it refuses meets the layers behind it."""
-    with Sandbox(Limits(seconds=SECONDS, memory_mb=192), isolation, screen=False) as bare:
+    with Sandbox(SECONDS, 192, isolation, screen=False) as bare:
         yield bare
 
 
 @pytest.fixture(scope="module")
 def screened(canary):
-    with Sandbox(Limits(seconds=SECONDS, memory_mb=192)) as box:
+    with Sandbox(SECONDS, 192) as box:
         yield box
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_frame_is_not_believed():
 
 
 def test_a_lost_server_is_replaced(isolation):
-    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+    with Sandbox(SECONDS, isolation=isolation) as box:
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
         box._server._process.kill()
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
@@ -233,7 +233,7 @@ def test_a_lost_server_is_replaced(isolation):
 
 
 def test_forks_and_copies_have_their_own_server(isolation):
-    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+    with Sandbox(SECONDS, isolation=isolation) as box:
         box.call(GOOD, GOOD_INPUTS)
         pid = os.fork()
         if pid == 0:
@@ -260,7 +260,7 @@ def test_everything_ends_with_a_killed_caller(isolation):
     loop = "def evaluate(response):\n    while True: pass"
     script = (
         "from hf_evol.autoif.sandbox import *\n"
-        f"box = Sandbox(Limits(seconds=600), {isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
+        f"box = Sandbox(600, isolation={isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
         f"box.call({loop!r}, ['a'])"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -314,4 +314,4 @@ def test_where_nothing_works_the_error_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError, match="bubblewrap"):
         Sandbox(isolation="docker")
     with pytest.raises(ConfigError, match="seconds"):
-        Limits(seconds=0)
+        Sandbox(seconds=0)

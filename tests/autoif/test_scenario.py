@@ -137,7 +137,7 @@ def test_on_the_command_line(settings, recipe, server, capsys, monkeypatch, tmp_
 
 def test_wrong_settings_are_refused_before_any_request(settings, recipe, server, tmp_path):
     for wrong, kind, message in (
-        ({"thresholds": "none"}, ConfigError, "paper, autoif"),
+        ({"thresholds": "none"}, ConfigError, "paper or autoif"),
         ({"requests": 0}, ConfigError, "requests must be 1"),
         ({"require_pass": 2}, ConfigError, "from 0 to 1"),
         ({"per_constraint": 21}, ConfigError, "20 usable queries are too few"),
