@@ -25,9 +25,7 @@ import select
 import signal
 import struct
 import sys
-import time
 import types
-from collections.abc import Iterator
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would stay loaded in every leaf
 sys.path.insert(0, _HERE)
@@ -52,7 +50,7 @@ _RESULT_FD = 3
 _EOF = 3  # a worker's exit status: the request pipe has closed
 
 
-def main(seconds: float, memory_mb: int, lanes: int) -> None:
+def main(seconds: float, memory_mb: int) -> None:
     """Serve until the request pipe closes."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
@@ -72,7 +70,7 @@ def main(seconds: float, memory_mb: int, lanes: int) -> None:
     while select.select([requests], [], [])[0]:
         pid = os.fork()
         if pid == 0:
-            _worker(requests, replies, memory_mb, lanes, leaf)
+            _worker(requests, replies, memory_mb, leaf)
         status = os.waitpid(pid, 0)[1]
         if status == _EOF << 8:
             return
@@ -91,7 +89,7 @@ def _lower_rights() -> None:
     syscalls.die_with_parent()
 
 
-def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf) -> None:
+def _worker(requests: int, replies: int, memory_mb: int, leaf: Leaf) -> None:
     """Answer one request and exit."""
     code = 1
     try:
@@ -104,7 +102,8 @@ def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf)
         screened, source, inputs = marshal.loads(_read(requests, int.from_bytes(size, "little")))
         kind, text, program = _compile(source, screened)
         os.write(replies, FRAME.pack(READY, kind, len(text)) + text)
-        for index, (kind, text) in enumerate(leaf.run(program, inputs, lanes) if program else ()):
+        for index, data in enumerate(inputs if program else ()):
+            kind, text = leaf.run(program, data)
             os.write(replies, FRAME.pack(index, kind, len(text)) + text)
         code = 0
     finally:
@@ -143,30 +142,9 @@ class Leaf:
         self._cpu = math.ceil(seconds) + 1  # should the worker that watches the clock be gone
         self._filter, self._worker_filter = syscalls.build(), syscalls.build(worker=True)
 
-    def run(self, program: types.CodeType, inputs: list[bytes], lanes: int) -> Iterator[tuple[bytes, bytes]]:
-        """The kind and text of every result's frame, in order; ``lanes`` inputs run at once."""
-        running: dict[int, tuple[int, int, float]] = {}  # by result pipe: index, process, deadline
-        finished: dict[int, tuple[bytes, bytes]] = {}
-        started = sent = 0
-        while sent < len(inputs):
-            while started < len(inputs) and len(running) < lanes:
-                reader, pid, deadline = self._start(program, inputs[started])
-                running[reader] = (started, pid, deadline)
-                started += 1
-            wait = min(deadline for _, _, deadline in running.values()) - time.monotonic()
-            ready = select.select(list(running), [], [], max(0.0, wait))[0]
-            now = time.monotonic()
-            for reader, (index, pid, deadline) in list(running.items()):
-                if reader in ready or now >= deadline:
-                    del running[reader]
-                    finished[index] = self._finish(reader, pid, reader in ready)
-            while sent in finished:
-                yield finished.pop(sent)
-                sent += 1
-
-    def _start(self, program: types.CodeType, data: bytes) -> tuple[int, int, float]:
+    def run(self, program: types.CodeType, data: bytes) -> tuple[bytes, bytes]:
+        """The kind and text of the result's frame."""
         reader, writer = os.pipe()
-        deadline = time.monotonic() + self._seconds
         pid = os.fork()
         if pid == 0:
             try:
@@ -175,18 +153,14 @@ class Leaf:
             finally:
                 os._exit(1)
         os.close(writer)
-        return reader, pid, deadline
-
-    def _finish(self, reader: int, pid: int, ready: bool) -> tuple[bytes, bytes]:
-        message = os.read(reader, _LEAF_BYTES + 1) if ready else None
+        ready = select.select([reader], [], [], self._seconds)[0]
+        message = os.read(reader, _LEAF_BYTES + 1) if ready else b""
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        if message is None:
-            return b"D", b""
-        if not message:
-            return b"C", b""
+        if not ready or not message:
+            return (b"C" if ready else b"D"), b""
         return (message[:1], message[1:]) if _LEAF_RESULT.fullmatch(message) else (b"O", b"")
 
     def _give_up_rights(self, writer: int) -> None:
@@ -210,7 +184,7 @@ class Leaf:
         if pid == 0:
             try:
                 self.enter_worker()
-                os._exit(0 if list(self.run(program, [b""], 1)) == [(b"T", b"")] else 1)
+                os._exit(0 if self.run(program, b"") == (b"T", b"") else 1)
             finally:
                 os._exit(1)
         if os.waitpid(pid, 0)[1] != 0:
@@ -253,4 +227,4 @@ def _evaluate(program: types.CodeType, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(float(sys.argv[1]), int(sys.argv[2]))

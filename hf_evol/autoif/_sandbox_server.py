@@ -30,7 +30,6 @@ _KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
 _START_S = 30.0  # importing the allowed modules takes a tenth of a second, on a quiet machine
 _GRACE_S = 2.0  # for the isolated process to keep its own clock before it is killed
 _SEND_S = 12.0
-_LANES = 4  # calls at once, on as many processors
 _HASH_SEED = {"PYTHONHASHSEED": "0"}  # the same answer at every run, for functions that walk through a set
 
 
@@ -51,15 +50,13 @@ class Server:
 
     def __init__(self, isolation: str, seconds: float, memory_mb: int) -> None:
         self._wait_s = seconds + _GRACE_S
-        arguments = [str(seconds), str(memory_mb), str(min(_LANES, len(os.sched_getaffinity(0))))]
+        arguments = [str(seconds), str(memory_mb)]
         command = bubblewrap_command(arguments) if isolation == "bubblewrap" else _python(_CHILD[0]) + arguments
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
         # It works in a folder that is removed once it has started: empty for good, and nothing to clean up.
         with tempfile.TemporaryDirectory(prefix="hf_evol-sandbox-") as folder:
             try:
-                self._process = subprocess.Popen(
-                    command, **pipes, env=dict(_HASH_SEED), cwd=folder, start_new_session=True
-                )
+                self._process = subprocess.Popen(command, **pipes, env=_HASH_SEED, cwd=folder, start_new_session=True)
             except OSError as error:
                 raise SandboxError(f"The sandbox ({isolation}) does not start: {error}") from error
             self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
