@@ -122,10 +122,6 @@ class Server:
             data += part
         return data
 
-    def alive(self) -> bool:
-        """Whether it is still running."""
-        return self._process.poll() is None
-
     def _kill(self) -> None:
         # The group holds all three generations; under bubblewrap they die with the namespace's first process.
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -90,16 +90,16 @@ def compose_rows(constraints: Dataset, queries: list[str], *, per_constraint: in
         and the columns carried along.
 
     Raises:
-        ConfigError: fewer queries than ``per_constraint``.
+        ConfigError: ``per_constraint`` is under 1, or over the number of queries.
         ColumnError: a missing column.
     """
     import numpy as np
     from datasets import Dataset, Features, Value
 
-    if per_constraint < 1:
-        raise ConfigError(f"per_constraint must be 1 or more; got {per_constraint!r}.")
-    if len(queries) < per_constraint:
-        raise ConfigError(f"{len(queries)} usable queries are too few for {per_constraint} to each constraint.")
+    if not 1 <= per_constraint <= len(queries):
+        raise ConfigError(
+            f"per_constraint must be from 1 to the {len(queries)} usable queries; got {per_constraint!r}."
+        )
     check_columns((col.ID, col.INSTRUCTION), constraints.column_names)
     carried = [name for name in _CARRIED if name in constraints.column_names]
     ids, inputs = [], []

@@ -143,9 +143,7 @@ class Sandbox:
         return results
 
     def _started(self) -> Server:
-        if self._server is not None and (self._pid != os.getpid() or not self._server.alive()):
-            self.close()
-        if self._server is None:
+        if self._server is None or self._pid != os.getpid():
             self._server, self._pid = Server(self.isolation, self.seconds, self.memory_mb), os.getpid()
         return self._server
 
