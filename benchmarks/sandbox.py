@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from hf_evol.autoif.sandbox import Limits, Result, Sandbox, available_isolations, screen
+from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "autoif"))
 from attacks import EVIL, MINES, ODD
@@ -44,8 +44,7 @@ def bare(sources: list[str], inputs: list[str]) -> float:
 
 def isolated(sources: list[str], inputs: list[str], isolation: str) -> float:
     """Seconds to run everything in a sandbox that has started already."""
-    accept = isolation == "none"
-    with Sandbox(isolation=isolation, i_accept_that_generated_code_can_do_anything=accept) as sandbox:
+    with Sandbox(isolation=isolation) as sandbox:
         sandbox.call(sources[0], inputs[:1])
         start = time.perf_counter()
         for source in sources:
@@ -60,7 +59,7 @@ def speed(functions: int, per_function: int) -> None:
     calls = functions * per_function
     print(f"{functions} functions x {per_function} inputs = {calls} calls\n")
     print(f"{'isolation':<24}{'calls/s':>10}{'ms/call':>10}")
-    for name in ("in-process exec", "none", *reversed(available_isolations())):
+    for name in ("in-process exec", *reversed(available_isolations())):
         seconds = bare(sources, inputs) if name == "in-process exec" else isolated(sources, inputs, name)
         print(f"{name:<24}{calls / seconds:>10.0f}{1000 * seconds / calls:>10.3f}")
 
@@ -89,7 +88,7 @@ def attacks() -> None:
         print(f"\n{isolation}, screening off, 1 s a call\n")
         print(f"{'attack':<28}{'stopped by':<34}{'result':<32}{'ms':>8}")
         layers: Counter[str] = Counter()
-        with Sandbox(Limits(seconds=1.0, memory_mb=192), isolation, screen=False) as sandbox:
+        with Sandbox(seconds=1.0, memory_mb=192, isolation=isolation, screen=False) as sandbox:
             sandbox.call(FUNCTION, [""])
             for name, source in sources.items():
                 reason = screen(source) if not name.startswith("deep") else None  # these can crash the parser here

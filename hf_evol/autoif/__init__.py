@@ -11,21 +11,15 @@ if TYPE_CHECKING:
     from hf_evol.run.recipe import Recipe
 
 _HOME = {
-    "AnswerUnderConstraint": "compose",
-    "Augment": "augment",
-    "AutoIf": "scenario",
-    "CheckResponses": "verify",
-    "CrossValidate": "verify",
-    "Limits": "sandbox",
-    "Result": "sandbox",
-    "Sandbox": "sandbox",
-    "Thresholds": "verify",
-    "Verify": "verify",
-    "augment_requests": "augment",
-    "compose_rows": "compose",
-    "new_constraints": "augment",
-    "pass_rates": "verify",
-    "user_queries": "compose",
+    name: module
+    for module, names in {
+        "augment": ("Augment", "augment_requests", "new_constraints"),
+        "compose": ("AnswerUnderConstraint", "compose_rows", "user_queries"),
+        "sandbox": ("Result", "Sandbox"),
+        "scenario": ("AutoIf",),
+        "verify": ("CheckResponses", "CrossValidate", "Verify", "pass_rates"),
+    }.items()
+    for name in names
 }
 
 __all__ = ["autoif", *_HOME]

@@ -15,6 +15,7 @@ import ast
 import contextlib
 import gc
 import importlib
+import marshal
 import math
 import os
 import random
@@ -24,9 +25,7 @@ import select
 import signal
 import struct
 import sys
-import time
 import types
-from collections.abc import Iterator
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would stay loaded in every leaf
 sys.path.insert(0, _HERE)
@@ -36,7 +35,6 @@ import _sandbox_screen as screening  # noqa: E402
 sys.path.remove(_HERE)
 
 FRAME = struct.Struct("<IcH")  # input's index, kind, length of the text that follows
-REQUEST = struct.Struct("<?II")  # screening on, bytes of source, number of inputs
 READY = 0xFFFFFFFF
 
 # What the allowed modules import only when first used: a leaf can open no file.
@@ -52,7 +50,7 @@ _RESULT_FD = 3
 _EOF = 3  # a worker's exit status: the request pipe has closed
 
 
-def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
+def main(seconds: float, memory_mb: int) -> None:
     """Serve until the request pipe closes."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
@@ -61,10 +59,9 @@ def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
     for name in sorted(screening.ALLOWED_MODULES) + _LATE_MODULES:
         importlib.import_module(name)
     os.environ.clear()
-    leaf = Leaf(seconds, filtered)
+    leaf = Leaf(seconds)
     _lower_rights()
-    if filtered:
-        leaf.self_test()
+    leaf.self_test()
     os.dup2(null, 2)  # until here for what goes wrong at the start
     os.close(null)
     gc.collect()
@@ -73,7 +70,7 @@ def main(seconds: float, memory_mb: int, lanes: int, filtered: bool) -> None:
     while select.select([requests], [], [])[0]:
         pid = os.fork()
         if pid == 0:
-            _worker(requests, replies, memory_mb, lanes, leaf)
+            _worker(requests, replies, memory_mb, leaf)
         status = os.waitpid(pid, 0)[1]
         if status == _EOF << 8:
             return
@@ -86,31 +83,27 @@ def _lower_rights() -> None:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-    for which, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
-        resource.setrlimit(which, (value, value))
-    if sys.platform == "linux":
-        syscalls.no_new_privileges()
-        syscalls.hide_memory()
-        syscalls.die_with_parent()
+    for which, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
+        resource.setrlimit(which, (most, most))
+    syscalls.harden()
+    syscalls.die_with_parent()
 
 
-def _worker(requests: int, replies: int, memory_mb: int, lanes: int, leaf: Leaf) -> None:
+def _worker(requests: int, replies: int, memory_mb: int, leaf: Leaf) -> None:
     """Answer one request and exit."""
     code = 1
     try:
-        size = memory_mb << 20
-        with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit; it runs without isolation only
-            resource.setrlimit(resource.RLIMIT_AS, (size, size))
-        header = _read(requests, REQUEST.size)
-        if header is None:
+        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
+            resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+        size = _read(requests, 4)
+        if size is None:
             os._exit(_EOF)
         leaf.enter_worker()
-        screened, source_bytes, count = REQUEST.unpack(header)
-        source = _read(requests, source_bytes)
-        inputs = [_read(requests, *struct.unpack("<I", _read(requests, 4))) for _ in range(count)]
+        screened, source, inputs = marshal.loads(_read(requests, int.from_bytes(size, "little")))
         kind, text, program = _compile(source, screened)
         os.write(replies, FRAME.pack(READY, kind, len(text)) + text)
-        for index, (kind, text) in enumerate(leaf.run(program, inputs, lanes) if program else ()):
+        for index, data in enumerate(inputs if program else ()):
+            kind, text = leaf.run(program, data)
             os.write(replies, FRAME.pack(index, kind, len(text)) + text)
         code = 0
     finally:
@@ -144,36 +137,14 @@ def _compile(source: bytes, screened: bool) -> tuple[bytes, bytes, types.CodeTyp
 class Leaf:
     """Runs compiled source on one input, in a process of its own."""
 
-    def __init__(self, seconds: float, filtered: bool) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._cpu = math.ceil(seconds) + 1  # should the worker that watches the clock be gone
-        self._filter = syscalls.build() if filtered else None
-        self._worker_filter = syscalls.build(worker=True) if filtered else None
+        self._filter, self._worker_filter = syscalls.build(), syscalls.build(worker=True)
 
-    def run(self, program: types.CodeType, inputs: list[bytes], lanes: int) -> Iterator[tuple[bytes, bytes]]:
-        """The kind and text of every result's frame, in order; ``lanes`` inputs run at once."""
-        running: dict[int, tuple[int, int, float]] = {}  # by result pipe: index, process, deadline
-        finished: dict[int, tuple[bytes, bytes]] = {}
-        started = sent = 0
-        while sent < len(inputs):
-            while started < len(inputs) and len(running) < lanes:
-                reader, pid, deadline = self._start(program, inputs[started])
-                running[reader] = (started, pid, deadline)
-                started += 1
-            wait = min(deadline for _, _, deadline in running.values()) - time.monotonic()
-            ready = select.select(list(running), [], [], max(0.0, wait))[0]
-            now = time.monotonic()
-            for reader, (index, pid, deadline) in list(running.items()):
-                if reader in ready or now >= deadline:
-                    del running[reader]
-                    finished[index] = self._finish(reader, pid, reader in ready)
-            while sent in finished:
-                yield finished.pop(sent)
-                sent += 1
-
-    def _start(self, program: types.CodeType, data: bytes) -> tuple[int, int, float]:
+    def run(self, program: types.CodeType, data: bytes) -> tuple[bytes, bytes]:
+        """The kind and text of the result's frame."""
         reader, writer = os.pipe()
-        deadline = time.monotonic() + self._seconds
         pid = os.fork()
         if pid == 0:
             try:
@@ -182,16 +153,14 @@ class Leaf:
             finally:
                 os._exit(1)
         os.close(writer)
-        return reader, pid, deadline
-
-    def _finish(self, reader: int, pid: int, ready: bool) -> tuple[bytes, bytes]:
-        message = os.read(reader, _LEAF_BYTES + 1) if ready else None
+        ready = select.select([reader], [], [], self._seconds)[0]
+        message = os.read(reader, _LEAF_BYTES + 1) if ready else b""
         os.close(reader)
-        _kill(pid, self._filter is None)
-        if message is None:
-            return b"D", b""
-        if not message:
-            return b"C", b""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if not ready or not message:
+            return (b"C" if ready else b"D"), b""
         return (message[:1], message[1:]) if _LEAF_RESULT.fullmatch(message) else (b"O", b"")
 
     def _give_up_rights(self, writer: int) -> None:
@@ -199,18 +168,14 @@ class Leaf:
             os.dup2(writer, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, 32)
         resource.setrlimit(resource.RLIMIT_CPU, (self._cpu, self._cpu))
-        if self._filter is None:
-            os.setpgid(0, 0)
-            return
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         syscalls.die_with_parent()
         syscalls.install(self._filter)
 
     def enter_worker(self) -> None:
         """Give up what a worker does not need: a compiler that hostile text takes over still opens no file."""
-        if self._worker_filter is not None:
-            syscalls.die_with_parent()
-            syscalls.install(self._worker_filter)
+        syscalls.die_with_parent()
+        syscalls.install(self._worker_filter)
 
     def self_test(self) -> None:
         """Raise OSError unless both filters hold here."""
@@ -219,7 +184,7 @@ class Leaf:
         if pid == 0:
             try:
                 self.enter_worker()
-                os._exit(0 if list(self.run(program, [b""], 1)) == [(b"T", b"")] else 1)
+                os._exit(0 if self.run(program, b"") == (b"T", b"") else 1)
             finally:
                 os._exit(1)
         if os.waitpid(pid, 0)[1] != 0:
@@ -237,15 +202,6 @@ def refused(call, *arguments):
 def evaluate(response):
     return refused(os.open, "/", 0) and refused(os.fork) and refused(os.kill, os.getpid(), 0)
 """
-
-
-def _kill(pid: int, group: bool) -> None:
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def _evaluate(program: types.CodeType, data: bytes) -> None:
@@ -271,4 +227,4 @@ def _evaluate(program: types.CodeType, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "filtered")
+    main(float(sys.argv[1]), int(sys.argv[2]))

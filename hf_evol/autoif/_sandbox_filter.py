@@ -92,13 +92,10 @@ def _prctl(*arguments: object) -> None:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def no_new_privileges() -> None:
-    """No program started from here on gains rights; the kernel wants this before a filter by an ordinary user."""
+def harden() -> None:
+    """Let no program started from here on gain rights, which the kernel wants before a filter by an ordinary user; and let
+    no other process of the same user read this one's memory or environment through /proc."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def hide_memory() -> None:
-    """Let no other process of the same user read this one's memory or environment through /proc."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
@@ -108,5 +105,5 @@ def die_with_parent() -> None:
 
 
 def install(program: _Program) -> None:
-    """Put the filter on this process, for good. `no_new_privileges` goes first."""
+    """Put the filter on this process, for good. `harden` goes first."""
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.pointer(program))

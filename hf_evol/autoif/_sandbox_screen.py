@@ -37,20 +37,10 @@ _FORMAT_ACCESS = re.compile(r"\{[^{}]*[.\[]_")
 
 
 def screen(source: str) -> str | None:
-    """Why ``source`` must not be run, or None.
+    """Why ``source`` must not be run, in short ASCII such as ``"imports os"``; or None.
 
-    It parses in this process, and CPython's parser can be crashed by hostile text; `Sandbox` therefore screens
-    in the isolated process.
-
-    Args:
-        source: Python source text.
-
-    Returns:
-        A short reason in ASCII, such as ``"imports os"``; ``"syntax error"`` where it can't be parsed.
-
-    Example:
-        >>> screen("import os")
-        'imports os'
+    It parses in this process, and CPython's parser can be crashed by hostile text; `Sandbox` therefore screens in the
+    isolated process.
     """
     try:
         tree = ast.parse(source)
@@ -61,10 +51,8 @@ def screen(source: str) -> str | None:
 
 def screen_tree(tree: ast.AST) -> str | None:
     """`screen` for source that is parsed already."""
-    for node in ast.walk(tree):
-        if reason := _reason(node):
-            return ascii(reason)[1:-1][:160]
-    return None
+    reason = next(filter(None, map(_reason, ast.walk(tree))), None)
+    return reason and ascii(reason)[1:-1][:160]
 
 
 def _reason(node: ast.AST) -> str | None:
@@ -88,14 +76,12 @@ def _reason(node: ast.AST) -> str | None:
 
 def _import_from(node: ast.ImportFrom) -> str | None:
     module, names = node.module or "", [alias.name for alias in node.names]
+    if not node.level and set(names) <= _ALLOWED_FROM.get(module, set()):
+        return None
     if node.level or module not in ALLOWED_MODULES:
-        if not node.level and set(names) <= _ALLOWED_FROM.get(module, set()):
-            return None
         return f"imports {'.' * node.level}{module}"
-    found = (
-        _name(name, _REFUSED_ATTRIBUTES, "attribute") for name in names if f"{module}.{name}" not in ALLOWED_MODULES
-    )
-    return next((reason for reason in found if reason), None)
+    plain = (name for name in names if f"{module}.{name}" not in ALLOWED_MODULES)
+    return next(filter(None, (_name(name, _REFUSED_ATTRIBUTES, "attribute") for name in plain)), None)
 
 
 def _name(name: str, refused: frozenset[str], kind: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import marshal
 import os
 import re
 import select
@@ -15,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hf_evol.errors import SandboxError
@@ -22,12 +24,12 @@ from hf_evol.errors import SandboxError
 _HERE = Path(__file__).parent
 _CHILD = [_HERE / name for name in ("_sandbox_child.py", "_sandbox_filter.py", "_sandbox_screen.py")]
 _FRAME = struct.Struct("<IcH")  # as in _sandbox_child.py: input's index, kind, length of the text
-_REQUEST = struct.Struct("<?II")
-READY = 0xFFFFFFFF  # the index of frames about no input
+_READY = 0xFFFFFFFF  # the index of frames about no input
 _TEXT = re.compile(r"[ -~]{0,200}")
 _KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
 _START_S = 30.0  # importing the allowed modules takes a tenth of a second, on a quiet machine
-_LANES = 4  # calls at once, on as many processors
+_GRACE_S = 2.0  # for the isolated process to keep its own clock before it is killed
+_SEND_S = 12.0
 _HASH_SEED = {"PYTHONHASHSEED": "0"}  # the same answer at every run, for functions that walk through a set
 
 
@@ -35,35 +37,32 @@ class ServerLost(Exception):
     """The isolated process ended, hung, or sent something that is no frame."""
 
 
-class Server:
-    """One isolated process.
+class ServerLate(ServerLost):
+    """It said nothing in time."""
 
-    Args:
-        isolation: ``"bubblewrap"``, ``"seccomp"`` or ``"none"``.
-        seconds: for one call.
-        memory_mb: address space of the process of one call.
+
+class Server:
+    """One isolated process, under ``"bubblewrap"`` or ``"seccomp"``, with the limits of one call.
 
     Raises:
         SandboxError: it does not start.
     """
 
     def __init__(self, isolation: str, seconds: float, memory_mb: int) -> None:
-        lanes = min(_LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        arguments = [str(seconds), str(memory_mb), str(lanes), "open" if isolation == "none" else "filtered"]
+        self._wait_s = seconds + _GRACE_S
+        arguments = [str(seconds), str(memory_mb)]
         command = bubblewrap_command(arguments) if isolation == "bubblewrap" else _python(_CHILD[0]) + arguments
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
         # It works in a folder that is removed once it has started: empty for good, and nothing to clean up.
         with tempfile.TemporaryDirectory(prefix="hf_evol-sandbox-") as folder:
             try:
-                self._process = subprocess.Popen(
-                    command, **pipes, env=dict(_HASH_SEED), cwd=folder, start_new_session=True
-                )
+                self._process = subprocess.Popen(command, **pipes, env=_HASH_SEED, cwd=folder, start_new_session=True)
             except OSError as error:
                 raise SandboxError(f"The sandbox ({isolation}) does not start: {error}") from error
             self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
             os.set_blocking(self._requests, False)
             try:
-                if self.receive(_START_S)[:2] != (READY, b"K"):
+                if self.receive(_START_S)[:2] != (_READY, b"K"):
                     raise ServerLost("no greeting")
             except ServerLost as error:
                 self._kill()
@@ -71,12 +70,26 @@ class Server:
                 self.close()
                 raise SandboxError(f"The sandbox ({isolation}) does not start: {said[-1]}") from error
 
-    def send(self, source: bytes, inputs: list[bytes], screen: bool, timeout_s: float) -> None:
-        """Hand over one request."""
-        parts = [_REQUEST.pack(screen, len(source), len(inputs)), source]
-        for data in inputs:
-            parts += [struct.pack("<I", len(data)), data]
-        message, deadline = memoryview(b"".join(parts)), time.monotonic() + timeout_s
+    def call(self, source: bytes, inputs: list[bytes], screen: bool) -> Iterator[tuple[bytes, str]]:
+        """Kind and text of each input's result, as they come."""
+        self._send(source, inputs, screen)
+        failure, done = (b"C", ""), 0  # of inputs still without a result when the worker has ended
+        while True:
+            index, kind, text = self.receive(self._wait_s)
+            if kind == b"E":
+                yield from [failure] * (len(inputs) - done)
+                return
+            if index == _READY and done == 0:
+                failure = failure if kind == b"K" else (kind, text)
+            elif index == done < len(inputs) and kind != b"K":
+                yield kind, text
+                done += 1
+            else:
+                raise ServerLost("a result for another call")
+
+    def _send(self, source: bytes, inputs: list[bytes], screen: bool) -> None:
+        request = marshal.dumps((screen, source, inputs))
+        message, deadline = memoryview(struct.pack("<I", len(request)) + request), time.monotonic() + _SEND_S
         while message:
             if not select.select([], [self._requests], [], max(0.0, deadline - time.monotonic()))[1]:
                 raise ServerLost("request not taken")
@@ -102,16 +115,12 @@ class Server:
         data = b""
         while len(data) < size:
             if not select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ServerLost("timeout")
+                raise ServerLate("timeout")
             part = os.read(self._replies, size - len(data))
             if not part:
                 raise ServerLost("ended")
             data += part
         return data
-
-    def alive(self) -> bool:
-        """Whether it is still running."""
-        return self._process.poll() is None
 
     def _kill(self) -> None:
         # The group holds all three generations; under bubblewrap they die with the namespace's first process.
@@ -124,12 +133,6 @@ class Server:
         self._kill()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             pipe.close()
-
-    def forget(self) -> None:
-        """Let go in a forked copy of the process that started it, which goes on using it."""
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            pipe.close()
-        self._process.returncode = 0  # not this process's child
 
 
 def _python(script: Path | str) -> list[str]:
@@ -166,10 +169,8 @@ def bubblewrap_command(arguments: list[str], script: str = "/sandbox/_sandbox_ch
 @functools.cache
 def why_not(isolation: str) -> str | None:
     """Why ``isolation`` can't be used here, or None. Tried once per process."""
-    if sys.platform == "win32":
-        return "Windows can't fork processes; use Linux (WSL 2)"
-    if isolation != "none" and sys.platform != "linux":
-        return "it needs Linux; use Linux, a container or a virtual machine"
+    if sys.platform != "linux":
+        return "it needs Linux: a container, a virtual machine, or WSL 2 on Windows"
     if isolation == "bubblewrap" and shutil.which("bwrap") is None:
         return "the program bwrap is not installed: apt-get install bubblewrap, or dnf install bubblewrap"
     try:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
@@ -92,7 +93,7 @@ class Augment(SampledTransform):
         ConfigError: a wrong argument, at construction.
     """
 
-    seeds: tuple[str, ...]
+    seeds: Sequence[str]
     count: int = 50
 
     input_columns: ClassVar[tuple[str, ...]] = (col.ID,)
@@ -100,12 +101,11 @@ class Augment(SampledTransform):
     label: ClassVar[str] = "Augment"
 
     def __post_init__(self) -> None:
-        seeds = tuple(self.seeds) if not isinstance(self.seeds, str) else ()
-        if not seeds or not all(isinstance(text, str) and text.strip() for text in seeds):
+        texts = self.seeds and not isinstance(self.seeds, str) and all(isinstance(text, str) for text in self.seeds)
+        if not texts or not all(map(str.strip, self.seeds)):
             raise ConfigError("seeds must be one or more constraints, each a text.")
         if self.count < 1:
             raise ConfigError(f"count must be 1 or more; got {self.count!r}.")
-        object.__setattr__(self, "seeds", seeds)
         super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:
@@ -114,9 +114,7 @@ class Augment(SampledTransform):
         lists, statuses = [], []
         for completion in self.complete(chats, keys):
             reply = strip_thinking(completion.text)
-            lines = read_list(reply)
-            if completion.finish_reason == "length":
-                lines = lines[:-1]
+            lines = read_list(reply)[: -1 if completion.finish_reason == "length" else None]
             refused = is_refusal(reply) and not any(map(_MARK.match, reply.splitlines()))
             status = completion.error or ("refusal" if refused else col.OK if lines else "empty")
             lists.append(lines if status == col.OK else [])
@@ -134,9 +132,8 @@ def augment_requests(n: int) -> Dataset:
 def read_list(reply: str) -> list[str]:
     """The items of a list as models write them: bullets, numbers, bold, or plain lines, one item a line.
 
-    Where some lines bear a list's mark, only those count; a line that goes on from a marked one does not. Fences and
-    rules are no items. Bold at an item's beginning is taken off, as that is the list's; elsewhere it may be what the
-    item is about.
+    Where some lines bear a list's mark, only those count. Fences and rules are no items. Bold at an item's beginning is the
+    list's and taken off; elsewhere it may be what the item is about.
 
     Example:
         >>> read_list('Sure, here are some:\\n1. **Use no commas.**\\n2) Write "STOP" after each sentence')
@@ -179,23 +176,35 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
     """
     from datasets import Dataset, Features, Value
 
-    seen = _Seen()
+    seen: dict[tuple[str, ...], list[tuple[str, set[str], str, str]]] = defaultdict(list)
+
+    def add(text: str, equal: str, near: str) -> None:
+        decisive, squeezed, words = _parts(text)
+        seen[decisive].append((squeezed, words, equal, near))
+
+    def find(text: str) -> str | None:
+        """The reason that came with an equal text, or with the first that this one is near."""
+        decisive, squeezed, words = _parts(text)
+        alike = [entry for entry in seen[decisive] if len(words & entry[1]) >= _NEAR * len(words | entry[1])]
+        equal = (reason for other, _, reason, _ in alike if other == squeezed)
+        return next(equal, alike[0][3]) if alike else None
+
     for text in seeds:
-        seen.add(text, "seed", "near_seed")
+        add(text, "seed", "near_seed")
     for text in _EXAMPLE:
-        seen.add(text, "example", "example")
+        add(text, "example", "example")
     quoted = _quoted(_EXAMPLE) - _quoted(seeds)
     kept: list[str] = []
     reasons: Counter[str] = Counter()
-    for text in (line for lines in lists for line in lines):
-        reason = _unfit(text) or seen.find(text) or ("example" if quoted & _quoted([text]) else None)
-        if reason is not None:
+    for text in chain.from_iterable(lists):
+        reason = _unfit(text) or find(text) or ("example" if quoted & _quoted([text]) else None)
+        if reason is None:
+            add(text, "repeated", "near_repeated")
+            kept.append(text)
+        else:
             reasons[reason] += 1
-            continue
-        seen.add(text, "repeated", "near_repeated")
-        kept.append(text)
+    features = Features({col.ID: Value("string"), col.INSTRUCTION: Value("string")})
     columns = {col.ID: [f"constraint-{place}" for place in range(len(kept))], col.INSTRUCTION: kept}
-    features = Features({name: Value("string") for name in columns})
     return Dataset.from_dict(columns, features=features), reasons
 
 
@@ -222,28 +231,6 @@ def _squeezed(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!")
 
 
-class _Seen:
-    """Constraints, to find an equal one by, or a near one among those with the same numbers, quoted texts and so on."""
-
-    def __init__(self) -> None:
-        self._equal: dict[str, str] = {}
-        self._near: dict[tuple[str, ...], list[tuple[frozenset[str], str]]] = defaultdict(list)
-
-    def add(self, text: str, equal: str, near: str) -> None:
-        """Note a text, with the reasons for which an equal one and a near one are left out."""
-        text = _squeezed(text)
-        self._equal.setdefault(text, equal)
-        self._near[_decisive(text)].append((frozenset(_WORD.findall(text)), near))
-
-    def find(self, text: str) -> str | None:
-        """The reason that came with an equal text, or with the first that this one is near."""
-        text = _squeezed(text)
-        words = set(_WORD.findall(text))
-        for others, near in self._near.get(_decisive(text), ()):
-            if len(words & others) >= _NEAR * len(words | others):
-                return self._equal.get(text, near)
-        return None
-
-
-def _decisive(text: str) -> tuple[str, ...]:
-    return tuple(sorted(_DECISIVE.findall(text)))
+def _parts(text: str) -> tuple[tuple[str, ...], str, set[str]]:
+    squeezed = _squeezed(text)
+    return tuple(sorted(_DECISIVE.findall(squeezed))), squeezed, set(_WORD.findall(squeezed))

@@ -7,19 +7,19 @@ import json
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hf_evol.prompts.autoif import CHECKS_SHOWN
 
 _Found = tuple[str, list[dict[str, Any]]] | str  # a function's source and its cases, or why there are none
 
-_FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?```", re.DOTALL)
-_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
-
-_OPENS_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n", re.IGNORECASE)
-_CLOSES_BLOCK = re.compile(r"^[ \t]*```", re.MULTILINE)
-_OPENS_CODE = re.compile(r"^(?:import \w|from [\w.]+ import\b|def \w|\w+ = )", re.MULTILINE)
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?```", re.DOTALL | re.IGNORECASE)
+_TO_FENCE = (
+    r"""((?:\"{3}.*?\"{3}|'{3}.*?'{3}|[^\n"']+|.)*?)(?:^[ \t]*```|\Z)"""  # to the first one outside of long strings
+)
+_BLOCK = re.compile(rf"```(?:python3?|py)?[ \t]*\n{_TO_FENCE}", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_BARE = re.compile(rf"^(?=import \w|from [\w.]+ import\b|def \w|\w+ = ){_TO_FENCE}", re.DOTALL | re.MULTILINE)
 _FUNCTION = re.compile(r"^[ \t]*(?:def[ \t]+evaluate\b|evaluate[ \t]*=)", re.MULTILINE)
 _CASES = re.compile(r"^[ \t]*(?:test_?)?cases[ \t]*(?::[^=\n]*)?=[ \t]*\[", re.MULTILINE | re.IGNORECASE)
 _DEFINES = re.compile(r"(?:def|class|import|from)\b|\w+[ \t]*(?::[^=\n]*)?=(?!=)|[@#\])}]")
@@ -48,10 +48,10 @@ def parse_completion(text: str, rule: str = "") -> _Found:
     """The function and the cases in one completion, or why there are none.
 
     They may come as Python, a function ``evaluate`` and a list ``cases`` of pairs, in a fence or bare, which the token
-    limit may have cut off in the list; or as a JSON object, in a fence or bare, with what models get wrong: raw line breaks in
-    strings, trailing commas, Python's notation, "true" for true. Cases without a text and a truth value are left out, and
-    so are those whose text no file can hold: half of a surrogate pair; and those made of the words of an example that the
-    prompt shows for another rule. Of Python, the list's plain values alone are evaluated here.
+    limit may have cut off in the list; or as AutoIF's JSON object of ``func`` and ``cases``, in a fence or bare. Left out are
+    cases without a text and a truth value ("true" is one, too), those whose text no file can hold (half of a surrogate
+    pair), and those made of the words of an example that the prompt shows for another rule. Of Python, the list's plain
+    values alone are evaluated here.
 
     Args:
         text: the completion.
@@ -62,7 +62,7 @@ def parse_completion(text: str, rule: str = "") -> _Found:
         ``no_cases``, or ``copied``: the function is an example's for another rule, or has the word that it is about, or
         all cases are the examples'.
     """
-    found = _of_object(data) if (data := _find_object(text)) is not None else _of_python(text)
+    found = _of_object(text) or _of_python(text)
     if isinstance(found, str):
         return found
     source, cases = found
@@ -80,15 +80,9 @@ def _plain(rule: str) -> str:
 
 def _is_shown_function(source: str, rule: str, shown: str, function: str) -> bool:
     """Whether it is an example's function, or has a text that the example's rule quotes and its own rule doesn't name."""
+    ours, theirs = ("".join(code[max(code.find("def evaluate"), 0) :].split()) for code in (source, function))
     marks = [mark for mark in _QUOTED.findall(shown.lower()) if mark not in rule.lower()]
-    return _squeezed(source) == _squeezed(function) or any(
-        f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'"
-    )
-
-
-def _squeezed(source: str) -> str:
-    """From ``evaluate`` on, without white space."""
-    return "".join(source[max(source.find("def evaluate"), 0) :].split())
+    return ours == theirs or any(f"{quote}{mark}{quote}" in source.lower() for mark in marks for quote in "\"'")
 
 
 def _is_shown_case(text: str, shown: Sequence[str]) -> bool:
@@ -97,14 +91,23 @@ def _is_shown_case(text: str, shown: Sequence[str]) -> bool:
     return text in shown or (len(words) >= _FEW_WORDS and set(words) <= set(known))
 
 
-def _of_object(data: dict[str, Any]) -> _Found:
-    source, listed = data.get("func"), data.get("cases")
-    if isinstance(source, list):
-        source = "\n".join(map(str, source))
-    if not isinstance(source, str) or "evaluate" not in source:
-        return "no_function"
-    cases = _cases(listed) if isinstance(listed, list) else []
-    return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
+def _of_object(text: str) -> _Found | None:
+    """What the JSON object with ``func`` or ``cases`` says; None where there is no such object."""
+    candidates = [found for found in _FENCE.findall(text) if "{" in found]
+    if "{" in text and "}" in text:  # bare, or with a fence inside of a string
+        candidates.append(text[text.index("{") : text.rindex("}") + 1])
+    for candidate in candidates:
+        try:
+            data = json.loads(candidate, strict=False)  # with raw line breaks in strings
+        except (ValueError, RecursionError):  # broken JSON: the paper's procedure leaves it out, and so does this
+            continue
+        if isinstance(data, dict) and ("func" in data or "cases" in data):
+            source, listed = data.get("func"), data.get("cases")
+            if not isinstance(source, str) or "evaluate" not in source:
+                return "no_function"
+            cases = _cases(listed) if isinstance(listed, list) else []
+            return (source.replace("\r\n", "\n").strip(), cases) if cases else "no_cases"
+    return None
 
 
 def _cases(entries: Sequence[Any]) -> list[dict[str, Any]]:
@@ -123,31 +126,6 @@ def _cases(entries: Sequence[Any]) -> list[dict[str, Any]]:
     return cases
 
 
-def _find_object(text: str) -> dict[str, Any] | None:
-    candidates = [match.group(1) for match in _FENCE.finditer(text) if "{" in match.group(1)]
-    if "{" in text and "}" in text:  # bare, or with a fence inside of a string
-        candidates.append(text[text.index("{") : text.rindex("}") + 1])
-    for candidate in candidates:
-        data = _loads(candidate.strip())
-        if isinstance(data, list) and len(data) == 1:
-            data = data[0]
-        if isinstance(data, dict) and ("func" in data or "cases" in data):
-            return data
-    return None
-
-
-def _loads(text: str) -> Any:
-    for attempt in (text, _TRAILING_COMMA.sub(lambda match: match.group(1) or "", text)):
-        try:
-            return json.loads(attempt, strict=False)  # raw line breaks in strings are allowed
-        except (ValueError, RecursionError):
-            continue
-    if re.search(r'"(?:func|cases)"\s*:', text):  # broken JSON: the paper's procedure leaves it out, and so does this
-        return None
-    # A mapping in Python's notation: single quotes, True and False.
-    return _literal(text) if re.search(r"'(?:func|cases)'\s*:", text) else None
-
-
 def _literal(text: str) -> Any:
     """The plain value that a text writes down, or None."""
     try:
@@ -159,40 +137,15 @@ def _literal(text: str) -> Any:
 
 
 def _of_python(text: str) -> _Found:
-    reasons = []
-    for code, bare in _codes(text.replace("\r\n", "\n")):
-        found = _read_code(textwrap.dedent(code), bare)
-        if not isinstance(found, str):
-            return found
-        reasons.append(found)
-    return next((reason for reason in ("no_cases", "no_function") if reason in reasons), "no_json")
-
-
-def _codes(text: str) -> Iterator[tuple[str, bool]]:
-    """Where a completion may hold Python, and whether bare: in a block, in all blocks together, or without any fence."""
-    blocks, place = [], 0
-    while opens := _OPENS_BLOCK.search(text, place):
-        end, place = _end_of_block(text, opens.end())
-        if "evaluate" in (block := text[opens.end() : end]) or "cases" in block.lower():
-            blocks.append(block)
-    yield from ((block, False) for block in blocks)
-    if len(blocks) > 1:
-        yield "\n".join(blocks), False
-    if '"func"' not in text and (opens := _OPENS_CODE.search(text)):  # else, it is broken JSON
-        yield text[opens.start() : _end_of_block(text, opens.start())[0]], True
-
-
-def _end_of_block(text: str, start: int) -> tuple[int, int]:
-    """Where the code that begins at ``start`` ends, and the fence behind it: the first one outside of strings in triple quotes."""
-    first, place, counts = None, start, dict.fromkeys(('"""', "'''"), 0)
-    for closes in _CLOSES_BLOCK.finditer(text, start):
-        first = first or closes.span()
-        for quotes in counts:
-            counts[quotes] += text.count(quotes, place, closes.start())
-        place = closes.start()
-        if not any(count % 2 for count in counts.values()):
-            return closes.span()
-    return first or (len(text), len(text))
+    """What the blocks that may hold Python say together, else what follows the first line of code."""
+    text = text.replace("\r\n", "\n")
+    blocks = [
+        textwrap.dedent(block) for block in _BLOCK.findall(text) if "evaluate" in block or "cases" in block.lower()
+    ]
+    found = _read_code("\n".join(blocks), bare=False)
+    if isinstance(found, str) and '"func"' not in text and (code := _BARE.search(text)):  # else, it is broken JSON
+        found = _read_code(code[1], bare=True)
+    return found
 
 
 def _read_code(code: str, bare: bool) -> _Found:
@@ -211,8 +164,7 @@ def _read_code(code: str, bare: bool) -> _Found:
 
 
 def _definitions(code: str, functions: int) -> str:
-    """The lines at the beginning that import or define something, with so many of ``evaluate``: neither words, nor what uses
-    the cases."""
+    """The first lines that import or define something, so many of them ``evaluate``: neither words, nor what uses the cases."""
     lines: list[str] = []
     for line in code.splitlines():
         if line.strip() and not line[0].isspace():

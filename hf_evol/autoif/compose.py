@@ -46,28 +46,21 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
     Raises:
         ColumnError: none of those columns is there.
     """
-    found: dict[str, None] = {}
-    lost: Counter[str] = Counter()
     name = next((name for name in (*_TURNS, *_TEXTS) if name in dataset.column_names), None)
     if name is None:
         raise ColumnError(
             f"No column with queries. Columns present: {', '.join(map(repr, dataset.column_names))}. Rename the right one "
             "with dataset.rename_column(…, 'query')."
         )
+    found: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     for row in dataset.select_columns([each for each in (name, col.INPUT) if each in dataset.column_names]):
         query = _query(row, name)
-        reason = (
-            "no_query" if not query
-            else "too_short" if len(query) <= longer_than
-            else "too_long" if len(query) >= shorter_than
-            else "repeated" if query in found
-            else None
-        )  # fmt: skip
-        if reason:
-            lost[reason] += 1
+        if longer_than < len(query) < shorter_than:
+            found[query] += 1
         else:
-            found[query] = None
-    return list(found), lost
+            lost["no_query" if not query else "too_short" if len(query) <= longer_than else "too_long"] += 1
+    return list(found), lost + Counter(repeated=found.total() - len(found))
 
 
 def _query(row: Mapping[str, Any], name: str) -> str:
@@ -97,27 +90,26 @@ def compose_rows(constraints: Dataset, queries: list[str], *, per_constraint: in
         and the columns carried along.
 
     Raises:
-        ConfigError: fewer queries than ``per_constraint``.
+        ConfigError: ``per_constraint`` is under 1, or over the number of queries.
         ColumnError: a missing column.
     """
     import numpy as np
     from datasets import Dataset, Features, Value
 
-    if per_constraint < 1:
-        raise ConfigError(f"per_constraint must be 1 or more; got {per_constraint!r}.")
-    if len(queries) < per_constraint:
-        raise ConfigError(f"{len(queries)} usable queries are too few for {per_constraint} to each constraint.")
+    if not 1 <= per_constraint <= len(queries):
+        raise ConfigError(
+            f"per_constraint must be from 1 to the {len(queries)} usable queries; got {per_constraint!r}."
+        )
     check_columns((col.ID, col.INSTRUCTION), constraints.column_names)
     carried = [name for name in _CARRIED if name in constraints.column_names]
-    columns: dict[str, list[Any]] = {name: [] for name in (col.ID, col.INSTRUCTION, col.INPUT, *carried)}
-    for row in constraints:
-        generator = np.random.default_rng(request_seed(row_key(seed, str(row[col.ID]), 0, "compose")))
-        for k, place in enumerate(generator.choice(len(queries), per_constraint, replace=False)):
-            columns[col.ID].append(f"{row[col.ID]}-{k}")
-            columns[col.INSTRUCTION].append(row[col.INSTRUCTION])
-            columns[col.INPUT].append(queries[place])
-            for name in carried:
-                columns[name].append(row[name])
-    features = {name: Value("string") for name in (col.ID, col.INSTRUCTION, col.INPUT)}
+    ids, inputs = [], []
+    for row_id in constraints[col.ID]:
+        generator = np.random.default_rng(request_seed(row_key(seed, str(row_id), 0, "compose")))
+        ids += [f"{row_id}-{k}" for k in range(per_constraint)]
+        inputs += [queries[place] for place in generator.choice(len(queries), per_constraint, replace=False)]
+    rows = constraints.select(np.repeat(np.arange(len(constraints)), per_constraint))
+    features = dict.fromkeys((col.ID, col.INSTRUCTION, col.INPUT), Value("string"))
     features |= {name: constraints.features[name] for name in carried}
+    columns = {col.ID: ids, col.INSTRUCTION: rows[col.INSTRUCTION], col.INPUT: inputs}
+    columns |= {name: rows[name] for name in carried}
     return Dataset.from_dict(columns, features=Features(features))

@@ -12,63 +12,24 @@ rights left (see ``_sandbox_child.py``), behind these layers:
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hf_evol.autoif._sandbox_screen import screen
-from hf_evol.autoif._sandbox_server import READY, Server, ServerLost, why_not
+from hf_evol.autoif._sandbox_server import Server, ServerLate, ServerLost, why_not
 from hf_evol.errors import ConfigError, SandboxError
 
-__all__ = ["Limits", "Result", "Sandbox", "available_isolations", "screen"]
+__all__ = ["Result", "Sandbox", "available_isolations", "screen"]
 
 _ISOLATIONS = ("bubblewrap", "seccomp")  # best first
+_SOURCE_BYTES, _INPUT_BYTES = 200_000, 8 << 20  # longest, in UTF-8
 _BATCH_CALLS, _BATCH_BYTES = 256, 8 << 20  # one request; every process of a call holds it in memory
-_GRACE_S = 2.0  # for the isolated process to keep its own clock before it is killed
-_FAILURES = {
-    b"R": "refused: {}",
-    b"S": "syntax_error",
-    b"N": "no_evaluate",
-    b"X": "exception: {}",
-    b"B": "not_bool",
-    b"D": "timeout",
-    b"M": "memory",
-    b"O": "output",
-    b"C": "crashed",
-}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one call may use.
-
-    Args:
-        seconds: wall clock, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
-        memory_mb: address space; the interpreter itself takes about 50 MB.
-        source_bytes: longest source, in UTF-8.
-        input_bytes: longest input, in UTF-8.
-
-    Raises:
-        ConfigError: a limit is out of range.
-    """
-
-    seconds: float = 5.0
-    memory_mb: int = 512
-    source_bytes: int = 200_000
-    input_bytes: int = 8 << 20
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("seconds", 0.01, 3600),
-            ("memory_mb", 128, 1 << 20),
-            ("source_bytes", 1, 64 << 20),
-            ("input_bytes", 1, 64 << 20),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ConfigError(f"Limits({name}={value!r}): must be from {least} to {most}")
+_RESULTS = {
+    b"T": True, b"F": False, b"R": "refused: {}", b"S": "syntax_error", b"N": "no_evaluate", b"X": "exception: {}",
+    b"B": "not_bool", b"D": "timeout", b"M": "memory", b"O": "output", b"C": "crashed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,14 +57,13 @@ class Sandbox:
     and pickling.
 
     Args:
-        limits: of one call.
-        isolation: ``"bubblewrap"``, ``"seccomp"``, ``"auto"`` for the better one that works here, or ``"none"``.
+        seconds: wall clock of one call, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
+        memory_mb: address space of one call; the interpreter itself takes about 50 MB.
+        isolation: ``"bubblewrap"``, ``"seccomp"``, or ``"auto"`` for the better one that works here.
         screen: refuse suspicious source before it runs; see `screen`.
-        i_accept_that_generated_code_can_do_anything: must be True for ``isolation="none"``, under which generated
-            code has the rights of this process, save limits on time, memory and the size of files.
 
     Raises:
-        ConfigError: an unknown isolation, or ``"none"`` without accepting it.
+        ConfigError: an unknown isolation, or a limit out of range.
         SandboxError: the isolation does not work on this machine.
 
     Example:
@@ -113,24 +73,21 @@ class Sandbox:
     """
 
     def __init__(
-        self,
-        limits: Limits = Limits(),
-        isolation: str = "auto",
-        screen: bool = True,
-        *,
-        i_accept_that_generated_code_can_do_anything: bool = False,
+        self, seconds: float = 5.0, memory_mb: int = 512, isolation: str = "auto", screen: bool = True
     ) -> None:
-        accepted = i_accept_that_generated_code_can_do_anything
-        arguments = {"limits": limits, "isolation": isolation, "screen": screen}
-        self._again = functools.partial(Sandbox, **arguments, i_accept_that_generated_code_can_do_anything=accepted)
-        self.limits, self.screen = limits, screen
-        self.isolation = _resolve(isolation, accepted)
+        if not 0.01 <= seconds <= 3600 or not 128 <= memory_mb <= 1 << 20:
+            raise ConfigError(
+                f"seconds must be from 0.01 to 3600, memory_mb from 128 to {1 << 20}; got {seconds!r} and {memory_mb!r}."
+            )
+        self._arguments = (seconds, memory_mb, isolation, screen)
+        self.seconds, self.memory_mb, self.screen = seconds, memory_mb, screen
+        self.isolation = _working(isolation)
         self._server: Server | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return self._again, ()
+        return Sandbox, self._arguments
 
     def __enter__(self) -> Sandbox:
         return self
@@ -140,112 +97,83 @@ class Sandbox:
 
     def close(self) -> None:
         """End the isolated process; the next call starts a new one."""
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.close() if self._pid == os.getpid() else server.forget()
+        server, self._server = self._server, None
+        if server is not None and self._pid == os.getpid():  # a forked copy leaves it to the one that started it
+            server.close()
 
     def call(self, source: str, inputs: Sequence[str]) -> list[Result]:
         """``evaluate(input)`` of ``source`` for every input, in order. Never raises for what the source does.
 
         Args:
-            source: Python source text that defines ``evaluate(response: str) -> bool``.
-            inputs: the responses.
+            source: Python source text of at most 200,000 bytes that defines ``evaluate(response: str) -> bool``.
+            inputs: the responses, each of at most 8 MiB.
 
         Raises:
             SandboxError: the isolated process can't be started again after it was lost.
         """
         code = source.encode("utf-8", "surrogatepass")
-        if len(code) > self.limits.source_bytes:
-            reason = f"refused: source of {len(code)} bytes, the limit is {self.limits.source_bytes}"
-            return [Result(None, reason)] * len(inputs)
+        if len(code) > _SOURCE_BYTES:
+            return [_refused("source", code, _SOURCE_BYTES)] * len(inputs)
         data = [text.encode("utf-8", "surrogatepass") for text in inputs]
-        results: list[Result | None] = [None] * len(data)
-        for place, item in enumerate(data):
-            if len(item) > self.limits.input_bytes:
-                reason = f"refused: input of {len(item)} bytes, the limit is {self.limits.input_bytes}"
-                results[place] = Result(None, reason)
         with self._lock:
-            for places in _batches(data, [place for place, result in enumerate(results) if result is None]):
-                for place, result in zip(places, self._all([data[place] for place in places], code), strict=True):
-                    results[place] = result
-        return results
+            batches = _batches([item for item in data if len(item) <= _INPUT_BYTES])
+            results = iter([result for batch in batches for result in self._all(code, batch)])
+        return [next(results) if len(item) <= _INPUT_BYTES else _refused("input", item, _INPUT_BYTES) for item in data]
 
-    def _all(self, inputs: list[bytes], source: bytes) -> list[Result]:
-        """Results of one batch, whatever happens to the isolated process on the way."""
+    def _all(self, source: bytes, inputs: list[bytes]) -> list[Result]:
+        """Results of one request, whatever happens to the isolated process on the way."""
         results: list[Result] = []
-        second_try = False
+        again = False
         while len(results) < len(inputs):
             before = len(results)
             try:
-                self._batch(inputs[before:], source, results)
+                for kind, text in self._started().call(source, inputs[before:], self.screen):
+                    results.append(_result(kind, text))
             except BaseException as error:  # an interrupt, too, leaves half a conversation behind
                 self.close()
                 if not isinstance(error, ServerLost):
                     raise
                 # It ends with the thread that started it (die-with-parent), which is nobody's fault: try once more.
-                late = str(error) == "timeout"
+                late = isinstance(error, ServerLate)
                 if late and len(results) == before:  # at the source itself, or at an input the worker did not stop
                     results += [Result(None, "timeout")] * (len(inputs) - before)
-                elif second_try and len(results) == before:
+                elif again and len(results) == before:
                     results.append(Result(None, "crashed"))
-                second_try = not late
+                again = not late
         return results
 
-    def _batch(self, inputs: list[bytes], source: bytes, results: list[Result]) -> None:
-        """One request; results are added as they come."""
-        if self._server is not None and (self._pid != os.getpid() or not self._server.alive()):
-            self.close()
-        if self._server is None:
-            self._server, self._pid = Server(self.isolation, self.limits.seconds, self.limits.memory_mb), os.getpid()
-        server, wait_s, done = self._server, self.limits.seconds + _GRACE_S, 0
-        server.send(source, inputs, self.screen, timeout_s=_GRACE_S + 10)
-        failure = Result(None, "crashed")  # of inputs still without a result when the worker has ended
-        while True:
-            index, kind, text = server.receive(wait_s)
-            if kind == b"E":
-                results += [failure] * (len(inputs) - done)
-                return
-            if index == READY and done == 0:
-                failure = failure if kind == b"K" else _result(kind, text)
-            elif index == done < len(inputs):
-                results.append(_result(kind, text))
-                done += 1
-            else:
-                raise ServerLost("a result for another call")
+    def _started(self) -> Server:
+        if self._server is None or self._pid != os.getpid():
+            self._server, self._pid = Server(self.isolation, self.seconds, self.memory_mb), os.getpid()
+        return self._server
 
 
 def _result(kind: bytes, text: str) -> Result:
-    if kind in (b"T", b"F"):
-        return Result(kind == b"T")
-    if kind not in _FAILURES:
-        raise ServerLost("not a result")
-    return Result(None, _FAILURES[kind].format(text))
+    found = _RESULTS[kind]
+    return Result(found) if isinstance(found, bool) else Result(None, found.format(text))
 
 
-def _batches(data: list[bytes], places: list[int]) -> Iterator[list[int]]:
+def _refused(what: str, data: bytes, most: int) -> Result:
+    return Result(None, f"refused: {what} of {len(data)} bytes, the limit is {most}")
+
+
+def _batches(data: list[bytes]) -> Iterator[list[bytes]]:
     batch, size = [], 0
-    for place in places:
-        if batch and (len(batch) == _BATCH_CALLS or size + len(data[place]) > _BATCH_BYTES):
+    for item in data:
+        if len(batch) == _BATCH_CALLS or size + len(item) > _BATCH_BYTES:
             yield batch
             batch, size = [], 0
-        batch.append(place)
-        size += len(data[place])
-    if batch:
-        yield batch
+        batch.append(item)
+        size += len(item)
+    yield batch
 
 
-def _resolve(isolation: str, accepted: bool) -> str:
-    if isolation not in ("auto", "none", *_ISOLATIONS):
-        raise ConfigError(f"isolation={isolation!r}: must be one of auto, bubblewrap, seccomp, none")
-    if isolation == "none" and not accepted:
-        raise ConfigError(
-            "isolation='none' lets generated code read and change whatever you can. If this machine holds nothing of "
-            "value, pass i_accept_that_generated_code_can_do_anything=True"
-        )
-    if isolation == "auto" and (available := available_isolations()):
-        return available[0]
-    reasons = {name: why_not(name) for name in (_ISOLATIONS if isolation == "auto" else [isolation])}
-    if all(reasons.values()):
-        said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise SandboxError(f"Generated code can't be isolated here. {said}")
-    return isolation
+def _working(isolation: str) -> str:
+    if isolation not in ("auto", *_ISOLATIONS):
+        raise ConfigError(f"isolation={isolation!r}: must be one of auto, {', '.join(_ISOLATIONS)}")
+    reasons = []
+    for name in _ISOLATIONS if isolation == "auto" else [isolation]:
+        if (reason := why_not(name)) is None:
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise SandboxError(f"Generated code can't be isolated here. {'; '.join(reasons)}")

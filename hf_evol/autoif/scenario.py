@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -13,7 +14,7 @@ from hf_evol import models
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
 from hf_evol.autoif.sandbox import Sandbox
-from hf_evol.autoif.verify import PRESETS, CheckResponses, CrossValidate, Verify, resolve_thresholds
+from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
@@ -47,7 +48,7 @@ class AutoIf:
         per_request: how many to ask for at a time; 50 in the paper.
         include_seeds: verify and use the seed constraints, too.
         completions: replies with a function for each constraint; 8 in the paper.
-        thresholds: ``"paper"`` or ``"autoif"``; see `hf_evol.autoif.Thresholds`.
+        thresholds: ``"paper"`` or ``"autoif"``, which asks for 3 functions and 10 cases of a constraint.
         per_constraint: queries for each constraint; 16 in the paper.
         require_pass: keep only responses with at least this share of functions passed; None keeps all, as the paper.
 
@@ -68,16 +69,13 @@ class AutoIf:
     require_pass: float | None = None
 
     def __post_init__(self) -> None:
-        resolve_thresholds(self.thresholds)
+        if self.thresholds not in THRESHOLDS:
+            raise ConfigError(f"thresholds must be {' or '.join(THRESHOLDS)}; got {self.thresholds!r}.")
         for name in ("requests", "per_request", "completions", "per_constraint"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
         if self.require_pass is not None and not 0 <= self.require_pass <= 1:
             raise ConfigError(f"require_pass must be from 0 to 1; got {self.require_pass!r}.")
-
-    def for_card(self) -> dict[str, Any]:
-        """The settings, fit for publishing."""
-        return asdict(self) | {"seeds": public_name(self.seeds), "queries": public_name(self.queries)}
 
 
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
@@ -101,12 +99,10 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
 
     job = _Job(settings, recipe)
     constraints = job.augmented(augment)
-    constraints = job.verified(constraints, verify, CrossValidate(settings.thresholds, sandbox))
+    constraints = job.verified(constraints, verify, CrossValidate(sandbox=sandbox, **THRESHOLDS[settings.thresholds]))
     job.count("queries", "user queries", len(asked), unusable)
-    kept = constraints.select(
-        [place for place, status in enumerate(constraints[col.CONSTRAINT_STATUS]) if status == col.OK]
-    )
-    rows = compose_rows(kept, queries, per_constraint=settings.per_constraint, seed=recipe.seed)
+    kept = [place for place, status in enumerate(constraints[col.CONSTRAINT_STATUS]) if status == col.OK]
+    rows = compose_rows(constraints.select(kept), queries, per_constraint=settings.per_constraint, seed=recipe.seed)
     job.count("compose", "rows", len(rows), {})
     if evolver != responder:
         models.release()
@@ -147,7 +143,6 @@ class _Job:
         self.stages: list[dict[str, Any]] = []
 
     def count(self, stage: str, what: str, given: int, lost: Mapping[str, int]) -> None:
-        """How many of what one stage was given, how many came through, and what the others were lost to."""
         left = given - sum(lost.values())
         self.stages.append({"stage": stage, "what": what, "given": given, "left": left, "lost": dict(lost)})
 
@@ -161,53 +156,55 @@ class _Job:
         from datasets import Dataset, concatenate_datasets
 
         settings, seeds = self.settings, augment.seeds
-        first, others = _parted(augment_requests(settings.requests), _FIRST_REQUESTS)
+        requests = augment_requests(settings.requests)
+        first = requests.take(min(_FIRST_REQUESTS, len(requests)))
+        n_others = len(requests) - len(first)
         replies = self.map(first, augment)
         made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
-        lost = _lost(replies[col.AUGMENT_STATUS])
+        not_asked = Counter()
         if not len(made) and _is_measure(replies[col.AUGMENT_STATUS]):
             said = (
-                f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no "
-                f"line of its replies is of use ({_counted(lost + reasons)})."
+                f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no line "
+                f"of its replies is of use ({_counted(_lost(replies[col.AUGMENT_STATUS]) + reasons)})."
             )
             if not settings.include_seeds:
-                raise ModelError(f"{said} {self.what_to_do(len(others), 'requests', 'Or include the seeds.')}")
-            left_out = f" The other {len(others)} requests are not made." if len(others) else ""
+                raise ModelError(f"{said} {self.what_to_do(n_others, 'requests', 'Or include the seeds.')}")
+            left_out = f" The other {n_others} requests are not made." if n_others else ""
             print(f"{said}{left_out} It goes on with the seeds alone.", file=sys.stderr, flush=True)
-            lost += Counter({"not_asked": len(others)})
-        elif len(others):
-            replies = concatenate_datasets([replies, self.map(others, augment)])
+            not_asked = Counter(not_asked=n_others)
+        elif n_others:
+            replies = concatenate_datasets([replies, self.map(requests.skip(len(first)), augment)])
             made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
-            lost = _lost(replies[col.AUGMENT_STATUS])
-        self.count("augment", "requests", settings.requests, lost)
+        self.count("augment", "requests", settings.requests, _lost(replies[col.AUGMENT_STATUS]) + not_asked)
         self.count("clean", "lines", len(made) + reasons.total(), reasons)
         if not settings.include_seeds:
             return made
         own = {col.ID: [f"seed-{place}" for place in range(len(seeds))], col.INSTRUCTION: seeds}
         return concatenate_datasets([Dataset.from_dict(own, features=made.features), made])
 
-    def what_to_do(self, n: int, what: str, more: str = "") -> str:
-        kept = " Finished requests are in the journal." if self.recipe.journal else ""
+    def what_to_do(self, n: int, what: str, more: str) -> str:
         others = f"The other {n} {what} are not asked for. " if n else ""
+        kept = " Finished requests are in the journal." if self.recipe.journal else ""
         return f"{others}Take a larger model, or one that was trained on code. {more}".strip() + kept
 
     def verified(self, constraints: Dataset, verify: Verify, validate: CrossValidate) -> Dataset:
         """All constraints, with functions and cases where they are kept."""
         from datasets import concatenate_datasets
 
-        first, others = _parted(constraints, _FIRST_CONSTRAINTS)
+        first = constraints.take(min(_FIRST_CONSTRAINTS, len(constraints)))
+        n_others = len(constraints) - len(first)
         rows = self.map(first, verify, validate)
-        if len(others):
+        if n_others:
             if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
                 lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
-                less = "Or ask for more completions, or less of them (thresholds)."
-                less = less if validate.thresholds != PRESETS["paper"] else ""
+                strict = self.settings.thresholds != "paper"
+                less = "Or ask for more completions, or less of them (thresholds)." if strict else ""
                 raise ModelError(
                     f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times "
                     "each, and of no constraint does cross-validation keep a function that tells answers apart "
-                    f"({_counted(lost)}). {self.what_to_do(len(others), 'constraints', less)}"
+                    f"({_counted(lost)}). {self.what_to_do(n_others, 'constraints', less)}"
                 )
-            rows = concatenate_datasets([rows, self.map(others, verify, validate)])
+            rows = concatenate_datasets([rows, self.map(constraints.skip(len(first)), verify, validate)])
         self.count("verify", "constraints", len(rows), _lost(rows[col.VERIFY_STATUS]))
         losses = _losses(rows)
         n_completions = sum(len(replies) for replies in rows[col.COMPLETIONS])
@@ -216,51 +213,48 @@ class _Job:
             ("functions", sum(rows[col.N_FUNCTIONS]), ("function_inaccurate",)),
             ("cases", sum(rows[col.N_CASES]), ("case_without_agreement",)),
         ):
-            lost = {reason: losses[reason] for reason in reasons if losses[reason]}
-            self.count("cross-validate", what, given, lost)
+            self.count("cross-validate", what, given, {reason: losses[reason] for reason in reasons if losses[reason]})
         self.count("cross-validate", "constraints", len(rows), _lost(rows[col.CONSTRAINT_STATUS]))
         return rows.remove_columns(col.COMPLETIONS)
 
     def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
-        """The rows to keep, and the others, each with its reason."""
         from datasets import concatenate_datasets
 
         rows = self.map(rows, answer)
-        statuses, least = rows[col.RESPONSE_STATUS][:], self.settings.require_pass
+        statuses = rows[col.RESPONSE_STATUS][:]
         self.count("respond", "rows", len(rows), _lost(statuses))
         reasons = [col.KEPT if status == col.OK else f"response_{col.reason(status)}" for status in statuses]
         rows, unanswered = part(rows, reasons)
         rows = self.map(rows, check)
-        rates = rows[col.PASS_RATE][:]
-        below = Counter({"not_every_function": sum(rate is not None and rate < 1 for rate in rates)})
+        rates, least = rows[col.PASS_RATE][:], self.settings.require_pass
+        below = Counter(not_every_function=sum(rate is not None and rate < 1 for rate in rates))
         self.count("check", "rows", len(rows), _lost(rows[col.CHECK_STATUS]) + below)
         if least is None:
             return rows, unanswered
-        reasons = [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates]
-        rows, refused = part(rows, reasons)
-        self.count("require_pass", "rows", len(reasons), {"not_passed": len(refused)})
+        rows, refused = part(rows, [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates])
+        self.count("require_pass", "rows", len(rates), {"not_passed": len(refused)})
         return rows, concatenate_datasets([unanswered, refused.remove_columns([col.PASS_RATE, col.CHECK_STATUS])])
 
     def written(self, engines: Mapping[str, Any], rows: Dataset, constraints: Dataset, dropped: Dataset) -> RunResult:
         settings, recipe = self.settings, self.recipe
         records = [describe(role, engine) for role, engine in engines.items()]
-        queries = describe_source(
-            settings.queries, config=settings.queries_config, split=settings.queries_split, revision=None
-        )
+        source = {"config": settings.queries_config, "split": settings.queries_split}
+        queries = describe_source(settings.queries, **source, revision=None)
+        own = asdict(settings) | {"seeds": public_name(settings.seeds), "queries": public_name(settings.queries)}
         named = ("model", "responder", "seed", "temperature", "top_p", "max_new_tokens", "engine")
         of_recipe = {name: value for name, value in recipe.for_card().items() if name in named}
         record = {
             "kind": "autoif",
             "title": f"Verifiable constraints by {records[0].name.rsplit('/', 1)[-1]} ({records[0].size})",
-            "recipe": settings.for_card() | of_recipe,
+            "recipe": own | of_recipe,
             **origin(queries, records, recipe.license),
             "stages": self.stages,
             "figures": [],
             "libraries": library_versions(),
         }
-        what = "constraints, queries and responses, with the functions that check them; the default config"
+        what = "constraints, queries and responses, with the functions that check them"
         configs = [
-            Config("rows", rows, what),
+            Config("rows", rows, f"{what}; the default config"),
             Config("constraints", constraints, "every constraint, with its status, functions and cases"),
             Config("dropped", dropped, "rows left out, with the reason"),
         ]
@@ -271,25 +265,19 @@ class _Job:
         return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
-def _parted(rows: Dataset, n: int) -> tuple[Dataset, Dataset]:
-    """The rows to measure, and the others."""
-    places = list(range(len(rows)))
-    return rows.select(places[:n]), rows.select(places[n:])
-
-
 def _lost(statuses: Iterable[str]) -> Counter[str]:
     return Counter(col.reason(status) for status in statuses if status != col.OK)
 
 
 def _losses(rows: Dataset) -> Counter[str]:
     losses: Counter[str] = Counter()
-    for entry in (entry for entries in rows[col.LOSSES] for entry in entries):
+    for entry in chain.from_iterable(rows[col.LOSSES]):
         losses[entry["reason"]] += entry["count"]
     return losses
 
 
 def _is_measure(statuses: Iterable[str]) -> bool:
-    """Whether most of the requests have been answered, so that they tell what the model can do."""
+    """Whether most of the requests have been answered."""
     failed = [col.reason(status) in _NO_REPLY for status in statuses]
     return 2 * sum(failed) < len(failed)
 

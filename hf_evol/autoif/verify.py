@@ -6,8 +6,9 @@ The rule of cross-validation is AutoIF's (arXiv:2406.13542), with the paper's th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
@@ -74,40 +75,10 @@ class Verify(SampledTransform):
         return {col.COMPLETIONS: replies, col.VERIFY_STATUS: statuses}
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What a constraint must reach to be kept.
-
-    Args:
-        accuracy: least share of the kept cases on which a function is right.
-        functions: least number of functions that reach it.
-        cases: least number of different cases before any is left out.
-    """
-
-    accuracy: float = 0.8
-    functions: int = 1
-    cases: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.accuracy <= 1 or self.functions < 1 or self.cases < 1:
-            raise ConfigError(f"accuracy must be from 0 to 1, functions and cases 1 or more; got {self!r}.")
+THRESHOLDS = {"paper": {}, "autoif": {"min_functions": 3, "min_cases": 10}}  # arguments of `CrossValidate`
 
 
-PRESETS = {"paper": Thresholds(), "autoif": Thresholds(functions=3, cases=10)}
-
-
-def resolve_thresholds(thresholds: Thresholds | str) -> Thresholds:
-    """Thresholds by the name of a preset, or as given.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if isinstance(thresholds, str) and thresholds not in PRESETS:
-        raise ConfigError(f"thresholds must be {', '.join(PRESETS)} or Thresholds(…); got {thresholds!r}.")
-    return PRESETS[thresholds] if isinstance(thresholds, str) else thresholds
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossValidate(Transform):
     """Keep the functions and cases of each constraint that agree with each other.
 
@@ -124,15 +95,19 @@ class CrossValidate(Transform):
         ``ok``, ``too_few_cases`` or ``too_few_functions``.
 
     Args:
-        thresholds: a `Thresholds`, or ``"paper"`` or ``"autoif"``.
+        min_accuracy: least share of the kept cases on which a function is right.
+        min_functions: least number of functions that reach it; 1 in the paper, 3 in AutoIF.
+        min_cases: least number of different cases before any is left out; 1 in the paper, 10 in AutoIF.
         sandbox: where the functions run.
 
     Raises:
-        ConfigError: unknown thresholds, at construction.
+        ConfigError: a wrong argument, at construction.
         SandboxError: generated code can't be isolated here, at construction.
     """
 
-    thresholds: Thresholds | str = "paper"
+    min_accuracy: float = 0.8
+    min_functions: int = 1
+    min_cases: int = 1
     sandbox: Sandbox = field(default_factory=Sandbox, compare=False)
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.COMPLETIONS)
@@ -148,7 +123,8 @@ class CrossValidate(Transform):
     label: ClassVar[str] = "Cross-validate"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", resolve_thresholds(self.thresholds))
+        if not 0 <= self.min_accuracy <= 1 or self.min_functions < 1 or self.min_cases < 1:
+            raise ConfigError(f"min_accuracy must be from 0 to 1, min_functions and min_cases 1 or more; got {self!r}.")
 
     def apply(self, batch: Batch) -> Batch:
         columns: Batch = {name: [] for name in self.output_columns}
@@ -160,78 +136,57 @@ class CrossValidate(Transform):
         return columns
 
     def _validated(self, instruction: str, completions: Sequence[str | None]) -> dict[str, Any]:
-        reasons: Counter[str] = Counter()
-        sources, cases = _collect(instruction, completions, reasons)
-        right = _right(self.sandbox, sources, cases, reasons)
-        kept_cases = [place for place in range(len(cases)) if any(row[place] for row in right.values())]
-        reasons["case_without_agreement"] += len(cases) - len(kept_cases)
-        kept = {}
-        for source, row in right.items():
-            accuracy = sum(row[place] for place in kept_cases) / max(1, len(kept_cases))
-            if kept_cases and accuracy >= self.thresholds.accuracy:
-                kept[source] = accuracy
-        reasons["function_inaccurate"] += len(right) - len(kept)
-        status = col.OK
-        if len(cases) < self.thresholds.cases:
-            status = "too_few_cases"
-        elif len(kept) < self.thresholds.functions:
-            status = "too_few_functions"
+        losses: Counter[str] = Counter()
+        sources: Counter[str] = Counter()
+        cases: dict[tuple[str, bool], dict[str, Any]] = {}
+        for completion in completions:
+            parsed = parse_completion(completion or "", instruction)
+            if isinstance(parsed, str):
+                losses[parsed] += 1
+                continue
+            sources[parsed[0]] += 1
+            for case in parsed[1]:
+                losses["case_repeated"] += (case["input"], case["output"]) in cases
+                cases.setdefault((case["input"], case["output"]), case)
+        right: dict[str, list[bool]] = {}  # of each function, whether it gives each case's output
+        for source, times in sources.items():
+            results = self._call(source, [case["input"] for case in cases.values()])
+            if (
+                results[0].failure == "syntax_error"
+            ):  # only the sandbox parses it: a parser, too, is something to attack
+                losses["syntax_error"] += times
+                continue
+            losses["function_repeated"] += times - 1
+            losses.update({f"call_{col.reason(result.failure)}" for result in results if result.failure})
+            right[source] = [
+                result.value is case["output"] for result, case in zip(results, cases.values(), strict=True)
+            ]
+        agreed = list(map(any, zip(*right.values(), strict=True))) or [False] * len(cases)
+        n_agreed = sum(agreed)
+        accuracies = {source: sum(row) / max(1, n_agreed) for source, row in right.items()}
+        kept = {source: share for source, share in accuracies.items() if n_agreed and share >= self.min_accuracy}
+        losses["case_without_agreement"] += len(cases) - n_agreed
+        losses["function_inaccurate"] += len(right) - len(kept)
+        enough = {
+            "too_few_cases": len(cases) >= self.min_cases,
+            "too_few_functions": len(kept) >= self.min_functions,
+        }
         return {
             col.FUNCTIONS: list(kept),
             col.ACCURACIES: list(kept.values()),
-            col.CASES: [cases[place] for place in kept_cases],
+            col.CASES: list(compress(cases.values(), agreed)),
             col.N_FUNCTIONS: len(right),
             col.N_CASES: len(cases),
-            col.LOSSES: [{"reason": reason, "count": count} for reason, count in reasons.items() if count],
-            col.CONSTRAINT_STATUS: status,
+            col.LOSSES: [{"reason": reason, "count": count} for reason, count in losses.items() if count],
+            col.CONSTRAINT_STATUS: next((reason for reason, met in enough.items() if not met), col.OK),
         }
 
-
-def _collect(
-    instruction: str, completions: Sequence[str | None], reasons: Counter[str]
-) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """Sources, with how often each came, and different cases."""
-    sources: Counter[str] = Counter()
-    cases: dict[tuple[str, bool], dict[str, Any]] = {}
-    for completion in completions:
-        parsed = parse_completion(completion or "", instruction)
-        if isinstance(parsed, str):
-            reasons[parsed] += 1
-            continue
-        source, found = parsed
-        sources[source] += 1
-        for case in found:
-            reasons["case_repeated"] += (case["input"], case["output"]) in cases
-            cases.setdefault((case["input"], case["output"]), case)
-    return sources, list(cases.values())
-
-
-def _right(
-    sandbox: Sandbox, sources: Mapping[str, int], cases: Sequence[dict[str, Any]], reasons: Counter[str]
-) -> dict[str, list[bool]]:
-    """Of each function, whether it gives each case's output. Calls that fail are wrong, and their reason is counted.
-
-    What doesn't compile is no function. Only the sandbox parses it: a parser, too, is something to attack.
-    """
-    right = {}
-    for source, times in sources.items():
-        results = _call_all(sandbox, source, [case["input"] for case in cases])
-        if results[0].failure == "syntax_error":
-            reasons["syntax_error"] += times
-            continue
-        reasons["function_repeated"] += times - 1
-        failures = [col.reason(result.failure) for result in results if result.failure]
-        reasons.update(f"call_{failure}" for failure in dict.fromkeys(failures))
-        right[source] = [result.value is case["output"] for result, case in zip(results, cases, strict=True)]
-    return right
-
-
-def _call_all(sandbox: Sandbox, source: str, inputs: Sequence[str]) -> list[Result]:
-    """A function's results; one that runs out of time on its first two inputs is given up, with ``timeout``."""
-    results = sandbox.call(source, inputs[:_TIMEOUTS])
-    if len(results) == _TIMEOUTS and all(result.failure == "timeout" for result in results):
-        return results + [Result(None, "timeout")] * (len(inputs) - _TIMEOUTS)
-    return results + sandbox.call(source, inputs[_TIMEOUTS:])
+    def _call(self, source: str, inputs: Sequence[str]) -> list[Result]:
+        """A function's results; one that runs out of time on its first two inputs is given up, with ``timeout``."""
+        results = self.sandbox.call(source, inputs[:_TIMEOUTS])
+        if len(results) == _TIMEOUTS and all(result.failure == "timeout" for result in results):
+            return results + [Result(None, "timeout")] * (len(inputs) - _TIMEOUTS)
+        return results + self.sandbox.call(source, inputs[_TIMEOUTS:])
 
 
 @dataclass(frozen=True)
@@ -274,26 +229,24 @@ def pass_rates(
 
     Rows with the same function are called together, which is where the sandbox is quick.
     """
-    rows: list[tuple[float | None, str]] = [(None, "no_response")] * len(responses)
-    by_row: dict[int, list[str]] = {}
-    by_source: dict[str, list[int]] = {}
-    for place, (sources, response) in enumerate(zip(functions, responses, strict=True)):
-        if not isinstance(response, str) or not response.strip():
-            continue
-        by_row[place] = [source for source in dict.fromkeys(sources or ()) if source]
-        for source in by_row[place]:
-            by_source.setdefault(source, []).append(place)
-    results: dict[tuple[int, str], Result] = {}
-    for source, places in by_source.items():
-        for place, result in zip(places, sandbox.call(source, [responses[i] for i in places]), strict=True):
-            results[place, source] = result
-    for place, sources in by_row.items():
-        called = [results[place, source] for source in sources]
-        if not called:
-            rows[place] = (None, "no_functions")
-        elif all(result.failure for result in called):
-            rows[place] = (None, f"call_failed: {called[-1].failure}")
-        else:
-            rows[place] = (sum(result.value is True for result in called) / len(called), col.OK)
-    progress.advance(len(rows))
-    return rows
+    called: list[dict[str, Any] | None] = [
+        dict.fromkeys(filter(None, sources or ())) if isinstance(response, str) and response.strip() else None
+        for sources, response in zip(functions, responses, strict=True)
+    ]
+    places: dict[str, list[int]] = {}
+    for place, sources in enumerate(called):
+        for source in sources or ():
+            places.setdefault(source, []).append(place)
+    for source, having in places.items():
+        for place, result in zip(having, sandbox.call(source, [responses[place] for place in having]), strict=True):
+            called[place][source] = result
+    progress.advance(len(called))
+    return [_pass_rate(results if results is None else list(results.values())) for results in called]
+
+
+def _pass_rate(results: list[Result] | None) -> tuple[float | None, str]:
+    if not results:
+        return None, "no_response" if results is None else "no_functions"
+    if all(result.failure for result in results):
+        return None, f"call_failed: {results[-1].failure}"
+    return sum(result.value is True for result in results) / len(results), col.OK

@@ -46,8 +46,7 @@ def command(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
         per_constraint, require_pass,
     )  # fmt: skip
-    result = run(settings, recipe)
-    _show(result)
+    _show(run(settings, recipe))
 
 
 def _show(result: object) -> None:
@@ -67,8 +66,7 @@ def _show(result: object) -> None:
         lost = ", ".join(f"{reason} {count}" for reason, count in stage["lost"].items())
         table.add_row(stage["stage"], stage["what"], str(stage["given"]), str(stage["left"]), lost)
     console = Console(highlight=False)
-    console.print()
-    console.print(table)
+    console.print("", table)
     print(f"The set:  {result.output}\nThe card: {result.output}/README.md")
     if result.url:
         print(f"On the Hub: {result.url}")

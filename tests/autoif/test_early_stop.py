@@ -20,6 +20,7 @@ from hf_evol.prompts.autoif import python_block
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 
+FIRST = 8  # constraints that are asked for before the others
 USELESS = "- The function returns True if it is short\n- Be good\n- Write exactly three paragraphs"
 
 
@@ -39,7 +40,8 @@ def useful(body):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setattr(scenario, "_FIRST_CONSTRAINTS", FIRST)
     with ChatServer() as server:
         server.choice = useful
         yield server
@@ -107,7 +109,7 @@ def test_no_new_constraint_and_no_seeds(make, server, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("requests", [1, 8, 9, 20])
+@pytest.mark.parametrize("requests", [8, 9])
 def test_all_requests_are_made_where_one_line_is_of_use(make, server, requests):
     settings, recipe = make(1, requests=requests, include_seeds=False)
     engine = engine_of(recipe, recipe.model)
@@ -141,11 +143,11 @@ def test_one_usable_line_in_the_last_of_the_first_requests(make, server):
 def test_what_a_server_refuses_says_nothing_of_the_model(make, server):
     """Whether it is asked for constraints or for functions."""
     server.fault = lambda prompt, attempt: 400 if prompt.startswith(("-", "Use")) else None
-    settings, recipe = make(40, requests=20)
+    settings, recipe = make(12, requests=20)
     result = autoif(settings, recipe)
     assert stage(result, "augment")["lost"] == {"engine_error": 20}
-    assert stage(result, "verify")["lost"] == {"engine_error": 40}
-    assert len(load_dataset(recipe.output, "constraints", split="train")) == 40
+    assert stage(result, "verify")["lost"] == {"engine_error": 12}
+    assert len(load_dataset(recipe.output, "constraints", split="train")) == 12
 
 
 def no_functions(body):
@@ -157,16 +159,16 @@ def no_functions(body):
 
 def test_no_function_for_the_first_constraints(make, server, tmp_path):
     server.choice = no_functions
-    settings, recipe = make(40)
+    settings, recipe = make(12)
     with pytest.raises(ModelError) as raised:
         autoif(settings, recipe)
-    assert (asked(server, "augment"), asked(server, "verify")) == (2, 3 * 32)
+    assert (asked(server, "augment"), asked(server, "verify")) == (2, 3 * FIRST)
     message = str(raised.value)
-    assert "tiny was asked for functions that check 32 constraints, 3 times each" in message
+    assert "tiny was asked for functions that check 8 constraints, 3 times each" in message
     counts = {name: int(n) for name, n in re.findall(r"(\w+) (\d+)[,)]", message)}
-    assert counts["no_json"] + counts["function_inaccurate"] + counts["function_repeated"] == 96
-    assert counts["too_few_cases"] + counts["too_few_functions"] == 32
-    assert "other 10 constraints" in message and "larger model" in message and "journal" not in message
+    assert counts["no_json"] + counts["function_inaccurate"] + counts["function_repeated"] == 3 * FIRST
+    assert counts["too_few_cases"] + counts["too_few_functions"] == FIRST
+    assert "other 6 constraints" in message and "larger model" in message and "journal" not in message
     assert "thresholds" not in message and not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="thresholds"):
         autoif(replace(settings, thresholds="autoif"), recipe)
@@ -181,28 +183,28 @@ def test_functions_that_always_say_no_check_nothing(make, server):
 
     server.choice = no
     with pytest.raises(ModelError, match="keep a function that tells answers apart"):
-        autoif(*make(40))
-    assert asked(server, "verify") == 3 * 32
+        autoif(*make(12))
+    assert asked(server, "verify") == 3 * FIRST
 
 
 def test_no_more_than_the_first_constraints_are_a_set_as_before(make, server):
     server.choice = no_functions
-    settings, recipe = make(30)
+    settings, recipe = make(FIRST - 2)
     autoif(settings, recipe)
-    assert asked(server, "verify") == 3 * 32
+    assert asked(server, "verify") == 3 * FIRST
     constraints = load_dataset(recipe.output, "constraints", split="train")
-    assert len(constraints) == 32 and "ok" not in constraints["constraint_status"][:]
+    assert len(constraints) == FIRST and "ok" not in constraints["constraint_status"][:]
 
 
 def test_one_kept_of_the_first_constraints_and_all_are_asked(make, server, tmp_path, monkeypatch):
-    server.choice = lambda body: useful(body) if "10031" in body["messages"][-1]["content"] else no_functions(body)
-    settings, recipe = make(40)
+    server.choice = lambda body: useful(body) if "10007" in body["messages"][-1]["content"] else no_functions(body)
+    settings, recipe = make(12)
     result = autoif(settings, recipe)
-    assert asked(server, "verify") == 3 * 42
+    assert asked(server, "verify") == 3 * 14
     found = load_dataset(recipe.output, "constraints", split="train")
-    names = [f"seed-{n}" for n in range(40)] + ["constraint-0", "constraint-1"]
+    names = [f"seed-{n}" for n in range(12)] + ["constraint-0", "constraint-1"]
     assert found["id"][:] == names and [n for n, status in enumerate(found["constraint_status"]) if status == "ok"] == [
-        31
+        7
     ]
     monkeypatch.setattr(scenario, "_FIRST_CONSTRAINTS", 1000)
     monkeypatch.setattr(scenario, "_FIRST_REQUESTS", 1000)
@@ -216,7 +218,7 @@ def test_one_kept_of_the_first_constraints_and_all_are_asked(make, server, tmp_p
 def test_on_the_command_line(make, server, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
     server.choice = no_functions
-    settings, recipe = make(40)
+    settings, recipe = make(12)
     options = [f"--seeds={settings.seeds}", f"--queries={settings.queries}", "--per-constraint=1", "--requests=1"]
     options += ["--engine=endpoint", f"--base-url={server.url}", "--model=tiny", f"--output={recipe.output}"]
     assert main(["autoif", *options]) == 1

@@ -16,12 +16,12 @@ from attacks import EVIL, MINES, ODD
 
 from hf_evol.autoif import sandbox as module
 from hf_evol.autoif._sandbox_server import Server, ServerLost, bubblewrap_command
-from hf_evol.autoif.sandbox import Limits, Result, Sandbox, available_isolations, screen
+from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
 from hf_evol.errors import ConfigError, SandboxError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 
-SECONDS = 0.5
+SECONDS = 0.4
 SLACK_S = 2.5
 GOOD = """
 import re, json
@@ -48,15 +48,16 @@ def canary(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def boxes(isolation, canary):
-    limits = Limits(seconds=SECONDS, memory_mb=192)
-    with Sandbox(limits, isolation, screen=False) as bare, Sandbox(limits, isolation) as screened:
-        yield {"bare": bare, "screened": screened}
+def box(isolation, canary):
+    """Without screening, so that what it refuses meets the layers behind it."""
+    with Sandbox(SECONDS, 192, isolation, screen=False) as bare:
+        yield bare
 
 
-@pytest.fixture(params=["bare", "screened"])
-def box(request, boxes):
-    return boxes[request.param]
+@pytest.fixture(scope="module")
+def screened(canary):
+    with Sandbox(SECONDS, 192) as box:
+        yield box
 
 
 def attack(box: Sandbox, canary: Path, source: str) -> Result:
@@ -98,47 +99,50 @@ def descendants(pid: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", EVIL)
-def test_no_attempt_succeeds(name, box, canary):
-    result = attack(box, canary, EVIL[name])
-    assert result.value is not True
-    if box.screen:
-        assert result.failure.startswith("refused: ")
+def test_no_attempt_succeeds(box, canary):
+    results = {name: attack(box, canary, source) for name, source in EVIL.items()}
+    assert [name for name, result in results.items() if result.value is True] == []
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_programs_fail_by_name(name, box, canary):
-    source, failures = ODD[name]
-    result = attack(box, canary, source)
-    assert result.value is None
-    assert result.failure in failures or (box.screen and result.failure.startswith("refused: ")), result
+def test_odd_programs_fail_by_name(box, canary):
+    results = {name: attack(box, canary, source) for name, (source, _) in ODD.items()}
+    assert {name: result for name, result in results.items() if result.failure not in ODD[name][1]} == {}
 
 
-@pytest.mark.parametrize("name", MINES)
-def test_nothing_is_left_for_the_next_call(name, box, canary):
-    result = attack(box, canary, MINES[name])
-    assert result == Result(True) or (box.screen and result.failure.startswith("refused: ")), result
+def test_nothing_is_left_for_the_next_call(box, canary):
+    results = {name: attack(box, canary, source) for name, source in MINES.items()}
+    assert results == dict.fromkeys(MINES, Result(True))
 
 
-def test_the_process_that_compiles_is_filtered_and_the_one_that_runs_twice(boxes):
+def test_screening_refuses_every_attempt_and_changes_no_other_result(screened, canary):
+    for name, source in EVIL.items():
+        assert attack(screened, canary, source).failure.startswith("refused: "), name
+    others = ODD | {name: (source, {None}) for name, source in MINES.items()}
+    for name, (source, failures) in others.items():
+        if failures != {"timeout"}:  # which take as long, and are the same, without screening
+            failure = attack(screened, canary, source).failure
+            assert failure in failures or failure.startswith("refused: "), name
+
+
+def test_the_process_that_compiles_is_filtered_and_the_one_that_runs_twice(box):
     source = "import time\ndef evaluate(response):\n    time.sleep(0.3)\n    return True"
     results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.extend(boxes["bare"].call(source, ["a"])))
-    base = filters(boxes["bare"]._server._process.pid)
+    thread = threading.Thread(target=lambda: results.extend(box.call(source, ["a"])))
+    base = filters(box._server._process.pid)
     thread.start()
     time.sleep(0.15)
-    during = filters(boxes["bare"]._server._process.pid)
+    during = filters(box._server._process.pid)
     thread.join()
     own = max(base, default=0)  # a container has filters of its own, which every process inherits
     assert [count - own for count in during[len(base) :]] == [1, 2] and results == [Result(True)]
 
 
-def test_inputs_of_one_source_share_nothing(boxes):
+def test_inputs_of_one_source_share_nothing(box):
     source = "seen = []\ndef evaluate(response):\n    seen.append(response)\n    return len(seen) == 1"
-    assert boxes["bare"].call(source, ["a"] * 20) == [Result(True)] * 20
+    assert box.call(source, ["a"] * 20) == [Result(True)] * 20
 
 
-def test_a_failing_input_leaves_the_others_alone(boxes):
+def test_a_failing_input_leaves_the_others_alone(box):
     source = """
 import os
 def evaluate(response):
@@ -148,7 +152,7 @@ def evaluate(response):
         os._exit(0)
     return response == "yes"
 """
-    results = boxes["bare"].call(source, ["yes", "loop", "no", "die", "yes"])
+    results = box.call(source, ["yes", "loop", "no", "die", "yes"])
     assert results == [Result(True), Result(None, "timeout"), Result(False), Result(None, "crashed"), Result(True)]
 
 
@@ -162,19 +166,19 @@ def test_hashes_and_random_numbers_are_the_same_in_every_sandbox(isolation):
     assert answers[0] == answers[1] and {result.value for result in answers[0]} == {True, False}
 
 
-def test_strange_inputs_arrive_whole(boxes):
+def test_strange_inputs_arrive_whole(screened):
     source = "def evaluate(response): return len(response) == {} and response[-1] == {!r}"
-    for text in ["\ud800", "a\0b", "x" * 5_000_000, "日本\U0001f600", "\r\n"]:
-        assert boxes["screened"].call(source.format(len(text), text[-1]), [text])[0] in (
+    for text in ["\ud800", "a\0b", "x" * 2_000_000, "日本\U0001f600", "\r\n"]:
+        assert screened.call(source.format(len(text), text[-1]), [text])[0] in (
             [Result(True)] if text != "\ud800" else [Result(True), Result(None, "syntax_error")]
         )
-    assert boxes["screened"].call(GOOD, [""] * 600 + ["cat"]) == [Result(False)] * 600 + [Result(True)]
-    assert boxes["screened"].call(GOOD, []) == []
-    too_long = boxes["screened"].call(GOOD, ["x" * (9 << 20), "cat"])
+    assert screened.call(GOOD, [""] * 600 + ["cat"]) == [Result(False)] * 600 + [Result(True)]
+    assert screened.call(GOOD, []) == []
+    too_long = screened.call(GOOD, ["x" * (9 << 20), "cat"])
     assert too_long[0].failure.startswith("refused: input of") and too_long[1] == Result(True)
 
 
-def test_ordinary_functions_pass_screening_and_run(boxes):
+def test_ordinary_functions_pass_screening_and_run(screened):
     source = """
 from __future__ import annotations
 import csv, datetime, json, string, unicodedata, xml.etree.ElementTree as ET
@@ -199,22 +203,22 @@ if __name__ == "__main__":
     print(evaluate(""))
 """
     assert screen(source) is None
-    assert boxes["screened"].call(source, ["x"]) == [Result(True)]
+    assert screened.call(source, ["x"]) == [Result(True)]
 
 
-@pytest.mark.parametrize("frame", [b"\0" * 7, b"\xff\xff\xff\xffZ\0\0", b"\0\0\0\0X\xff\xff", b"\0\0\0\0X\x01\0\n"])
-def test_what_is_no_frame_is_not_believed(frame):
-    server = object.__new__(Server)
-    server._replies, writer = os.pipe()
-    os.write(writer, frame)
-    with pytest.raises(ServerLost):
-        server.receive(0.1)
-    os.close(writer)
-    os.close(server._replies)
+def test_what_is_no_frame_is_not_believed():
+    for frame in (b"\0" * 7, b"\xff\xff\xff\xffZ\0\0", b"\0\0\0\0X\xff\xff", b"\0\0\0\0X\x01\0\n"):
+        server = object.__new__(Server)
+        server._replies, writer = os.pipe()
+        os.write(writer, frame)
+        with pytest.raises(ServerLost):
+            server.receive(0.1)
+        os.close(writer)
+        os.close(server._replies)
 
 
 def test_a_lost_server_is_replaced(isolation):
-    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+    with Sandbox(SECONDS, isolation=isolation) as box:
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
         box._server._process.kill()
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
@@ -229,7 +233,7 @@ def test_a_lost_server_is_replaced(isolation):
 
 
 def test_forks_and_copies_have_their_own_server(isolation):
-    with Sandbox(Limits(seconds=SECONDS), isolation) as box:
+    with Sandbox(SECONDS, isolation=isolation) as box:
         box.call(GOOD, GOOD_INPUTS)
         pid = os.fork()
         if pid == 0:
@@ -243,11 +247,12 @@ def test_forks_and_copies_have_their_own_server(isolation):
             assert copy.isolation == box.isolation
 
 
-def test_closing_leaves_no_process_and_no_folder(isolation):
+def test_closing_leaves_no_process_and_no_folder(isolation, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Sandbox(isolation=isolation) as box:
         box.call(GOOD, GOOD_INPUTS)
         processes = [box._server._process.pid, *pids(box._server._process.pid)]
-        assert not list(Path(tempfile.gettempdir()).glob("hf_evol-sandbox-*"))
+        assert not list(tmp_path.iterdir())
     assert until(lambda: not any(running(pid) for pid in processes))
 
 
@@ -255,7 +260,7 @@ def test_everything_ends_with_a_killed_caller(isolation):
     loop = "def evaluate(response):\n    while True: pass"
     script = (
         "from hf_evol.autoif.sandbox import *\n"
-        f"box = Sandbox(Limits(seconds=600), {isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
+        f"box = Sandbox(600, isolation={isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
         f"box.call({loop!r}, ['a'])"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -300,13 +305,6 @@ def test_bubblewrap_alone_shows_no_home_and_no_network(tmp_path):
     assert "True [(1, 'lo')]" in done.stdout
 
 
-def test_no_isolation_only_when_accepted():
-    with pytest.raises(ConfigError, match="i_accept_that_generated_code_can_do_anything"):
-        Sandbox(isolation="none")
-    with Sandbox(isolation="none", i_accept_that_generated_code_can_do_anything=True) as box:
-        assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
-
-
 def test_where_nothing_works_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module, "why_not", lambda isolation: f"no {isolation}: apt-get install it")
     with pytest.raises(SandboxError, match="apt-get install"):
@@ -316,4 +314,4 @@ def test_where_nothing_works_the_error_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError, match="bubblewrap"):
         Sandbox(isolation="docker")
     with pytest.raises(ConfigError, match="seconds"):
-        Limits(seconds=0)
+        Sandbox(seconds=0)

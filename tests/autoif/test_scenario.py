@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def settings_in(folder):
     seeds.write_text("\n".join([*SEEDS, "", SEEDS[0]]), encoding="utf-8")
     asked = [f"What can you tell me about the number {n}, {{really}}?" for n in range(20)]
     queries.write_text("\n".join(json.dumps({"query": text}) for text in ["short", *asked, asked[0]]), encoding="utf-8")
-    return {"seeds": str(seeds), "queries": str(queries), "requests": 6, "completions": 5, "per_constraint": 4}
+    return {"seeds": str(seeds), "queries": str(queries), "requests": 6, "completions": 3, "per_constraint": 4}
 
 
 def recipe_in(folder, server):
@@ -47,12 +48,12 @@ def recipe(tmp_path, server):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One run: its result, its rows, and how many requests it made."""
+    """One run: its folder, its server, which goes on, its result, and how many requests it made."""
     folder = tmp_path_factory.mktemp("run")
     with ChatServer() as server:
         server.choice = scripted_model.reply
         result = autoif(AutoIf(**settings_in(folder)), recipe_in(folder, server))
-        return result, load_dataset(result.output, split="train"), len(server.requests)
+        yield folder, server, result, len(server.requests)
 
 
 def stages_of(result):
@@ -60,7 +61,8 @@ def stages_of(result):
 
 
 def test_everything_is_accounted_for(run):
-    result, rows, n_requests = run
+    _, _, result, n_requests = run
+    rows = load_dataset(result.output, split="train")
     stages = stages_of(result)
     for stage in stages.values():
         assert stage["given"] - stage["left"] == sum(stage["lost"].values())
@@ -75,36 +77,32 @@ def test_everything_is_accounted_for(run):
     assert stages["queries", "user queries"]["lost"] == {"too_short": 1, "repeated": 1}
     assert stages["cross-validate", "completions"]["lost"]["no_json"] > 0
     probe = 1  # whether anyone is there
-    assert n_requests == probe + 6 + 5 * len(constraints) + 4 * len(kept)
+    assert n_requests == probe + 6 + 3 * len(constraints) + 4 * len(kept)
 
 
 def test_a_response_passes_where_its_own_rule_says_so(run):
-    rows = run[1].filter(lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1)
+    rows = load_dataset(run[2].output, split="train").filter(
+        lambda row: row["instruction"].startswith("Use exactly") and len(row["functions"]) == 1
+    )
     assert len(rows) > 8
     for row in rows:
         n = int(row["instruction"].split()[2])
         assert row["pass_rate"] == float(len(row["output"].split()) == n)
 
 
-def test_a_second_run_asks_nothing_and_gives_the_same(settings, recipe, server, tmp_path):
-    from dataclasses import replace
-
-    autoif(AutoIf(**settings), recipe)
-    asked = len(server.requests)
-    autoif(AutoIf(**settings), replace(recipe, output=str(tmp_path / "again")))
-    assert len(server.requests) == asked
-    for name in ("rows", "constraints"):
-        one, other = (load_dataset(str(tmp_path / place), name, split="train") for place in ("out", "again"))
-        assert one.to_list() == other.to_list()
-
-
-def test_require_pass(settings, recipe):
-    result = autoif(AutoIf(**settings, require_pass=1.0), recipe)
-    rows = load_dataset(recipe.output, "rows", split="train")
-    dropped = load_dataset(recipe.output, "dropped", split="train")
-    assert set(rows["pass_rate"]) == {1.0} and set(dropped["dropped_because"]) == {"not_passed"}
+def test_a_second_run_asks_nothing_and_gives_the_same_save_what_is_not_passed(run):
+    folder, server, first, n_requests = run
+    rows = load_dataset(first.output, split="train")
+    again = replace(recipe_in(folder, server), output=str(folder / "again"))
+    result = autoif(AutoIf(**settings_in(folder), require_pass=1.0), again)
+    assert len(server.requests) == n_requests
+    constraints = [load_dataset(made.output, "constraints", split="train").to_list() for made in (first, result)]
+    assert constraints[0] == constraints[1]
+    kept, dropped = (load_dataset(again.output, name, split="train") for name in ("rows", "dropped"))
+    assert kept.to_list() == [row for row in rows if row["pass_rate"] == 1.0]
+    assert set(dropped["dropped_because"]) == {"not_passed"} and len(kept) + len(dropped) == len(rows)
     stage = stages_of(result)["require_pass", "rows"]
-    assert (stage["given"], stage["left"]) == (len(rows) + len(dropped), len(rows))
+    assert (stage["given"], stage["left"]) == (len(rows), len(kept))
 
 
 def test_a_server_that_refuses_everything_leaves_reasons(settings, recipe, server):
@@ -123,28 +121,23 @@ def test_on_the_command_line(settings, recipe, server, capsys, monkeypatch, tmp_
     given = [
         "autoif",
         *options,
-        "--engine",
-        "endpoint",
-        "--base-url",
-        server.url,
-        "--model",
-        "tiny",
-        "--output",
-        recipe.output,
+        "--engine=endpoint",
+        f"--base-url={server.url}",
+        "--model=tiny",
+        f"--output={recipe.output}",
     ]
-    assert main(given) == 0
+    assert main([*given, "--require-pass=0.5"]) == 0
     shown = capsys.readouterr().out
     assert "cross-validate" in shown and "README.md" in shown
     assert main([*given, "--overwrite", "--thresholds", "autoif"]) == 1  # which asks for more cases than there are
     assert "too_few_cases 32" in capsys.readouterr().err
-    assert main([*given, "--overwrite", "--require-pass", "0.5"]) == 0
     assert main(["card", recipe.output, "--diff"]) == 0
     assert "The card would not change." in capsys.readouterr().out
 
 
 def test_wrong_settings_are_refused_before_any_request(settings, recipe, server, tmp_path):
     for wrong, kind, message in (
-        ({"thresholds": "none"}, ConfigError, "paper, autoif"),
+        ({"thresholds": "none"}, ConfigError, "paper or autoif"),
         ({"requests": 0}, ConfigError, "requests must be 1"),
         ({"require_pass": 2}, ConfigError, "from 0 to 1"),
         ({"per_constraint": 21}, ConfigError, "20 usable queries are too few"),

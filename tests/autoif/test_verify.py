@@ -11,8 +11,8 @@ from datasets import Dataset, Features, List, Value, load_dataset
 from datasets.fingerprint import Hasher
 
 import hf_evol
-from hf_evol.autoif.sandbox import Limits, Sandbox
-from hf_evol.autoif.verify import CheckResponses, CrossValidate, Thresholds, Verify, pass_rates
+from hf_evol.autoif.sandbox import Sandbox
+from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify, pass_rates
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
@@ -34,7 +34,7 @@ FAILING = {
     "function_inaccurate": "def evaluate(response):\n    return False",
     "syntax_error": "def evaluate(response) return True",
 }
-QUICK = Limits(seconds=0.4)
+QUICK = 0.4  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def completion(source, *cases):
     return json.dumps({"func": source, "cases": [{"input": text, "output": value} for text, value in cases]})
 
 
-def cross_validate(instruction, completions, sandbox, thresholds="paper"):
+def cross_validate(instruction, completions, sandbox, **thresholds):
     """What `CrossValidate` makes of one row, its losses by reason."""
-    found = CrossValidate(thresholds, sandbox)({"instruction": [instruction], "completions": [completions]})
+    found = CrossValidate(sandbox=sandbox, **thresholds)({"instruction": [instruction], "completions": [completions]})
     row = {name: value for name, (value,) in found.items()}
     return row | {"losses": {loss["reason"]: loss["count"] for loss in row["losses"]}}
 
@@ -184,15 +184,15 @@ def test_helpers_and_constants_beside_evaluate_work(sandbox):
 @pytest.mark.parametrize(
     ("thresholds", "status"),
     [
-        ("paper", "ok"),
-        ("autoif", "too_few_cases"),
-        (Thresholds(functions=2), "too_few_functions"),
-        (Thresholds(cases=3), "too_few_cases"),
+        (THRESHOLDS["paper"], "ok"),
+        (THRESHOLDS["autoif"], "too_few_cases"),
+        ({"min_functions": 2}, "too_few_functions"),
+        ({"min_cases": 3}, "too_few_cases"),
     ],
 )
 def test_thresholds(sandbox, thresholds, status):
     text = completion(UPPER, ("A", True), ("b", False))
-    assert cross_validate("Shout.", [text], sandbox, thresholds)["constraint_status"] == status
+    assert cross_validate("Shout.", [text], sandbox, **thresholds)["constraint_status"] == status
 
 
 def test_hostile_functions_are_wrong_and_harm_nothing(sandbox, tmp_path):
@@ -205,10 +205,9 @@ def test_hostile_functions_are_wrong_and_harm_nothing(sandbox, tmp_path):
 def test_nothing_usable_and_wrong_thresholds(sandbox):
     found = cross_validate("x", ["", "no"], sandbox)
     assert (found["constraint_status"], found["functions"], found["cases"]) == ("too_few_cases", [], [])
-    with pytest.raises(ConfigError, match="thresholds must be paper, autoif"):
-        CrossValidate("strict")
-    with pytest.raises(ConfigError, match="accuracy"):
-        Thresholds(accuracy=2)
+    for wrong in ({"min_accuracy": 2}, {"min_functions": 0}, {"min_cases": 0}):
+        with pytest.raises(ConfigError, match="min_accuracy must be"):
+            CrossValidate(**wrong)
 
 
 def response_rows():
@@ -239,8 +238,8 @@ def test_pass_rates_against_a_plain_computation():
     expected = [plain_rate(row["functions"], row["output"]) for row in rows]
     assert len(set(expected)) > 5
     order = sorted(range(len(rows)), key=lambda place: place * 37 % 41)
-    for options in ({"batch_size": 100}, {"batch_size": 5}, {"batch_size": 5, "num_proc": 2}):
-        found = hf_evol.map(rows.select(order), check, **options)
+    for size in (100, 5):
+        found = hf_evol.map(rows.select(order), check, batch_size=size)
         assert found.features["pass_rate"] == Value("float64")
         assert list(zip(found["pass_rate"], found["check_status"], strict=True)) == [expected[place] for place in order]
 
@@ -273,9 +272,9 @@ def test_generated_text_is_parsed_in_the_sandbox_only(sandbox, monkeypatch, recw
 SCRIPT = """
 import sys, hf_evol
 from datasets import load_dataset
-from hf_evol.autoif import CrossValidate, CheckResponses, Limits, Sandbox
+from hf_evol.autoif import CrossValidate, CheckResponses, Sandbox
 rows = load_dataset("json", data_files=sys.argv[1], split="train")
-hf_evol.map(hf_evol.map(rows, CrossValidate("autoif", Sandbox(Limits(seconds=2)))), CheckResponses(Sandbox(Limits(seconds=2))))
+hf_evol.map(hf_evol.map(rows, CrossValidate(min_cases=10, sandbox=Sandbox(2))), CheckResponses(sandbox=Sandbox(2)))
 """
 
 
@@ -287,15 +286,15 @@ def test_another_process_finds_the_cached_rows(tmp_path):
     rows = load_dataset("json", data_files=str(file), split="train")
     folder = Path(rows.cache_files[0]["filename"]).parent
     there = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    slow = Sandbox(Limits(seconds=2))
-    found = hf_evol.map(hf_evol.map(rows, CrossValidate(Thresholds(functions=3, cases=10), slow)), CheckResponses(slow))
+    slow = Sandbox(2)
+    found = hf_evol.map(hf_evol.map(rows, CrossValidate(min_cases=10, sandbox=slow)), CheckResponses(slow))
     assert found["constraint_status"][:] == ["too_few_cases"] and found["pass_rate"][:] == [1.0]
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == there and len(there) > 2
 
 
 def test_settings_decide_the_fingerprint_and_survive_pickling():
     made = [
-        CrossValidate(), CrossValidate("autoif"), CrossValidate(sandbox=Sandbox(QUICK)), CrossValidate(Thresholds(cases=2)),
+        CrossValidate(), CrossValidate(**THRESHOLDS["autoif"]), CrossValidate(sandbox=Sandbox(QUICK)), CrossValidate(min_cases=2),
         CheckResponses(), CheckResponses(Sandbox(QUICK)), CheckResponses(Sandbox(screen=False)),
     ]  # fmt: skip
     hashes = [Hasher.hash(transform) for transform in made]
