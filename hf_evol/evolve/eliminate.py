@@ -88,7 +88,7 @@ class Eliminate(Transform):
 
     @property
     def processes(self) -> int:
-        return processes_of(self.judge) if self.judge is not None else 1
+        return processes_of(self.judge)
 
     def identity(self) -> Any:
         return self.judge.identity() if self.judge is not None else None
@@ -125,7 +125,6 @@ class Eliminate(Transform):
         reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
         if self.judge is not None:
             self._judge(pairs, reasons)
-        batch = batch | {col.ELIMINATION: reasons}
         if self.keep:
             return {col.ELIMINATION: reasons}
         lost = Counter(reason for reason in reasons if reason != col.KEPT)
@@ -133,7 +132,9 @@ class Eliminate(Transform):
             counts = ", ".join(f"{reason} {count}" for reason, count in lost.most_common())
             logger.info("Eliminate left out %d of %d rows: %s", sum(lost.values()), n, counts)
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        return {name: [values[place] for place in kept] for name, values in batch.items()}
+        return {
+            name: [values[place] for place in kept] for name, values in (batch | {col.ELIMINATION: reasons}).items()
+        }
 
     def _reason(self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any) -> str:
         if not isinstance(evolved, str) or not isinstance(parent, str):
@@ -159,10 +160,9 @@ class Eliminate(Transform):
 
     def _judge(self, pairs: list[tuple[Any, Any]], reasons: list[str]) -> None:
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
         progress.advance(len(pairs) - len(asked))
-        journal = open_journal(self.journal)
-        verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), journal)
+        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
+        verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), open_journal(self.journal))
         for place, verdict in zip(asked, verdicts, strict=True):
             if says_equal(strip_thinking(verdict.text)):
                 reasons[place] = "no_gain"
@@ -181,13 +181,10 @@ def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
 
 def _signatures(*sets: Dataset) -> Iterator[int]:
     """Eight bytes for each row, equal where the texts say the same."""
-    wanted = (col.INSTRUCTION, col.INPUT)
-    parts = [rows.select_columns([name for name in wanted if name in rows.column_names]) for rows in sets]
-    for batch in (batch for part in parts for batch in part.iter(batch_size=1000)):
-        inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
-        for text, extra in zip(batch[col.INSTRUCTION], inputs, strict=True):
-            said = content(text or "") or words(text or "")
-            if not said:
-                said = [text or ""]
-            digest = blake2b(f"{sorted(said)}|{extra or ''}".encode("utf-8", "surrogatepass"), digest_size=8)
+    for rows in sets:
+        named = rows.select_columns([name for name in (col.INSTRUCTION, col.INPUT) if name in rows.column_names])
+        for row in named:
+            text, extra = row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
+            said = content(text) or words(text) or [text]
+            digest = blake2b(f"{sorted(said)}|{extra}".encode("utf-8", "surrogatepass"), digest_size=8)
             yield int.from_bytes(digest.digest(), "little")

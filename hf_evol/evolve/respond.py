@@ -50,11 +50,7 @@ class Respond(SampledTransform):
     top_p: float = 1.0
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
-    output_columns: ClassVar[dict[str, Any]] = {
-        col.OUTPUT: "string",
-        col.RESPONDER: "string",
-        col.RESPONSE_STATUS: "string",
-    }
+    output_columns: ClassVar[dict[str, Any]] = dict.fromkeys((col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS), "string")
     label: ClassVar[str] = "Respond"
 
     def prompt(self, instruction: str, input: str | None) -> Chat:
