@@ -71,7 +71,7 @@ _EQUATED = (
 
 
 def level_prompt(task: str) -> Turns:
-    """The turns that ask for the level of a task's difficulty, one of `LEVELS`."""
+    """The turns that ask for a task's difficulty as one of `LEVELS`."""
     return chat(task, _LEVEL, [(given, level) for given, level, _ in _RATED])
 
 

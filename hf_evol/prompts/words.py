@@ -159,19 +159,3 @@ def domain_of(instruction: str) -> str:
     if len(numbers(instruction)) >= 2 and _QUANTITY.search(instruction) and len(words(instruction)) >= 12:
         return "math"
     return "writing" if _TEXT_TO_WRITE.match(instruction) else "general"
-
-
-_IN_ANY_CASE = "python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab"
-MAIN_LANGUAGES = {*_IN_ANY_CASE.split("|"), "c", "c++", "c#", "go", "r"}  # of which a task is written in one
-_LANGUAGE = re.compile(
-    rf"(?<![\w.])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
-    r"jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
-)
-
-
-def languages(text: str) -> set[str]:
-    """The programming languages and libraries that a text names, in lower case."""
-    found = {name.lower() for name in _LANGUAGE.findall(text)}
-    if "SELECT" in text:
-        found.add("sql")
-    return {{"js": "javascript", "mysql": "sql"}.get(name, name) for name in found}
