@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ConfigError
-from hf_evol.evolve.evol_instruct import EvolInstruct
-from hf_evol.generation.base import Chat
+from hf_evol.evolve.evol_instruct import Asked, EvolInstruct
+from hf_evol.generation.base import Completion
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
@@ -52,17 +52,14 @@ class AutoEvolInstruct(EvolInstruct):
             raise ConfigError("AutoEvolInstruct takes methods of kind 'auto'; the others are for hf_evol.EvolInstruct.")
         return methods
 
-    def read(
-        self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str
-    ) -> tuple[str | None, str]:
-        answer = strip_thinking(text)
-        row[col.TRAJECTORY] = trajectory(answer)
+    def read(self, one: Asked, completion: Completion) -> tuple[str | None, str]:
+        answer, reason = strip_thinking(completion.text), completion.finish_reason
+        one.row[col.TRAJECTORY] = trajectory(answer)
         final = final_instruction(answer)
         if final is None:
-            return None, "cut_off" if finish_reason == "length" else NO_FINAL
-        return read_evolved(
-            final, parent=row[col.INSTRUCTION], prompt=prompt, method="auto", finish_reason=finish_reason
-        )
+            return None, "cut_off" if reason == "length" else NO_FINAL
+        parent = one.row[col.INSTRUCTION]
+        return read_evolved(final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,32 +66,29 @@ class EvolInstruct(SampledTransform):
         ``evolver`` (the model's name), ``try`` (which try of the last round gave the text, from 1; the last one where none
         did), ``rejected`` (a list with try, method, instruction and status of the last round's other texts), ``history`` (a list
         with round, method, parent, instruction, status, try, rejected and the numbers of prompt and generated tokens, over
-        all tries, of every round). Where there is an ``output``, it becomes null, as it answers the seed, and is kept as
-        ``seed_output``.
+        all tries, of every round). An ``output`` answers the seed: it becomes null and is kept as ``seed_output``.
 
         ``evol_status`` is ``ok``, one of the reasons of `hf_evol.read_evolved`, ``off_example`` (adds other things than the
-        worked examples, see ``by_example``), ``invalid_input`` (no text to evolve),
-        ``too_long: …`` (the prompt does not fit the model's context) or ``engine_error: …``.
+        worked examples, see ``by_example``), ``invalid_input`` (no text to evolve), ``too_long: …`` (the prompt does not fit
+        the model's context) or ``engine_error: …``.
 
     Args:
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.
         methods: a preset (``alpaca``, ``gsm8k``, ``code``), names, `Method` objects, or a YAML file.
         rounds: how many rounds to add.
-        tries: how often a row may be asked in a round; a prompt that would get the same reply, at temperature 0, isn't sent
-            again.
+        tries: how often a row may be asked in a round; at temperature 0 the same prompt isn't sent again.
         best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
         prefer: transforms that are applied to the texts in turn, such as ``(Respond(…), IcIfd(…))``, the last of which gives a
             number in its first output column. They see ``id``, ``instruction``, ``input``, ``parent_instruction``, ``method``
             and ``round``. The highest number wins, and among equals the first; null is the lowest. Needed where ``best_of`` is
             over 1.
-        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half of
-            the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
+        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half
+            of the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
             for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
             adapts from examples, over four in five (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
-        temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
-            (``benchmarks/results/small-models.md``); each try shows other worked examples. A template without examples needs a
-            higher one for more than one try.
+        temperature: 0.7 in the paper. At 0, models of some hundred million parameters write by far the best texts
+            (``benchmarks/results/small-models.md``); each try shows other worked examples, which the template must have.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
         journal: True for the journal in the cache folder, False for none, or a file.
@@ -139,8 +136,7 @@ class EvolInstruct(SampledTransform):
         methods = () if self.methods == AUTO.name else resolve_methods(self.methods)
         if not methods or any(method.kind == "auto" for method in methods):
             raise ConfigError(
-                "Methods of kind 'auto' are for hf_evol.AutoEvolInstruct(model), which reads replies differently; they can't be mixed "
-                "with others."
+                "Methods of kind 'auto' are for hf_evol.AutoEvolInstruct(model); they can't be mixed with others."
             )
         return methods
 
@@ -194,7 +190,7 @@ class EvolInstruct(SampledTransform):
         return prompt_at(self.methods, self.method(row_id, round, attempt), instruction, attempt)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
-        asked = [_Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
+        asked = [Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
         waiting = [one for one in asked if isinstance(text := one.row[col.INSTRUCTION], str) and text.strip()]
         progress.advance(len(rows) - len(waiting))
         for attempt in range(1, self.tries + 1):
@@ -208,38 +204,31 @@ class EvolInstruct(SampledTransform):
             with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
                 completions = self.complete([one.prompt for one in waiting], keys)
             for one, completion in zip(waiting, completions, strict=True):
-                self._try(one, attempt, completion)
+                one.completions.append(completion)
+                text, status = (None, completion.error) if completion.error else self.read(one, completion)
+                one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
             waiting = [one for one in waiting if one.error is None and len(one.good) < self.best_of]
         self._prefer([one for one in asked if len(one.good) > 1])
         for one in asked:
             self._record(one)
 
-    def read(
-        self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str
-    ) -> tuple[str | None, str]:
+    def read(self, one: Asked, completion: Completion) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
-        parent, in_breadth = row[col.INSTRUCTION], method.kind == "in_breadth"
-        name = "breadth" if in_breadth else method.name
-        found, status = read_evolved(text, parent=parent, prompt=prompt, method=name, finish_reason=finish_reason)
-        if status == col.OK and not in_breadth and method.shots is not None and self._stays_by_example:
-            share = share_of_example(found, parent, prompt)
+        parent, in_breadth = one.row[col.INSTRUCTION], one.method.kind == "in_breadth"
+        name, reason = "breadth" if in_breadth else one.method.name, completion.finish_reason
+        text, status = read_evolved(
+            completion.text, parent=parent, prompt=one.prompt, method=name, finish_reason=reason
+        )
+        if status == col.OK and not in_breadth and one.method.shots is not None and self._stays_by_example:
+            share = share_of_example(text, parent, one.prompt)
             status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
-        return found, status
+        return text, status
 
-    def _try(self, one: _Asked, attempt: int, completion: Completion) -> None:
-        one.n_prompt_tokens += completion.n_prompt_tokens
-        one.n_tokens += completion.n_tokens
-        one.error = completion.error
-        text, status = None, completion.error or ""
-        if completion.error is None:
-            text, status = self.read(one.row, one.method, completion.text, one.prompt, completion.finish_reason)
-        one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
-
-    def _prefer(self, several: list[_Asked]) -> None:
+    def _prefer(self, several: list[Asked]) -> None:
         """Choose among the good texts of rows that have several."""
-        texts = [(one, text) for one in several for text in one.good]
-        if not texts:
+        if not several:
             return
+        texts = [(one, text) for one in several for text in one.good]
         batch: Batch = {
             col.ID: [one.row[col.ID] for one, _ in texts],
             col.INSTRUCTION: [text["instruction"] for _, text in texts],
@@ -256,7 +245,7 @@ class EvolInstruct(SampledTransform):
             numbered = [(text, next(numbers)) for text in one.good]
             one.preferred = max(numbered, key=lambda pair: float("-inf") if pair[1] is None else pair[1])[0]
 
-    def _record(self, one: _Asked) -> None:
+    def _record(self, one: Asked) -> None:
         row, parent = one.row, one.row[col.INSTRUCTION]
         untried = {"try": None, "method": one.method.name, "instruction": None, "status": "invalid_input"}
         taken = one.preferred or [*one.good, *one.tried[-1:], untried][0]
@@ -264,7 +253,9 @@ class EvolInstruct(SampledTransform):
         if one.tried and one.error is None and status != col.OK:
             rejected.append(taken)  # its place is not the instruction column
         row[col.ROUND] += 1
-        counts = {"n_prompt_tokens": one.n_prompt_tokens, "n_tokens": one.n_tokens}
+        counts = {
+            name: sum(getattr(each, name) for each in one.completions) for name in ("n_prompt_tokens", "n_tokens")
+        }
         entry = {"round": row[col.ROUND], "parent": parent, "rejected": rejected} | taken | counts
         row |= {
             col.HISTORY: [*row[col.HISTORY], entry],
@@ -279,17 +270,19 @@ class EvolInstruct(SampledTransform):
 
 
 @dataclass
-class _Asked:
+class Asked:
     """A row that is being evolved in a round, the method and turns last sent, and what each try gave."""
 
     row: dict[str, Any]
     method: Method
     prompt: Chat = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     preferred: dict[str, Any] | None = None
-    error: str | None = None
-    n_prompt_tokens: int = 0
-    n_tokens: int = 0
+
+    @property
+    def error(self) -> str | None:
+        return self.completions[-1].error if self.completions else None
 
     @property
     def good(self) -> list[dict[str, Any]]:
@@ -308,9 +301,7 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
     for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
         wrong = [value for value in values if value is not None and not isinstance(value, kind)]
         if wrong:
-            raise ColumnError(
-                f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename that column."
-            )
+            raise ColumnError(f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename it.")
     return [
         {
             col.ID: row_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,6 @@ class MethodOptimizer:
         seed: of the choice of rows and of the sampling noise.
         temperature, top_p, max_new_tokens: of evolving and revising, the paper's by default.
         journal: True for the journal in the cache folder, False for none, or a file.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
     """
 
     evolver: str | ModelSpec | Engine
@@ -77,17 +74,18 @@ class MethodOptimizer:
         for name in ("steps", "candidates", "batch_size", "held_out", "max_calls"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
-        if self.start.kind != "auto":
-            raise ConfigError(f"The method {self.start.name!r} must be of kind 'auto', not {self.start.kind!r}.")
         if self.max_calls < 2 * self.held_out:
             raise ConfigError(f"max_calls={self.max_calls} does not reach for measuring the first method once.")
         object.__setattr__(self, "evolver", as_engine(self.evolver))
         object.__setattr__(self, "optimizer", as_engine(self.optimizer))
-        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
+        self._evolve  # noqa: B018 - checks the other settings now
 
     @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
+    def _evolve(self) -> AutoEvolInstruct:
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens}
+        return AutoEvolInstruct(
+            self.evolver, methods=(self.start,), tries=1, seed=self.seed, journal=self.journal, **sampling
+        )
 
     def optimize(self, seeds: Dataset) -> OptimizedMethod:
         """Find a better method on rows with ``id`` and ``instruction``; `ConfigError` where they are too few."""
@@ -127,7 +125,7 @@ class MethodOptimizer:
         words = of.template[0][1][0][1]  # of the first turn
         prompt = REVISE.fill(mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
         keys = [row_key(self.seed, f"candidate-{k}", step, "revise") for k in range(self.candidates)]
-        for k, reply in enumerate(self._ask([prompt] * self.candidates, self.sampling, keys)):
+        for k, reply in enumerate(self._ask([prompt] * self.candidates, self._evolve.sampling, keys)):
             method = None if reply.error else revised_method(strip_thinking(reply.text), of, f"auto_{step}_{k}")
             if method is None:
                 entry["candidates"].append({"rejected": reply.error or "no_method", "reply": reply.text})
@@ -138,17 +136,7 @@ class MethodOptimizer:
         return generate(self.optimizer, [chat(prompt) for prompt in prompts], params, keys, open_journal(self.journal))
 
     def _evolved(self, method: Method, rows: Dataset, label: str) -> Dataset:
-        evolve = AutoEvolInstruct(
-            self.evolver,
-            methods=(method,),
-            tries=1,
-            seed=self.seed,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            journal=self.journal,
-        )
-        return map_dataset(rows, evolve, desc=label, num_proc=1)
+        return map_dataset(rows, replace(self._evolve, methods=(method,)), desc=label, num_proc=1)
 
     def _failures(self, method: Method, rows: Dataset) -> Counter[str]:
         """How many of the rows fail with the method, for which reason."""

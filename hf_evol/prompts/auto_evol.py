@@ -41,21 +41,11 @@ _KEYWORDS = (
     "The user lists ways in which a task was made more complex. You reply with a key phrase of one to four words for each way, "
     "separated by commas, and with nothing else."
 )
-_NAMED_WAYS = (
-    (
-        "- Ask for the yearly saving of each way.\n- Leave out whatever costs money.\n- Suit the ways to an old house.",
-        "quantify savings, exclude costs, adapt to setting",
-    ),
-    (
-        "- Forbid slicing\n- The digits have to stay where they are\n- let the user ask about the running time",
-        "forbid feature, preserve positions, add complexity analysis",
-    ),
-)
 
 
 def keywords_prompt(ways: Sequence[str]) -> Turns:
     """The turns that ask for a key phrase for each way of making a task more complex."""
-    return chat("\n".join(f"- {way}" for way in ways), _KEYWORDS, _NAMED_WAYS)
+    return chat("\n".join(f"- {way}" for way in ways), _KEYWORDS, EXAMPLES["auto"]["keywords"])
 
 
 ANALYSE = Template(

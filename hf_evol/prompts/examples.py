@@ -1,4 +1,4 @@
-"""Worked examples for the evolving methods, from ``examples.jsonl``, and how well one fits an instruction in form.
+"""Worked examples from ``examples.jsonl``, by domain and method, and how well one fits an instruction in form.
 
 An evolved text in depth adds 10 to 20 words (the paper's limit). What it adds fits nearly any instruction of its form, as a model of
 a hundred million parameters adds to the next instruction what it has just seen added to another; what does not fit has words of

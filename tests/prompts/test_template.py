@@ -56,7 +56,7 @@ def test_prompts_are_turns_with_examples_of_the_instructions_domain(name, domain
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_examples_are_evolved_as_replies_should_be(name):
-    for given, evolved in (pair for domain in EXAMPLES.values() for pair in domain[name]):
+    for given, evolved in (pair for domain in SEEDS for pair in EXAMPLES[domain][name]):
         assert read_evolved(evolved, parent=given, prompt=chat(given), method=name) == (evolved, "ok")
 
 
