@@ -87,7 +87,7 @@ class EvolInstruct(SampledTransform):
             for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
             adapts from examples, over four in five (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
-        temperature: 0.7 in the paper. At 0, models of some hundred million parameters write by far the best texts
+        temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
             (``benchmarks/results/small-models.md``); each try shows other worked examples, which the template must have.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
@@ -192,7 +192,6 @@ class EvolInstruct(SampledTransform):
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
         asked = [Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
         waiting = [one for one in asked if isinstance(text := one.row[col.INSTRUCTION], str) and text.strip()]
-        progress.advance(len(rows) - len(waiting))
         for attempt in range(1, self.tries + 1):
             before = [one.prompt for one in waiting]
             for one in waiting:
@@ -208,6 +207,7 @@ class EvolInstruct(SampledTransform):
                 text, status = (None, completion.error) if completion.error else self.read(one, completion)
                 one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
             waiting = [one for one in waiting if one.error is None and len(one.good) < self.best_of]
+        progress.advance(sum(not one.tried for one in asked))
         self._prefer([one for one in asked if len(one.good) > 1])
         for one in asked:
             self._record(one)
