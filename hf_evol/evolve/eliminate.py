@@ -42,26 +42,21 @@ class Eliminate(Transform):
     - ``not_evolved``: the row's ``evol_status`` is not ok. Where a set has no such column, the reason that
       `hf_evol.read_evolved` gives: ``leak`` (WizardLM's rule 4), ``near_copy``, ``unchanged`` and so on.
     - ``blow_up`` (ours): more than ``max_growth`` times the parent's words (or 20, if it has fewer).
-    - ``sorry`` (rule 2): the response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
-    - ``no_content`` (rule 3): the response is only punctuation and stop words.
-    - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the
-      row.
-
-    The rules about the response apply where a row has one.
+    - ``sorry`` (rule 2): the row's response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
+    - ``no_content`` (rule 3): the row's response is only punctuation and stop words.
+    - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
 
     Input columns:
         ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``.
 
     Output columns:
-        ``elimination``: ``kept``, or the reason. Unless ``keep``, rows with a reason are left out, and how
-        many for which reason is logged.
+        ``elimination``: ``kept``, or the reason. Unless ``keep``, rows with a reason are left out, and how many for which
+        reason is logged.
 
     Args:
         keep: flag rows instead of leaving them out.
         judge: a model for the information-gain rule; None leaves that rule out.
-        max_growth: None turns the rule off.
-        sorry_max_words: 0 turns the rule off.
-        stop_words_only: False turns the rule off.
+        max_growth, sorry_max_words, stop_words_only: None, 0 and False turn the rule off.
         journal: for the judge: True for the journal in the cache folder, False for none, or a file.
     """
 
@@ -88,7 +83,7 @@ class Eliminate(Transform):
 
     @property
     def processes(self) -> int:
-        return processes_of(self.judge) if self.judge is not None else 1
+        return processes_of(self.judge)
 
     def identity(self) -> Any:
         return self.judge.identity() if self.judge is not None else None
@@ -125,7 +120,6 @@ class Eliminate(Transform):
         reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
         if self.judge is not None:
             self._judge(pairs, reasons)
-        batch = batch | {col.ELIMINATION: reasons}
         if self.keep:
             return {col.ELIMINATION: reasons}
         lost = Counter(reason for reason in reasons if reason != col.KEPT)
@@ -133,6 +127,7 @@ class Eliminate(Transform):
             counts = ", ".join(f"{reason} {count}" for reason, count in lost.most_common())
             logger.info("Eliminate left out %d of %d rows: %s", sum(lost.values()), n, counts)
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
+        batch = batch | {col.ELIMINATION: reasons}
         return {name: [values[place] for place in kept] for name, values in batch.items()}
 
     def _reason(self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any) -> str:
@@ -141,11 +136,11 @@ class Eliminate(Transform):
         if status is None:  # evolved elsewhere
             known = METHODS.get(method) if isinstance(method, str) else None
             prompt = known.prompt(parent) if known else chat(parent)
-            _, status = read_evolved(evolved, parent=parent, prompt=prompt, method=method)
-            if status != col.OK:
-                return status
-        if status != col.OK:
-            return "not_evolved"
+            _, why = read_evolved(evolved, parent=parent, prompt=prompt, method=method)
+        else:
+            why = col.OK if status == col.OK else "not_evolved"
+        if why != col.OK:
+            return why
         said, before = words(evolved), words(parent)
         if self.max_growth is not None and len(said) > self.max_growth * max(len(before), 20):
             return "blow_up"
@@ -159,10 +154,9 @@ class Eliminate(Transform):
 
     def _judge(self, pairs: list[tuple[Any, Any]], reasons: list[str]) -> None:
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
         progress.advance(len(pairs) - len(asked))
-        journal = open_journal(self.journal)
-        verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), journal)
+        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
+        verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), open_journal(self.journal))
         for place, verdict in zip(asked, verdicts, strict=True):
             if says_equal(strip_thinking(verdict.text)):
                 reasons[place] = "no_gain"
@@ -170,7 +164,7 @@ class Eliminate(Transform):
 
 def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
     """Of each row, whether its instruction says what an earlier row's, or one of the ``others``', says: the same words, up to
-    stop words, endings and order, under the same input. The first of equal rows counts as the original."""
+    stop words, endings and order, under the same input."""
     import numpy as np
 
     own, seen = (np.fromiter(_signatures(*part), dtype=np.uint64) for part in ((rows,), others))
@@ -181,13 +175,10 @@ def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
 
 def _signatures(*sets: Dataset) -> Iterator[int]:
     """Eight bytes for each row, equal where the texts say the same."""
-    wanted = (col.INSTRUCTION, col.INPUT)
-    parts = [rows.select_columns([name for name in wanted if name in rows.column_names]) for rows in sets]
-    for batch in (batch for part in parts for batch in part.iter(batch_size=1000)):
-        inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
-        for text, extra in zip(batch[col.INSTRUCTION], inputs, strict=True):
-            said = content(text or "") or words(text or "")
-            if not said:
-                said = [text or ""]
-            digest = blake2b(f"{sorted(said)}|{extra or ''}".encode("utf-8", "surrogatepass"), digest_size=8)
+    for rows in sets:
+        named = rows.select_columns([name for name in (col.INSTRUCTION, col.INPUT) if name in rows.column_names])
+        for row in named:
+            text, extra = row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
+            said = content(text) or words(text) or [text]
+            digest = blake2b(f"{sorted(said)}|{extra}".encode("utf-8", "surrogatepass"), digest_size=8)
             yield int.from_bytes(digest.digest(), "little")

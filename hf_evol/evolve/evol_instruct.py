@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _SMALL = 300_000_000  # parameters
 _LEAST_OF_EXAMPLE = 0.5  # of the words that a text adds
-_POSITION = re.compile(r"(\d+)\Z")
 
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
@@ -36,31 +35,26 @@ _ROUND_RECORD = {
 
 
 def position(row_id: Any) -> int:
-    """A row's position in its seed set, from the number at the end of its id.
-
-    Raises:
-        ColumnError: the id does not end in a number.
-    """
-    match = _POSITION.search(row_id) if isinstance(row_id, str) else None
+    """A row's position in its seed set, from the number at the end of its id."""
+    match = re.search(r"\d+\Z", row_id) if isinstance(row_id, str) else None
     if match is None:
         raise ColumnError(
             f"The id {row_id!r} does not end in the row's position, as in 'alpaca-17'. "
             "Make ids with hf_evol.to_instructions(dataset)."
         )
-    return int(match.group(1))
+    return int(match.group())
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvolInstruct(SampledTransform):
     """Rewrite each instruction into a harder or rarer one, for one or more rounds.
 
-    Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the
-    number at the end of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again, up to
-    ``tries`` times: by the methods that follow and keep the task, as not every method suits every instruction, and when all have
-    been tried, with other worked examples. In float32 a row's text is the same in any arrangement of rows; in half
-    precision, rounding may differ with the batch. A row that is already evolved goes on from its ``round``, so three maps
-    with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a round keeps its last good
-    instruction, and the next round starts from that one; so does a row that `Eliminate` has flagged.
+    Row *i* in round *r*, both from 0, gets method ``(i + r) mod M`` of *M* (paper, Scenario 1); *i* is the number at the end
+    of the row's id. A row whose reply is not ``ok`` (`hf_evol.read_evolved`) is asked again, up to ``tries`` times: by the
+    methods that follow and keep the task, and when all have been tried, with other worked examples. In float32 a row's text is
+    the same in any arrangement of rows; in half precision, rounding may differ with the batch. A row that is already evolved
+    goes on from its ``round``, so three maps with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a
+    round, or that `Eliminate` has flagged, goes on from its last good instruction.
 
     Input columns:
         ``id``, ``instruction``; and, if there, ``round``, ``seed_instruction``, ``history``, ``elimination``,
@@ -72,32 +66,29 @@ class EvolInstruct(SampledTransform):
         ``evolver`` (the model's name), ``try`` (which try of the last round gave the text, from 1; the last one where none
         did), ``rejected`` (a list with try, method, instruction and status of the last round's other texts), ``history`` (a list
         with round, method, parent, instruction, status, try, rejected and the numbers of prompt and generated tokens, over
-        all tries, of every round). Where there is an ``output``, it becomes null, as it answers the seed, and is kept as
-        ``seed_output``.
+        all tries, of every round). An ``output`` answers the seed: it becomes null and is kept as ``seed_output``.
 
         ``evol_status`` is ``ok``, one of the reasons of `hf_evol.read_evolved`, ``off_example`` (adds other things than the
-        worked examples, see ``by_example``), ``invalid_input`` (no text to evolve),
-        ``too_long: …`` (the prompt does not fit the model's context) or ``engine_error: …``.
+        worked examples, see ``by_example``), ``invalid_input`` (no text to evolve), ``too_long: …`` (the prompt does not fit
+        the model's context) or ``engine_error: …``.
 
     Args:
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.
         methods: a preset (``alpaca``, ``gsm8k``, ``code``), names, `Method` objects, or a YAML file.
         rounds: how many rounds to add.
-        tries: how often a row may be asked in a round; a prompt that would get the same reply, at temperature 0, isn't sent
-            again.
+        tries: how often a row may be asked in a round; at temperature 0 the same prompt isn't sent again.
         best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
         prefer: transforms that are applied to the texts in turn, such as ``(Respond(…), IcIfd(…))``, the last of which gives a
-            number in its first output column; or a function that gives one for a row (a mapping with ``id``,
-            ``instruction``, ``input``, ``parent_instruction``, ``method`` and ``round``). The highest wins, and among equals
-            the first; null is the lowest. Needed where ``best_of`` is over 1.
-        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half of
-            the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
+            number in its first output column. They see ``id``, ``instruction``, ``input``, ``parent_instruction``, ``method``
+            and ``round``. The highest number wins, and among equals the first; null is the lowest. Needed where ``best_of`` is
+            over 1.
+        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half
+            of the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
             for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
             adapts from examples, over four in five (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
-            (``benchmarks/results/small-models.md``); each try shows other worked examples. A template without examples needs a
-            higher one for more than one try.
+            (``benchmarks/results/small-models.md``); each try shows other worked examples, which the template must have.
         top_p: 0.95 in the paper.
         max_new_tokens: 2,048 in the paper.
         journal: True for the journal in the cache folder, False for none, or a file.
@@ -115,23 +106,16 @@ class EvolInstruct(SampledTransform):
     rounds: int = 1
     tries: int = 4
     best_of: int = 1
-    prefer: Callable[[dict[str, Any]], float] | Sequence[Transform] | None = None
+    prefer: Sequence[Transform] | None = None
     by_example: bool | None = None
     temperature: float = 0.0
 
     input_columns: ClassVar[tuple[str, ...]] = (col.ID, col.INSTRUCTION)
     output_columns: ClassVar[dict[str, Any]] = {
-        col.INSTRUCTION: "string",
-        col.PARENT_INSTRUCTION: "string",
-        col.SEED_INSTRUCTION: "string",
-        col.ROUND: "int32",
-        col.METHOD: "string",
-        col.EVOL_STATUS: "string",
-        col.EVOLVER: "string",
-        col.TRY: "int32",
-        col.REJECTED: [_REJECTED],
+        col.INSTRUCTION: "string", col.PARENT_INSTRUCTION: "string", col.SEED_INSTRUCTION: "string", col.ROUND: "int32",
+        col.METHOD: "string", col.EVOL_STATUS: "string", col.EVOLVER: "string", col.TRY: "int32", col.REJECTED: [_REJECTED],
         col.HISTORY: [_ROUND_RECORD],
-    }
+    }  # fmt: skip
     rewritten_columns: ClassVar[tuple[str, ...]] = (col.OUTPUT, col.SEED_OUTPUT, col.ELIMINATION)
     label: ClassVar[str] = "Evolve"
 
@@ -140,10 +124,11 @@ class EvolInstruct(SampledTransform):
             raise ConfigError(f"rounds must be 1 or more; got {self.rounds!r}.")
         if not 1 <= self.best_of <= self.tries:
             raise ConfigError(f"best_of must be from 1 to tries; got best_of={self.best_of!r}, tries={self.tries!r}.")
-        if isinstance(self.prefer, Transform) or (self.prefer is not None and not callable(self.prefer)):
-            object.__setattr__(self, "prefer", _transforms(self.prefer))
+        preferring = self.prefer if isinstance(self.prefer, Sequence) else (self.prefer,)
+        if self.prefer is not None and not all(isinstance(one, Transform) for one in preferring):
+            raise ConfigError(f"prefer must be transforms, of which the last gives a number; got {self.prefer!r}.")
         if self.best_of > 1 and not self.prefer:
-            raise ConfigError("best_of needs prefer=, transforms or a function of a row that give a number.")
+            raise ConfigError("best_of needs prefer=, transforms of which the last gives a number.")
         object.__setattr__(self, "methods", self._resolved_methods())
         super().__post_init__()
 
@@ -151,8 +136,7 @@ class EvolInstruct(SampledTransform):
         methods = () if self.methods == AUTO.name else resolve_methods(self.methods)
         if not methods or any(method.kind == "auto" for method in methods):
             raise ConfigError(
-                "Methods of kind 'auto' are for hf_evol.AutoEvolInstruct(model), which reads replies differently; they can't be mixed "
-                "with others."
+                "Methods of kind 'auto' are for hf_evol.AutoEvolInstruct(model); they can't be mixed with others."
             )
         return methods
 
@@ -177,7 +161,7 @@ class EvolInstruct(SampledTransform):
 
     @property
     def _preferring(self) -> tuple[Transform, ...]:
-        return self.prefer if isinstance(self.prefer, tuple) and self.best_of > 1 else ()
+        return tuple(self.prefer) if self.prefer and self.best_of > 1 else ()
 
     def method(self, row_id: str, round: int, attempt: int = 1) -> Method:
         """The method of the row with this id in a round, counted from 0, at a try, counted from 1."""
@@ -191,8 +175,6 @@ class EvolInstruct(SampledTransform):
 
     def apply(self, batch: Batch) -> Batch:
         rows = _initial_rows(batch)
-        for row in rows:
-            position(row[col.ID])
         for _ in range(self.rounds):
             self._one_round(rows)
         out: Batch = {name: [row.get(name) for row in rows] for name in self.output_columns}
@@ -208,8 +190,8 @@ class EvolInstruct(SampledTransform):
         return prompt_at(self.methods, self.method(row_id, round, attempt), instruction, attempt)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
-        asked = [_Asked(row) for row in rows if _text(row)]
-        waiting = asked
+        asked = [Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
+        waiting = [one for one in asked if isinstance(text := one.row[col.INSTRUCTION], str) and text.strip()]
         for attempt in range(1, self.tries + 1):
             before = [one.prompt for one in waiting]
             for one in waiting:
@@ -221,80 +203,62 @@ class EvolInstruct(SampledTransform):
             with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
                 completions = self.complete([one.prompt for one in waiting], keys)
             for one, completion in zip(waiting, completions, strict=True):
-                self._try(one, attempt, completion)
-            waiting = [one for one in waiting if one.error is None and len(one.texts(col.OK)) < self.best_of]
-        progress.advance(len(rows) - len(asked))
-        self._prefer([one for one in asked if len(one.texts(col.OK)) > 1])
-        by_row = {id(one.row): one for one in asked}
-        for row in rows:
-            self._record(row, by_row.get(id(row)))
+                one.completions.append(completion)
+                text, status = (None, completion.error) if completion.error else self.read(one, completion)
+                one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
+            waiting = [one for one in waiting if one.error is None and len(one.good) < self.best_of]
+        progress.advance(sum(not one.tried for one in asked))
+        self._prefer([one for one in asked if len(one.good) > 1])
+        for one in asked:
+            self._record(one)
 
-    def read(
-        self, row: dict[str, Any], method: Method, text: str, prompt: Chat, finish_reason: str
-    ) -> tuple[str | None, str]:
+    def read(self, one: Asked, completion: Completion) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
-        parent, in_breadth = row[col.INSTRUCTION], method.kind == "in_breadth"
-        name = "breadth" if in_breadth else method.name
-        found, status = read_evolved(text, parent=parent, prompt=prompt, method=name, finish_reason=finish_reason)
-        if status == col.OK and not in_breadth and method.shots is not None and self._stays_by_example:
-            share = share_of_example(found, parent, prompt)
+        parent, in_breadth = one.row[col.INSTRUCTION], one.method.kind == "in_breadth"
+        name, reason = "breadth" if in_breadth else one.method.name, completion.finish_reason
+        text, status = read_evolved(
+            completion.text, parent=parent, prompt=one.prompt, method=name, finish_reason=reason
+        )
+        if status == col.OK and not in_breadth and one.method.shots is not None and self._stays_by_example:
+            share = share_of_example(text, parent, one.prompt)
             status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
-        return found, status
+        return text, status
 
-    def _try(self, one: _Asked, attempt: int, completion: Completion) -> None:
-        one.n_prompt_tokens += completion.n_prompt_tokens
-        one.n_tokens += completion.n_tokens
-        one.error = completion.error
-        text, status = None, completion.error or ""
-        if completion.error is None:
-            text, status = self.read(one.row, one.method, completion.text, one.prompt, completion.finish_reason)
-        one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
-
-    def _prefer(self, several: list[_Asked]) -> None:
+    def _prefer(self, several: list[Asked]) -> None:
         """Choose among the good texts of rows that have several."""
-        texts = [(one, text) for one in several for text in one.texts(col.OK)]
-        if not texts or self.prefer is None:
+        if not several:
             return
-        rows = [
-            {
-                col.ID: one.row[col.ID],
-                col.INSTRUCTION: text["instruction"],
-                col.INPUT: one.row[col.INPUT],
-                col.PARENT_INSTRUCTION: one.row[col.INSTRUCTION],
-                col.METHOD: text["method"],
-                col.ROUND: one.row[col.ROUND] + 1,
-            }
-            for one, text in texts
-        ]
-        if callable(self.prefer):
-            numbers = [self.prefer(row) for row in rows]
-        else:
-            batch: Batch = {name: [row[name] for row in rows] for name in rows[0]}
-            with progress.still():
-                for transform in self.prefer:
-                    batch |= transform(batch)
-            numbers = batch[next(iter(self.prefer[-1].output_columns))]
-        best: dict[int, float] = {}
-        for (one, text), number in zip(texts, numbers, strict=True):
-            number = float("-inf") if number is None else number
-            if one.preferred is None or number > best[id(one)]:
-                one.preferred, best[id(one)] = text, number
+        texts = [(one, text) for one in several for text in one.good]
+        batch: Batch = {
+            col.ID: [one.row[col.ID] for one, _ in texts],
+            col.INSTRUCTION: [text["instruction"] for _, text in texts],
+            col.INPUT: [one.row[col.INPUT] for one, _ in texts],
+            col.PARENT_INSTRUCTION: [one.row[col.INSTRUCTION] for one, _ in texts],
+            col.METHOD: [text["method"] for _, text in texts],
+            col.ROUND: [one.row[col.ROUND] + 1 for one, _ in texts],
+        }
+        with progress.still():
+            for transform in self._preferring:
+                batch |= transform(batch)
+        numbers = iter(batch[next(iter(self._preferring[-1].output_columns))])
+        for one in several:
+            numbered = [(text, next(numbers)) for text in one.good]
+            one.preferred = max(numbered, key=lambda pair: float("-inf") if pair[1] is None else pair[1])[0]
 
-    def _record(self, row: dict[str, Any], one: _Asked | None) -> None:
-        parent, first = row[col.INSTRUCTION], self.method(row[col.ID], row[col.ROUND]).name
-        taken: dict[str, Any] = {"try": None, "method": first, "instruction": None, "status": "invalid_input"}
-        if one is not None:
-            good = one.texts(col.OK)
-            taken = one.preferred or (good[0] if good else one.tried[-1])
-        status, rejected = taken["status"], [other for other in (one.tried if one else ()) if other is not taken]
-        if one is not None and one.error is None and status != col.OK:
+    def _record(self, one: Asked) -> None:
+        row, parent = one.row, one.row[col.INSTRUCTION]
+        untried = {"try": None, "method": one.method.name, "instruction": None, "status": "invalid_input"}
+        taken = one.preferred or [*one.good, *one.tried[-1:], untried][0]
+        status, rejected = taken["status"], [other for other in one.tried if other is not taken]
+        if one.tried and one.error is None and status != col.OK:
             rejected.append(taken)  # its place is not the instruction column
         row[col.ROUND] += 1
-        entry = {"round": row[col.ROUND], "parent": parent, "rejected": rejected} | taken
-        for count in ("n_prompt_tokens", "n_tokens"):
-            entry[count] = getattr(one, count) if one is not None else 0
-        row[col.HISTORY] = [*row[col.HISTORY], entry]
+        counts = {
+            name: sum(getattr(each, name) for each in one.completions) for name in ("n_prompt_tokens", "n_tokens")
+        }
+        entry = {"round": row[col.ROUND], "parent": parent, "rejected": rejected} | taken | counts
         row |= {
+            col.HISTORY: [*row[col.HISTORY], entry],
             col.PARENT_INSTRUCTION: parent,
             col.METHOD: taken["method"],
             col.EVOL_STATUS: status,
@@ -306,53 +270,38 @@ class EvolInstruct(SampledTransform):
 
 
 @dataclass
-class _Asked:
+class Asked:
     """A row that is being evolved in a round, the method and turns last sent, and what each try gave."""
 
     row: dict[str, Any]
-    method: Method | None = None
+    method: Method
     prompt: Chat = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     preferred: dict[str, Any] | None = None
-    error: str | None = None
-    n_prompt_tokens: int = 0
-    n_tokens: int = 0
 
-    def texts(self, status: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.tried if entry["status"] == status]
+    @property
+    def error(self) -> str | None:
+        return self.completions[-1].error if self.completions else None
 
-
-def _transforms(prefer: Any) -> tuple[Transform, ...]:
-    try:
-        transforms = (prefer,) if isinstance(prefer, Transform) else tuple(prefer)
-    except TypeError:
-        transforms = ()
-    if not transforms or not all(isinstance(one, Transform) for one in transforms):
-        raise ConfigError(f"prefer must be transforms, or a function of a row that gives a number; got {prefer!r}.")
-    return transforms
-
-
-def _text(row: dict[str, Any]) -> bool:
-    return isinstance(row[col.INSTRUCTION], str) and bool(row[col.INSTRUCTION].strip())
+    @property
+    def good(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.tried if entry["status"] == col.OK]
 
 
 def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
     """One mutable record a row: where the next round starts from."""
     nothing = [None] * len(batch[col.ID])
-    instructions = list(batch[col.INSTRUCTION])
-    if col.PARENT_INSTRUCTION in batch:
-        for place, flag in enumerate(batch.get(col.ELIMINATION, ())):
-            if flag not in (None, col.KEPT):
-                instructions[place] = batch[col.PARENT_INSTRUCTION][place]
-    seeds, rounds, histories, inputs = (
-        batch.get(name, nothing) for name in (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT)
-    )
+    starts = batch[col.INSTRUCTION]
+    if {col.PARENT_INSTRUCTION, col.ELIMINATION} <= batch.keys():
+        flagged = zip(batch[col.ELIMINATION], batch[col.PARENT_INSTRUCTION], starts, strict=True)
+        starts = [text if flag in (None, col.KEPT) else parent for flag, parent, text in flagged]
+    others = (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT)
+    seeds, rounds, histories, inputs = (batch.get(name, nothing) for name in others)
     for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
         wrong = [value for value in values if value is not None and not isinstance(value, kind)]
         if wrong:
-            raise ColumnError(
-                f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename that column."
-            )
+            raise ColumnError(f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename it.")
     return [
         {
             col.ID: row_id,
@@ -363,6 +312,6 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
             col.INPUT: extra,
         }
         for row_id, text, seed, done, history, extra in zip(
-            batch[col.ID], instructions, seeds, rounds, histories, inputs, strict=True
+            batch[col.ID], starts, seeds, rounds, histories, inputs, strict=True
         )
     ]

@@ -5,11 +5,14 @@ The paper's own scenario (arXiv:2412.11231, Scenario 3) leaves this stage out.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError
@@ -36,9 +39,8 @@ class MethodOptimizer:
     """Revise the evolving method by what goes wrong with it, and keep what fails least.
 
     In each step the current method evolves a mini-batch; the optimizer names the failures in it and revises the method,
-    several times; each revision evolves the held-out rows, and the one with the lowest failure rate replaces the current
-    method if its rate is lower. A row fails if its ``evol_status`` is not ok or `Eliminate` finds a reason, its rule of
-    information gain included, with the optimizer as the judge.
+    several times; each revision evolves the held-out rows, and the one that fails least replaces the current method if it
+    fails less. A row fails if its ``evol_status`` is not ok or `Eliminate` finds a reason, with the optimizer as the judge.
 
     Args:
         evolver: the model that evolves: a Hub id, a folder, a `ModelSpec` or an engine.
@@ -52,9 +54,6 @@ class MethodOptimizer:
         seed: of the choice of rows and of the sampling noise.
         temperature, top_p, max_new_tokens: of evolving and revising, the paper's by default.
         journal: True for the journal in the cache folder, False for none, or a file.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
     """
 
     evolver: str | ModelSpec | Engine
@@ -75,54 +74,43 @@ class MethodOptimizer:
         for name in ("steps", "candidates", "batch_size", "held_out", "max_calls"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
-        if self.start.kind != "auto":
-            raise ConfigError(
-                f"The method {self.start.name!r} is of kind {self.start.kind!r}; it must be of kind 'auto'."
-            )
         if self.max_calls < 2 * self.held_out:
             raise ConfigError(f"max_calls={self.max_calls} does not reach for measuring the first method once.")
         object.__setattr__(self, "evolver", as_engine(self.evolver))
         object.__setattr__(self, "optimizer", as_engine(self.optimizer))
-        self.sampling  # noqa: B018 - checks temperature, top_p and max_new_tokens now
+        self._evolve  # noqa: B018 - checks the other settings now
 
     @property
-    def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_p, self.max_new_tokens)
-
-    def check(self) -> None:
-        """Raise what is wrong with the models, before any weights are loaded."""
-        self.evolver.check()
-        self.optimizer.check()
+    def _evolve(self) -> AutoEvolInstruct:
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens}
+        return AutoEvolInstruct(
+            self.evolver, methods=(self.start,), tries=1, seed=self.seed, journal=self.journal, **sampling
+        )
 
     def optimize(self, seeds: Dataset) -> OptimizedMethod:
-        """Find a better method on rows with ``id`` and ``instruction``.
-
-        Raises:
-            ConfigError: too few rows for the held-out ones and a mini-batch.
-        """
+        """Find a better method on rows with ``id`` and ``instruction``; `ConfigError` where they are too few."""
         if len(seeds) < self.held_out + self.batch_size:
-            raise ConfigError(
-                f"{len(seeds)} rows are too few for held_out={self.held_out} and a mini-batch of {self.batch_size}."
-            )
-        self.check()
+            needed = f"held_out={self.held_out} and a mini-batch of {self.batch_size}"
+            raise ConfigError(f"{len(seeds)} rows are too few for {needed}.")
+        for model in (self.evolver, self.optimizer):
+            model.check()
         rows = seeds.select_columns([col.ID, col.INSTRUCTION]).shuffle(seed=self.seed)
         held_out, rest = rows.select(range(self.held_out)), rows.select(range(self.held_out, len(rows)))
-        result = _Progress(self.start)
-        result.measured(self.start, self._failures(self.start, held_out), step=0)
-        result.calls += 2 * self.held_out
+        found = OptimizedMethod(self.start, calls=2 * self.held_out)
+        first = found.measured(self.start, self._failures(self.start, held_out))
+        found.record.append({"step": 0} | first)
         calls_of_a_step = self.batch_size + 1 + self.candidates * (1 + 2 * self.held_out)
         for step in range(1, self.steps + 1):
-            if result.calls + calls_of_a_step > self.max_calls:
-                result.record.append({"step": step, "stopped": f"it would take more than {self.max_calls} calls"})
+            if found.calls + calls_of_a_step > self.max_calls:
+                found.record.append({"step": step, "stopped": f"it would take more than {self.max_calls} calls"})
                 break
             start = (step - 1) * self.batch_size % max(1, len(rest) - self.batch_size + 1)
-            batch = rest.select(range(start, start + self.batch_size))
-            self._step(step, batch, held_out, result)
-            result.calls += calls_of_a_step
-        return OptimizedMethod(result.best, result.rate, result.calls, tuple(result.record))
+            self._step(step, rest.select(range(start, start + self.batch_size)), held_out, found)
+            found.calls += calls_of_a_step
+        return found
 
-    def _step(self, step: int, batch: Dataset, held_out: Dataset, result: _Progress) -> None:
-        evolved = self._evolved(result.best, batch, f"Evolve, step {step}")
+    def _step(self, step: int, batch: Dataset, held_out: Dataset, found: OptimizedMethod) -> None:
+        evolved = self._evolved(found.method, batch, f"Evolve, step {step}")
         shown = "\n\n".join(
             f"### Instruction\n{row[col.PARENT_INSTRUCTION]}\n\n### Result\n"
             + (row[col.INSTRUCTION] if row[col.EVOL_STATUS] == col.OK else f"none: {row[col.EVOL_STATUS]}")
@@ -130,74 +118,38 @@ class MethodOptimizer:
         )
         report = self._ask([ANALYSE.fill(trajectory=shown)], GREEDY, ["greedy"])[0]
         entry = {"step": step, "report": strip_thinking(report.text) or None, "error": report.error, "candidates": []}
-        result.record.append(entry)
+        found.record.append(entry)
         if report.error or not entry["report"]:
             return
-        words = result.best.template[0][1][0][1]  # of the first turn
+        of = found.method
+        words = of.template[0][1][0][1]  # of the first turn
         prompt = REVISE.fill(mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
         keys = [row_key(self.seed, f"candidate-{k}", step, "revise") for k in range(self.candidates)]
-        for k, reply in enumerate(self._ask([prompt] * self.candidates, self.sampling, keys)):
-            method = (
-                None if reply.error else revised_method(strip_thinking(reply.text), result.best, f"auto_{step}_{k}")
-            )
+        for k, reply in enumerate(self._ask([prompt] * self.candidates, self._evolve.sampling, keys)):
+            method = None if reply.error else revised_method(strip_thinking(reply.text), of, f"auto_{step}_{k}")
             if method is None:
                 entry["candidates"].append({"rejected": reply.error or "no_method", "reply": reply.text})
             else:
-                failures = self._failures(method, held_out)
-                entry["candidates"].append(result.measured(method, failures, step))
+                entry["candidates"].append(found.measured(method, self._failures(method, held_out)))
 
     def _ask(self, prompts: list[str], params: SamplingParams, keys: list[str]) -> list[Completion]:
         return generate(self.optimizer, [chat(prompt) for prompt in prompts], params, keys, open_journal(self.journal))
 
     def _evolved(self, method: Method, rows: Dataset, label: str) -> Dataset:
-        evolve = AutoEvolInstruct(
-            self.evolver,
-            methods=(method,),
-            tries=1,
-            seed=self.seed,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            journal=self.journal,
-        )
-        return map_dataset(rows, evolve, desc=label, num_proc=1)
+        return map_dataset(rows, replace(self._evolve, methods=(method,)), desc=label, num_proc=1)
 
     def _failures(self, method: Method, rows: Dataset) -> Counter[str]:
         """How many of the rows fail with the method, for which reason."""
         evolved = self._evolved(method, rows, f"Measure {method.name}")
-        judged = map_dataset(
-            evolved, Eliminate(keep=True, judge=self.optimizer, journal=self.journal), desc="Judge", num_proc=1
-        )
-        reasons = (
+        rules = Eliminate(keep=True, judge=self.optimizer, journal=self.journal)
+        judged = map_dataset(evolved, rules, desc="Judge", num_proc=1)
+        return Counter(
             col.reason(status) if status != col.OK else why
             for status, why in zip(judged[col.EVOL_STATUS], judged[col.ELIMINATION], strict=True)
         )
-        counts = Counter(reasons)
-        counts["rows"] = len(rows)
-        return counts
 
 
 @dataclass
-class _Progress:
-    best: Method
-    rate: float = math.inf
-    calls: int = 0
-    record: list[dict[str, Any]] = field(default_factory=list)
-
-    def measured(self, method: Method, counts: Counter[str], step: int) -> dict[str, Any]:
-        """Take the method if it fails less often than the best so far; what to record of it."""
-        rate = 1 - counts[col.KEPT] / counts["rows"]
-        failures = {name: count for name, count in counts.items() if name not in (col.KEPT, "rows")}
-        taken = rate < self.rate
-        if taken:
-            self.best, self.rate = method, rate
-        entry = {"method": method.to_dict(), "failure_rate": rate, "failures": failures, "taken": taken}
-        if step == 0:
-            self.record.append({"step": 0} | entry)
-        return entry
-
-
-@dataclass(frozen=True)
 class OptimizedMethod:
     """The best method found, its failure rate on the held-out rows, the calls made, and the record of every step.
 
@@ -207,20 +159,23 @@ class OptimizedMethod:
     """
 
     method: Method
-    failure_rate: float
-    calls: int
-    record: tuple[dict[str, Any], ...]
+    failure_rate: float = math.inf
+    calls: int = 0
+    record: list[dict[str, Any]] = field(default_factory=list)
+
+    def measured(self, method: Method, counts: Counter[str]) -> dict[str, Any]:
+        """Take the method if it fails less often than the best so far; what to record of it."""
+        rate = 1 - counts[col.KEPT] / counts.total()
+        failures = {name: count for name, count in counts.items() if name != col.KEPT}
+        taken = rate < self.failure_rate
+        if taken:
+            self.method, self.failure_rate = method, rate
+        return {"method": method.to_dict(), "failure_rate": rate, "failures": failures, "taken": taken}
 
     def save(self, folder: Path) -> None:
         """Write ``method.yaml``, which ``--methods`` reads, and ``provenance.json``."""
-        import json
-
-        import yaml
-
-        (folder / "method.yaml").write_text(
-            yaml.safe_dump([self.method.to_dict()], sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        record = {"failure_rate": self.failure_rate, "calls": self.calls, "steps": list(self.record)}
-        (folder / "provenance.json").write_text(
-            json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        methods = yaml.safe_dump([self.method.to_dict()], sort_keys=False, allow_unicode=True)
+        (folder / "method.yaml").write_text(methods, encoding="utf-8")
+        record = {"failure_rate": self.failure_rate, "calls": self.calls, "steps": self.record}
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (folder / "provenance.json").write_text(text, encoding="utf-8")

@@ -22,14 +22,13 @@ class Respond(SampledTransform):
     In the paper the responder is one large model for all sets, so that only the evolver differs between them.
 
     Input columns:
-        ``instruction``; and, if there, ``input``, ``evol_status`` and ``elimination``: rows whose evolution failed are not answered. With a
-        temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
+        ``instruction``; and, if there, ``input``, ``evol_status`` and ``elimination``: rows whose evolution failed are not
+        answered. With a temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
 
     Output columns:
-        ``output`` (the response; null where there is none), ``responder`` (the model's name),
-        ``response_status``: ``ok``, ``cut_off`` (by the token limit; the text up to there is kept), ``repeats_instruction``
-        (says the instruction and nothing else; the text is kept), ``empty``, ``not_evolved``, ``eliminated``, ``invalid_input``,
-        ``too_long: …`` or ``engine_error: …``.
+        ``output`` (the response; null where there is none), ``responder`` (the model's name), ``response_status``: ``ok``,
+        ``cut_off`` (by the token limit; the text is kept), ``repeats_instruction`` (and says nothing else; the text is kept),
+        ``empty``, ``not_evolved``, ``eliminated``, ``invalid_input``, ``too_long: …`` or ``engine_error: …``.
 
     Args:
         model: the responder: a Hub id, a folder, a `ModelSpec` or an engine.
@@ -50,11 +49,7 @@ class Respond(SampledTransform):
     top_p: float = 1.0
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
-    output_columns: ClassVar[dict[str, Any]] = {
-        col.OUTPUT: "string",
-        col.RESPONDER: "string",
-        col.RESPONSE_STATUS: "string",
-    }
+    output_columns: ClassVar[dict[str, Any]] = dict.fromkeys((col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS), "string")
     label: ClassVar[str] = "Respond"
 
     def prompt(self, instruction: str, input: str | None) -> Chat:
@@ -73,7 +68,12 @@ class Respond(SampledTransform):
             if failed[place] is None
         ]
         chats = [self.prompt(instructions[place], inputs[place]) for place in usable]
-        completions = self.complete(chats, self._keys(batch, usable))
+        keys = None
+        if self.temperature:
+            check_columns((col.ID,), list(batch))
+            ids, rounds = batch[col.ID], batch.get(col.ROUND, [0] * len(instructions))
+            keys = [row_key(self.seed, str(ids[place]), rounds[place] or 0, "respond") for place in usable]
+        completions = self.complete(chats, keys)
         progress.advance(len(instructions) - len(usable))
         for place, completion in zip(usable, completions, strict=True):
             results[place] = _response(completion, instructions[place])
@@ -82,13 +82,6 @@ class Respond(SampledTransform):
             col.RESPONDER: [self.model.name] * len(results),
             col.RESPONSE_STATUS: [status for _, status in results],
         }
-
-    def _keys(self, batch: Batch, usable: list[int]) -> list[str] | None:
-        if not self.temperature:
-            return None
-        check_columns((col.ID,), list(batch))
-        rounds = batch.get(col.ROUND, [0] * len(batch[col.ID]))
-        return [row_key(self.seed, str(batch[col.ID][place]), rounds[place] or 0, "respond") for place in usable]
 
 
 def _response(completion: Completion, instruction: str) -> tuple[str | None, str]:

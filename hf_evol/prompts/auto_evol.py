@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import THING, Method
+from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import Template, Turns, chat
 
 # "10 to 20 words" is the paper's limit.
@@ -26,86 +27,11 @@ The {thing} by that plan, with only 10 to 20 words added. It stays reasonable, a
 Step 4: Final instruction
 The rewriting once more, with all that was unreasonable mended, and nothing else."""
 
-
-# What is given, ways to make it more complex, a plan, and the rewriting, in which nothing is left to mend.
-_EXAMPLES = {
-    "general": (
-        (
-            "Suggest three ways to save electricity at home.",
-            ("ask for the reason behind each point", "ask for a common mistake", "limit the length of the answer"),
-            "Ask for the reason behind each point, and for a common mistake.",
-            "Suggest three ways to save electricity at home, give a reason for each of them, and name a common mistake to avoid.",
-        ),
-        (
-            "Explain how vaccines work.",
-            ("ask for examples", "ask for simple words", "ask for a short summary at the end"),
-            "Ask for simple words, for two examples, and for a short summary.",
-            "Explain how vaccines work in simple words, give two examples from everyday life, and finish with a summary of one sentence.",
-        ),
-    ),
-    "writing": (
-        (
-            "Write an e-mail that asks for a day off.",
-            ("set a tone", "limit the number of words", "ask for a title"),
-            "Set a polite tone, limit the words, and ask for a title.",
-            "Write an e-mail that asks for a day off, in a polite tone, with fewer than 80 words and a short title.",
-        ),
-        (
-            "Tell a story about a lost dog.",
-            ("choose who tells it", "choose the tense", "let the main character learn something"),
-            "Let it be told in the first person, and let the main character learn something.",
-            "Tell a story about a lost dog in the first person, and show what the main character learns in the end.",
-        ),
-    ),
-    "code": (
-        (
-            "Write a Python function that reverses a string.",
-            ("ask for comments", "ask for an example of its use", "forbid a built-in function"),
-            "Ask for comments and for an example.",
-            "Write a Python function that reverses a string, add a short comment to each line, and show one example of its use.",
-        ),
-        (
-            "Write a SQL query that lists all customers.",
-            ("ask for an explanation", "ask how to make it faster", "sort the result"),
-            "Ask for an explanation, and for how to make it faster.",
-            "Write a SQL query that lists all customers, explain each part of it, and say how it could be made faster.",
-        ),
-    ),
-    "math": (
-        (
-            "Tom has 12 apples and gives 4 to his sister. How many apples does Tom have left?",
-            ("let a further step follow", "ask for a comparison", "use a fraction"),
-            "Let Tom eat a fraction of what is left.",
-            "Tom has 12 apples and gives 4 to his sister. Then he eats half of the apples that he has left. How many apples does "
-            "Tom have left?",
-        ),
-        (
-            "A ticket costs $8. Mia buys 5 tickets. How much does she pay?",
-            ("add a second price", "give a discount", "ask for the change"),
-            "Make some of the tickets cheaper.",
-            "A ticket costs $8, and every ticket after the third one is $2 cheaper. Mia buys 5 tickets. How much does she pay?",
-        ),
-    ),
-}
-
-
-def _listed(ways: Sequence[str]) -> str:
-    return "\n".join(f"- {way}" for way in ways)
-
-
-def _reply(ways: Sequence[str], plan: str, final: str) -> str:
-    return f"Step 1: Methods\n{_listed(ways)}\nStep 2: Plan\n{plan}\nStep 3: Rewriting\n{final}\nStep 4: Final instruction\n{final}"
-
-
 AUTO = Method(
     "auto",
     {
-        domain: chat(
-            "{instruction}",
-            _STEPS_OF_REPLY.format(thing=THING[domain]),
-            [(given, _reply(*steps)) for given, *steps in examples],
-        )
-        for domain, examples in _EXAMPLES.items()
+        domain: chat("{instruction}", _STEPS_OF_REPLY.format(thing=thing), EXAMPLES[domain]["auto"])
+        for domain, thing in THING.items()
     },
     kind="auto",
     shots=2,
@@ -115,21 +41,11 @@ _KEYWORDS = (
     "The user lists ways in which a task was made more complex. You reply with a key phrase of one to four words for each way, "
     "separated by commas, and with nothing else."
 )
-_NAMED_WAYS = (
-    (
-        ("Ask for the yearly saving of each way.", "Leave out whatever costs money.", "Suit the ways to an old house."),
-        "quantify savings, exclude costs, adapt to setting",
-    ),
-    (
-        ("Forbid slicing", "The digits have to stay where they are", "let the user ask about the running time"),
-        "forbid feature, preserve positions, add complexity analysis",
-    ),
-)
 
 
 def keywords_prompt(ways: Sequence[str]) -> Turns:
     """The turns that ask for a key phrase for each way of making a task more complex."""
-    return chat(_listed(ways), _KEYWORDS, [(_listed(shown), named) for shown, named in _NAMED_WAYS])
+    return chat("\n".join(f"- {way}" for way in ways), _KEYWORDS, EXAMPLES["auto"]["keywords"])
 
 
 ANALYSE = Template(
@@ -172,15 +88,7 @@ _ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•+]|\(?\d{1,2}[.):])[ \t]+(.+?)[ \t]*$")
 
 
 def final_instruction(answer: str) -> str | None:
-    """What follows the last heading of the fourth step; None where there is no such heading.
-
-    Headings are taken as models write them: in any case, bold or not, "Final" or "Finally", with or without a number or
-    a colon, on a line of their own or in front of the text.
-
-    Example:
-        >>> final_instruction("**Step 1**: …\\n**step 4 - Finally Rewritten Instruction:** Name two rivers.")
-        'Name two rivers.'
-    """
+    """What follows the last heading of the fourth step, as models write it; None where there is no such heading."""
     headings = [match for pattern in (_STEPS[4], _FINAL) for match in pattern.finditer(answer)]
     if not headings:
         return None
@@ -192,7 +100,7 @@ def final_instruction(answer: str) -> str | None:
 
 
 def trajectory(answer: str) -> list[str]:
-    """The ways listed under the first step, one string each; without the list's marks."""
+    """The ways listed under the first step, without the list's marks."""
     first = _STEPS[1].search(answer)
     start = first.end() if first else 0
     ends = [match.start() for number in (2, 3, 4) if (match := _STEPS[number].search(answer, start))]
@@ -204,8 +112,8 @@ KEEP_MARK = " Keep the mark {instruction}, which stands for the given instructio
 
 
 def revised_method(reply: str, of: Method, name: str) -> Method | None:
-    """The method in a reply to `REVISE`: ``of`` with another first turn in the words for general instructions, and those alone;
-    None where the reply lacks a step's heading, or the mark of the instruction where the turn had it."""
+    """The method in a reply to `REVISE`: ``of`` with another first turn for general instructions, and those alone; None where
+    the reply lacks a step's heading, or the mark of the instruction where the turn had it."""
     found = re.search(r"(?is)<method>(.*?)</method>", reply)
     text = (found[1] if found else reply).strip()
     text = re.sub(r"(?s)\A```[a-z]*\n(.*)\n```\Z", r"\1", text)

@@ -1,8 +1,7 @@
 """Evol-Instruct: the five evolving methods and their prompts.
 
-The facts come from WizardLM (arXiv:2304.12244) and from the paper's Scenario 1 (arXiv:2412.11231); the
-wording is ours: a short system turn, worked examples of the instruction's own domain as turns, and the instruction last, which models
-of a hundred million parameters can follow.
+The facts come from WizardLM (arXiv:2304.12244) and the paper's Scenario 1 (arXiv:2412.11231); the wording is ours: a short system
+turn, worked examples of the instruction's own domain as turns, and the instruction last, which small models can follow.
 """
 
 from __future__ import annotations
@@ -52,12 +51,12 @@ class Method:
         name: recorded in the ``method`` column.
         template: the words sent. A text is one user turn; a list of turns (``role`` and ``content``) may hold a system turn
             and worked examples; a mapping gives one or the other for some of the domains ``general``, ``writing``, ``code``
-            and ``math``, and the instruction's own words decide (`domain_of`); what is not there is ``general``. The last
-            turn is the user's, and the only slot, ``{instruction}``, stands in one of the turns.
+            and ``math``, of which the instruction's words choose one; what is not there is ``general``. The last turn is the
+            user's, and the only slot, ``{instruction}``, stands in one of the turns.
         kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
             replies go through the steps of Auto Evol-Instruct).
         shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once: those
-            that are most like the instruction in form, and others at each try; None for all.
+            most like the instruction in form, and others at each try; None for all.
 
     Raises:
         ConfigError: at construction, what is wrong.
@@ -70,9 +69,7 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.kind not in ("in_depth", "in_breadth", "auto"):
-            raise ConfigError(
-                f"Method {self.name!r} has kind {self.kind!r}; allowed: 'in_depth', 'in_breadth', 'auto'."
-            )
+            raise ConfigError(f"kind must be 'in_depth', 'in_breadth' or 'auto'; got {self.kind!r}.")
         if not self.name or not isinstance(self.name, str):
             raise ConfigError(f"A method needs a name that is a non-empty string, not {self.name!r}.")
         if self.shots is not None and (not isinstance(self.shots, int) or self.shots < 1):
@@ -80,8 +77,7 @@ class Method:
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
     def prompt(self, instruction: str, attempt: int = 1) -> Turns:
-        """The turns that ask for one instruction to be evolved; the instruction, and how often it was sent by this method,
-        counted from 1, choose the examples that are shown."""
+        """The turns that ask for an instruction to be evolved, for the n-th time by this method, counted from 1."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
         if self.shots is not None:
@@ -90,8 +86,8 @@ class Method:
 
     def of_domain(self, domain: str) -> Method:
         """The same method, in the words for one domain whatever the instruction."""
-        by_domain = dict(self.template)
-        return replace(self, template={domain: by_domain[domain]}) if domain in by_domain else self
+        own = {name: turns for name, turns in self.template if name == domain}
+        return replace(self, template=own) if own else self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a YAML file of methods holds them."""
@@ -104,8 +100,8 @@ class Method:
 
 
 def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) -> _Turns:
-    """The turns with those ``shots`` of their examples that fit the instruction best in form, the best last; a further try leaves
-    out the best one and takes one more. Examples that add what the instruction says already come at the end."""
+    """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
+    takes one more. Examples that add what the instruction says already come at the end."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
     said = set(content(instruction))
@@ -146,14 +142,11 @@ def _turns(name: str, words: Any) -> _Turns:
             f"The template of method {name!r} must be a text, or a list of turns with role and content, the last of them the "
             f"user's; got {words!r}."
         )
-    joined = Template("\n".join(text for _, text in turns))
-    if joined.slots != {"instruction"}:
+    text = "\n".join(text for _, text in turns)
+    if Template(text).slots != {"instruction"} or sum("{instruction}" in text for _, text in turns) != 1:
         raise ConfigError(
-            f"A prompt template has the slots {sorted(joined.slots)}; it needs exactly ['instruction']. "
-            f"The template begins: {joined.text[:80]!r}"
+            f"The template of method {name!r} must hold {{instruction}} in one turn alone, and no other slot; it begins: {text[:80]!r}"
         )
-    if sum("{instruction}" in text for _, text in turns) != 1:
-        raise ConfigError(f"The template of method {name!r} must hold {{instruction}} in one turn alone.")
     return turns
 
 
@@ -170,11 +163,7 @@ IN_DEPTH = tuple(_HOW)
 METHODS: dict[str, Method] = {name: _built_in(name) for name in (*IN_DEPTH, "breadth")}
 
 # Which methods the paper uses on which seed set (Scenario 1).
-PRESETS: dict[str, tuple[str, ...]] = {
-    "alpaca": (*IN_DEPTH, "breadth"),
-    "gsm8k": IN_DEPTH,
-    "code": IN_DEPTH,
-}
+PRESETS = {"alpaca": (*IN_DEPTH, "breadth"), "gsm8k": IN_DEPTH, "code": IN_DEPTH}
 _DOMAIN_OF_PRESET = {"gsm8k": "math", "code": "code"}
 
 
@@ -182,12 +171,8 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
     """Turn what a user wrote into methods, in rotation order.
 
     Args:
-        methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file that holds a list, or a
-            sequence. Items are names of built-in methods, `Method` objects, or mappings with ``name``,
-            ``template`` and, optionally, ``kind`` and ``shots``.
-
-    Raises:
-        ConfigError: unknown names, a malformed file, no methods, or two methods of one name.
+        methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file that holds a list, or a sequence.
+            Items are names of built-in methods, `Method` objects, or mappings of a method's arguments.
     """
     if isinstance(methods, (str, Path)):
         if str(methods) in PRESETS:
@@ -205,8 +190,7 @@ def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Metho
 
 
 def method_at(methods: Sequence[Method], place: int, attempt: int) -> Method:
-    """The method of a try, counted from 1, of a row whose first try has the method at ``place``: then come those that follow in
-    rotation and keep the task, as not every method suits every instruction."""
+    """The method of a try, counted from 1: first the one at ``place``, then those that follow in rotation and keep the task."""
     if attempt == 1:
         return methods[place]
     others = [method for method in (*methods[place + 1 :], *methods[: place + 1]) if method.kind != "in_breadth"]
@@ -214,7 +198,7 @@ def method_at(methods: Sequence[Method], place: int, attempt: int) -> Method:
 
 
 def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attempt: int) -> Turns:
-    """The turns that one of these methods sends at a try, counted from 1; when it was tried before, with other examples."""
+    """The turns that one of these methods sends at a try, counted from 1; with other examples where it was tried before."""
     in_depth = sum(method.kind != "in_breadth" for method in methods) or len(methods)
     return method.prompt(instruction, 1 + (attempt - 1) // in_depth)
 
@@ -234,8 +218,7 @@ def _one_method(method: str | dict[str, Any] | Method) -> Method:
         return METHODS[method]
     raise ConfigError(
         f"Unknown method {method!r}. Built-in methods: {', '.join(METHODS)}. Presets: {', '.join(PRESETS)}. "
-        "Own methods: hf_evol.Method(name, template), a mapping with name, template and optionally kind and shots, or a file of "
-        "those ending in .yaml."
+        "Own methods: hf_evol.Method(name, template), a mapping of its arguments, or a file of those ending in .yaml."
     )
 
 
@@ -244,6 +227,4 @@ def _read_yaml(path: Path) -> list[str | dict[str, Any]]:
         items = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the methods file {str(path)!r}: {error}") from error
-    if not isinstance(items, list):
-        raise ConfigError(f"The methods file {str(path)!r} must hold a list of names or of name/template mappings.")
-    return items
+    return items if isinstance(items, list) else [items]

@@ -7,20 +7,9 @@ from collections.abc import Sequence
 
 from hf_evol.prompts.faults import status_of
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.words import words
+from hf_evol.prompts.words import LEAD_WORDS, words
 
 _NOUN = r"(?:prompt|instruction|task|question|request|problem|query|exercise|version|variant|variation|rewrite|rewriting|revision)s?"
-_LEAD_WORDS = frozenset(
-    """
-    a an the my your this that it it's its is are be here here's sure certainly of course okay ok absolutely great good
-    alright yes hello hi for to in with as and or new rewritten revised evolved created final finally harder hard
-    difficult more most challenging complex complicated improved updated modified enhanced better rare rarer different
-    advanced specific detailed deeper broader original given example possible one another some slightly somewhat bit
-    little much following below output result answer response step text made make makes adds adding added which requires
-    you i i've have can do would let me us come up please refined concrete adapted expanded brand longer same extended
-    alternative second programming math coding constraint constraints requirement reworded rephrased user assistant try
-    """.split()
-)
 _OPENER = re.compile(
     r"(?i)(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
     r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b"
@@ -98,7 +87,7 @@ def _without_lead(text: str, parent: str) -> str:
     if found and text[found.end() :].strip() and not parent.lower().startswith(found[1].lower().strip()):
         lead = found[1].strip()
         said = words(lead)
-        only_lead = said and len(said) <= 16 and all(word in _LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
+        only_lead = said and len(said) <= 16 and all(word in LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
         named = _HAS_NOUN.search(lead) or said[:1] in (["here"], ["here's"], ["sure"])
         announces = _OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":")
         if named and (only_lead or announces):

@@ -1,10 +1,8 @@
-"""Worked examples for the evolving methods, by domain and method, and how well one fits an instruction in form.
+"""Worked examples from ``examples.jsonl``, by domain and method, and how well one fits an instruction in form.
 
-They stand in ``examples.jsonl``, all written for this package.
-
-An evolved text in depth adds 10 to 20 words (the paper's limit). What it adds fits nearly any instruction of its form,
-as a model of a hundred million parameters adds to the next instruction what it has just seen added to another; what does
-not fit has words of the example's own subject, by which it can be noticed.
+An evolved text in depth adds 10 to 20 words (the paper's limit). What it adds fits nearly any instruction of its form, as a model of
+a hundred million parameters adds to the next instruction what it has just seen added to another; what does not fit has words of
+the example's own subject, by which it can be noticed.
 """
 
 from __future__ import annotations
@@ -20,19 +18,12 @@ from hf_evol.prompts.words import words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
-_FILE = Path(__file__).with_suffix(".jsonl")
 
-
-def _read() -> dict[str, dict[str, Pairs]]:
-    found: dict[str, dict[str, Pairs]] = {}
-    for line in _FILE.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        of_domain = found.setdefault(row["domain"], {})
-        of_domain[row["method"]] = (*of_domain.get(row["method"], ()), (row["given"], row["evolved"]))
-    return found
-
-
-EXAMPLES: dict[str, dict[str, Pairs]] = _read()
+EXAMPLES: dict[str, dict[str, Pairs]] = {}
+for _line in Path(__file__).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines():
+    _row = json.loads(_line)
+    _of_domain = EXAMPLES.setdefault(_row["domain"], {})
+    _of_domain[_row["method"]] = (*_of_domain.get(_row["method"], ()), (_row["given"], _row["evolved"]))
 
 _KINDS = {
     "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|summari[sz]e|elaborate|state|tell",
@@ -85,9 +76,9 @@ _FITS_ANYTHING = 0.3  # less than an example that begins alike where the instruc
 
 
 def likeness(example: str, instruction: str) -> float:
-    """How well an example fits an instruction in form, from 0 to 1: which share of what makes up their forms they have in common.
-    The form is how a text begins and, with twice the weight, the kinds of thing it names; an example of no such form fits
-    anything a little."""
+    """How well an example fits an instruction in form: the share, from 0 to 1, of what makes up their forms that they have in
+    common. The form is how a text begins and, with twice the weight, the kinds of thing it names; an example of no such form
+    fits anything a little."""
     shown, asked = _form(example), _form(instruction)
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
 
@@ -104,10 +95,17 @@ def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]
 
 
 def _added(text: str, parent: str) -> set[str]:
-    return set(Counter(words(text)) - Counter(words(parent))) - _GLUE
-
-
-_GLUE = frozenset("the a and of in it to that is".split())
+    return set(Counter(words(text)) - Counter(words(parent))) - {
+        "the",
+        "a",
+        "and",
+        "of",
+        "in",
+        "it",
+        "to",
+        "that",
+        "is",
+    }
 
 
 @lru_cache(maxsize=4096)

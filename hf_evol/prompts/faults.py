@@ -8,24 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise, takewhile
 
 from hf_evol.columns import OK
-from hf_evol.prompts.answers import META, form_fault
 from hf_evol.prompts.examples import EXAMPLES
-from hf_evol.prompts.fit import fits
+from hf_evol.prompts.fit import META, fits, form_fault
 from hf_evol.prompts.forms import only_in
-from hf_evol.prompts.words import (
-    FIT_ANYWHERE,
-    MAIN_LANGUAGES,
-    STOP_WORDS,
-    VERB_STEMS,
-    VERBS,
-    content,
-    domain_of,
-    languages,
-    numbers,
-    stem,
-    stems,
-    words,
-)
+from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, VERBS, content, domain_of, numbers, stem, words
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 _MIN_KEPT = 0.7  # of the parent's content words, in in-depth methods
@@ -52,13 +38,19 @@ _ASKS_HOW_MANY = re.compile(r"(?i)\?|\b(?:calculate|find|determine|compute|how (
 _NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"(?i)\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
 _BY_MEANS = re.compile(r"(?i)\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
-_OF_PROMPTS = stems(("prompt", "rewritten", "rewriting", "constraint", "requirement"))
+_OF_PROMPTS = set(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 # What these examples add to their task fits any of its form; only what the task itself says is their own.
 _FITTING = frozenset(
     evolved
     for domain in ("general", "writing", "code")
     for method in ("constraint", "deepen", "concretize", "reasoning")
     for _, evolved in EXAMPLES[domain][method]
+)
+_IN_ANY_CASE = "python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab"
+_MAIN_LANGUAGES = {*_IN_ANY_CASE.split("|"), "c", "c++", "c#", "go", "r"}  # of which a task is written in one
+_LANGUAGE = re.compile(
+    rf"(?<![\w.])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
+    r"jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
 )
 
 
@@ -168,13 +160,12 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
         return "off_topic"
     if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
         return "off_topic"
-    first, later = stems(words(text)[:1]), stems(words(parent)[1:])
-    if only_in(_TELLS_OF, parent, text) and first & later:
+    if only_in(_TELLS_OF, parent, text) and set(map(stem, words(text)[:1])) & set(map(stem, words(parent)[1:])):
         return "off_topic"  # "Tie a bowtie", where its steps were to be described
-    asked, named = languages(parent), languages(text)
+    asked, named = _languages(parent), _languages(text)
     if asked - named:
         return "off_topic"
-    if asked & MAIN_LANGUAGES and (named - asked) & MAIN_LANGUAGES:
+    if asked & _MAIN_LANGUAGES and (named - asked) & _MAIN_LANGUAGES:
         return "broken"  # "a Ruby function, and explain how Python does it"
     wanted = set(content(parent)) - VERB_STEMS
     lost = len(wanted - set(content(text)))
@@ -200,6 +191,14 @@ def _units(text: str) -> list[tuple[str, list[str]]]:
         for place, word in enumerate(said, start=1)
         if word[0].isdigit()
     ]
+
+
+def _languages(text: str) -> set[str]:
+    """The programming languages and libraries that a text names, in lower case."""
+    found = {name.lower() for name in _LANGUAGE.findall(text)}
+    if "SELECT" in text:
+        found.add("sql")
+    return {{"js": "javascript", "mysql": "sql"}.get(name, name) for name in found}
 
 
 def _gain(text: str, parent: str, new: set[str], growth: int) -> float:

@@ -1,12 +1,53 @@
-"""Whether what an evolved text adds fits its parent."""
+"""Whether an evolved text asks for something and fits its parent, or talks about the rewriting, or carries the parent out."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-from hf_evol.prompts.forms import only_in, sentences
-from hf_evol.prompts.words import STOP_WORDS, words
+from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, only_in, sentences
+from hf_evol.prompts.words import STOP_WORDS, VERBS, content, numbers, words
+
+_LONGEST_LIST = 600  # characters of the items at a text's end
+_MANY_ANSWERS = 2  # statements after the last request
+
+# What texts about the evolving itself say.
+META = re.compile(
+    r"(?i)\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
+    r"(?:the|this) (?:given|current|above) (?:task|question|instruction|problem|answer)|(?:the|this) task (?:is|of|was|requires|involves|can)|"
+    r"(?:this|the) (?:puzzle|problem) (?:is|requires|involves)|please (?:provide|share|give me|send) (?:the|your|a|me|more)|"
+    r"\A\W*ask (?:for|about|the user)|how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b"
+)
+_FIRST_PERSON = re.compile(
+    r"(?i)\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b"
+)
+_RULE = re.compile(
+    r"(?i)\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
+    r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b"
+)
+_TELLS_HOW = re.compile(r"(?i)\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b")
+_TELLS = re.compile(
+    r"(?i)\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
+    r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)"
+)
+_MUST = re.compile(r"(?i)\b(?:must|should|need(?:s)? to|have to|has to|may not|cannot|can't|is to)\b")
+_TOLD = re.compile(r"(?i),\s*(?:which|who) (?:is|are|was|were)\b")
+_SAYS_WHAT = re.compile(r"(?i)\A\W*(?!you\b|it\b)(?:[\w'’-]+ ){1,5}(?:is|are|stands for|refers? to|means)\b")
+_SAYS_ALL = re.compile(r"(?i)\A\W*(?:the|an?)\s(?:[\w'’-]+ ){6,14}(?:is|are) (?:called|named|known|an?|the)\b")
+_SAYS_IT = re.compile(r"(?i)\A\W*(?:the|an?|one|here)\s[^.?!\n]*\b(?:is|are|would be):(?:\s|\Z)")
+_LISTS = re.compile(
+    r"(?is)\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
+    r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
+    r"characteristics|qualities|symptoms|duties|responsibilities|metrics)\b"
+)
+_ITEMS = re.compile(r"(?i)[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z")
+_OPEN_ITEM = re.compile(
+    r"(?i)\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b"
+)
+_LETTER = re.compile(r"(?i)\A\W*(?:dear|hello|hi|subject:)\b")
+_ANNOUNCED = re.compile(r"(?i):\s*\Z|\b(?:following|below|given|this|starter|provided)\b")
+_MAY_FOLLOW = VERBS | {"first", "what", "how", "why", "the", "a", "who", "when", "where", "which"}  # after a colon
+_FENCE = re.compile(r"(?s)```(?:\w*)\n(.*?)\n?```")
 
 # What needs something before it to speak of, and what may give it.
 _ONE_OF_SEVERAL = re.compile(
@@ -35,9 +76,79 @@ _LENGTH = re.compile(
 )
 
 
+def form_fault(text: str, parent: str) -> str | None:
+    """What keeps a text from being an instruction at all: ``chatter``, ``answered``, ``not_instruction``; or None."""
+    letters = [char for char in parent if char.isalpha()]
+    if letters and sum(char.isascii() for char in letters) / len(letters) <= 0.9:
+        return None  # no English
+    if only_in(META, text, parent):
+        return "chatter"
+    if only_in(_FIRST_PERSON, text, parent) and not text.rstrip().endswith("?") and not WISH.search(text):
+        return "chatter"
+    fenced = [code for code in _FENCE.findall(text) if code not in parent]
+    if fenced and "```" not in parent and not _ANNOUNCED.search(text.partition("```")[0]):
+        return "answered"
+    if is_instruction(parent) and not _takes_the_form(text, parent):
+        overlap = set(content(text)) & set(content(parent))
+        return "answered" if len(overlap) >= 2 or numbers(text) else "not_instruction"
+    if _answers_behind(text, parent) or _answers_within(text, parent):
+        return "answered"
+    return None
+
+
+def _takes_the_form(text: str, parent: str) -> bool:
+    """Whether the first sentence asks, or the last one does in the parent's way, after a setting."""
+    said, asked = sentences(text), sentences(parent)
+    first, last = said[0], said[-1]
+    if _TELLS_HOW.match(first) or only_in(_LETTER, text, parent):
+        return False
+    if first.endswith("?") and is_order(asked[0]) and not OPENS_QUESTION.match(OPENING.sub("", first, count=1)):
+        return False  # "The sea – who owns it?"
+    if OPENS_QUESTION.match(first) and ":" in first and "?" not in text and ":" not in parent:
+        return False  # "How trees grow: by taking up water."
+    if asks(first):
+        return True
+    if only_in(_SAYS_IT, text, parent):
+        return False  # "The capital is: …"
+    if (_SAYS_WHAT.match(first) or _SAYS_ALL.match(first)) and asks(asked[0]) and first not in parent:
+        return False  # "A delta is … Explain it."
+    if not asks(asked[0]):  # a setting, and what is asked of it
+        return any(map(asks, said))
+    return is_order(last) if any(map(is_order, asked)) else asks(last)
+
+
+def _answers_behind(text: str, parent: str) -> bool:
+    """Whether an answer follows the task: after the parent's words and a colon, or as statements at the end."""
+    head = parent.rstrip(" .!?:\n").lower()
+    if len(head) > 8 and ":" not in parent and text.lower().startswith(head):
+        after = text[len(head) :].lstrip(" .!?")
+        if after.startswith(":") and not _MAY_FOLLOW.issuperset(words(after)[:1]):
+            return True
+    said = sentences(text)
+    if _TELLS.match(said[-1]) and said[-1] not in parent and not _MUST.search(said[-1]):
+        return True
+    ending = 0
+    for sentence in reversed(said):
+        if asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
+            break
+        ending += 1
+    return ending >= max(_MANY_ANSWERS, len(sentences(parent)))
+
+
+def _answers_within(text: str, parent: str) -> bool:
+    """Whether a part of the answer stands in the task: a clause that says what is, or items of the list that is asked for."""
+    if only_in(_TOLD, text, parent):
+        return True
+    items = _ITEMS.search(text[-_LONGEST_LIST:])
+    if items is None or _ITEMS.search(parent) or not _LISTS.search(parent):
+        return False
+    listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items[1])
+    return len(listed) >= 3 and not _OPEN_ITEM.search(items[1]) and len(items[1]) < len(text) / 1.5
+
+
 def fits(text: str, parent: str) -> bool:
-    """Whether a text speaks of what is there, and doesn't contradict its parent: no "which of the two is better" of one thing, no
-    "the change" where nothing is to be changed, no other readers, no other length, no question without words."""
+    """Whether a text speaks of what is there and doesn't contradict its parent: no "which of the two" of one thing, no "the change"
+    where nothing is changed, no other readers, no other length, no question without words."""
     several = only_in(_ONE_OF_SEVERAL, text, parent)
     if several and not _SEVERAL.search(text[: several.start()]):
         return False
@@ -45,17 +156,11 @@ def fits(text: str, parent: str) -> bool:
         return False
     if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
         return False
-    before, now = _lengths(parent), _lengths(text)
+    before, now = (  # how often a length in words, sentences and so on is demanded of the whole
+        Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.sub("", said)))
+        for said in (parent, text)
+    )
     if any(now[unit] > before[unit] for unit in before):
         return False
-    return _opens_with_words(text) or not _opens_with_words(parent)
-
-
-def _lengths(text: str) -> Counter[str]:
-    """How often a length in words, sentences and so on is demanded of the whole."""
-    return Counter(found.lower().rstrip("s") for found in _LENGTH.findall(_OF_A_PART.sub("", text)))
-
-
-def _opens_with_words(text: str) -> bool:
-    """Whether the first sentence has more than stop words."""
-    return any(not STOP_WORDS.issuperset(words(sentence)) for sentence in sentences(text)[:1])
+    empty, was_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
+    return was_empty or not empty

@@ -86,14 +86,7 @@ _EACH_OTHER = re.compile(r"\W*(?:\Z|\n|each other|one another|the other|it\b)")
 
 
 def strip_thinking(text: str) -> str:
-    """Drop a reasoning model's leading block of thoughts, in the marks in use; one that never ends leaves nothing.
-
-    A closing mark that ends a line counts without its opening one, too: some chat templates put that into the prompt.
-
-    Example:
-        >>> strip_thinking("[THINK]Hm.[/THINK]Yes."), strip_thinking("<|channel|>analysis<|message|>Hm.<|end|>")
-        ('Yes.', '')
-    """
+    """Drop a reasoning model's leading block of thoughts, in the marks in use; one that never ends leaves nothing."""
     if final := _CHANNELS.match(text):
         return final[1].strip()
     for marks in (_THINKING, _ANALYSIS, _END_OF_THINKING):
@@ -102,13 +95,10 @@ def strip_thinking(text: str) -> str:
 
 
 def read_level(reply: str) -> str | None:
-    """The level of difficulty that a reply gives, one of `LEVELS`; None where it gives none, or several.
-
-    Example:
-        >>> read_level("**Difficulty:** Very Hard. It isn't easy to …")
-        'very hard'
-    """
-    text = _LEVEL_SCALE.sub(_without_scale, _plain(reply))
+    """The level of difficulty that a reply gives, one of `LEVELS`; None where it gives none, or several."""
+    text = _LEVEL_SCALE.sub(  # one level, said several times, stays
+        lambda scale: scale[0] if len(set(re.findall(_LEVEL, scale[0]))) == 1 else " ", _plain(reply)
+    )
     mentions = [
         (match.start("level"), match.end(), None if match["other"] else re.sub(r"[ -]+", " ", match["level"]), True)
         for match in _LEVEL_MENTION.finditer(text)
@@ -117,18 +107,8 @@ def read_level(reply: str) -> str | None:
     return _agreed(text, mentions)
 
 
-def _without_scale(match: re.Match[str]) -> str:
-    """Nothing in place of a list of levels; but one level, said several times, stays."""
-    return match.group() if len(set(re.findall(_LEVEL, match.group()))) == 1 else " "
-
-
 def read_score(reply: str) -> float | None:
-    """The score from 0 to 100 that a reply gives; None where it gives none, several, or another scale's.
-
-    Example:
-        >>> read_score("On a scale from 0 to 100, I give 72.5 for its 3 steps.")
-        72.5
-    """
+    """The score from 0 to 100 that a reply gives; None where it gives none, several, or another scale's."""
     text = _SCORE_SCALE.sub(" ", _plain(reply))
     if len(_LIST_MARK.findall(text)) > 1:
         text = _LIST_MARK.sub(" ", text)
@@ -142,12 +122,7 @@ def read_score(reply: str) -> float | None:
 
 
 def read_verdict(reply: str) -> str | None:
-    """``win`` where a reply finds the first of two responses better, ``lose`` or ``tie``; None where it can't be read.
-
-    Example:
-        >>> read_verdict("**Response 2** is slightly better than Response 1.")
-        'lose'
-    """
+    """``win`` where a reply finds the first of two responses better, ``lose`` or ``tie``; None where it can't be read."""
     text = _SIDE.sub(lambda match: "①" if match["one"] or match["first"] else "②", _plain(reply))
     text = _CHOICES.sub(" ", text)
     mentions: list[Mention[str]] = []
@@ -177,15 +152,11 @@ def _comparison(match: re.Match[str], before: str) -> tuple[str | None, bool] | 
         return (None, True)
     if match["object"]:
         subject = "②" if match["object"] == "①" else "①"
-    elif match["named"]:
-        subject = match["named"]
     else:
         sure = not re.search(r"\b(?:and|but|than|to)\b", match["gap"] or "")
-        subject = match["subject"] if sure else None
-    how = "win" if match["win"] else "lose"
-    if subject is None:  # "better than" completes the question's "Response 1 is"
-        return (how, False)
-    return (how if subject == "①" else {"win": "lose", "lose": "win"}[how], True)
+        subject = match["named"] or (match["subject"] if sure else None)
+    # Without a subject, "better than" completes the question's "Response 1 is".
+    return ("win" if bool(match["win"]) == (subject != "②") else "lose", subject is not None)
 
 
 def _plain(reply: str) -> str:

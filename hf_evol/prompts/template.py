@@ -13,16 +13,8 @@ _SLOT = re.compile(r"\{([a-z_]+)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt with named slots such as ``{instruction}``.
-
-    Slots are filled in a single pass over the template's own text, so that braces, slots or template
-    syntax inside a filled-in value stay as they are. Only ``{lower_case}`` names count as slots: other
-    braces in the template are plain text.
-
-    Example:
-        >>> Template("Say {what}.").fill(what="{hello}")
-        'Say {hello}.'
-    """
+    """A prompt with named slots such as ``{instruction}``, filled in a single pass, so that braces and slots inside a value stay as
+    they are. Only ``{lower_case}`` names count as slots."""
 
     text: str
 
@@ -31,12 +23,11 @@ class Template:
         return set(_SLOT.findall(self.text))
 
     def fill(self, **values: str) -> str:
-        """Return the prompt; ``values`` gives one string for each slot."""
         return _SLOT.sub(lambda match: values[match[1]], self.text)
 
 
 def chat(prompt: str, system: str | None = None, examples: Iterable[tuple[str, str]] = ()) -> Turns:
-    """The turns, in the ``messages`` format, of a system turn, worked examples (what is given, and the reply) and a prompt."""
+    """The turns of a system turn, worked examples (what is given, and the reply) and a prompt."""
     turns = [{"role": "system", "content": system}] if system else []
     for given, reply in examples:
         turns += [{"role": "user", "content": given}, {"role": "assistant", "content": reply}]

@@ -6,13 +6,7 @@ from datasets import Dataset
 
 import hf_evol
 from hf_evol import columns as col
-from hf_evol.evolve.auto_evol import (
-    AutoEvolInstruct,
-    TrajectoryKeywords,
-    compare_keywords,
-    count_keywords,
-    normalize_phrase,
-)
+from hf_evol.evolve.auto_evol import AutoEvolInstruct, TrajectoryKeywords, count_keywords, normalize_phrase
 from hf_evol.generation.base import Completion
 
 ANSWER = "<think>Hm.</think>\nStep 1: Methods\n- add a limit\nStep 2: Plan\nDo.\nStep 3: Rewriting\nx\nStep 4: Final instruction\n{}"
@@ -78,11 +72,8 @@ def test_keywords():
     assert rows[col.TRAJECTORY_STATUS][:] == ["ok", "invalid_input", "invalid_input"]
 
 
-def test_comparing_two_evolvers():
-    one, other = count_keywords([["a", "b", "a"], ["a", "c"]]), count_keywords([["a"], ["d"]])
-    assert one == Counter(a=2, b=1, c=1)
-    assert compare_keywords(one, other) == {"distinct": [3, 2], "ratio": 1.5, "shared": 1, "only": [["b", "c"], ["d"]]}
-    assert compare_keywords(one, Counter())["ratio"] is None
+def test_a_key_phrase_counts_once_in_a_row():
+    assert count_keywords([["a", "b", "a"], ["a", "c"]]) == Counter(a=2, b=1, c=1)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 import json
-import os
-import subprocess
-import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import pytest
@@ -20,6 +18,7 @@ from hf_evol.generation.base import Completion
 from hf_evol.models import n_parameters
 from hf_evol.prompts.evol_instruct import METHODS, PRESETS
 from hf_evol.scoring.ic_ifd import IcIfd
+from hf_evol.transform import Transform
 
 KEPT = [col.ID, *EvolInstruct.output_columns]
 
@@ -86,6 +85,29 @@ class Drawn(Scripted):
         return said(["", parent, "I'm sorry, but I can't help with that.", better(parent, pick)][pick % 4])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hashed(EvolInstruct):
+    """Names as the evolver what the process at work takes for its fingerprint, once the model is loaded."""
+
+    def apply(self, batch):
+        done = super().apply(batch)
+        return done | {col.EVOLVER: [Hasher.hash(replace(self))] * len(done[col.EVOLVER])}
+
+
+@dataclass(frozen=True)
+class By(Transform):
+    """What a function says of each row."""
+
+    function: Callable
+    input_columns = (col.INSTRUCTION,)
+    output_columns = {"number": "float64"}
+
+    def apply(self, batch):
+        return {
+            "number": [self.function(dict(zip(batch, row, strict=True))) for row in zip(*batch.values(), strict=True)]
+        }
+
+
 def said(text, reason="stop"):
     return Completion(text, reason, 5, 1)
 
@@ -145,9 +167,14 @@ def test_no_arrangement_changes_a_row(tiny_model, seeds):
     assert sorted(streamed, key=lambda row: row[col.ID]) == whole
 
 
-def test_processes_change_nothing(tiny_model, seeds):
-    transform = evolver(tiny_model)
+def test_processes_change_neither_rows_nor_the_fingerprint(tiny_model, seeds, monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)  # each process hashes strings in its own way
+    settings = {"methods": SHORT, "max_new_tokens": 8, "journal": False}
+    transform = Hashed(tiny_model, **settings)
+    before = Hasher.hash(transform)
     whole = rows_of(hf_evol.map(seeds, transform))
+    assert {row[col.EVOLVER] for row in whole} == {before, Hasher.hash(transform)} == {before}
+    assert Hasher.hash(Hashed(tiny_model, seed=5, **settings)) != before
     assert rows_of(hf_evol.map(seeds, transform, num_proc=2)) == whole
 
 
@@ -157,21 +184,6 @@ def test_dataset_dict(tiny_model, seeds):
     transform = evolver(tiny_model)
     mapped = hf_evol.map(DatasetDict(a=seeds, b=seeds.select([1])), transform)
     assert rows_of(mapped["b"]) == [rows_of(mapped["a"])[1]]
-
-
-def test_fingerprint_is_of_the_settings_and_the_same_in_every_process(tiny_model):
-    make = f"__import__('hf_evol').EvolInstruct({tiny_model!r}, methods='gsm8k', seed=4)"
-    code = f"from datasets.fingerprint import Hasher; print(Hasher.hash({make}))"
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | extra)
-        for extra in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
-    ]
-    transform = EvolInstruct(tiny_model, methods="gsm8k", seed=4)
-    before = Hasher.hash(transform)
-    assert {run.stdout.strip() for run in runs} == {before}
-    transform({"id": ["a-0"], "instruction": ["Why?"]})  # loads the model
-    assert Hasher.hash(transform) == before
-    assert Hasher.hash(EvolInstruct(tiny_model, methods="gsm8k", seed=5)) != before
 
 
 def test_a_second_map_comes_from_the_cache(tiny_model, seeds, tmp_path):
@@ -341,17 +353,13 @@ def drawn_rows(**settings):
     )
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"tries": 2}, {"best_of": 2, "prefer": lambda row: len(row["instruction"])}],
-    ids=["4", "2", "best"],
-)
-def test_tries_are_the_same_in_any_batch(settings):
+@pytest.mark.parametrize("best_of", [1, 2])
+def test_tries_are_the_same_in_any_batch(best_of):
+    settings = {"best_of": best_of, "prefer": (By(lambda row: len(row["instruction"])),)}
     whole = drawn_rows(**settings)
-    assert {row[col.TRY] for row in whole} > {1, 2} or settings.get("tries") == 2
-    assert {"ok", "unchanged"} <= {entry["status"] for row in whole for entry in row[col.HISTORY]} | {
-        text["status"] for row in whole for text in row[col.REJECTED]
-    }
+    assert {row[col.TRY] for row in whole} > {1, 2}
+    statuses = {entry["status"] for row in whole for entry in (*row[col.HISTORY], *row[col.REJECTED])}
+    assert {"ok", "unchanged"} <= statuses
     for size in (1, 5):
         assert drawn_rows(batch_size=size, **settings) == whole
 
@@ -381,7 +389,7 @@ def test_greedy_rows_are_asked_again_with_other_examples_alone():
 )
 def test_an_engines_error_is_not_tried_again(replies, status, number):
     engine = InTurn({MILL: replies})
-    out = EvolInstruct(engine, best_of=2, prefer=len, journal=False)({"id": ["a-0"], "instruction": [MILL]})
+    out = EvolInstruct(engine, best_of=2, prefer=(By(len),), journal=False)({"id": ["a-0"], "instruction": [MILL]})
     assert out[col.EVOL_STATUS] == [status] and out[col.TRY] == [number] and len(engine.keys) == len(replies)
     assert out[col.INSTRUCTION] == [better(MILL) if status == "ok" else MILL]
 
@@ -401,7 +409,7 @@ def test_the_text_that_is_preferred_is_taken():
         return int(row["instruction"][-5:-1])
 
     batch = {"id": ["a-1"], "instruction": [MILL]}
-    settings = {"methods": "gsm8k", "journal": False, "prefer": late}
+    settings = {"methods": "gsm8k", "journal": False, "prefer": (By(late),)}
     engine = InTurn({MILL: texts})
     out = EvolInstruct(engine, best_of=2, **settings)(batch)
     assert out[col.INSTRUCTION] == [texts[2]] and out[col.TRY] == [3] and len(engine.keys) == 3
@@ -430,17 +438,17 @@ def test_transforms_choose_by_what_the_last_of_them_gives(wide_model, monkeypatc
     assert evolver(batch)[col.INSTRUCTION] == [texts[scores.index(max(scores))]]
     assert evolver.identity() != EvolInstruct(InTurn({MILL: texts}), **settings | {"best_of": 1}).identity()
 
-    lowest_is_null = lambda row: None if "1950" in row["instruction"] else -1.0  # noqa: E731
-    out = EvolInstruct(InTurn({MILL: texts}), prefer=lowest_is_null, **settings)(batch)
+    lowest_is_null = By(lambda row: None if "1950" in row["instruction"] else -1.0)
+    out = EvolInstruct(InTurn({MILL: texts}), prefer=(lowest_is_null,), **settings)(batch)
     assert out[col.INSTRUCTION] == [texts[0]]
 
 
 def test_among_equals_the_first_is_taken_and_one_needs_no_preference():
     batch = {"id": ["a-0"], "instruction": [MILL]}
     engine = InTurn({MILL: [better(MILL, 1800), better(MILL, 1900)]})
-    assert EvolInstruct(engine, best_of=2, prefer=lambda row: 0, journal=False)(batch)[col.TRY] == [1]
+    assert EvolInstruct(engine, best_of=2, prefer=(By(lambda row: 0),), journal=False)(batch)[col.TRY] == [1]
     alone = InTurn({MILL: ["", better(MILL), "", ""]})
-    out = EvolInstruct(alone, best_of=2, prefer=lambda row: 1 / 0, journal=False)(batch)
+    out = EvolInstruct(alone, best_of=2, prefer=(By(lambda row: 1 / 0),), journal=False)(batch)
     assert out[col.EVOL_STATUS] == ["ok"] and out[col.TRY] == [2] and len(alone.keys) == 4
     assert [text["try"] for text in out[col.REJECTED][0]] == [1, 3, 4]
 
@@ -499,8 +507,8 @@ def test_empty_set_and_one_row(tiny_model, seeds):
 @pytest.mark.parametrize(
     ("settings", "fragment"),
     [({"rounds": 0}, "rounds"), ({"tries": 0}, "best_of must be from 1 to tries"), ({"best_of": 0}, "best_of must be from 1"),
-     ({"best_of": 5, "prefer": len}, "best_of=5, tries=4"), ({"best_of": 2}, "needs prefer="),
-     ({"best_of": 2, "prefer": "length"}, "prefer must be transforms"), ({"prefer": []}, "prefer must be transforms"), ({"top_p": 2}, "top_p"),
+     ({"best_of": 5, "prefer": (By(len),)}, "best_of=5, tries=4"), ({"best_of": 2}, "needs prefer="),
+     ({"best_of": 2, "prefer": "length"}, "prefer must be transforms"), ({"prefer": len}, "prefer must be transforms"), ({"top_p": 2}, "top_p"),
      ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
      ({"model": 3}, "model must be")],
 )  # fmt: skip

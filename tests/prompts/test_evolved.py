@@ -479,7 +479,7 @@ MARKS = ["Prompt:", "###", "```", '"', "“", "**", "<think>", "</think>", "[THI
 TEXTS = st.text() | st.lists(st.sampled_from(MARKS) | st.text(string.printable, max_size=9), max_size=9).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(reply=TEXTS, parent=TEXTS, name=st.sampled_from(sorted(METHODS)), reason=st.sampled_from(["stop", "length"]))
 @example(reply="²", parent="²", name="constraint", reason="stop")
 @example(reply="Describe a lighthouse.", parent="", name="breadth", reason="stop")

@@ -84,26 +84,20 @@ VERDICT_REPLIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("reply", "level"), LEVEL_REPLIES.items(), ids=repr)
-def test_levels(reply, level):
-    assert read_level(reply) == level
-
-
-@pytest.mark.parametrize(("reply", "score"), SCORE_REPLIES.items(), ids=repr)
-def test_scores(reply, score):
-    assert read_score(reply) == score
-
-
-@pytest.mark.parametrize(("reply", "verdict"), VERDICT_REPLIES.items(), ids=repr)
-def test_verdicts(reply, verdict):
-    assert read_verdict(reply) == verdict
+@pytest.mark.parametrize(
+    ("read", "replies"),
+    [(read_level, LEVEL_REPLIES), (read_score, SCORE_REPLIES), (read_verdict, VERDICT_REPLIES)],
+    ids=["level", "score", "verdict"],
+)
+def test_what_judges_write(read, replies):
+    assert {reply: read(reply) for reply in replies} == replies
 
 
 def test_every_level_is_read_in_every_case():
     for level in LEVELS:
         for reply in (level, level.upper(), level.title(), f"Level: {level}", f"**{level}**\n\nBecause."):
             assert read_level(reply) == level
-    assert [LEVELS.index(level) for level in LEVELS] == [0, 1, 2, 3, 4]
+    assert len(LEVELS) == 5
 
 
 def test_every_score_is_read():
@@ -122,7 +116,7 @@ def test_long_replies_are_read_quickly(read, part):
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("tag", ["think", "thinking", "reasoning"])
-def test_thinking_is_dropped(tag):
-    assert strip_thinking(f"<{tag}>\nhard, 90\n</{tag}>\n\nAnswer with </b> tags") == "Answer with </b> tags"
-    assert strip_thinking(f"<{tag}>it never ends: easy") == ""
+def test_thinking_is_dropped():
+    for tag in ("think", "thinking", "reasoning"):
+        assert strip_thinking(f"<{tag}>\nhard, 90\n</{tag}>\n\nAnswer with </b> tags") == "Answer with </b> tags"
+        assert strip_thinking(f"<{tag}>it never ends: easy") == ""

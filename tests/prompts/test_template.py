@@ -29,11 +29,11 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("name", METHODS)
-def test_user_text_comes_through_as_it_is(name, text):
-    *shown, last = METHODS[name].prompt(text)
-    assert last == {"role": "user", "content": text}
-    assert not any(text in turn["content"] for turn in shown)
+def test_user_text_comes_through_as_it_is(text):
+    for method in METHODS.values():
+        *shown, last = method.prompt(text)
+        assert last == {"role": "user", "content": text}
+        assert not any(text in turn["content"] for turn in shown)
     own = Method(
         "own", [{"role": "system", "content": "Do {0} with {instruction}!"}, {"role": "user", "content": "Go {1}"}]
     )
@@ -54,10 +54,9 @@ def test_prompts_are_turns_with_examples_of_the_instructions_domain(name, domain
     assert set(zip(shown[::2], shown[1::2], strict=True)) <= set(EXAMPLES[domain][name])
 
 
-@pytest.mark.parametrize("domain", EXAMPLES)
 @pytest.mark.parametrize("name", METHODS)
-def test_the_examples_are_evolved_as_replies_should_be(name, domain):
-    for given, evolved in EXAMPLES[domain][name]:
+def test_the_examples_are_evolved_as_replies_should_be(name):
+    for given, evolved in (pair for domain in SEEDS for pair in EXAMPLES[domain][name]):
         assert read_evolved(evolved, parent=given, prompt=chat(given), method=name) == (evolved, "ok")
 
 
@@ -183,19 +182,14 @@ def test_other_braces_are_plain_text():
 USER = {"role": "user", "content": "{instruction}"}
 
 
-@pytest.mark.parametrize("text", ["no slot", "{instruction} {other}", [USER | {"content": "{other}"}]])
-def test_wrong_slots_are_refused(text):
-    with pytest.raises(ConfigError, match="needs exactly"):
-        Method("mine", text)
-
-
 @pytest.mark.parametrize(
     ("template", "fragment"),
     [
         (5, "must be a text, or a list of turns"), ("", "must be a text, or a list of turns"), ([], "must be a text, or a list of turns"),
         (None, "must be a text, or a list of turns"), ([USER, {"role": "assistant", "content": "x"}], "the last of them the user's"),
         ([{"role": "user"}], "a list of turns"), ([USER | {"content": 7}], "a list of turns"), ([("user", "{instruction}", "x")], "a list of turns"),
-        ([USER, USER], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, writing, code, math"),
+        ([USER, USER], "in one turn alone"), ("no slot", "in one turn alone"), ("{instruction} {other}", "no other slot"),
+        ([USER | {"content": "{other}"}], "in one turn alone"), ({}, "no domain"), ({"physics": "{instruction}"}, "domains are general, writing, code, math"),
     ],
 )  # fmt: skip
 def test_wrong_turns_are_refused(template, fragment):
@@ -229,8 +223,8 @@ def test_methods_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "fragment"),
-    [("name: x", "must hold a list"), ("- {name: x}", "Unknown method"), ("- {name: x, template: 5}", "must be a text"), ("- [", "Cannot read"), ("[]", "one or more"),
-     ("- deepen\n- deepen", "different names"), ("- {name: x, template: '{instruction}', kind: odd}", "in_breadth")],
+    [("name: x", "Unknown method"), ("- {name: x}", "Unknown method"), ("- {name: x, template: 5}", "must be a text"), ("- [", "Cannot read"), ("[]", "one or more"),
+     ("- deepen\n- deepen", "different names"), ("- {name: x, template: '{instruction}', kind: odd}", "kind must be")],
 )  # fmt: skip
 def test_bad_method_files_are_refused(tmp_path, text, fragment):
     file = tmp_path / "methods.yml"
