@@ -13,6 +13,6 @@ os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
 require_extra("datatrove", "cluster", "hf_evol.cluster")
 
 from hf_evol.cluster.run import Execution, run  # noqa: E402
-from hf_evol.cluster.steps import Apply, Finish, Shard  # noqa: E402
+from hf_evol.cluster.steps import Apply  # noqa: E402
 
-__all__ = ["Apply", "Execution", "Finish", "Shard", "run"]
+__all__ = ["Apply", "Execution", "run"]
