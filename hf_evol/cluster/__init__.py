@@ -1,8 +1,5 @@
-"""Runs that outgrow one machine: the main job by many tasks on datatrove's executors, and transforms as datatrove steps.
-
-Needs the extra ``cluster``. `run` is `hf_evol.run` on the local, Slurm, Ray or HF Jobs executor; `Apply` wraps any transform
-for a pipeline of one's own.
-"""
+"""Runs that outgrow one machine (extra ``cluster``): `run` is `hf_evol.run` on datatrove's local, Slurm, Ray or HF Jobs executor;
+`Apply` wraps any transform for a pipeline of one's own."""
 
 import os
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PLAN, LOCK, LOGS, JOURNALS = "plan.json", "lock.json", "logs", "journals"
-_CLEARED = {"seeds", "rows", "failed", "unanswered", LOGS, JOURNALS}
+_WRITTEN = ("seeds", "rows", "failed", "unanswered", LOGS, JOURNALS, PLAN)
 _BATCH_ROWS = 1000
 
 
@@ -50,11 +50,7 @@ class WorkFolder(DataFolder):
                 writer.write_table(table.cast(schema))
 
     def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
-        """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped.
-
-        Raises:
-            SourceError: a shard is missing.
-        """
+        """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped."""
         from datasets import Dataset, concatenate_datasets
 
         parts = []
@@ -71,11 +67,7 @@ class WorkFolder(DataFolder):
         return concatenate_datasets(parts)
 
     def claim(self, plan: Mapping[str, Any]) -> None:
-        """Take the folder for this plan, or go on with it.
-
-        Raises:
-            OutputError: it belongs to another plan, or holds something else.
-        """
+        """Take the folder for this plan, or go on with it. It must not belong to another plan, or hold something else."""
         if known := self._read(PLAN):
             differing = sorted(name for name in known.keys() | plan.keys() if known.get(name) != plan.get(name))
             if differing:
@@ -88,17 +80,15 @@ class WorkFolder(DataFolder):
             raise OutputError(
                 f"The work folder {self.url!r} holds something else. Give an empty or new one with --work-folder."
             )
-        self.clear(keep=[JOURNALS])  # of a run that has ended
+        self.clear(keep=[JOURNALS, PLAN])  # of a run that has ended
         self._write(PLAN, plan)
 
     def clear(self, keep: Sequence[str] = ()) -> None:
-        """Remove what a run has put here, but for the lock. An empty plan stays to say so where something is kept."""
-        for name in _CLEARED - set(keep):
-            self._remove(name)
-        if keep:
-            self._write(PLAN, {})
-        else:
-            self._remove(PLAN)
+        """Remove what a run has put here, but for the lock. An empty plan says so for what is kept, or left by a kill."""
+        self._write(PLAN, {})
+        for name in _WRITTEN:
+            if name not in keep:
+                self._remove(name)
 
     def unlock(self) -> None:
         """Remove the lock, and the folder if nothing else is in it."""
@@ -109,14 +99,10 @@ class WorkFolder(DataFolder):
 
     @contextmanager
     def locked(self) -> Iterator[list[str]]:
-        """Keep others out while the block runs. Job ids that it adds to the list keep the lock beyond it.
+        """Keep others out while the block runs, by an `OutputError`. Job ids that it adds to the list keep the lock beyond it.
 
         On one machine the operating system lets one process in, and forgets a lock when its process ends; between machines it
-        is a file that is created or not, and that is taken over on the machine that left it alone.
-
-        Raises:
-            OutputError: another launcher, or a job of one, is at work here, or the folder can't be used.
-        """
+        is a file that is created or not, and that only the machine which has left it may take over."""
         from filelock import FileLock, Timeout
 
         everyones = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # whatever TMPDIR says
@@ -134,13 +120,11 @@ class WorkFolder(DataFolder):
                         self.unlock()
         except Timeout as error:
             raise OutputError(f"Another launcher works in {self.url!r}, on this machine.") from error
-        except HfEvolError:
-            raise
         except OSError as error:
-            raise OutputError(
-                f"The work folder {self.url!r} can't be used: {error}. Run the same command again for what is missing, or "
-                "give another with --work-folder."
-            ) from error
+            if isinstance(error, HfEvolError):
+                raise
+            what = f"The work folder {self.url!r} can't be used: {error}. Run the same command again for what is missing, or "
+            raise OutputError(what + "give another with --work-folder.") from error
 
     def _take_lock(self, holder: Mapping[str, Any]) -> None:
         try:
@@ -149,11 +133,10 @@ class WorkFolder(DataFolder):
             other = self._read(LOCK)
         except Exception as error:  # stores raise errors of their own, such as S3's without credentials
             raise OSError(f"{error}") from error
-        if other is not None and (other["host"] != holder["host"] or not have_ended(other["jobs"])):
-            jobs = f", jobs {', '.join(other['jobs'])}" if other["jobs"] else ""
+        if other is not None and (other["host"] != holder["host"] or (other["jobs"] and in_queue(other["jobs"]))):
             raise OutputError(
-                f"Another launcher works in {self.url!r}: process {other['pid']} on {other['host']}, started "
-                f"{other['started']}{jobs}. If it has ended, delete {self.resolve_paths(LOCK)!r} and run the same command again."
+                f"Another launcher works in {self.url!r}: {', '.join(f'{name} {value}' for name, value in other.items())}. "
+                f"If it has ended, delete {self.resolve_paths(LOCK)!r} and run the same command again."
             )
         return self._write(LOCK, holder)
 
@@ -183,9 +166,7 @@ class WorkFolder(DataFolder):
             self.rm(name, recursive=True)
 
 
-def have_ended(jobs: Sequence[str]) -> bool:
-    """Whether Slurm's queue surely holds none of these jobs."""
-    if not jobs:
-        return True
+def in_queue(jobs: Sequence[str]) -> bool:
+    """Whether Slurm's queue may hold one of these jobs."""
     listed = subprocess.run(["squeue", "--noheader", "--jobs", ",".join(jobs)], capture_output=True, text=True)
-    return not listed.stdout.strip() and (not listed.returncode or "Invalid job id" in listed.stderr)
+    return bool(listed.stdout.strip() or (listed.returncode and "Invalid job id" not in listed.stderr))

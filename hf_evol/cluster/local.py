@@ -21,19 +21,18 @@ from hf_evol import progress
 from hf_evol.models import set_rank
 
 
-def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> list[BaseException]:
-    """Do the missing tasks of a datatrove executor, of so many rows each, and give what they raised. A task that fails leaves
-    the others running; a worker that dies fails them all."""
+def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> BaseException | None:
+    """Do the missing tasks, of so many rows each, and give the first error. A task that fails leaves the others running."""
     missing = executor.get_incomplete_ranks()
-    packed, errors = dill.dumps(executor), []
+    packed, first = dill.dumps(executor), None
     with progress.bar(label, sum(rows)), worker_pool(min(executor.workers, len(missing) or 1)) as pool:
         progress.advance(sum(rows) - sum(rows[rank] for rank in missing))
         futures = {pool.submit(_run_task, packed, rank): rows[rank] for rank in missing}
         for future in as_completed(futures):
-            if error := future.exception():
-                errors.append(error)
+            error = future.exception()
+            first = first or error
             progress.advance(futures[future], failures=futures[future] * bool(error))
-    return errors
+    return first
 
 
 def _run_task(packed: bytes, rank: int) -> None:

@@ -26,7 +26,7 @@ from hf_evol.cluster.local import run_tasks
 from hf_evol.cluster.steps import Finish, Shard
 from hf_evol.errors import ConfigError, TaskError, require_extra
 from hf_evol.run.pipeline import prepare
-from hf_evol.run.recipe import Recipe
+from hf_evol.run.recipe import OF_THIS_MACHINE, Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,9 +40,7 @@ KINDS: dict[str, type[PipelineExecutor]] = {
     "ray": datatrove.RayPipelineExecutor,
     "jobs": datatrove.JobsPipelineExecutor,
 }
-# Settings that change no row of a shard: those of the last step, and of a machine.
-_NOT_DECIDING = {"output", "overwrite", "file_format", "push_to", "private", "license", "select", "select_by"}
-_NOT_DECIDING |= {"num_proc", "batch_size", "device", "journal"}
+_OF_THE_END = {"file_format", "license", "select", "select_by"}  # settings that change no row of a shard
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}  # of a job's environment, what is not the job's
 
 
@@ -52,16 +50,14 @@ class Execution:
 
     Args:
         executor: ``local`` (processes on this machine), ``slurm``, ``ray`` or ``jobs`` (Hugging Face Jobs).
-        tasks: into how many shards the seeds are cut; by default one for each worker. A killed task is done anew, but
-            for the requests in its journal.
+        tasks: into how many shards the seeds are cut; by default one for each worker.
         workers: how many tasks run at once; by default one for each GPU of this machine, or, elsewhere, all.
         options: further arguments of datatrove's executor, such as ``partition``, ``time`` and ``gpus_per_task`` of Slurm.
-        work_folder: for shards, completion marks and logs; by default the output with ``.work`` at its end. All
-            workers must reach it. It is removed at the end; on Slurm, all but the logs.
+        work_folder: for shards, completion marks and logs, reached by all workers; by default the output with ``.work`` at its
+            end. It is removed at the end; on Slurm, all but the logs.
 
     Raises:
-        ConfigError: an unknown executor or option, a missing option, or a number below 1.
-        MissingExtraError: Ray is not installed.
+        ConfigError, MissingExtraError: a setting or option is wrong or missing; Ray is not installed.
     """
 
     executor: str = "local"
@@ -122,9 +118,9 @@ class Execution:
     def executor_for(
         self, step: PipelineStep, tasks: int, folder: WorkFolder, depends: PipelineExecutor | None = None
     ) -> PipelineExecutor:
-        """datatrove's executor of one step. A worker does several tasks one after the other where it can, and so keeps its
-        models: a local process, a Slurm job and an HF Job do."""
-        workers, options = min(self.n_workers, tasks), dict(self.options)
+        """datatrove's executor of one step. Its workers do several tasks one after the other, and so keep their models."""
+        workers, logs = min(self.n_workers, tasks), folder.resolve_paths(f"{LOGS}/{step.name}")
+        options = {**self.options, "tasks": tasks, "workers": workers, "logging_dir": logs, "depends": depends}
         if self.executor in ("slurm", "jobs"):
             options["job_name"] = f"hf-evol-{step.name}"
         if self.executor == "slurm":
@@ -135,10 +131,7 @@ class Execution:
                 options["gpus_per_task"] = 0
         if self.executor == "jobs":
             options.setdefault("dependencies", [f"hf_evol[cluster]=={__version__}"])
-        logs = folder.resolve_paths(f"{LOGS}/{step.name}")
-        executor = KINDS[self.executor](
-            [step], tasks=tasks, workers=workers, logging_dir=logs, depends=depends, **options
-        )
+        executor = KINDS[self.executor]([step], **options)
         if self.executor in ("slurm", "jobs") and "tasks_per_job" not in options:  # what is missing, shared out evenly
             executor.tasks_per_job = max(1, math.ceil(len(executor.get_incomplete_ranks()) / workers))
         return executor
@@ -148,19 +141,16 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
     """`hf_evol.run` by many tasks: the same rows, in the same order.
 
     Each task takes its part of the seeds through all steps. A call after an interruption, of any kind, does what is missing:
-    completed tasks are skipped by their marks, and finished requests of others come from the journal. Local, Ray and HF Jobs
-    runs end with the set written; on Slurm the tasks and, after them, the last step are submitted.
+    completed tasks are skipped by their marks, and finished requests of others come from the journal. On Slurm the tasks and,
+    after them, the last step are submitted; the others end with the set written.
 
     Returns:
         What the run made; on Slurm, the ids of the submitted jobs.
 
     Raises:
         HfEvolError: as `hf_evol.run` does.
-        OutputError: another launcher is at work in the folder, or it belongs to another plan.
+        OutputError: another launcher is at work in the work folder, or it belongs to another plan.
         TaskError: tasks failed or died.
-
-    Example:
-        ``run(Recipe(dataset="tatsu-lab/alpaca", output="my-set"), Execution(tasks=8, workers=2))``
     """
     execution = execution or Execution()
     is_local, folder = execution.executor == "local", execution.folder(recipe.output)
@@ -179,18 +169,18 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         if execution.executor == "slurm":
             _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)
             return jobs
-        errors: list[BaseException] = []
+        first = None
         if is_local:
-            errors = run_tasks(shards, [len(part) for part in parts], "Evolve, answer and score")
+            first = run_tasks(shards, [len(part) for part in parts], "Evolve, answer and score")
         else:
             shards.run()
         shards.logging_dir.invalidate_cache()
         if missing := shards.get_incomplete_ranks():
-            first = f" The first: {type(errors[0]).__name__}: {str(errors[0]).rstrip('.?! ')}." if errors else ""
             raise TaskError(
-                f"{len(missing)} of {tasks} tasks are not completed.{first} Logs: {shards.logging_dir.resolve_paths('logs')}. "
-                "The same command does what is missing."
-            ) from (errors[0] if errors else None)
+                f"{len(missing)} of {tasks} tasks are not completed. "
+                + (f"The first: {type(first).__name__}: {str(first).rstrip('.?! ')}. " if first else "")
+                + f"Logs: {shards.logging_dir.resolve_paths('logs')}. The same command does what is missing."
+            ) from first
         return end.conclude()
 
 
@@ -200,7 +190,7 @@ def _plan(recipe: Recipe, stages: Stages, seeds: Dataset, tasks: int) -> dict[st
 
     used = (stages.evolve, stages.eliminate, stages.respond, stages.score)
     models = Hasher.hash([transform.identity() for transform in used])
-    deciding = {name: value for name, value in asdict(recipe).items() if name not in _NOT_DECIDING}
+    deciding = {name: value for name, value in asdict(recipe).items() if name not in OF_THIS_MACHINE | _OF_THE_END}
     of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
     return deciding | of_rows | {"tasks": tasks, "version": __version__}
 
@@ -217,8 +207,8 @@ def _submit(shards: Any, end: Any, jobs: list[str]) -> None:
         end.run()
     except subprocess.CalledProcessError as error:
         raise TaskError(
-            f"sbatch refused a job (exit status {error.returncode}); what it said is above. The scripts are in the folders of "
-            f"{end.logging_dir.path.rpartition('/')[0]}. The same command submits what is missing."
+            f"sbatch refused a job (exit status {error.returncode}); what it said is above. The scripts are in "
+            f"{end.logging_dir.path} and beside it. The same command submits what is missing."
         ) from error
     finally:
         os.environ |= hidden

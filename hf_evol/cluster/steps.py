@@ -13,7 +13,7 @@ from datatrove.utils.batching import batched
 from datatrove.utils.logging import logger
 
 from hf_evol import columns as col
-from hf_evol.cluster.folder import JOURNALS, LOGS, WorkFolder
+from hf_evol.cluster.folder import JOURNALS, LOGS, PLAN, WorkFolder
 from hf_evol.models import set_rank
 from hf_evol.models.journal import cache_folder
 from hf_evol.progress import without_datasets_bars
@@ -72,13 +72,11 @@ class Finish(PipelineStep):
                 for first in range(0, recipe.rounds * self.tasks, self.tasks)
             ]
             result = conclude(recipe, Stages.of(recipe), self.n_seeds, rounds)
-        folder.clear(
-            [*keep, *([JOURNALS] if result.n_failed_requests else [])]
-        )  # for those that another run asks again
+        folder.clear([*keep, JOURNALS, PLAN] if result.n_failed_requests else keep)  # another run asks those again
         return result
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        self.conclude(keep=[LOGS])  # which this task still writes to
+        self.conclude(keep=[LOGS, PLAN])  # which this task still writes to
         self.folder.unlock()
         yield from data or ()
 
@@ -125,9 +123,7 @@ class Apply(PipelineStep):
 
 def row_of(document: Document) -> dict[str, Any]:
     """The Document's row. Where its text was changed, by another block, or there is nothing else, it is the instruction."""
-    row = document.metadata
-    if col.ID not in row:  # of another library's reader
-        row = {col.ID: document.id} | row
+    row = {col.ID: document.id} | document.metadata
     if document.text != (row.get(col.INSTRUCTION) or ""):
         row = row | {col.INSTRUCTION: document.text}
     return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,23 @@ from hf_evol.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ENGINES = ("transformers", "vllm", "endpoint")
+# Settings that decide no row, and are not for publishing.
+OF_THIS_MACHINE = {
+    "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size", "base_url", "api_key_env",
+}  # fmt: skip
+_ALWAYS_SHOWN = {
+    "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
+    "response_max_new_tokens", "convention", "select",
+}  # fmt: skip
+_NAMES = (
+    "dataset",
+    "methods",
+    "chat_template",
+    "model",
+    "responder",
+    "scorer",
+    "judge",
+)  # or text, or a mapping with a name
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -141,33 +158,22 @@ class Recipe:
     def for_card(self) -> dict[str, Any]:
         """The settings that decide the result, fit for publishing: no settings of this machine, and of local
         paths and URLs only what `public_name` leaves."""
-        of_this_machine = {
-            "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size",
-            "base_url", "api_key_env",
-        }  # fmt: skip
-        always = {
-            "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
-            "response_max_new_tokens", "convention", "select",
-        }  # fmt: skip
-        defaults = {entry.name: entry.default for entry in fields(self)}
         shown = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in of_this_machine and (name in always or value != defaults[name])
+            entry.name: value
+            for entry in fields(self)
+            if entry.name not in OF_THIS_MACHINE
+            and ((value := getattr(self, entry.name)) != entry.default or entry.name in _ALWAYS_SHOWN)
         }
-        for name in ("dataset", "methods", "chat_template"):
-            if isinstance(value := shown.get(name), str):
-                shown[name] = public_name(value)
-        for name in ("model", "responder", "scorer", "judge"):
-            if isinstance(value := shown.get(name), str):
-                shown[name] = public_name(value)
-            elif isinstance(value, dict):
-                shown[name] = {
-                    key: public_name(part) if key in ("name", "chat_template") and isinstance(part, str) else part
-                    for key, part in value.items()
-                    if key not in ("device", "base_url", "api_key_env")
-                }
-        return shown
+        return {name: _public(value) if name in _NAMES else value for name, value in shown.items()}
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        return public_name(value)
+    if isinstance(value, dict):
+        names, kept = ("name", "chat_template"), value.keys() - OF_THIS_MACHINE
+        return {key: _public(part) if key in names else part for key, part in value.items() if key in kept}
+    return value
 
 
 def help_of(name: str) -> str:

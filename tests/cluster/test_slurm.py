@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_tasks_and_the_last_step_are_submitted_and_give_the_set(slurm, recipe, p
         assert f"export PATH={Path(sys.executable).parent}:$PATH" in lines
         assert ("--dependency=afterok:" + ids[0] in options) == (place == 1)
     (tmp_path / "queue").write_text("1 PENDING")
-    with pytest.raises(OutputError, match=f"jobs {', '.join(ids)}"):
+    with pytest.raises(OutputError, match=re.escape(f"jobs {ids}")):
         run(recipe, execution)
     (tmp_path / "queue").unlink()
     execute(scripts)
@@ -141,7 +142,7 @@ def test_a_job_that_is_refused_leaves_those_before_it_known(slurm, recipe, tmp_p
         run(recipe, execution)
     (slurm / "limit").unlink()
     (tmp_path / "queue").write_text("1 PENDING")
-    with pytest.raises(OutputError, match="jobs 1"):
+    with pytest.raises(OutputError, match=r"jobs \['1'\]"):
         run(recipe, execution)
     (tmp_path / "queue").unlink()
     assert len(run(recipe, execution)) == 2

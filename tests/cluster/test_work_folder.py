@@ -61,7 +61,7 @@ def test_a_killed_launcher_leaves_no_lock(tmp_path):
 
 def test_the_lock_of_another_host_is_left_alone(folder):
     folder._write(LOCK, {"host": "elsewhere", "pid": 1, "started": "then", "jobs": []})
-    with pytest.raises(OutputError, match=r"process 1 on elsewhere, started then. If it has ended, delete"):
+    with pytest.raises(OutputError, match=r"host elsewhere, pid 1, started then, .* If it has ended, delete"):
         with folder.locked():
             pass
 
@@ -78,7 +78,7 @@ def test_submitted_jobs_keep_the_lock_as_long_as_they_live(tmp_path, monkeypatch
         jobs += ["12", "13"]
     assert folder._read(LOCK)["jobs"] == ["12", "13"]
     if refused:
-        with pytest.raises(OutputError, match="jobs 12, 13"):
+        with pytest.raises(OutputError, match=r"jobs \['12', '13'\]"):
             with folder.locked():
                 pass
     else:
