@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PLAN, LOCK, LOGS, JOURNALS = "plan.json", "lock.json", "logs", "journals"
 _WRITTEN = ("seeds", "rows", "failed", "unanswered", LOGS, JOURNALS, PLAN)
-_BATCH_ROWS = 1000
 
 
 class WorkFolder(DataFolder):
@@ -36,8 +35,7 @@ class WorkFolder(DataFolder):
 
     @property
     def digest(self) -> str:
-        """A name for the folder, which is the same by whatever link."""
-        place = os.path.realpath(self.path) if self.is_local() else self.url
+        place = os.path.realpath(self.path) if self.is_local() else self.url  # the same by whatever link
         return hashlib.sha256(place.encode()).hexdigest()[:16]
 
     def put_shard(self, rows: Dataset, kind: str, number: int) -> None:
@@ -46,7 +44,7 @@ class WorkFolder(DataFolder):
 
         path, schema = self.resolve_paths(f"{kind}/{number:05}.arrow"), rows.features.arrow_schema
         with placing(path) as file, file.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in rows.with_format("arrow").iter(_BATCH_ROWS):
+            for table in rows.with_format("arrow").iter(1000):
                 writer.write_table(table.cast(schema))
 
     def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
@@ -77,9 +75,7 @@ class WorkFolder(DataFolder):
                 )
             return
         if known is None and any(name.strip("/") != LOCK for name in self.ls("", detail=False)):
-            raise OutputError(
-                f"The work folder {self.url!r} holds something else. Give an empty or new one with --work-folder."
-            )
+            raise OutputError(f"The folder {self.url!r} holds something else. Give a new one with --work-folder.")
         self.clear(keep=[JOURNALS, PLAN])  # of a run that has ended
         self._write(PLAN, plan)
 
@@ -123,8 +119,8 @@ class WorkFolder(DataFolder):
         except OSError as error:
             if isinstance(error, HfEvolError):
                 raise
-            what = f"The work folder {self.url!r} can't be used: {error}. Run the same command again for what is missing, or "
-            raise OutputError(what + "give another with --work-folder.") from error
+            what = f"The work folder {self.url!r} can't be used: {error}."
+            raise OutputError(f"{what} Run the same command again, or give another with --work-folder.") from error
 
     def _take_lock(self, holder: Mapping[str, Any]) -> None:
         try:

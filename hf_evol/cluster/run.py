@@ -85,9 +85,7 @@ class Execution:
             }
             inspect.signature(KINDS[self.executor]).bind(**ours, **self.options)
         except TypeError as error:
-            raise ConfigError(
-                f"Options of the {self.executor} executor (--executor-option name=value): {error}."
-            ) from error
+            raise ConfigError(f"Options of the {self.executor} executor: {error}.") from error
         if self.executor == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError("There is no sbatch here. Submit to Slurm from a machine of the cluster.")
 
@@ -148,8 +146,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         What the run made; on Slurm, the ids of the submitted jobs.
 
     Raises:
-        HfEvolError: as `hf_evol.run` does.
-        OutputError: another launcher is at work in the work folder, or it belongs to another plan.
+        HfEvolError: as `hf_evol.run` does; another launcher, or another plan, has the work folder.
         TaskError: tasks failed or died.
     """
     execution = execution or Execution()
@@ -167,8 +164,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         end = Finish(recipe, folder, len(seeds), tasks)
         shards = execution.executor_for(Shard(recipe, folder, own_journals=not is_local), tasks, folder)
         if execution.executor == "slurm":
-            _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)
-            return jobs
+            return _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)
         first = None
         if is_local:
             first = run_tasks(shards, [len(part) for part in parts], "Evolve, answer and score")
@@ -195,16 +191,15 @@ def _plan(recipe: Recipe, stages: Stages, seeds: Dataset, tasks: int) -> dict[st
     return deciding | of_rows | {"tasks": tasks, "version": __version__}
 
 
-def _submit(shards: Any, end: Any, jobs: list[str]) -> None:
-    """Submit the shards that are missing and, after them, the last step. Adds the jobs' ids to ``jobs``.
-
-    Jobs inherit the environment: that of a job which this process runs in, such as an interactive one, is hidden, as srun
-    refuses some of its variables beside its own."""
+def _submit(shards: Any, end: Any, jobs: list[str]) -> list[str]:
+    """Submit the missing shards and, after them, the last step; adds the jobs' ids to ``jobs``. They inherit the environment, from
+    which that of a job around this process, such as an interactive one, is hidden: srun refuses some of its variables."""
     inside = "SLURM_JOB_ID" in os.environ
     hidden = [name for name in os.environ if inside and name.startswith("SLURM_") and name not in _OF_THE_CLUSTER]
     hidden = {name: os.environ.pop(name) for name in hidden}
     try:
         end.run()
+        return jobs
     except subprocess.CalledProcessError as error:
         raise TaskError(
             f"sbatch refused a job (exit status {error.returncode}); what it said is above. The scripts are in "

@@ -52,7 +52,7 @@ class Recipe:
     """
 
     dataset: str = _setting(
-        "demo/general", "seed set: a Hub name, file, glob, URL or folder, or demo/general, demo/gsm8k, demo/code"
+        "demo/general", "Hub name, file, glob, URL or folder; or demo/general, demo/gsm8k, demo/code"
     )
     config: str | None = _setting(None, "configuration of the seed set")
     split: str = _setting("train", "split of the seed set")
@@ -60,15 +60,13 @@ class Recipe:
     format: str = _setting("auto", "auto, alpaca, code_alpaca, gsm8k, messages, prompt-completion or sharegpt")
     limit: int | None = _setting(None, "use only the first rows of the seed set")
     model: str | dict = _setting(
-        "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct from a package"
+        "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct"
     )
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
     engine: str = _setting("transformers", "what runs models given by name: transformers, vllm or endpoint")
-    base_url: str | None = _setting(
-        None, "an OpenAI-compatible server for --engine endpoint, such as http://localhost:8000/v1"
-    )
+    base_url: str | None = _setting(None, "OpenAI-compatible server of --engine endpoint, as http://localhost:8000/v1")
     api_key_env: str | None = _setting(None, "the environment variable with the key of --base-url")
     dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
     device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
@@ -88,9 +86,7 @@ class Recipe:
     temperature: float = _setting(0.0, "sampling temperature of the evolver; 0 is greedy, 0.7 the paper's")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")
     max_new_tokens: int = _setting(2048, "longest evolved instruction, in tokens")
-    response_system: str | None = _setting(
-        None, "system turn of the responder; by default one that asks for a good response"
-    )
+    response_system: str | None = _setting(None, "responder's system turn; by default one that asks for good responses")
     response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
     response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
     response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
@@ -156,8 +152,7 @@ class Recipe:
         return replace(self, **settings)
 
     def for_card(self) -> dict[str, Any]:
-        """The settings that decide the result, fit for publishing: no settings of this machine, and of local
-        paths and URLs only what `public_name` leaves."""
+        """The settings that decide the result, fit for publishing: of paths and URLs only what `public_name` leaves."""
         shown = {
             entry.name: value
             for entry in fields(self)

@@ -33,14 +33,12 @@ _MANY = 4 * FIRST_ROWS
 _FEW_OK = 0.3
 REASON = "dropped_because"
 SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
-_SET_COLUMNS = (
+_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.TRY, col.REJECTED, col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
+    col.TRY, col.REJECTED, col.EVOLVER,
 )  # fmt: skip
-_DROPPED_COLUMNS = (
-    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.TRY, col.REJECTED, col.EVOLVER, col.EVOL_STATUS, REASON,
-)  # fmt: skip
+_SET_COLUMNS = (*_COLUMNS, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION)
+_DROPPED_COLUMNS = (*_COLUMNS, col.EVOL_STATUS, REASON)
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ def run(
     """
     if say is not None and len(seeds) > _MANY and stages.evolve.journal is not False:
         say(_of_first_rows(seeds, stages, apply))
-    evolved = list(evolve(seeds, stages, rounds, apply))
     labels = [f"round {number} of {rounds}" for number in range(1, rounds + 1)]
+    evolved = list(evolve(seeds, stages, rounds, apply))
     _make_room(stages, "evolver", "responder")
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
     _make_room(stages, "responder", "scorer")

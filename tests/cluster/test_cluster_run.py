@@ -83,6 +83,7 @@ def test_an_object_store_that_is_unavailable(recipe, plain, within, bucket, refu
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()  # of those that try longer
     execution = Execution(tasks=2, work_folder=f"{bucket}/work")
     refusals.append("work/rows/00001")
     with pytest.raises(TaskError, match=r"1 of 2 tasks .*reduce your request rate"):
@@ -133,9 +134,9 @@ def test_wrong_settings_are_told_before_anything_is_done(recipe, tmp_path):
         Execution("spark")
     with pytest.raises(ConfigError, match="tasks must be 1 or more"):
         Execution(tasks=0)
-    with pytest.raises(ConfigError, match=r"Options of the local executor .*'foo'"):
+    with pytest.raises(ConfigError, match=r"Options of the local executor: .*'foo'"):
         Execution(options={"foo": 1})
-    with pytest.raises(ConfigError, match=r"Options of the slurm executor .*'time'"):
+    with pytest.raises(ConfigError, match=r"Options of the slurm executor: .*'time'"):
         Execution("slurm")
     with pytest.raises(ConfigError, match=r"would be a commit.*--work-folder"):
         Execution().folder("hf://datasets/user/set")
