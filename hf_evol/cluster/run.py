@@ -106,7 +106,7 @@ class Execution:
                 raise ValueError("HF Jobs can't reach this machine")
             if self.executor == "slurm" and folder.url != shlex.quote(folder.url):
                 raise ValueError("the scripts for Slurm can't name it")
-            return folder
+            return WorkFolder(folder.url)  # absolute, for processes that work elsewhere
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"The work folder can't be {path!r}: {error}. Give another with --work-folder, such as "

@@ -30,8 +30,7 @@ _PARTS = ("rows", "failed", "unanswered")  # of a round
 
 
 class Shard(PipelineStep):
-    """All steps of a recipe for one part of its seeds, from the work folder and into it; with a journal for each task where
-    several machines may share a file system, which an SQLite file for all would not survive."""
+    """All steps of a recipe for one part of its seeds; with own journals, as machines can't share an SQLite file."""
 
     name, type = "shards", "hf_evol"
 
@@ -67,11 +66,12 @@ class Finish(PipelineStep):
         """Select, write the set and, if asked, publish it; and clear the work folder but for ``keep``."""
         recipe, folder = self.recipe, self.folder
         with tempfile.TemporaryDirectory(prefix="hf_evol-") as copies:
-            rounds = [
+            rounds = (
                 steps.Round(*(folder.load_shards(kind, range(first, first + self.tasks), copies) for kind in _PARTS))
                 for first in range(0, recipe.rounds * self.tasks, self.tasks)
-            ]
-            result = conclude(recipe, Stages.of(recipe), self.n_seeds, rounds)
+            )
+            # A list that nothing here keeps: files that are still mapped can't be removed for good on NFS.
+            result = conclude(recipe, Stages.of(recipe), self.n_seeds, list(rounds))
         folder.clear([*keep, JOURNALS, PLAN] if result.n_failed_requests else keep)  # another run asks those again
         return result
 

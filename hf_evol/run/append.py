@@ -46,8 +46,7 @@ def append(
 
     They become the config ``round_4``, without those that failed or are eliminated, which go to ``dropped``; the recipe's
     share of them, those with the highest scores, goes to ``selected``; provenance, figures and the generated part of the
-    card follow. What is published is not evolved, answered or scored again, and its rows stay as they are. To append the
-    same rows once more changes nothing.
+    card follow. Published rows stay as they are. To append the same rows once more changes nothing.
 
     Args:
         rows: with the columns of those transforms.

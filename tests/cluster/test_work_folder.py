@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dill
 import pytest
 
 from hf_evol.cluster import Execution
@@ -135,6 +136,13 @@ def test_a_damaged_lock_says_what_to_do(tmp_path):
     (tmp_path / LOCK).write_text("{")
     with pytest.raises(OutputError, match="can't be read"), folder.locked():
         pass
+
+
+def test_a_folder_is_the_same_in_a_process_that_works_elsewhere(tmp_path, monkeypatch):
+    here, folder = Path.cwd(), Execution().folder("set")
+    packed = dill.dumps(folder)
+    monkeypatch.chdir(tmp_path)
+    assert dill.loads(packed).url == folder.url == str(here / "set.work")
 
 
 def test_a_store_that_does_not_exist_is_refused():
