@@ -1,8 +1,5 @@
-"""Runs that outgrow one machine: the main job by many tasks on datatrove's executors, and transforms as datatrove steps.
-
-Needs the extra ``cluster``. `run` is `hf_evol.run` on the local, Slurm, Ray or HF Jobs executor; `Apply` wraps any transform
-for a pipeline of one's own.
-"""
+"""Runs that outgrow one machine (extra ``cluster``): `run` is `hf_evol.run` on datatrove's local, Slurm, Ray or HF Jobs executor;
+`Apply` wraps any transform for a pipeline of one's own."""
 
 import os
 
@@ -13,6 +10,6 @@ os.environ.setdefault("LOGURU_DIAGNOSE", "NO")
 require_extra("datatrove", "cluster", "hf_evol.cluster")
 
 from hf_evol.cluster.run import Execution, run  # noqa: E402
-from hf_evol.cluster.steps import Apply, Finish, Shard  # noqa: E402
+from hf_evol.cluster.steps import Apply  # noqa: E402
 
-__all__ = ["Apply", "Execution", "Finish", "Shard", "run"]
+__all__ = ["Apply", "Execution", "run"]

@@ -14,233 +14,155 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from datatrove.io import DataFolder
 
 from hf_evol.data.files import placing
-from hf_evol.errors import ConfigError, HfEvolError, OutputError, SourceError
-from hf_evol.progress import without_datasets_bars
+from hf_evol.errors import HfEvolError, OutputError, SourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PLAN, LOCK, LOGS, JOURNALS = "plan.json", "lock.json", "logs", "journals"
-_SHARDS = ("seeds", "rows", "failed", "unanswered")
-_SCRATCH = "scratch"  # where a last step that was killed leaves its cache
-_OURS = {*_SHARDS, _SCRATCH, PLAN, LOCK, LOGS, JOURNALS}
+_WRITTEN = ("seeds", "rows", "failed", "unanswered", LOGS, JOURNALS, PLAN)
 
 
-class WorkFolder:
-    """A folder on any fsspec store that all workers reach.
-
-    Args:
-        path: a local path or an fsspec URL.
-
-    Raises:
-        ConfigError: there is no such store, or what reaches it is not installed.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
-        try:
-            self.fs, self.root = fsspec.url_to_fs(self.path)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"The work folder {path!r} can't be used: {error}") from error
+class WorkFolder(DataFolder):
+    """A folder on any fsspec store that all workers reach, given by a path or URL."""
 
     @property
-    def is_local(self) -> bool:
-        return isinstance(self.fs, LocalFileSystem)
+    def url(self) -> str:
+        return self.resolve_paths("")
 
-    def at(self, *parts: str) -> str:
-        """The path of a file or folder within."""
-        return "/".join((self.path, *parts))
+    @property
+    def digest(self) -> str:
+        place = os.path.realpath(self.path) if self.is_local() else self.url  # the same by whatever link
+        return hashlib.sha256(place.encode()).hexdigest()[:16]
 
     def put_shard(self, rows: Dataset, kind: str, number: int) -> None:
-        """Write a shard, whole or not at all."""
-        with placing(self.at(kind, f"{number:05}.parquet")) as file, without_datasets_bars():
-            rows.to_parquet(file)
+        """Write a shard as an Arrow file, whole or not at all."""
+        import pyarrow as pa
 
-    def put_seeds(self, seeds: Dataset, tasks: int) -> None:
-        """Cut the seeds into a shard for each task, in order. A shard that is there is whole, and stays."""
-        for rank, part in enumerate(parts_of(len(seeds), tasks)):
-            if not self.fs.exists(f"{self.root}/seeds/{rank:05}.parquet"):
-                self.put_shard(seeds.select(part), "seeds", rank)
+        path, schema = self.resolve_paths(f"{kind}/{number:05}.arrow"), rows.features.arrow_schema
+        with placing(path) as file, file.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for table in rows.with_format("arrow").iter(1000):
+                writer.write_table(table.cast(schema))
 
-    def load_shards(self, kind: str, numbers: Sequence[int], cache: str | None = None) -> Dataset:
-        """The rows of shards, in order; memory-mapped from a folder ``cache``, or else in memory.
+    def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
+        """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped."""
+        from datasets import Dataset, concatenate_datasets
 
-        Raises:
-            SourceError: a shard is missing.
-        """
-        import pyarrow.parquet as pq
-        from datasets import Dataset, Features, load_dataset
-
-        files, n_rows = [self.at(kind, f"{number:05}.parquet") for number in numbers], 0
-        try:
-            for path in files:
-                with fsspec.open(path, "rb") as file:
-                    shard = pq.ParquetFile(file)
-                    features, n_rows = Features.from_arrow_schema(shard.schema_arrow), n_rows + shard.metadata.num_rows
-        except FileNotFoundError as error:
-            raise SourceError(f"A shard in {self.at(kind)!r} is missing: {error}. Run the command again.") from error
-        if not n_rows:  # datasets can't load files without any rows
-            return Dataset.from_dict({name: [] for name in features}, features=features)
-        with without_datasets_bars(), tempfile.TemporaryDirectory(prefix="hf_evol-") as passing:
-            options = {"cache_dir": cache or passing, "keep_in_memory": cache is None}
-            return load_dataset("parquet", data_files=files, split="train", **options)
+        parts = []
+        with tempfile.TemporaryDirectory(prefix="hf_evol-") as passing:
+            for name in (f"{kind}/{number:05}.arrow" for number in numbers):
+                file = self.resolve_paths(name)
+                try:
+                    if not self.is_local():
+                        file = str(Path(copies or passing, name.replace("/", "-")))
+                        self.get_file(name, file)
+                    parts.append(Dataset.from_file(file, in_memory=copies is None))
+                except FileNotFoundError as error:
+                    raise SourceError(f"The shard {name} is missing in {self.url!r}. Run the command again.") from error
+        return concatenate_datasets(parts)
 
     def claim(self, plan: Mapping[str, Any]) -> None:
-        """Take the folder for this plan, or go on with it.
-
-        Raises:
-            OutputError: it belongs to another plan, or holds something else.
-        """
+        """Take the folder for this plan, or go on with it. It must not belong to another plan, or hold something else."""
         if known := self._read(PLAN):
             differing = sorted(name for name in known.keys() | plan.keys() if known.get(name) != plan.get(name))
             if differing:
                 raise OutputError(
-                    f"The work folder {self.path!r} holds the unfinished run of another plan; it differs in "
+                    f"The work folder {self.url!r} holds the unfinished run of another plan; it differs in "
                     f"{', '.join(differing)}. Run that one to its end, delete the folder, or give another with --work-folder."
                 )
             return
-        entries = self.fs.ls(self.root, detail=False) if self.fs.exists(self.root) else []
-        names = {entry.rstrip("/").rpartition("/")[2] for entry in entries}
-        if known is None and names - {LOCK}:
-            raise OutputError(
-                f"The work folder {self.path!r} holds something else. Give an empty or new one with --work-folder."
-            )
-        self.clear(keep=[JOURNALS])  # of a run that has ended
+        if known is None and any(name.strip("/") != LOCK for name in self.ls("", detail=False)):
+            raise OutputError(f"The folder {self.url!r} holds something else. Give a new one with --work-folder.")
+        self.clear(keep=[JOURNALS, PLAN])  # of a run that has ended
         self._write(PLAN, plan)
 
     def clear(self, keep: Sequence[str] = ()) -> None:
-        """Remove what a run has put here, but for the lock. An empty plan stays to say so where something is kept."""
-        for name in _OURS - {LOCK, PLAN, *keep}:
-            self._remove(name)
-        if keep:
-            self._write(PLAN, {})
-        else:
-            self._remove(PLAN)
+        """Remove what a run has put here, but for the lock. An empty plan says so for what is kept, or left by a kill."""
+        self._write(PLAN, {})
+        for name in _WRITTEN:
+            if name not in keep:
+                self._remove(name)
 
     def unlock(self) -> None:
         """Remove the lock, and the folder if nothing else is in it."""
         self._remove(LOCK)
-        if self.is_local:
+        if self.is_local():
             with suppress(OSError):
-                Path(self.root).rmdir()
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """A new local folder, within where this one is local, that is gone when the block ends."""
-        parent = Path(self.root, _SCRATCH) if self.is_local else None
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="hf_evol-", dir=parent) as folder:
-            yield folder
+                Path(self.path).rmdir()
 
     @contextmanager
     def locked(self) -> Iterator[list[str]]:
-        """Keep others out while the block runs. Job ids that it adds to the list keep the lock beyond it.
+        """Keep others out while the block runs, by an `OutputError`. Job ids that it adds to the list keep the lock beyond it.
 
         On one machine the operating system lets one process in, and forgets a lock when its process ends; between machines it
-        is a file that is created or not. A file left by a machine is taken over on that machine alone, so that no two launchers
-        can both find it stale.
-
-        Raises:
-            OutputError: another launcher, or a job of one, is at work here, or the folder can't be used.
-        """
+        is a file that is created or not, and that only the machine which has left it may take over."""
         from filelock import FileLock, Timeout
 
-        place = os.path.realpath(self.root) if self.is_local else self.path
-        digest = hashlib.sha256(place.encode()).hexdigest()[:16]
-        everyones = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # whatever TMPDIR says
-        mutex = FileLock(everyones / f"hf_evol-{digest}.lock", blocking=False)
+        everyones = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # whatever TMPDIR says
+        jobs: list[str] = []
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.ctime(), "jobs": jobs}
         try:
-            with mutex:
-                holder = {"host": socket.gethostname(), "pid": os.getpid()}
-                holder |= {"started": time.strftime("%Y-%m-%d %H:%M:%S%z"), "jobs": []}
+            with FileLock(Path(everyones, f"hf_evol-{self.digest}.lock"), blocking=False):
                 self._take_lock(holder)
-                jobs: list[str] = []
                 try:
                     yield jobs
                 finally:
                     if jobs:  # which the launcher leaves to themselves
-                        self._write(LOCK, holder | {"jobs": jobs})
+                        self._write(LOCK, holder)
                     else:
                         self.unlock()
         except Timeout as error:
-            raise OutputError(f"Another launcher works in {self.path!r}, on this machine.") from error
-        except HfEvolError:
-            raise
+            raise OutputError(f"Another launcher works in {self.url!r}, on this machine.") from error
         except OSError as error:
-            raise OutputError(
-                f"The work folder {self.path!r} can't be used: {error}. The same command does what is missing."
-            ) from error
+            if isinstance(error, HfEvolError):
+                raise
+            what = f"The work folder {self.url!r} can't be used: {error}."
+            raise OutputError(f"{what} Run the same command again, or give another with --work-folder.") from error
 
     def _take_lock(self, holder: Mapping[str, Any]) -> None:
         try:
-            try:
-                self._write(LOCK, holder, new=True)
-            except FileExistsError:
-                other = self._read(LOCK)
-                if other is not None and (other["host"] != holder["host"] or not have_ended(other["jobs"])):
-                    who = f"process {other['pid']} on {other['host']}, started {other['started']}"
-                    who += f", jobs {', '.join(other['jobs'])}" if other["jobs"] else ""
-                    raise OutputError(
-                        f"Another launcher works in {self.path!r}: {who}. If it has ended, delete {self.at(LOCK)!r} and run "
-                        "the same command again."
-                    ) from None
-                self._write(LOCK, holder)
-        except HfEvolError:
-            raise
+            return self._write(LOCK, holder, new=True)
+        except FileExistsError:
+            other = self._read(LOCK)
         except Exception as error:  # stores raise errors of their own, such as S3's without credentials
+            raise OSError(f"{error}") from error
+        if other is not None and (other["host"] != holder["host"] or (other["jobs"] and in_queue(other["jobs"]))):
             raise OutputError(
-                f"The work folder {self.path!r} can't be used: {error}. Give another with --work-folder."
-            ) from error
+                f"Another launcher works in {self.url!r}: {', '.join(f'{name} {value}' for name, value in other.items())}. "
+                f"If it has ended, delete {self.resolve_paths(LOCK)!r} and run the same command again."
+            )
+        return self._write(LOCK, holder)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        self.fs.invalidate_cache()
+        self.invalidate_cache()
         try:
-            return json.loads(self.fs.cat_file(f"{self.root}/{name}"))
+            return json.loads(self.cat_file(name))
         except FileNotFoundError:
             return None
         except ValueError as error:
+            what = "it" if name == LOCK else "the work folder"
             raise OutputError(
-                f"{self.at(name)!r} can't be read: {error}. Delete {'it' if name == LOCK else 'the work folder'} to go on."
+                f"{self.resolve_paths(name)!r} can't be read: {error}. Delete {what} to go on."
             ) from error
 
     def _write(self, name: str, content: Mapping[str, Any], *, new: bool = False) -> None:
-        data, path = json.dumps(content, indent=2, ensure_ascii=False).encode(), f"{self.root}/{name}"
-        self.fs.makedirs(self.root, exist_ok=True)
-        if new and self.is_local:
-            with Path(path).open("xb") as file:
+        data = json.dumps(content, indent=2, ensure_ascii=False).encode()
+        self.makedirs("", exist_ok=True)
+        if new and self.is_local():  # fsspec would look first, and then write
+            with Path(self.path, name).open("xb") as file:
                 file.write(data)
-            return
-        if new:
-            try:
-                self.fs.pipe_file(path, data, mode="create")
-                return
-            except (NotImplementedError, ValueError):  # a store that can't create exclusively
-                if self.fs.exists(path):
-                    raise FileExistsError(path) from None
-        self.fs.pipe_file(path, data)
+        else:
+            self.pipe_file(name, data, mode="create" if new else "overwrite")
 
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
-            self.fs.rm(f"{self.root}/{name}", recursive=True)
+            self.rm(name, recursive=True)
 
 
-def parts_of(n_rows: int, tasks: int) -> list[range]:
-    """The places of the rows that each task takes."""
-    return [range(n_rows * rank // tasks, n_rows * (rank + 1) // tasks) for rank in range(tasks)]
-
-
-def have_ended(jobs: Sequence[str]) -> bool:
-    """Whether Slurm's queue surely holds none of these jobs."""
-    if not jobs:
-        return True
-    try:
-        command = ["squeue", "--noheader", "--jobs", ",".join(jobs)]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return not listed.stdout.strip() and (not listed.returncode or "Invalid job id" in listed.stderr)
+def in_queue(jobs: Sequence[str]) -> bool:
+    """Whether Slurm's queue may hold one of these jobs."""
+    listed = subprocess.run(["squeue", "--noheader", "--jobs", ",".join(jobs)], capture_output=True, text=True)
+    return bool(listed.stdout.strip() or (listed.returncode and "Invalid job id" not in listed.stderr))

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TextIO
+from multiprocessing.connection import Connection
 
 import dill
 from datatrove.executor.base import PipelineExecutor
 
 from hf_evol import progress
-from hf_evol.errors import TaskError
+from hf_evol.models import set_rank
 
 
-def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> list[BaseException]:
-    """Do the missing tasks of a datatrove executor in its number of processes. A task that fails leaves the others running.
-
-    Args:
-        rows: how many rows each task has, for the progress bar.
-        label: of the bar.
-
-    Returns:
-        What was raised by tasks.
-
-    Raises:
-        TaskError: a worker died.
-    """
+def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> BaseException | None:
+    """Do the missing tasks, of so many rows each, and give the first error. A task that fails leaves the others running."""
     missing = executor.get_incomplete_ranks()
-    packed, errors = dill.dumps(executor), []
+    packed, first = dill.dumps(executor), None
     with progress.bar(label, sum(rows)), worker_pool(min(executor.workers, len(missing) or 1)) as pool:
         progress.advance(sum(rows) - sum(rows[rank] for rank in missing))
-        futures = {pool.submit(_run_task, packed, rank): rank for rank in missing}
+        futures = {pool.submit(_run_task, packed, rank): rows[rank] for rank in missing}
         for future in as_completed(futures):
-            if isinstance(error := future.exception(), BrokenProcessPool):
-                raise TaskError(
-                    "A worker died: it was killed, had no memory left, or could not start (a script must call hf_evol under if "
-                    "__name__ == '__main__':). The same command does what is missing."
-                ) from error
-            if error:
-                errors.append(error)
-            progress.advance(rows[futures[future]], failures=rows[futures[future]] * bool(error))
-    return errors
+            error = future.exception()
+            first = first or error
+            progress.advance(futures[future], failures=futures[future] * bool(error))
+    return first
 
 
 def _run_task(packed: bytes, rank: int) -> None:
@@ -57,59 +42,37 @@ def _run_task(packed: bytes, rank: int) -> None:
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that keep their models from task to task; worker *r* takes GPU *r* modulo their number."""
+    """Processes that keep their models from task to task, share out GPUs and cores, and end when the block raises or the
+    launcher dies: then the other end of their pipe is closed."""
     context = multiprocessing.get_context("spawn")  # neither CUDA nor OpenMP survives a fork
-    others = set(multiprocessing.active_children())
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(context.Value("i", 0), workers, threads)
-    )
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(theirs, threads))
     try:
         yield pool
-        pool.shutdown()
     except BaseException:
-        processes = set(multiprocessing.active_children()) - others
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        ours.close()
         raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _begin(counter: Any, workers: int, threads: str) -> None:
-    """A worker's start: its number, its share of the cores, no bars, and its end when the launcher dies."""
-    os.environ.setdefault("OMP_NUM_THREADS", threads)
+def _begin(launcher: Connection, threads: str) -> None:
+    threading.Thread(target=lambda: (launcher.poll(None), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, too, which ends its workers
-    sys.stderr = _WithoutLog(sys.stderr)
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    set_rank(int(re.findall(r"\d+", multiprocessing.current_process().name)[-1]))  # the launcher numbers its processes
+    sys.stderr = _WithoutLog(sys.stderr.buffer, line_buffering=True)
     import transformers
     from tqdm import tqdm
 
-    from hf_evol.models import set_rank
-
     tqdm.set_lock(threading.RLock())  # its own would be told of as leaked when the worker is ended
-
-    with counter.get_lock():
-        number, counter.value = counter.value, counter.value + 1
-    set_rank(number % workers)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
-
-
-class _WithoutLog:
+class _WithoutLog(io.TextIOWrapper):
     """A worker's stderr, which is the launcher's terminal: what loguru writes to it is in the task's log file already."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
     def write(self, text: str) -> int:
-        return len(text) if hasattr(text, "record") else self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return len(text) if hasattr(text, "record") else super().write(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from datatrove.utils.batching import batched
 from datatrove.utils.logging import logger
 
 from hf_evol import columns as col
-from hf_evol.cluster.folder import JOURNALS, LOGS, WorkFolder
+from hf_evol.cluster.folder import JOURNALS, LOGS, PLAN, WorkFolder
 from hf_evol.models import set_rank
+from hf_evol.models.journal import cache_folder
 from hf_evol.progress import without_datasets_bars
 from hf_evol.run import steps
 from hf_evol.run.pipeline import conclude
@@ -24,76 +26,58 @@ if TYPE_CHECKING:
     from hf_evol.run.recipe import Recipe
     from hf_evol.transform import Transform
 
-ROWS = steps.MAP_ROWS
 _PARTS = ("rows", "failed", "unanswered")  # of a round
 
 
 class Shard(PipelineStep):
-    """All steps of a recipe for one part of its seeds, from a work folder and into it.
+    """All steps of a recipe for one part of its seeds; with own journals, as machines can't share an SQLite file."""
 
-    Args:
-        recipe: what to do; its output is not touched.
-        folder: the work folder, which holds the seeds' parts.
-        journal: a file in place of the recipe's journal; ``{rank}`` in it stands for the task's number. SQLite files are not
-            safe where several machines write to one of them.
-    """
+    name, type = "shards", "hf_evol"
 
-    name = "shard"
-    type = "hf_evol"
-
-    def __init__(self, recipe: Recipe, folder: str, journal: str | None = None) -> None:
+    def __init__(self, recipe: Recipe, folder: WorkFolder, own_journals: bool = False) -> None:
         super().__init__()
-        self.recipe = replace(recipe, num_proc=1)
-        self.path, self.journal = folder, journal
+        self.recipe, self.folder, self.own_journals = replace(recipe, num_proc=1), folder, own_journals
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         set_rank(rank, once=True)
-        folder, recipe = WorkFolder(self.path), self.recipe
-        if self.journal is not None and recipe.journal is not False:
-            recipe = replace(recipe, journal=self.journal.format(rank=f"{rank:05}"))
-        seeds, say = folder.load_shards("seeds", [rank]), None if rank else logger.warning
+        recipe, folder, say = self.recipe, self.folder, None if rank else logger.warning
+        if self.own_journals and recipe.journal is not False:
+            place = f"{folder.path}/{JOURNALS}/" if folder.is_local() else f"{cache_folder()}/cluster/{folder.digest}-"
+            recipe = replace(recipe, journal=f"{place}{rank:05}.sqlite")
         with without_datasets_bars(), self.track_time("shard"):
+            seeds = folder.load_shards("seeds", [rank])
             rounds = steps.run(seeds, Stages.of(recipe), recipe.rounds, steps.mapper(recipe), say)
         for number, entry in enumerate(rounds):
             for kind in _PARTS:
                 folder.put_shard(getattr(entry, kind), kind, number * world_size + rank)
-        self.stat_update("rows", value=len(seeds), unit="task")
         yield from data or ()
 
 
-def finish(recipe: Recipe, folder: WorkFolder, n_seeds: int, tasks: int, keep: Sequence[str] = ()) -> RunResult:
-    """What follows when all shards are done: select, write the set and, if asked, publish it; and clear the folder.
-
-    Args:
-        keep: what stays in the work folder.
-
-    Raises:
-        SourceError: a shard is missing.
-    """
-    with folder.scratch() as cache:
-        rounds = [
-            steps.Round(*(folder.load_shards(kind, range(first, first + tasks), cache) for kind in _PARTS))
-            for first in range(0, recipe.rounds * tasks, tasks)
-        ]
-        result = conclude(recipe, Stages.of(recipe), n_seeds, rounds)
-    folder.clear([*keep, *([JOURNALS] if result.n_failed_requests else [])])  # for those that another run asks again
-    return result
-
-
 class Finish(PipelineStep):
-    """The end of a run as a task of its own, where the launcher does not wait for the shards; it gives back the lock."""
+    """The end of a run when all shards are done, here or as a task of its own."""
 
-    name = "finish"
-    type = "hf_evol"
+    name, type = "finish", "hf_evol"
 
-    def __init__(self, recipe: Recipe, folder: str, n_seeds: int, tasks: int) -> None:
+    def __init__(self, recipe: Recipe, folder: WorkFolder, n_seeds: int, tasks: int) -> None:
         super().__init__()
-        self.recipe, self.path, self.n_seeds, self.n_tasks = recipe, folder, n_seeds, tasks
+        self.recipe, self.folder, self.n_seeds, self.tasks = recipe, folder, n_seeds, tasks
+
+    def conclude(self, keep: Sequence[str] = ()) -> RunResult:
+        """Select, write the set and, if asked, publish it; and clear the work folder but for ``keep``."""
+        recipe, folder = self.recipe, self.folder
+        with tempfile.TemporaryDirectory(prefix="hf_evol-") as copies:
+            rounds = (
+                steps.Round(*(folder.load_shards(kind, range(first, first + self.tasks), copies) for kind in _PARTS))
+                for first in range(0, recipe.rounds * self.tasks, self.tasks)
+            )
+            # A list that nothing here keeps: files that are still mapped can't be removed for good on NFS.
+            result = conclude(recipe, Stages.of(recipe), self.n_seeds, list(rounds))
+        folder.clear([*keep, JOURNALS, PLAN] if result.n_failed_requests else keep)  # another run asks those again
+        return result
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        folder = WorkFolder(self.path)
-        finish(self.recipe, folder, self.n_seeds, self.n_tasks, keep=[LOGS])  # which this task still writes to
-        folder.unlock()
+        self.conclude(keep=[LOGS, PLAN])  # which this task still writes to
+        self.folder.unlock()
         yield from data or ()
 
 
@@ -119,37 +103,27 @@ class Apply(PipelineStep):
 
     type = "hf_evol"
 
-    def __init__(self, transform: Transform, batch_size: int = ROWS) -> None:
+    def __init__(self, transform: Transform, batch_size: int = steps.MAP_ROWS) -> None:
         self.transform, self.batch_size, self.name = transform, batch_size, type(transform).__name__
         super().__init__()
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         set_rank(rank, once=True)  # so that workers of one machine share out its GPUs
         for documents in batched(data, self.batch_size):
+            rows = [row_of(document) for document in documents]
+            columns = {
+                name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
+            }
             with self.track_time("batch"):
-                columns = columns_of([row_of(document) for document in documents])
                 columns |= self.transform(columns)
-            self.stat_update("rows", value=len(documents), unit="batch")
             for values in zip(*columns.values(), strict=True):
-                yield document_of(dict(zip(columns, values, strict=True)))
-
-
-def document_of(row: Mapping[str, Any]) -> Document:
-    """The row as a Document: all columns in the metadata, the instruction as text."""
-    return Document(text=row.get(col.INSTRUCTION) or "", id=str(row.get(col.ID)), metadata=dict(row))
+                row = dict(zip(columns, values, strict=True))
+                yield Document(text=row.get(col.INSTRUCTION) or "", id=str(row.get(col.ID)), metadata=row)
 
 
 def row_of(document: Document) -> dict[str, Any]:
     """The Document's row. Where its text was changed, by another block, or there is nothing else, it is the instruction."""
-    row = document.metadata
-    if col.ID not in row:  # of another library's reader
-        row = {col.ID: document.id} | row
+    row = {col.ID: document.id} | document.metadata
     if document.text != (row.get(col.INSTRUCTION) or ""):
         row = row | {col.INSTRUCTION: document.text}
     return row
-
-
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows as columns, with None where a row lacks one."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}

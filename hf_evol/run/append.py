@@ -33,12 +33,7 @@ _NEEDED = (
 
 
 def append(
-    rows: Dataset,
-    repo_id: str,
-    *,
-    message: str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
+    rows: Dataset, repo_id: str, *, message: str | None = None, revision: str | None = None, create_pr: bool = False
 ) -> str:
     """Add one further round to a set that `hf_evol.run` has published, in one commit.
 
@@ -51,8 +46,7 @@ def append(
 
     They become the config ``round_4``, without those that failed or are eliminated, which go to ``dropped``; the recipe's
     share of them, those with the highest scores, goes to ``selected``; provenance, figures and the generated part of the
-    card follow. What is published is not evolved, answered or scored again, and its rows stay as they are. To append the
-    same rows once more changes nothing.
+    card follow. Published rows stay as they are. To append the same rows once more changes nothing.
 
     Args:
         rows: with the columns of those transforms.
@@ -68,38 +62,33 @@ def append(
         ColumnError: the rows lack a column, are not all of the round after the last one, or hold ids that the set lacks.
         HubError: there is no such set, someone else pushed in the meantime, or as in `hf_evol.publish`.
     """
-    from datasets import concatenate_datasets
+    from datasets import concatenate_datasets, load_dataset
     from huggingface_hub.constants import ENDPOINT
 
     check_repo_id(repo_id)
     check_columns(_NEEDED, rows.column_names)
     record, head = _provenance(repo_id, revision)
-    published = _configs(record, repo_id, head)
-    number = len(record["rounds"]) + 1
+    names, number = [entry["name"] for entry in record["configs"]], len(record["rounds"]) + 1
+    published = {name: load_dataset(repo_id, name, split="train", revision=head) for name in names}
     _check_rows(rows, number, record, published, repo_id)
     if set(rows[col.ROUND]) == {number - 1}:  # appended already
         return f"{ENDPOINT}/datasets/{repo_id}"
-    [new] = without_repeats([_divided(rows)], [part for name, part in published.items() if name.startswith("round_")])
-    chosen = select(
-        set_columns(new.rows), record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"]
-    )
-    sets = [*(published[f"round_{n}"] for n in range(1, number) if f"round_{n}" in published), set_columns(new.rows)]
+    earlier = [published[f"round_{n}"] for n in range(1, number) if f"round_{n}" in published]
+    [new] = without_repeats([_divided(rows)], earlier)
+    kept = set_columns(new.rows)
+    chosen = select(kept, record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"])
+    more = {"selected": chosen, "dropped": new.dropped}
+    whole = {
+        name: concatenate_datasets([published[name], added] if name in published else [added])
+        for name, added in more.items()
+    }
     _extend(record, rows, new)
     extension = record["configs"][0]["extension"]
     file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
-        folder = Path(made, "set")
-        selected = concatenate_datasets([*_there(published, "selected"), chosen])
-        lost = concatenate_datasets([*_there(published, "dropped"), new.dropped])
-        write_rounds(str(folder), record, selected, sets, lost, file_format=file_format, repo_id=repo_id)
-        return publish(
-            folder,
-            repo_id,
-            message=message or f"Add round {number}",
-            revision=revision,
-            create_pr=create_pr,
-            parent=head,
-        )
+        folder, message = Path(made, "set"), message or f"Add round {number}"
+        write_rounds(str(folder), record, whole["selected"], [*earlier, kept], whole["dropped"], file_format, repo_id)
+        return publish(folder, repo_id, message=message, revision=revision, create_pr=create_pr, parent=head)
 
 
 def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:
@@ -137,23 +126,12 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         raise HubError(f"What is published at {repo_id!r} can't be read. {why(error)} Nothing was changed.") from error
 
 
-def _configs(record: dict[str, Any], repo_id: str, head: str) -> dict[str, Dataset]:
-    from datasets import load_dataset
-
-    names = [entry["name"] for entry in record["configs"]]
-    return {name: load_dataset(repo_id, name, split="train", revision=head) for name in names}
-
-
-def _there(published: dict[str, Dataset], name: str) -> list[Dataset]:
-    return [published[name]] if name in published else []
-
-
 def _check_rows(
     rows: Dataset, number: int, record: dict[str, Any], published: dict[str, Dataset], repo_id: str
 ) -> None:
     rounds, ids = set(rows[col.ROUND]), rows[col.ID][:]
     last = published.get(f"round_{number - 1}")
-    again = rounds == {number - 1} and last is not None and _same(set_columns(_divided(rows).rows), last)
+    again = rounds == {number - 1} and last is not None and _texts(_divided(rows).rows) == _texts(last)
     if rounds != {number} and not again:
         raise ColumnError(
             f"The rows are of round {', '.join(sorted(str(entry) for entry in rounds)) or 'none'}; {repo_id!r} has "
@@ -172,19 +150,16 @@ def _check_rows(
         )
 
 
-def _same(rows: Dataset, others: Dataset) -> bool:
-    compared = (col.ID, col.INSTRUCTION, col.OUTPUT)
-    return len(rows) == len(others) and all(rows[name][:] == others[name][:] for name in compared)
+def _texts(rows: Dataset) -> list[list[str]]:
+    return [rows[name][:] for name in (col.ID, col.INSTRUCTION, col.OUTPUT)]
 
 
 def _divided(rows: Dataset) -> Round:
     """The round's rows, those whose evolution failed, and those without a usable response."""
     earlier = rows[col.ELIMINATION][:] if col.ELIMINATION in rows.column_names else [col.KEPT] * len(rows)
     rows = map_dataset(rows, Eliminate(keep=True), desc="Eliminate")
-    both = [
-        first if first not in (None, col.KEPT) else now
-        for first, now in zip(earlier, rows[col.ELIMINATION], strict=True)
-    ]
+    pairs = zip(earlier, rows[col.ELIMINATION], strict=True)
+    both = [now if first in (None, col.KEPT) else first for first, now in pairs]
     rows = rows.remove_columns(col.ELIMINATION).add_column(col.ELIMINATION, both)
     kept, failed = part(rows, evolution_reasons(rows))
     kept, unanswered = part(kept, response_reasons(kept))
@@ -194,9 +169,5 @@ def _divided(rows: Dataset) -> Round:
 def _new_models(rows: Dataset, known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records of the evolvers and responders that the published set does not know yet."""
     names = {(entry["role"], entry["name"]) for entry in known}
-    found = {
-        (role, name)
-        for role, column in (("evolver", col.EVOLVER), ("responder", col.RESPONDER))
-        for name in rows[column]
-    }
+    found = {(role, name) for role in (col.EVOLVER, col.RESPONDER) for name in rows[role]}
     return [asdict(describe_model(role, public_name(name), name)) for role, name in sorted(found - names)]

@@ -28,16 +28,8 @@ _WARM = {"id": ["warm-0"], "instruction": ["Name a river."], "input": [""], "out
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measurement of the first rows, and what follows for all of them if they are alike.
-
-    Args:
-        n_measured: how many rows were run.
-        n_rows: how many there are.
-        seconds: that the measured rows took on this machine, by step, models loaded before.
-        tokens: that were generated for them, by step.
-        set_bytes: of their finished set.
-        journal_bytes: of their requests in the journal.
-    """
+    """A measurement of the first rows, and what follows for all of them if they are alike: seconds on this machine and generated
+    tokens by step, models loaded before, and bytes of the finished set and of the requests in the journal."""
 
     n_measured: int
     n_rows: int
@@ -58,12 +50,10 @@ class Estimate:
 
 
 def measure(recipe: Recipe, n: int) -> Estimate:
-    """Run a recipe on the first ``n`` rows of its seed set in this process, and count. Nothing is kept: set and journal lie in a
-    temporary folder.
+    """Run a recipe on the first ``n`` rows of its seed set in this process, and count. Set and journal lie in a temporary folder.
 
     Raises:
-        ConfigError: ``n`` is below 1.
-        HfEvolError: as in `hf_evol.run`.
+        HfEvolError: ``n`` is below 1, or as in `hf_evol.run`.
     """
     if n < 1:
         raise ConfigError(f"The number of rows to measure must be 1 or more; got {n}.")
@@ -73,7 +63,9 @@ def measure(recipe: Recipe, n: int) -> Estimate:
         own = replace(recipe, output=str(Path(name, "set")), journal=journal, overwrite=False, push_to=None)
         stages = Stages.of(own)
         stages.check()
-        _load_models(stages)
+        for transform in (stages.evolve, stages.respond):  # load the weights, so that no step's seconds have it
+            replace(transform, journal=False, max_new_tokens=1)(_WARM)
+        replace(stages.score, journal=False)(_WARM)
 
         def timed(rows: Dataset, transform: Transform, label: str) -> Dataset:
             begun = time.perf_counter()
@@ -90,10 +82,3 @@ def measure(recipe: Recipe, n: int) -> Estimate:
         known = open_journal(journal)
         known.prune()  # folds the log into the file, which a small journal would otherwise be mostly
         return Estimate(len(first), len(seeds), dict(seconds), dict(tokens), set_bytes, known.stats().bytes)
-
-
-def _load_models(stages: Any) -> None:
-    """Load the weights by a token or two, so that no step's seconds have it."""
-    for transform in (stages.evolve, stages.respond):
-        replace(transform, journal=False, max_new_tokens=1)(_WARM)
-    replace(stages.score, journal=False)(_WARM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, MissingExtraError, SourceError
 from hf_evol.hub import figures
-from hf_evol.hub.provenance import describe, describe_source, library_versions, origin, title
+from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.progress import without_datasets_bars
 from hf_evol.prompts.evol_instruct import version_of
@@ -47,12 +48,7 @@ class Plan:
 
 
 def read_seeds(recipe: Recipe) -> Dataset:
-    """The recipe's seed set in our columns.
-
-    Raises:
-        SourceError: it can't be read or has no rows.
-        FormatError, ColumnError: it is not of the format.
-    """
+    """The recipe's seed set in our columns; it must have rows."""
     dataset = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
     if not len(dataset):
         raise SourceError(f"The seed set {recipe.dataset!r} has no rows.")
@@ -77,12 +73,9 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds = prepare(recipe)
-    rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), _say)
+    say = partial(print, file=sys.stderr, flush=True)
+    rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
     return conclude(recipe, stages, len(seeds), rounds)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
@@ -106,15 +99,13 @@ def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Roun
         sets = [set_columns(entry.rows) for entry in rounds]
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
-        write_rounds(
-            recipe.output, record, selected, sets, lost, file_format=recipe.file_format, repo_id=recipe.push_to
-        )
+        write_rounds(recipe.output, record, selected, sets, lost, recipe.file_format, recipe.push_to)
     return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
 
 
 def write_rounds(
-    output: str, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, *,
-    file_format: str, repo_id: str | None,
+    output: str, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, file_format: str,
+    repo_id: str | None,
 ) -> None:  # fmt: skip
     """Write the rows of all rounds with their card, and add to the record what follows from the rows."""
     configs = [
@@ -133,8 +124,12 @@ def write_rounds(
         record["figures"] = _figures(sets, folder)
 
 
+def source_of(recipe: Recipe) -> SourceRecord:
+    return describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+
+
 def _provenance(recipe: Recipe, stages: Stages, n_seeds: int, tables: list[dict[str, Any]]) -> dict[str, Any]:
-    source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    source = source_of(recipe)
     records, methods = [describe(role, model) for role, model in stages.models.items()], stages.evolve.methods
     return {
         "kind": "evolved",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,23 @@ from hf_evol.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ENGINES = ("transformers", "vllm", "endpoint")
+# Settings that decide no row, and are not for publishing.
+OF_THIS_MACHINE = {
+    "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size", "base_url", "api_key_env",
+}  # fmt: skip
+_ALWAYS_SHOWN = {
+    "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
+    "response_max_new_tokens", "convention", "select",
+}  # fmt: skip
+_NAMES = (
+    "dataset",
+    "methods",
+    "chat_template",
+    "model",
+    "responder",
+    "scorer",
+    "judge",
+)  # or text, or a mapping with a name
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -35,7 +52,7 @@ class Recipe:
     """
 
     dataset: str = _setting(
-        "demo/general", "seed set: a Hub name, file, glob, URL or folder, or demo/general, demo/gsm8k, demo/code"
+        "demo/general", "Hub name, file, glob, URL or folder; or demo/general, demo/gsm8k, demo/code"
     )
     config: str | None = _setting(None, "configuration of the seed set")
     split: str = _setting("train", "split of the seed set")
@@ -43,15 +60,13 @@ class Recipe:
     format: str = _setting("auto", "auto, alpaca, code_alpaca, gsm8k, messages, prompt-completion or sharegpt")
     limit: int | None = _setting(None, "use only the first rows of the seed set")
     model: str | dict = _setting(
-        "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct from a package"
+        "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct"
     )
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
     engine: str = _setting("transformers", "what runs models given by name: transformers, vllm or endpoint")
-    base_url: str | None = _setting(
-        None, "an OpenAI-compatible server for --engine endpoint, such as http://localhost:8000/v1"
-    )
+    base_url: str | None = _setting(None, "OpenAI-compatible server of --engine endpoint, as http://localhost:8000/v1")
     api_key_env: str | None = _setting(None, "the environment variable with the key of --base-url")
     dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
     device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
@@ -71,9 +86,7 @@ class Recipe:
     temperature: float = _setting(0.0, "sampling temperature of the evolver; 0 is greedy, 0.7 the paper's")
     top_p: float = _setting(0.95, "nucleus sampling of the evolver")
     max_new_tokens: int = _setting(2048, "longest evolved instruction, in tokens")
-    response_system: str | None = _setting(
-        None, "system turn of the responder; by default one that asks for a good response"
-    )
+    response_system: str | None = _setting(None, "responder's system turn; by default one that asks for good responses")
     response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
     response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
     response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
@@ -139,35 +152,23 @@ class Recipe:
         return replace(self, **settings)
 
     def for_card(self) -> dict[str, Any]:
-        """The settings that decide the result, fit for publishing: no settings of this machine, and of local
-        paths and URLs only what `public_name` leaves."""
-        of_this_machine = {
-            "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size",
-            "base_url", "api_key_env",
-        }  # fmt: skip
-        always = {
-            "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
-            "response_max_new_tokens", "convention", "select",
-        }  # fmt: skip
-        defaults = {entry.name: entry.default for entry in fields(self)}
+        """The settings that decide the result, fit for publishing: of paths and URLs only what `public_name` leaves."""
         shown = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in of_this_machine and (name in always or value != defaults[name])
+            entry.name: value
+            for entry in fields(self)
+            if entry.name not in OF_THIS_MACHINE
+            and ((value := getattr(self, entry.name)) != entry.default or entry.name in _ALWAYS_SHOWN)
         }
-        for name in ("dataset", "methods", "chat_template"):
-            if isinstance(value := shown.get(name), str):
-                shown[name] = public_name(value)
-        for name in ("model", "responder", "scorer", "judge"):
-            if isinstance(value := shown.get(name), str):
-                shown[name] = public_name(value)
-            elif isinstance(value, dict):
-                shown[name] = {
-                    key: public_name(part) if key in ("name", "chat_template") and isinstance(part, str) else part
-                    for key, part in value.items()
-                    if key not in ("device", "base_url", "api_key_env")
-                }
-        return shown
+        return {name: _public(value) if name in _NAMES else value for name, value in shown.items()}
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        return public_name(value)
+    if isinstance(value, dict):
+        names, kept = ("name", "chat_template"), value.keys() - OF_THIS_MACHINE
+        return {key: _public(part) if key in names else part for key, part in value.items() if key in kept}
+    return value
 
 
 def help_of(name: str) -> str:

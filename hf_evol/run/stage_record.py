@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
-from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, describe_source, library_versions, origin, title
+from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, library_versions, origin, title
 from hf_evol.hub.target import read_provenance
 from hf_evol.prompts.evol_instruct import version_of
+from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
+from hf_evol.run.steps import columns
 from hf_evol.run.tables import rejected_texts, score_summaries, status_counts, tries_table
 from hf_evol.transform import failures
 
@@ -31,31 +33,22 @@ _EVOLVED = (col.SEED_INSTRUCTION, col.METHOD, col.ROUND)
 def record_of(
     stage: str, recipe: Recipe, settings: dict[str, Any], rows: Dataset, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What ``provenance.json`` says of the rows that a stage leaves, with all stages before it that we know of.
+    """What ``provenance.json`` says of the rows that a stage of a name leaves, with all stages before it that we know of.
 
     Args:
-        stage: the command's name.
         recipe: whose ``dataset`` the stage has read.
         settings: of the stage, fit for publishing.
-        rows: what the stage leaves.
         counts: of the rows that came in, how many got which status.
     """
     earlier = _earlier(recipe)
-    source = (
-        SourceRecord(**earlier["source"])
-        if earlier
-        else describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    )
+    source = SourceRecord(**earlier["source"]) if earlier else source_of(recipe)
     models = [ModelRecord(**known) for known in earlier.get("models", ())]
-    models += [new for new in _models(stage, recipe) if new not in models]
-    own = {
-        "stage": stage,
-        "settings": settings,
-        "rows_in": sum(counts.values()),
-        "rows_out": len(rows),
-        "counts": dict(counts),
-        "rounds": [],
-    }
+    roles = _ROLES.get(stage, ()) + (_OF_BEST_OF if stage == "evolve" and recipe.best_of > 1 else ())
+    known = Stages.of(recipe).models if roles else {}
+    used = [describe(role, known[role]) for role in roles if role in known]
+    models += [new for new in used if new not in models]
+    own = {"stage": stage, "settings": settings, "rows_in": sum(counts.values()), "rows_out": len(rows)}
+    own |= {"counts": dict(counts), "rounds": []}
     evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
     if stage == "evolve":
         methods = Stages.of(recipe).evolve.methods
@@ -105,13 +98,6 @@ def _earlier(recipe: Recipe) -> dict[str, Any]:
     return found | {"stages": [run]}
 
 
-def _models(stage: str, recipe: Recipe) -> list[ModelRecord]:
-    """What is known of the models that this stage has used."""
-    roles = _ROLES.get(stage, ()) + (_OF_BEST_OF if stage == "evolve" and recipe.best_of > 1 else ())
-    known = Stages.of(recipe).models if roles else {}
-    return [describe(role, known[role]) for role in roles if role in known]
-
-
 def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
     """Of each round that this stage has added: how many rows got which status, and the texts of each try."""
     import pyarrow.compute as pc
@@ -150,11 +136,10 @@ def _examples(rows: Dataset, *, evolved: bool, scored: bool) -> list[dict[str, A
         best = pc.sort_indices(scores, sort_keys=[("", "descending")])[: len(scores) - scores.null_count]
         rows = rows.select(best.to_pylist()[:3] or range(len(rows)))
     known = [*_TEXTS, *(_EVOLVED if evolved else ()), *((col.IC_IFD,) if scored else ())]
-    rows = rows.select(range(min(3, len(rows)))).select_columns([name for name in known if name in rows.column_names])
-    return [
-        dict.fromkeys((*_TEXTS, *_EVOLVED, col.IC_IFD))  # of rows from elsewhere, any column may hold anything
-        | {name: value for name, value in row.items() if isinstance(value, str) or name not in _TEXTS}
-        for row in rows.to_list()
+    nothing = dict.fromkeys((*_TEXTS, *_EVOLVED, col.IC_IFD))
+    return [  # of rows from elsewhere, any column may hold anything
+        nothing | {name: value for name, value in row.items() if isinstance(value, str) or name not in _TEXTS}
+        for row in columns(rows.select(range(min(3, len(rows)))), known).to_list()
     ]
 
 

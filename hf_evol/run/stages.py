@@ -35,27 +35,20 @@ class Stages:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Stages:
-        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model}
-        if recipe.judge:
-            settings["judge"] = recipe.judge
-        engines = {role: engine_of(recipe, setting) for role, setting in settings.items()}
-        scorer = None  # an endpoint gives no losses
-        if recipe.scorer or _engine_name(recipe, recipe.model) != "endpoint":
-            scorer = spec_of(recipe, recipe.scorer or recipe.model)
-        described = {
+        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model, "judge": recipe.judge}
+        engines = {role: engine_of(recipe, setting) for role, setting in settings.items() if setting}
+        models = {
             role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
-        } | ({"scorer": scorer} if scorer else {})
-        described = {role: described[role] for role in ("evolver", "responder", "scorer", "judge") if role in described}
+        }
+        scorer = None  # an endpoint gives no losses
+        if recipe.scorer or not isinstance(engines["evolver"], EndpointEngine):
+            scorer = models["scorer"] = spec_of(recipe, recipe.scorer or recipe.model)
+        models = {role: models[role] for role in ("evolver", "responder", "scorer", "judge") if role in models}
         methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
         respond = Respond(
-            engines["responder"],
-            system=recipe.response_system or SYSTEM,
-            temperature=recipe.response_temperature,
-            top_p=recipe.response_top_p,
-            max_new_tokens=recipe.response_max_new_tokens,
-            seed=recipe.seed,
-            journal=recipe.journal,
-        )
+            engines["responder"], system=recipe.response_system or SYSTEM, temperature=recipe.response_temperature,
+            top_p=recipe.response_top_p, max_new_tokens=recipe.response_max_new_tokens, seed=recipe.seed, journal=recipe.journal,
+        )  # fmt: skip
         score = scorer and IcIfd(
             scorer,
             convention=recipe.convention,
@@ -66,20 +59,12 @@ class Stages:
         if recipe.best_of > 1 and score is None:
             raise ConfigError(NO_SCORER)
         evolve = (AutoEvolInstruct if all(method.kind == "auto" for method in methods) else EvolInstruct)(
-            engines["evolver"],
-            methods=methods,
-            tries=recipe.tries,
-            best_of=recipe.best_of,
-            prefer=(respond, score) if recipe.best_of > 1 else None,
-            by_example=recipe.by_example,
-            seed=recipe.seed,
-            temperature=recipe.temperature,
-            top_p=recipe.top_p,
-            max_new_tokens=recipe.max_new_tokens,
-            journal=recipe.journal,
-        )
+            engines["evolver"], methods=methods, tries=recipe.tries, best_of=recipe.best_of,
+            prefer=(respond, score) if recipe.best_of > 1 else None, by_example=recipe.by_example, seed=recipe.seed,
+            temperature=recipe.temperature, top_p=recipe.top_p, max_new_tokens=recipe.max_new_tokens, journal=recipe.journal,
+        )  # fmt: skip
         eliminate = Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal)
-        return cls(evolve, eliminate, respond, score, described)
+        return cls(evolve, eliminate, respond, score, models)
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
@@ -89,21 +74,12 @@ class Stages:
             transform.check()
 
 
-def _engine_name(recipe: Recipe, setting: str | dict) -> str:
-    return setting.get("engine", recipe.engine) if isinstance(setting, dict) else recipe.engine
-
-
 def engine_of(recipe: Recipe, setting: str | dict) -> Any:
     """The engine of a role: of the recipe's kind, or of the one that the role's own mapping names."""
-    kind = _engine_name(recipe, setting)
-    own = dict(setting) if isinstance(setting, dict) else {"name": setting}
-    own.pop("engine", None)
-    if not own.get("name"):
-        raise ConfigError(f"A model in the recipe has no name: {setting!r}.")
+    kind, own = _parts(recipe, setting)
     if kind == "endpoint":
-        own["model"] = own.pop("name", None)
-        shared = {"base_url": recipe.base_url, "api_key_env": recipe.api_key_env}
-        return _built(EndpointEngine, ({} if "provider" in own else shared) | own)
+        shared = {} if "provider" in own else {"base_url": recipe.base_url, "api_key_env": recipe.api_key_env}
+        return _built(EndpointEngine, shared | {"model": own.pop("name")} | own)
     if kind == "vllm":
         return VllmEngine(spec_of(recipe, setting))
     if kind == "transformers":
@@ -115,11 +91,15 @@ def spec_of(recipe: Recipe, setting: str | dict) -> ModelSpec:
     shared = {"dtype": recipe.dtype, "device": recipe.device, "trust_remote_code": recipe.trust_remote_code}
     if setting == recipe.model:
         shared["chat_template"] = recipe.chat_template
+    return _built(ModelSpec, shared | _parts(recipe, setting)[1])
+
+
+def _parts(recipe: Recipe, setting: str | dict) -> tuple[str, dict[str, Any]]:
+    """The kind of a model's engine, and its other settings."""
     own = dict(setting) if isinstance(setting, dict) else {"name": setting}
-    own.pop("engine", None)
     if not own.get("name"):
         raise ConfigError(f"A model in the recipe has no name: {setting!r}.")
-    return _built(ModelSpec, shared | own)
+    return own.pop("engine", recipe.engine), own
 
 
 def _built(kind: Any, settings: dict[str, Any]) -> Any:

@@ -33,14 +33,12 @@ _MANY = 4 * FIRST_ROWS
 _FEW_OK = 0.3
 REASON = "dropped_because"
 SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
-_SET_COLUMNS = (
+_COLUMNS = (
     col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.TRY, col.REJECTED, col.EVOLVER, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION,
+    col.TRY, col.REJECTED, col.EVOLVER,
 )  # fmt: skip
-_DROPPED_COLUMNS = (
-    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
-    col.TRY, col.REJECTED, col.EVOLVER, col.EVOL_STATUS, REASON,
-)  # fmt: skip
+_SET_COLUMNS = (*_COLUMNS, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION)
+_DROPPED_COLUMNS = (*_COLUMNS, col.EVOL_STATUS, REASON)
 
 
 @dataclass(frozen=True)
@@ -71,25 +69,17 @@ def run(
 ) -> list[Round]:
     """All steps, and their rounds. They go by model, not by round, so that only one model is in memory at a time.
 
-    Args:
-        seeds: in our columns.
-        stages: the transforms.
-        rounds: of evolving.
-        apply: applies a transform to rows.
-        say: told, where there are many seeds and a journal keeps their replies, what comes of the first ones.
+    ``say`` is told, where there are many seeds and a journal keeps their replies, what comes of the first ones.
     """
     if say is not None and len(seeds) > _MANY and stages.evolve.journal is not False:
         say(_of_first_rows(seeds, stages, apply))
+    labels = [f"round {number} of {rounds}" for number in range(1, rounds + 1)]
     evolved = list(evolve(seeds, stages, rounds, apply))
     _make_room(stages, "evolver", "responder")
-    answered = [
-        respond(rows, stages.respond, apply, f"round {number} of {rounds}") for number, rows in enumerate(evolved, 1)
-    ]
+    answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
     _make_room(stages, "responder", "scorer")
-    return [
-        replace(entry, rows=apply(entry.rows, stages.score, f"Score, round {number} of {rounds}"))
-        for number, entry in enumerate(answered, 1)
-    ]
+    scored = [apply(entry.rows, stages.score, f"Score, {of}") for entry, of in zip(answered, labels, strict=True)]
+    return [replace(entry, rows=rows) for entry, rows in zip(answered, scored, strict=True)]
 
 
 def evolve(rows: Dataset, stages: Stages, rounds: int, apply: Mapper, by: str = "") -> Iterator[Dataset]:
@@ -172,12 +162,9 @@ def without_repeats(rounds: Sequence[Round], published: Sequence[Dataset] = ()) 
         again = repeated(entry.rows, *published, *(earlier.rows for earlier in done))
         rows, dropped = part(entry.rows, ["duplicate" if found else col.KEPT for found in again])
         shared = [name for name in dropped.column_names if name in entry.unanswered.column_names]
-        unanswered = (
-            concatenate_datasets([entry.unanswered, dropped.select_columns(shared)])
-            if len(dropped)
-            else entry.unanswered
-        )
-        done.append(replace(entry, rows=rows, unanswered=unanswered))
+        if len(dropped):
+            entry = replace(entry, unanswered=concatenate_datasets([entry.unanswered, dropped.select_columns(shared)]))
+        done.append(replace(entry, rows=rows))
     return done
 
 

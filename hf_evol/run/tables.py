@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +52,15 @@ def tries_table(parts: Iterable[Sequence[pa.ChunkedArray]]) -> list[dict[str, in
     """Of each try, how many of its texts have which status; a part has, of each row, status, try and rejected texts."""
     import pyarrow.compute as pc
 
-    counts: dict[int, Counter[str]] = {}
+    counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for status, tried, texts in parts:
         rejected, good = pc.list_flatten(texts), tried.filter(pc.equal(status, col.OK))
-        counts.setdefault(1, Counter())
         for number, times in value_counts(good).items():
-            counts.setdefault(number, Counter())[col.OK] += times
+            counts[number][col.OK] += times
         for number in pc.unique(pc.struct_field(rejected, "try")).to_pylist():
             statuses = pc.struct_field(rejected, "status").filter(pc.equal(pc.struct_field(rejected, "try"), number))
-            counts.setdefault(number, Counter()).update(status_counts(statuses))
-    return [dict(counts.get(number, Counter()).most_common()) for number in range(1, max(counts) + 1)]
+            counts[number].update(status_counts(statuses))
+    return [dict(counts[number].most_common()) for number in range(1, max(counts, default=1) + 1)]
 
 
 def status_counts(statuses: pa.ChunkedArray) -> dict[str, int]:

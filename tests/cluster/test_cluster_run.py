@@ -1,16 +1,10 @@
 """The same set as without datatrove, whatever the number of tasks, and after anything that goes wrong."""
 
-import contextlib
 import errno
 import os
-import signal
-import sqlite3
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from shard_files import files_of
 
@@ -21,17 +15,12 @@ from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.scoring.ic_ifd import IcIfd
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 20])
+@pytest.mark.parametrize("tasks", [1, 20])
 def test_the_number_of_tasks_changes_nothing(recipe, plain, within, tasks):
     result = run(recipe, Execution(tasks=tasks))
     assert files_of(Path(recipe.output)) == plain
     assert result.provenance["n_seeds"] == 12
     assert not Path(recipe.output + ".work").exists()
-
-
-def test_worker_processes_change_nothing(recipe, plain):
-    run(recipe, Execution(tasks=4, workers=2))
-    assert files_of(Path(recipe.output)) == plain
 
 
 def test_a_task_that_raises_leaves_the_others_and_is_done_anew(recipe, plain, within, monkeypatch):
@@ -54,20 +43,17 @@ def test_a_task_that_raises_leaves_the_others_and_is_done_anew(recipe, plain, wi
     assert files_of(Path(recipe.output)) == plain
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_full_or_broken_disk(recipe, plain, within, monkeypatch, code):
-    import pyarrow.parquet as pq
+def test_a_full_disk(recipe, plain, within, monkeypatch):
+    fsync, calls = os.fsync, []
 
-    write, calls = pq.ParquetWriter.write_table, []
-
-    def failing(self, table, *args, **kwargs):
-        calls.append(table)
+    def failing(file):
+        calls.append(file)
         if len(calls) in (6, 11):  # the first three are the seeds'
-            raise OSError(code, os.strerror(code))
-        return write(self, table, *args, **kwargs)
+            raise OSError(errno.ENOSPC, "the disk is full")
+        fsync(file)
 
-    with monkeypatch.context() as patch, pytest.raises(TaskError, match=os.strerror(code)):
-        patch.setattr(pq.ParquetWriter, "write_table", failing)
+    with monkeypatch.context() as patch, pytest.raises(TaskError, match="the disk is full"):
+        patch.setattr(os, "fsync", failing)
         run(recipe, Execution(tasks=3))
     left = [path.name for path in Path(recipe.output + ".work").rglob("*.part")]
     assert not left
@@ -97,6 +83,7 @@ def test_an_object_store_that_is_unavailable(recipe, plain, within, bucket, refu
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()  # of those that try longer
     execution = Execution(tasks=2, work_folder=f"{bucket}/work")
     refusals.append("work/rows/00001")
     with pytest.raises(TaskError, match=r"1 of 2 tasks .*reduce your request rate"):
@@ -127,36 +114,6 @@ def test_a_second_call_asks_for_nothing_twice(recipe, plain, within, monkeypatch
     assert files_of(Path(recipe.output)) == plain
 
 
-def requests_in(file):
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db,
-    ):
-        return db.execute("SELECT COUNT(*) FROM requests").fetchall()[0][0]
-    return 0
-
-
-def test_a_killed_run_goes_on(recipe, command, plain):
-    command = [*command, "--executor", "local", "--tasks", "4", "--workers", "2"]
-    for victim, code, requests in (("worker", 1, 4), ("launcher", -signal.SIGKILL, 24)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 100
-        while requests_in(recipe.journal) < requests and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        children = psutil.Process(process.pid).children()
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        assert len(workers) == 2
-        os.kill(workers[0].pid if victim == "worker" else process.pid, signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert ("The same command does what is missing" in errors) == (victim == "worker")
-        assert not psutil.wait_procs(workers, timeout=20)[1]  # none is left behind
-        assert not Path(recipe.output).exists()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert files_of(Path(recipe.output)) == plain
-
-
 def test_another_recipe_does_not_take_over_the_shards(recipe, within, monkeypatch):
     monkeypatch.setattr(IcIfd, "apply", lambda self, batch: 1 / 0)
     with pytest.raises(TaskError):
@@ -177,15 +134,15 @@ def test_wrong_settings_are_told_before_anything_is_done(recipe, tmp_path):
         Execution("spark")
     with pytest.raises(ConfigError, match="tasks must be 1 or more"):
         Execution(tasks=0)
-    with pytest.raises(ConfigError, match=r"Unknown option of the local executor: foo"):
+    with pytest.raises(ConfigError, match=r"Options of the local executor: .*'foo'"):
         Execution(options={"foo": 1})
-    with pytest.raises(ConfigError, match=r"slurm executor needs time, partition"):
+    with pytest.raises(ConfigError, match=r"Options of the slurm executor: .*'time'"):
         Execution("slurm")
-    with pytest.raises(ConfigError, match="--work-folder"):
+    with pytest.raises(ConfigError, match=r"would be a commit.*--work-folder"):
         Execution().folder("hf://datasets/user/set")
-    with pytest.raises(ConfigError, match="a bucket"):
+    with pytest.raises(ConfigError, match="hf://buckets/user/bucket"):
         Execution(work_folder="hf://datasets/user/work").folder(str(tmp_path / "set"))
-    with pytest.raises(ConfigError, match="can't reach the local work folder"):
+    with pytest.raises(ConfigError, match="can't reach this machine"):
         Execution("jobs").folder(str(tmp_path / "set"))
     with pytest.raises(ConfigError, match="select_by"):
         run(replace(recipe, select_by="text"), Execution(tasks=2))

@@ -32,20 +32,32 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def source(tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
     rows = [{"instruction": text, "input": "", "output": "Because it is so."} for text in [*TEXTS, "", "x " * 3000]]
-    file = tmp_path / "rows.jsonl"
+    file = tmp_path_factory.mktemp("seeds") / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return str(file)
 
 
+def recipe_to(output, source, model):
+    return Recipe(
+        dataset=source, model=model, rounds=2, max_new_tokens=24, response_max_new_tokens=24, output=str(output), seed=3
+    )
+
+
 @pytest.fixture
 def recipe(tmp_path, source, wide_model):
-    return Recipe(
-        dataset=source, model=wide_model, rounds=2, max_new_tokens=24, response_max_new_tokens=24, output=str(tmp_path / "out"),
-        seed=3,
-    )  # fmt: skip
+    return recipe_to(tmp_path / "out", source, wide_model)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, source, wide_model):
+    """A run that several tests read: its recipe, and its result."""
+    recipe = recipe_to(tmp_path_factory.mktemp("done") / "out", source, wide_model)
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        return recipe, hf_evol.run(recipe)
 
 
 @pytest.fixture
@@ -53,8 +65,8 @@ def talkative(monkeypatch):
     make_talkative(monkeypatch)
 
 
-def test_every_row_is_accounted_for(recipe, talkative):
-    result = hf_evol.run(recipe)
+def test_every_row_is_accounted_for(done):
+    recipe, result = done
     configs = get_dataset_config_names(recipe.output)
     assert configs[0] == "selected" and set(configs) == {"selected", "round_1", "round_2", "dropped"}
     dropped = load_dataset(recipe.output, "dropped", split="train")
@@ -96,8 +108,9 @@ def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
         assert (shown["parent_instruction"], shown["method"], shown["text"], shown["status"]) in known
 
 
-def test_a_row_is_asked_again_until_its_text_is_ok(recipe, talkative):
-    for table in hf_evol.run(recipe).provenance["rounds"]:
+def test_a_row_is_asked_again_until_its_text_is_ok(done):
+    recipe, result = done
+    for table in result.provenance["rounds"]:
         tries = table["tries"]
         assert 1 < len(tries) <= recipe.tries
         assert sum(tries[0].values()) == table["rows_in"] - 2  # without the rows that can't be asked
@@ -123,8 +136,8 @@ def test_rows_that_say_the_same_are_left_out(recipe, talkative, tmp_path):
         assert table["dropped"]["duplicate"] == len(again) == table["ok"] - len(kept)
 
 
-def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
-    result = hf_evol.run(recipe)
+def test_selected_rows_are_the_best_of_each_round(done):
+    recipe, result = done
     selected = load_dataset(recipe.output, split="train")
     for table in result.provenance["rounds"]:
         rows = load_dataset(recipe.output, f"round_{table['round']}", split="train")
@@ -137,15 +150,17 @@ def test_selected_rows_are_the_best_of_each_round(recipe, talkative):
         assert mean == pytest.approx(sum(scores) / len(scores))
 
 
-def test_a_second_run_gives_the_same_bytes(recipe, talkative, tmp_path):
-    hf_evol.run(recipe)
+def test_a_second_run_gives_the_same_bytes(done, talkative, tmp_path):
+    recipe, _ = done
     hf_evol.run(replace(recipe, output=str(tmp_path / "again"), batch_size=2, journal=False))
-    for file in (tmp_path / "out").rglob("*.parquet"):
-        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "out")).read_bytes()
+    files = list(Path(recipe.output).rglob("*.parquet"))
+    assert files
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(recipe.output)).read_bytes()
 
 
-def test_the_runs_rounds_are_the_transforms_rounds(recipe, talkative):
-    hf_evol.run(recipe)
+def test_the_runs_rounds_are_the_transforms_rounds(done):
+    recipe, _ = done
     second = {row["id"]: row for row in load_dataset(recipe.output, "round_2", split="train")}
     first = {row["id"]: row for row in load_dataset(recipe.output, "round_1", split="train")}
     evolve, shared = Stages.of(recipe).evolve, second.keys() & first.keys()

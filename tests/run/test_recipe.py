@@ -101,11 +101,11 @@ def test_an_integer_is_a_float_and_a_boolean_is_neither():
         Recipe(select=True)
 
 
-@pytest.mark.parametrize("name", ["rounds", "tries", "batch_size", "limit", "num_proc"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_a_count_below_one_is_refused(name, value):
-    with pytest.raises(ConfigError, match=f"{name} must be 1 or more; got {value}"):
-        Recipe(**{name: value})
+@pytest.mark.parametrize("name", ["rounds", "tries", "best_of", "batch_size", "limit", "num_proc"])
+def test_a_count_below_one_is_refused(name):
+    for value in (0, -1):
+        with pytest.raises(ConfigError, match=f"{name} must be 1 or more; got {value}"):
+            Recipe(**{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -2, 1.5, math.nan, math.inf])
@@ -172,9 +172,8 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize(("source", "public"), PUBLIC.items())
-def test_a_public_name_holds_nothing_private(source, public):
-    assert public_name(source) == public
+def test_a_public_name_holds_nothing_private():
+    assert {source: public_name(source) for source in PUBLIC} == PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -216,11 +215,12 @@ def test_the_card_shows_no_settings_of_this_machine():
     assert Recipe(**local).for_card() == Recipe().for_card()
 
 
-@pytest.mark.parametrize("name", ["dataset", "model", "responder", "scorer", "judge", "chat_template", "methods"])
 @pytest.mark.parametrize("folder", ["/home/me", "~"])
-def test_the_card_shows_no_path_of_this_machine(name, folder):
-    file = {"chat_template": "chat.jinja", "methods": "methods.yaml"}.get(name, "thing")
-    assert Recipe(**{name: f"{folder}/{file}"}).for_card()[name] == file
+def test_the_card_shows_no_path_of_this_machine(folder):
+    files = dict.fromkeys(("dataset", "model", "responder", "scorer", "judge"), "thing")
+    files |= {"chat_template": "chat.jinja", "methods": "methods.yaml"}
+    shown = Recipe(**{name: f"{folder}/{file}" for name, file in files.items()}).for_card()
+    assert {name: shown[name] for name in files} == files
 
 
 def test_the_card_shows_no_path_or_device_in_a_models_settings():
