@@ -58,8 +58,10 @@ class AutoEvolInstruct(EvolInstruct):
         final = final_instruction(answer)
         if final is None:
             return None, "cut_off" if reason == "length" else NO_FINAL
-        parent = one.row[col.INSTRUCTION]
-        return read_evolved(final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason)
+        parent, context = one.row[col.INSTRUCTION], one.row[col.CONTEXT]
+        return read_evolved(
+            final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason, context=context
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from hf_evol.prompts.evol_instruct import METHODS
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.judge import equality_prompt, says_equal
 from hf_evol.prompts.replies import strip_thinking
-from hf_evol.prompts.template import chat
+from hf_evol.prompts.template import chat, in_context, transcript
 from hf_evol.prompts.words import STOP_WORDS, content, words
 from hf_evol.transform import Batch, Transform, map_dataset, processes_of
 
@@ -47,7 +47,8 @@ class Eliminate(Transform):
     - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
 
     Input columns:
-        ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``.
+        ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``, ``context`` (which the
+        judge is shown).
 
     Output columns:
         ``elimination``: ``kept``, or the reason. Unless ``keep``, rows with a reason are left out, and how many for which
@@ -119,7 +120,7 @@ class Eliminate(Transform):
         others = [batch.get(name, [None] * n) for name in (col.METHOD, col.EVOL_STATUS, col.OUTPUT)]
         reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
         if self.judge is not None:
-            self._judge(pairs, reasons)
+            self._judge(pairs, batch.get(col.CONTEXT, [None] * n), reasons)
         if self.keep:
             return {col.ELIMINATION: reasons}
         lost = Counter(reason for reason in reasons if reason != col.KEPT)
@@ -152,10 +153,10 @@ class Eliminate(Transform):
                 return "no_content"
         return col.KEPT
 
-    def _judge(self, pairs: list[tuple[Any, Any]], reasons: list[str]) -> None:
+    def _judge(self, pairs: list[tuple[Any, Any]], contexts: list[Any], reasons: list[str]) -> None:
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         progress.advance(len(pairs) - len(asked))
-        chats = [equality_prompt(pairs[place][1], pairs[place][0]) for place in asked]
+        chats = [in_context(equality_prompt(pairs[place][1], pairs[place][0]), contexts[place]) for place in asked]
         verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), open_journal(self.journal))
         for place, verdict in zip(asked, verdicts, strict=True):
             if says_equal(strip_thinking(verdict.text)):
@@ -164,7 +165,7 @@ class Eliminate(Transform):
 
 def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
     """Of each row, whether its instruction says what an earlier row's, or one of the ``others``', says: the same words, up to
-    stop words, endings and order, under the same input."""
+    stop words, endings and order, under the same input and context."""
     import numpy as np
 
     own, seen = (np.fromiter(_signatures(*part), dtype=np.uint64) for part in ((rows,), others))
@@ -176,9 +177,10 @@ def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
 def _signatures(*sets: Dataset) -> Iterator[int]:
     """Eight bytes for each row, equal where the texts say the same."""
     for rows in sets:
-        named = rows.select_columns([name for name in (col.INSTRUCTION, col.INPUT) if name in rows.column_names])
-        for row in named:
+        known = (col.INSTRUCTION, col.INPUT, col.CONTEXT)
+        for row in rows.select_columns([name for name in known if name in rows.column_names]):
             text, extra = row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
             said = content(text) or words(text) or [text]
-            digest = blake2b(f"{sorted(said)}|{extra}".encode("utf-8", "surrogatepass"), digest_size=8)
+            before = transcript(row.get(col.CONTEXT) or ())
+            digest = blake2b(f"{sorted(said)}|{extra}|{before}".encode("utf-8", "surrogatepass"), digest_size=8)
             yield int.from_bytes(digest.digest(), "little")

@@ -19,6 +19,7 @@ from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import share_of_example
+from hf_evol.prompts.template import in_context
 from hf_evol.transform import Batch, SampledTransform, Transform
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class EvolInstruct(SampledTransform):
 
     Input columns:
         ``id``, ``instruction``; and, if there, ``round``, ``seed_instruction``, ``history``, ``elimination``,
-        ``output``. Only ``instruction`` is shown to the model; ``input`` is carried through.
+        ``output``, ``read_status``. ``instruction`` and, if there, ``context`` are shown to the model; ``input`` is carried
+        through.
 
     Output columns:
         ``instruction`` (the last good one), ``parent_instruction`` (what the last round started from),
@@ -185,9 +187,9 @@ class EvolInstruct(SampledTransform):
             out[col.ELIMINATION] = [col.KEPT] * len(rows)
         return out
 
-    def prompt(self, row_id: str, instruction: str, round: int, attempt: int = 1) -> Chat:
+    def prompt(self, row_id: str, instruction: str, round: int, attempt: int = 1, context: Chat | None = None) -> Chat:
         """The chat that evolves an instruction in a round, counted from 0, at a try, counted from 1."""
-        return prompt_at(self.methods, self.method(row_id, round, attempt), instruction, attempt)
+        return prompt_at(self.methods, self.method(row_id, round, attempt), instruction, attempt, context)
 
     def _one_round(self, rows: list[dict[str, Any]]) -> None:
         asked = [Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
@@ -201,7 +203,7 @@ class EvolInstruct(SampledTransform):
                 waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
             with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
-                completions = self.complete([one.prompt for one in waiting], keys)
+                completions = self.complete([in_context(one.prompt, one.row[col.CONTEXT]) for one in waiting], keys)
             for one, completion in zip(waiting, completions, strict=True):
                 one.completions.append(completion)
                 text, status = (None, completion.error) if completion.error else self.read(one, completion)
@@ -217,7 +219,12 @@ class EvolInstruct(SampledTransform):
         parent, in_breadth = one.row[col.INSTRUCTION], one.method.kind == "in_breadth"
         name, reason = "breadth" if in_breadth else one.method.name, completion.finish_reason
         text, status = read_evolved(
-            completion.text, parent=parent, prompt=one.prompt, method=name, finish_reason=reason
+            completion.text,
+            parent=parent,
+            prompt=one.prompt,
+            method=name,
+            finish_reason=reason,
+            context=one.row[col.CONTEXT],
         )
         if status == col.OK and not in_breadth and one.method.shots is not None and self._stays_by_example:
             share = share_of_example(text, parent, one.prompt)
@@ -237,6 +244,8 @@ class EvolInstruct(SampledTransform):
             col.METHOD: [text["method"] for _, text in texts],
             col.ROUND: [one.row[col.ROUND] + 1 for one, _ in texts],
         }
+        if any(one.row[col.CONTEXT] for one in several):
+            batch[col.CONTEXT] = [one.row[col.CONTEXT] for one, _ in texts]
         with progress.still():
             for transform in self._preferring:
                 batch |= transform(batch)
@@ -247,7 +256,8 @@ class EvolInstruct(SampledTransform):
 
     def _record(self, one: Asked) -> None:
         row, parent = one.row, one.row[col.INSTRUCTION]
-        untried = {"try": None, "method": one.method.name, "instruction": None, "status": "invalid_input"}
+        why = row[col.READ_STATUS] if row[col.READ_STATUS] not in (None, col.OK) else "invalid_input"
+        untried = {"try": None, "method": one.method.name, "instruction": None, "status": why}
         taken = one.preferred or [*one.good, *one.tried[-1:], untried][0]
         status, rejected = taken["status"], [other for other in one.tried if other is not taken]
         if one.tried and one.error is None and status != col.OK:
@@ -271,7 +281,8 @@ class EvolInstruct(SampledTransform):
 
 @dataclass
 class Asked:
-    """A row that is being evolved in a round, the method and turns last sent, and what each try gave."""
+    """A row that is being evolved in a round, the method and (without the row's context) turns last sent, and what each try
+    gave."""
 
     row: dict[str, Any]
     method: Method
@@ -296,8 +307,8 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
     if {col.PARENT_INSTRUCTION, col.ELIMINATION} <= batch.keys():
         flagged = zip(batch[col.ELIMINATION], batch[col.PARENT_INSTRUCTION], starts, strict=True)
         starts = [text if flag in (None, col.KEPT) else parent for flag, parent, text in flagged]
-    others = (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT)
-    seeds, rounds, histories, inputs = (batch.get(name, nothing) for name in others)
+    others = (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT, col.CONTEXT, col.READ_STATUS)
+    seeds, rounds, histories, inputs, contexts, unread = (batch.get(name, nothing) for name in others)
     for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
         wrong = [value for value in values if value is not None and not isinstance(value, kind)]
         if wrong:
@@ -310,8 +321,10 @@ def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
             col.ROUND: done or 0,
             col.HISTORY: list(history or []),
             col.INPUT: extra,
+            col.CONTEXT: context,
+            col.READ_STATUS: status,
         }
-        for row_id, text, seed, done, history, extra in zip(
-            batch[col.ID], starts, seeds, rounds, histories, inputs, strict=True
+        for row_id, text, seed, done, history, extra, context, status in zip(
+            batch[col.ID], starts, seeds, rounds, histories, inputs, contexts, unread, strict=True
         )
     ]

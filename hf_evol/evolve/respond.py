@@ -22,8 +22,8 @@ class Respond(SampledTransform):
     In the paper the responder is one large model for all sets, so that only the evolver differs between them.
 
     Input columns:
-        ``instruction``; and, if there, ``input``, ``evol_status`` and ``elimination``: rows whose evolution failed are not
-        answered. With a temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
+        ``instruction``; and, if there, ``input``, ``context`` (the turns before, whose system turn takes the place of
+        ``system``), ``evol_status`` and ``elimination``: rows whose evolution failed are not answered. With a temperature over 0 also ``id`` and, if there, ``round``, to which the sampling noise belongs.
 
     Output columns:
         ``output`` (the response; null where there is none), ``responder`` (the model's name), ``response_status``: ``ok``,
@@ -52,13 +52,13 @@ class Respond(SampledTransform):
     output_columns: ClassVar[dict[str, Any]] = dict.fromkeys((col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS), "string")
     label: ClassVar[str] = "Respond"
 
-    def prompt(self, instruction: str, input: str | None) -> Chat:
+    def prompt(self, instruction: str, input: str | None, context: Chat | None = None) -> Chat:
         """What the model is asked for one row."""
-        return respond_prompt(instruction, input, self.system)
+        return respond_prompt(instruction, input, self.system, context)
 
     def apply(self, batch: Batch) -> Batch:
         instructions = batch[col.INSTRUCTION]
-        inputs = batch.get(col.INPUT, [None] * len(instructions))
+        inputs, contexts = (batch.get(name, [None] * len(instructions)) for name in (col.INPUT, col.CONTEXT))
         failed = failures({name: values for name, values in batch.items() if name != col.RESPONSE_STATUS})
         results: list[tuple[str | None, str]] = [(None, why or "invalid_input") for why in failed]
         usable = [
@@ -67,7 +67,7 @@ class Respond(SampledTransform):
             if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
             if failed[place] is None
         ]
-        chats = [self.prompt(instructions[place], inputs[place]) for place in usable]
+        chats = [self.prompt(instructions[place], inputs[place], contexts[place]) for place in usable]
         keys = None
         if self.temperature:
             check_columns((col.ID,), list(batch))

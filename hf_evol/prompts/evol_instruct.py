@@ -17,7 +17,7 @@ import yaml
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES, likeness
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.template import Template, Turns, chat, in_context
 from hf_evol.prompts.words import content, domain_of
 
 _Turns = tuple[tuple[str, str], ...]  # the turns in hashable form: role and text
@@ -197,10 +197,16 @@ def method_at(methods: Sequence[Method], place: int, attempt: int) -> Method:
     return others[(attempt - 2) % len(others)] if others else methods[(place + attempt - 1) % len(methods)]
 
 
-def prompt_at(methods: Sequence[Method], method: Method, instruction: str, attempt: int) -> Turns:
+def prompt_at(
+    methods: Sequence[Method],
+    method: Method,
+    instruction: str,
+    attempt: int,
+    context: Sequence[Mapping[str, str]] | None = None,
+) -> Turns:
     """The turns that one of these methods sends at a try, counted from 1; with other examples where it was tried before."""
     in_depth = sum(method.kind != "in_breadth" for method in methods) or len(methods)
-    return method.prompt(instruction, 1 + (attempt - 1) // in_depth)
+    return in_context(method.prompt(instruction, 1 + (attempt - 1) // in_depth), context)
 
 
 def version_of(methods: Sequence[Method]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hf_evol.columns import OK
 from hf_evol.prompts.faults import status_of
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.words import LEAD_WORDS, words
@@ -34,7 +35,13 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’",
 
 
 def read_evolved(
-    reply: str, *, parent: str, prompt: Sequence[dict[str, str]], method: str | None = None, finish_reason: str = "stop"
+    reply: str,
+    *,
+    parent: str,
+    prompt: Sequence[dict[str, str]],
+    method: str | None = None,
+    finish_reason: str = "stop",
+    context: Sequence[dict[str, str]] | None = None,
 ) -> tuple[str | None, str]:
     """The evolved instruction in a reply to an evolving prompt, and its status.
 
@@ -48,6 +55,7 @@ def read_evolved(
         prompt: the turns that were sent: what only they can have given is a leak.
         method: the method's name; ``"breadth"`` need not keep the parent's task.
         finish_reason: ``"length"`` where the token limit ended the reply.
+        context: the turns before the parent. A text may take words of theirs up, and is a leak where it stands in one of them.
 
     Returns:
         The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``;
@@ -63,7 +71,9 @@ def read_evolved(
     text = _unpack(strip_thinking(reply), parent)
     if not text:
         return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
-    return text, status_of(text, parent, prompt, method, finish_reason)
+    status, said = status_of(text, parent, prompt, method, finish_reason), f" {' '.join(words(text))} "
+    is_copy = any(said in f" {' '.join(words(turn['content']))} " for turn in context or ())
+    return text, "leak" if status == OK and is_copy else status
 
 
 def _unpack(text: str, parent: str) -> str:

@@ -7,7 +7,11 @@ from hf_evol.prompts.template import Turns, chat
 SYSTEM = "Give a comprehensive and accurate response to the instruction."
 
 
-def respond_prompt(instruction: str, input: str | None, system: str | None = SYSTEM) -> Turns:
-    """The turns for one row: the instruction, with an ``Input`` line only where the row has an input."""
+def respond_prompt(
+    instruction: str, input: str | None, system: str | None = SYSTEM, context: Turns | None = None
+) -> Turns:
+    """The turns for one row: the instruction, with an ``Input`` line only where the row has an input. A context's own system
+    turn stands in place of ours."""
     asked = f"{instruction}\n\nInput: {input}" if input and input.strip() else instruction
-    return chat(asked, system)
+    *before, last = chat(asked, None if any(turn["role"] == "system" for turn in context or ()) else system)
+    return [*before, *(context or ()), last]

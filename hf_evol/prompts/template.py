@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Turns = list[dict[str, str]]  # with role and content
@@ -32,3 +32,19 @@ def chat(prompt: str, system: str | None = None, examples: Iterable[tuple[str, s
     for given, reply in examples:
         turns += [{"role": "user", "content": given}, {"role": "assistant", "content": reply}]
     return [*turns, {"role": "user", "content": prompt}]
+
+
+def transcript(context: Iterable[Mapping[str, str]]) -> str:
+    """Turns as a text that a model reads, not as turns that it takes part in."""
+    return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in context)
+
+
+def in_context(prompt: Turns, context: Sequence[Mapping[str, str]] | None) -> Turns:
+    """A prompt whose system turn shows the conversation that its last turn belongs to. Small models copy a conversation that
+    stands beside the last turn."""
+    if not context:
+        return prompt
+    said = f"What the user sends last belongs to this conversation:\n{transcript(context)}"
+    if prompt[0]["role"] != "system":
+        return [{"role": "system", "content": said}, *prompt]
+    return [{"role": "system", "content": f"{prompt[0]['content']}\n\n{said}"}, *prompt[1:]]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.data.formats import to_instructions
+from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
-from hf_evol.data.sources import load_seeds
+from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ConfigError, MissingExtraError, SourceError
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
@@ -38,9 +39,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: seed rows and their format's columns, and prompt tokens of the first round."""
+    """What a run would do: seed rows and what of them can't be read, in words; and prompt tokens of the first round."""
 
     n_seeds: int
+    reading: str
     rounds: int
     prompt_tokens: int
     methods: tuple[str, ...]
@@ -48,14 +50,35 @@ class Plan:
 
 
 def read_seeds(recipe: Recipe) -> Dataset:
-    """The recipe's seed set in our columns; it must have rows."""
+    """The recipe's seed set in our columns; some of its rows must have an instruction."""
     dataset = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    if not len(dataset):
-        raise SourceError(f"The seed set {recipe.dataset!r} has no rows.")
     if recipe.limit is not None:
         dataset = dataset.select(range(min(recipe.limit, len(dataset))))
     with without_datasets_bars():
-        return to_instructions(dataset, recipe.format)
+        seeds = to_instructions(dataset, recipe.format, columns=recipe.columns)
+    if unread_rows(seeds).total() == len(seeds):
+        raise SourceError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
+    return seeds
+
+
+def unread_rows(seeds: Dataset) -> Counter[str]:
+    """How many rows have no instruction, by reason."""
+    reasons = unread(seeds)
+    del reasons["odd_answer"]
+    return reasons
+
+
+def reading_of(seeds: Dataset) -> str:
+    """In words, what could not be read of the seeds; nothing if all could."""
+    reasons, said = unread_rows(seeds), []
+    if reasons:
+        first = next(why for why in seeds[col.READ_STATUS] if col.reason(why) in reasons)
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+        said.append(f"{len(seeds) - reasons.total():,} of {len(seeds):,} rows can be read; of the others: {listed}.")
+        said += [f"The first: {first}."] if ":" in first else []
+    if odd := unread(seeds)["odd_answer"]:
+        said.append(f"{odd:,} answers are left out, as they are no text.")
+    return " ".join(said)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -63,11 +86,14 @@ def plan(recipe: Recipe) -> Plan:
     stages = Stages.of(recipe)
     seeds = read_seeds(recipe)
     stages.check()
-    rows = zip(seeds[col.ID], seeds[col.INSTRUCTION], strict=True)
-    chats = [stages.evolve.prompt(row_id, text, 0) for row_id, text in rows if text and text.strip()]
+    chats = [
+        stages.evolve.prompt(row[col.ID], text, 0, context=row.get(col.CONTEXT))
+        for row in seeds
+        if (text := row[col.INSTRUCTION]) and text.strip()
+    ]
     tokens = stages.evolve.model.count_prompt_tokens(chats)
     names = tuple(method.name for method in stages.evolve.methods)
-    return Plan(len(seeds), recipe.rounds, tokens, names, stages.models)
+    return Plan(len(seeds), reading_of(seeds), recipe.rounds, tokens, names, stages.models)
 
 
 def run(recipe: Recipe) -> RunResult:
@@ -85,6 +111,8 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
     check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
     seeds = read_seeds(recipe)
+    if reading := reading_of(seeds):
+        logger.warning(reading)
     stages.check()
     return stages, seeds
 
@@ -116,10 +144,12 @@ def write_rounds(
     by_round = value_counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]
-    shown = (col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT)
+    shown = (
+        col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.CONTEXT, col.INSTRUCTION, col.INPUT, col.OUTPUT,
+    )  # fmt: skip
     by = record["recipe"].get("select_by", col.IC_IFD)
     with set_folder(output, record, configs, file_format=file_format, repo_id=repo_id) as folder:
-        record["examples"] = select(selected, by, top=3).select_columns(list(shown)).to_list()
+        record["examples"] = steps.columns(select(selected, by, top=3), shown).to_list()
         record["failures"] = rejected_texts(lost)
         record["figures"] = _figures(sets, folder)
 

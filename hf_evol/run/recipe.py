@@ -23,15 +23,7 @@ _ALWAYS_SHOWN = {
     "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
     "response_max_new_tokens", "convention", "select",
 }  # fmt: skip
-_NAMES = (
-    "dataset",
-    "methods",
-    "chat_template",
-    "model",
-    "responder",
-    "scorer",
-    "judge",
-)  # or text, or a mapping with a name
+_NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer", "judge")  # or mappings with a name
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -58,6 +50,7 @@ class Recipe:
     split: str = _setting("train", "split of the seed set")
     revision: str | None = _setting(None, "revision of the seed set on the Hub")
     format: str = _setting("auto", "auto, alpaca, code_alpaca, gsm8k, messages, prompt-completion or sharegpt")
+    columns: dict | None = _setting(None, "columns of the seed set to rename before, as question=instruction")
     limit: int | None = _setting(None, "use only the first rows of the seed set")
     model: str | dict = _setting(
         "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct"
@@ -95,7 +88,7 @@ class Recipe:
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
     max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")
     truncate: bool = _setting(False, "score longer rows by the part of the response that fits")
-    select: float = _setting(0.25, "share (below 1) or number of rows to select in each round")
+    select: int | float = _setting(0.25, "share (up to 1.0) or number (1: one) of rows to select in each round")
     select_by: str = _setting("ic_ifd", "score to select by, the highest first")
     output: str = _setting("evolved", "folder or fsspec URL for the result")
     file_format: str = _setting("parquet", "parquet, json or arrow")
@@ -120,8 +113,8 @@ class Recipe:
         for name in ("rounds", "tries", "best_of", "batch_size", "limit", "num_proc"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
-        if not (0 < self.select < 1 or (self.select >= 1 and self.select.is_integer())):
-            raise ConfigError(f"select must be a share below 1 or a whole number of rows; got {self.select!r}.")
+        if not (0 < self.select < 1 or (self.select >= 1 and float(self.select).is_integer())):
+            raise ConfigError(f"select must be a share up to 1.0 or a whole number of rows; got {self.select!r}.")
 
     @classmethod
     def load(cls, source: str | Path) -> Recipe:
@@ -178,7 +171,7 @@ def help_of(name: str) -> str:
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+    if float in allowed and int not in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
         names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)

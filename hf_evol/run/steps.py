@@ -34,7 +34,7 @@ _FEW_OK = 0.3
 REASON = "dropped_because"
 SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if kind != "string")
 _COLUMNS = (
-    col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
+    col.ID, col.CONTEXT, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
     col.TRY, col.REJECTED, col.EVOLVER,
 )  # fmt: skip
 _SET_COLUMNS = (*_COLUMNS, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION)

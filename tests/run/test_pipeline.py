@@ -78,7 +78,7 @@ def test_every_row_is_accounted_for(done):
         assert sorted([*kept["id"], *lost["id"]]) == sorted(seeds["id"])
         assert table["rows_in"] == len(seeds) and table["in_set"] == len(kept)
         assert sum(table["dropped"].values()) == len(lost) == table["rows_in"] - table["in_set"]
-        assert table["dropped"]["invalid_input"] == table["dropped"]["too_long"] == 1
+        assert table["dropped"]["no_instruction"] == table["dropped"]["too_long"] == 1
         assert all(row["output"] and row["seed_instruction"] in TEXTS for row in kept)
     assert set(dropped[REASON]) >= {"invalid_input", "too_long"}
 
