@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from test_card import provenance
 
 from hf_evol.errors import HubError
-from hf_evol.hub.card import build_card
+from hf_evol.hub.card import card_text
 from hf_evol.hub.merge import BEGIN, END, merge_cards
 
 
@@ -112,7 +112,7 @@ def test_a_card_from_elsewhere_gets_marks():
 @pytest.mark.parametrize("which", ["published", "new"])
 def test_an_example_row_may_hold_the_marks(example, which):
     generated = {"published": "plain", "new": "plain"} | {which: example}
-    cards = {name: str(build_card(provenance(text))) for name, text in generated.items()}
+    cards = {name: card_text(provenance(text)) for name, text in generated.items()}
     old = cards["published"].replace(f"\n{BEGIN}", f"\nBefore.\n\n{BEGIN}", 1).rstrip("\n") + "\n\nAfter.\n"
     merged = merge_cards(old, cards["new"])
     before, after = outside(merged)
