@@ -23,7 +23,6 @@ COMMANDS = [
     "recipe",
     "metric",
     "metric install",
-    "metric path",
     "recipe trl",
     "recipe llama-factory",
     "recipe lighteval",
@@ -363,11 +362,3 @@ def test_an_interruption_names_the_journal(call, monkeypatch, tiny_model, seed_f
     code, said = call("run", "--dataset", seed_file, "--model", tiny_model, "--dry-run")
     assert code == 130
     assert "journal" in said
-
-
-def test_the_metrics_folder_is_printed(call):
-    from pathlib import Path
-
-    code, said = call("metric", "path")
-    assert code == 0
-    assert (Path(said.strip()) / "ic_ifd.py").is_file()
