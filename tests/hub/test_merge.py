@@ -139,7 +139,7 @@ def test_a_mark_that_was_left_alone_costs_no_text():
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n\r`#<>-|"), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(before=TEXTS, after=TEXTS, stale=TEXTS)
 def test_text_outside_the_marks_stays_byte_for_byte(before, after, stale):
     data = {"license": "mit", "configs": [config("mine")]}
@@ -150,7 +150,7 @@ def test_text_outside_the_marks_stays_byte_for_byte(before, after, stale):
     assert merge_cards(merged, NEW) == merged
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(text=TEXTS.filter(lambda text: not text.lstrip().startswith("---")))
 def test_text_without_marks_stays_and_a_second_merge_changes_nothing(text):
     merged = merge_cards(text, NEW)
