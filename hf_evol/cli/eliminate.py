@@ -6,26 +6,13 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import (
-    ENGINE_OPTIONS,
-    MODEL_OPTIONS,
-    OUTPUT_OPTIONS,
-    ROW_OPTIONS,
-    print_counts,
-    quiet,
-    recipe_options,
-    save,
-    stage_rows,
-)
+from hf_evol.cli.options import OPTIONS_OF, listed, recipe_options, save, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(
-    *ROW_OPTIONS, "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
-)  # fmt: skip
+@recipe_options(*OPTIONS_OF["eliminate"])
 def command(
     recipe: Recipe,
-    given: frozenset[str],
     keep: Annotated[bool, typer.Option("--keep", help="Flag rows in the column elimination; drop none.")] = False,
     max_growth: Annotated[
         float, typer.Option(help="Most words, as a multiple of the parent's; 0 for any number.")
@@ -33,17 +20,15 @@ def command(
     sorry_max_words: Annotated[int, typer.Option(help="Responses below this length must not say sorry.")] = 80,
 ) -> None:
     """Leave out evolved rows that failed, grew too long, say what another row says or, with --judge, gained nothing."""
-    quiet()
     from dataclasses import replace
 
     from hf_evol.columns import KEPT
     from hf_evol.run.stages import Stages
 
-    rules = replace(
-        Stages.of(recipe).eliminate, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words
-    )
+    rules = Stages.of(recipe).eliminate
+    rules = replace(rules, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words)
     flagged, reasons = rules.flag(stage_rows(recipe), num_proc=recipe.num_proc)
     counts = {KEPT: len(flagged) - reasons.total()} | dict(reasons.most_common())
     rows = flagged if keep else rules.kept(flagged)
     save("eliminate", recipe, rows, counts, keep=keep, max_growth=max_growth, sorry_max_words=sorry_max_words)
-    print_counts("Flagged" if keep else "Left out", reasons)
+    print(f"{'Flagged' if keep else 'Left out'}: {listed(reasons)}")

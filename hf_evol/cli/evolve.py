@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from hf_evol.cli.options import (
-    ENGINE_OPTIONS,
-    MODEL_OPTIONS,
-    OUTPUT_OPTIONS,
-    SEED_OPTIONS,
-    quiet,
-    recipe_options,
-    run_stage,
-    stage_rows,
-)
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(
-    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", "responder", "scorer",
-    "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
-)  # fmt: skip
-def command(recipe: Recipe, given: frozenset[str]) -> None:
+@recipe_options(*OPTIONS_OF["evolve"])
+def command(recipe: Recipe) -> None:
     """Evolve a seed set, and write all its rows with their status and the text of every round."""
-    quiet()
     from dataclasses import replace
 
     from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION

@@ -5,27 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
-from hf_evol.cli import (
-    autoif,
-    cache,
-    card,
-    eliminate,
-    evolve,
-    metric,
-    optimize,
-    push,
-    recipe,
-    respond,
-    run,
-    score,
-    select,
-    study,
-)
+from hf_evol import __version__
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
+
+COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "score", "select", "card", "push")
+GROUPS = ("recipe", "metric", "cache")
 
 app = typer.Typer(
     name="hf-evol",
@@ -34,26 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.command)
-app.command("study")(study.command)
-app.command("autoif")(autoif.command)
-app.command("evolve")(evolve.command)
-app.command("eliminate")(eliminate.command)
-app.command("optimize")(optimize.command)
-app.command("respond")(respond.command)
-app.command("score")(score.command)
-app.command("select")(select.command)
-app.command("card")(card.command)
-app.command("push")(push.command)
-app.add_typer(recipe.app, name="recipe")
-app.add_typer(metric.app, name="metric")
-app.add_typer(cache.app, name="cache")
+for name in COMMANDS:
+    app.command(name)(import_module(f"hf_evol.cli.{name}").command)
+for name in GROUPS:
+    app.add_typer(import_module(f"hf_evol.cli.{name}").app, name=name)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from hf_evol import __version__
-
         typer.echo(f"hf-evol {__version__}")
         raise typer.Exit()
 

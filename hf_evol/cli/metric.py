@@ -17,14 +17,6 @@ def install() -> None:
     print(f'evaluate.load("ic_ifd") now loads {install_metric()}')
 
 
-@app.command("path")
-def path() -> None:
-    """Print the folder of the module, for evaluate.load(path)."""
-    from hf_evol.hub.metric import metric_path
-
-    print(metric_path())
-
-
 @app.command("push")
 def push(
     repo_id: Annotated[str, typer.Argument(help="The Space to publish it as: user/ic_ifd.")],

@@ -6,17 +6,13 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, SEED_OPTIONS, quiet, recipe_options
+from hf_evol.cli.options import OPTIONS_OF, recipe_options
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(
-    *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
-    "journal", "output", "overwrite",
-)  # fmt: skip
+@recipe_options(*OPTIONS_OF["optimize"])
 def command(
     recipe: Recipe,
-    given: frozenset[str],
     optimizer: Annotated[
         str | None, typer.Option(help="The model that names failures, revises and judges; by default the evolver.")
     ] = None,
@@ -30,7 +26,6 @@ def command(
 
     The output folder gets method.yaml, for --methods, and provenance.json with every step.
     """
-    quiet()
     from hf_evol.evolve.optimize import MethodOptimizer
     from hf_evol.hub.target import check_output, writing
     from hf_evol.run.pipeline import read_seeds

@@ -7,7 +7,8 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,12 +18,39 @@ from hf_evol.run.recipe import Recipe, help_of
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
 
-SEED_OPTIONS = ("dataset", "config", "split", "revision", "format", "limit")
-ROW_OPTIONS = tuple(name for name in SEED_OPTIONS if name != "format")  # of rows that have our columns already
+ROW_OPTIONS = ("dataset", "config", "split", "revision", "limit")  # of rows that have our columns already
+SEED_OPTIONS = (*ROW_OPTIONS, "format")
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
-
+_OF_BEST_OF = ("responder", "scorer", "response_max_new_tokens")
+OPTIONS_OF = {
+    "evolve": (
+        *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", *_OF_BEST_OF,
+        "seed", "temperature", "top_p", "max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+    ),
+    "eliminate": (
+        *ROW_OPTIONS, "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+    ),
+    "respond": (
+        *ROW_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "response_system", "response_temperature",
+        "response_top_p", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+    ),
+    "score": (
+        *ROW_OPTIONS, "model", "dtype", "device", "trust_remote_code", "convention", "max_length", "truncate", "num_proc", "journal",
+        *OUTPUT_OPTIONS,
+    ),
+    "select": (*ROW_OPTIONS, "select", "select_by", *OUTPUT_OPTIONS),
+    "optimize": (
+        *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
+        "journal", "output", "overwrite",
+    ),
+    "study": (
+        *SEED_OPTIONS, *_OF_BEST_OF, *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", "seed",
+        "temperature", "top_p", "max_new_tokens", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal",
+        "license", "push_to", "private", *OUTPUT_OPTIONS,
+    ),
+}  # fmt: skip
 EXECUTOR_OPTIONS = {
     "executor": (str, "Run as tasks of datatrove (extra cluster): local, slurm, ray or jobs."),
     "tasks": (int, "Into how many shards to cut the rows. \\[default: the workers]"),
@@ -30,64 +58,72 @@ EXECUTOR_OPTIONS = {
     "executor_option": (list[str], "KEY=VALUE, as often as needed: an argument of datatrove's executor."),
     "work_folder": (str, "For shards and logs, where all workers reach it. \\[default: the output + .work]"),
 }
-
 TERMINATED = "SIGTERM"
 
 
 def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of these recipe fields (all, without names) and ``--recipe``.
 
-    The command's function gets the `Recipe` as ``recipe``, the set of the names given on the command line or
-    in a recipe file as ``given``, and its own parameters as usual. If one of them is ``execution``, the command also
-    has the options of the executors, and the function gets the `Execution` that they name, or None.
+    The command's function gets the `Recipe` as ``recipe`` and its own parameters as usual. One called ``given`` is the
+    set of the names given on the command line or in a recipe file; with one called ``execution``, the command also has
+    the options of the executors, and the function gets the `Execution` that they name, or None.
     """
     hints = typing.get_type_hints(Recipe)
     chosen = names or tuple(Recipe.__dataclass_fields__)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         own = dict(inspect.signature(function, eval_str=True).parameters)
-        del own["recipe"], own["given"]
-        executors = EXECUTOR_OPTIONS if own.pop("execution", None) else {}
+        wanted = [name for name in ("recipe", "given", "execution") if own.pop(name, None)]
 
         def command(**values: Any) -> None:
             source = values.pop("recipe")
-            if executors:
-                values["execution"] = _execution(*(values.pop(name) for name in executors))
+            execution = _execution(*(values.pop(name, None) for name in EXECUTOR_OPTIONS))
             settings = {name: _parsed(name, values.pop(name)) for name in chosen}
             settings = {name: value for name, value in settings.items() if value is not None}
-            base = Recipe.load(source) if source else Recipe()
-            given = frozenset(settings) | ({"dataset"} if source else frozenset())
-            try:
-                function(recipe=base.with_settings(settings), given=given, **values)
-            except KeyboardInterrupt as interrupt:
-                kept = "Finished requests are in the journal: the same command goes on from there."
-                off = "The journal is off, so the same command starts anew."
-                print(f"\nInterrupted. {off if settings.get('journal') is False else kept}", file=sys.stderr)
-                raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
+            found = {
+                "recipe": (Recipe.load(source) if source else Recipe()).with_settings(settings),
+                "given": frozenset(settings) | ({"dataset"} if source else frozenset()),
+                "execution": execution,
+            }
+            quiet()
+            kept = "Finished requests are in the journal: the same command goes on from there."
+            off = "The journal is off, so the same command starts anew."
+            with interruptible(off if settings.get("journal") is False else kept):
+                function(**{name: found[name] for name in wanted}, **values)
 
         recipe_file = typer.Option("--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, or a YAML file.")
+        options = {"recipe": Annotated[str | None, recipe_file]} | {name: _option(name, hints[name]) for name in chosen}
+        if "execution" in wanted:
+            options |= {name: _annotated(kind, said) for name, (kind, said) in EXECUTOR_OPTIONS.items()}
         keyword = inspect.Parameter.KEYWORD_ONLY
-        made = [inspect.Parameter("recipe", keyword, default=None, annotation=Annotated[str | None, recipe_file])]
-        made += [
-            inspect.Parameter(name, keyword, default=None, annotation=_option(name, hints[name])) for name in chosen
-        ]
-        made += [
-            inspect.Parameter(name, keyword, default=None, annotation=_flag(name, kind, said))
-            for name, (kind, said) in executors.items()
-        ]
-        command.__signature__ = inspect.Signature([*(p.replace(kind=keyword) for p in own.values()), *made])
-        command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
+        parameters = [parameter.replace(kind=keyword) for parameter in own.values()]
+        parameters += [inspect.Parameter(name, keyword, default=None, annotation=options[name]) for name in options]
+        command.__signature__ = inspect.Signature(parameters)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__doc__ = function.__doc__
         return command
 
     return decorate
 
 
-def _execution(
-    executor: str | None, tasks: Any, workers: Any, executor_option: Any, work_folder: Any
-) -> Execution | None:
+@contextmanager
+def interruptible(how_to_go_on: str) -> Iterator[None]:
+    """End the command at Ctrl-C or SIGTERM with a word on what comes next."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        print(f"\nInterrupted. {how_to_go_on}", file=sys.stderr)
+        raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
+
+
+def _execution(executor: str | None, tasks: Any, workers: Any, given: Any, work_folder: Any) -> Execution | None:
     """What the executor's options say; None without an executor."""
-    options = _executor_options(executor_option)
+    options = {}
+    for name, value in key_values(given or (), "KEY=VALUE, such as partition=gpu"):
+        try:
+            options[name] = json.loads(value)  # numbers, true and false, {"key": "value"}
+        except ValueError:
+            options[name] = value
     if executor is None:
         if tasks or workers or options or work_folder:
             raise typer.BadParameter("--tasks, --workers, --executor-option and --work-folder need --executor.")
@@ -97,32 +133,27 @@ def _execution(
     return Execution(executor, tasks, workers, options, work_folder)
 
 
-def _executor_options(given: Iterable[str] | None) -> dict[str, Any]:
-    options = {}
-    for text in given or ():
+def key_values(texts: Sequence[str], form: str) -> Iterator[tuple[str, str]]:
+    """Texts such as ``a=b``, taken apart; ``form`` says in the error what they should be."""
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as partition=gpu.")
-        try:
-            options[name.strip()] = json.loads(value)  # numbers, true and false, {"key": "value"}
-        except ValueError:
-            options[name.strip()] = value
-    return options
+            raise typer.BadParameter(f"{text!r} is not {form}.")
+        yield name.strip(), value.strip()
 
 
 def _option(name: str, hint: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     default = Recipe.__dataclass_fields__[name].default
     if bool in kinds and str not in kinds:
-        return _flag(name, bool, help_of(name), either=default is None)
-    shown = "" if default is None or default is False else f" \\[default: {default}]"
-    return _flag(name, next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
+        option = "--" + name.replace("_", "-")
+        return _annotated(bool, help_of(name), f"{option}/--no-{option[2:]}" if default is None else option)
+    shown = "" if default is None else f" \\[default: {default}]"
+    return _annotated(next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
 
 
-def _flag(name: str, kind: Any, said: str, either: bool = False) -> Any:
-    option = "--" + name.replace("_", "-")
-    names = f"{option}/--no-{option[2:]}" if either else option
-    return Annotated[kind | None, typer.Option(names, help=said, show_default=False)]
+def _annotated(kind: Any, said: str, *names: str) -> Any:
+    return Annotated[kind | None, typer.Option(*names, help=said, show_default=False)]
 
 
 def _parsed(name: str, value: Any) -> Any:
@@ -158,21 +189,6 @@ def quiet() -> None:
     datasets.utils.logging.set_verbosity_error()
 
 
-# What decides the result of each stage's command.
-_DECISIVE = {
-    "evolve": ("format", "model", "engine", "dtype", "chat_template", "trust_remote_code", "methods", "rounds", "tries",
-               "best_of", "by_example", "responder", "scorer", "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens"),
-    "eliminate": ("judge", "engine", "dtype", "chat_template", "trust_remote_code"),
-    "respond": (
-        "model", "engine", "dtype", "chat_template", "trust_remote_code", "seed", "response_system", "response_temperature",
-        "response_top_p", "response_max_new_tokens",
-    ),
-    "score": ("model", "dtype", "trust_remote_code", "convention", "max_length", "truncate"),
-    "select": ("select", "select_by"),
-}  # fmt: skip
-_OF_BEST_OF = ("responder", "scorer", "response_max_new_tokens")
-
-
 def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **options: Any) -> None:
     """Write one stage's rows to the recipe's output folder, with the card and the record of this stage and those before.
 
@@ -187,10 +203,10 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
     from hf_evol.run.stage_record import record_of
 
     own = {"respond": recipe.responder, "score": recipe.scorer}.get(stage)  # of a recipe file: no option says so
-    shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
-    used = {"dataset", "config", "split", "revision", "limit", *_DECISIVE[stage]}
+    used = {*OPTIONS_OF[stage]} - {"file_format"}
     if stage == "evolve" and recipe.best_of == 1:
-        used -= set(_OF_BEST_OF)
+        used -= {*_OF_BEST_OF}
+    shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
     settings = {name: value for name, value in shown.items() if name in used} | options
     settings = {name: value for name, value in settings.items() if value is not None and value is not False}
     record = record_of(stage, recipe, settings, rows, counts)
@@ -209,7 +225,7 @@ def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str
     rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))
     save(stage, recipe, rows, counts, **options)
-    print_counts(label, counts)
+    print(f"{label}: {listed(counts)}")
     return rows
 
 
@@ -223,5 +239,6 @@ def stage_rows(recipe: Recipe) -> Any:
     return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
 
 
-def print_counts(label: str, counts: Mapping[str, int]) -> None:
-    print(f"{label}: " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none"))
+def listed(counts: Mapping[str, int]) -> str:
+    """Such as ``ok 7, leak 3``."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

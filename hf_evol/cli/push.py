@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import TERMINATED, quiet
+from hf_evol.cli.options import interruptible, quiet
 
 
 def command(
@@ -25,7 +24,7 @@ def command(
 ) -> None:
     """Upload a finished set to the Hub. A push that broke off goes on when repeated."""
     options = {"message": message, "revision": revision, "create_pr": create_pr}
-    try:
+    with interruptible("The same command goes on: files that the Hub has are not sent again."):
         if append:
             from hf_evol.data.sources import load_seeds
             from hf_evol.run.append import append as add
@@ -36,7 +35,4 @@ def command(
             from hf_evol.hub.publish import publish
 
             url = publish(folder, repo_id, private=private, **options)
-    except KeyboardInterrupt as interrupt:
-        print("\nInterrupted. The same command goes on: files that the Hub has are not sent again.", file=sys.stderr)
-        raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
     print(f"On the Hub: {url}")

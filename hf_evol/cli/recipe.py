@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hf_evol.cli.options import quiet
-
-if TYPE_CHECKING:
-    from hf_evol.training.sets import TrainingSet
 
 app = typer.Typer(
     help="Fine-tune a base model on evolved sets with the paper's settings, and evaluate it: what other tools need.",
@@ -25,56 +22,50 @@ ConfigName = Annotated[
 ]
 Gpus = Annotated[int, typer.Option(help="How many GPUs; with several, the model is sharded over them.")]
 BatchSize = Annotated[int, typer.Option(help="Rows that one GPU holds at once; the global batch is 64 in any case.")]
+ChatTemplate = Annotated[
+    str,
+    typer.Option(
+        help="plain, own (the base model's), for trl a .jinja file or a model to take it from, for llama-factory a template of its own."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier recipe in the output folder.")]
 
 
-@app.command("trl")
-def trl(
-    sets: Sets,
-    model: Model,
-    output: Output,
-    config_name: ConfigName = None,
-    gpus: Gpus = 1,
-    per_device_batch_size: BatchSize = 4,
-    chat_template: Annotated[
-        str, typer.Option(help="plain, own (the base model's), a .jinja file, or a model to take it from.")
-    ] = "plain",
-    overwrite: Overwrite = False,
-) -> None:
-    """Write the rows and a configuration for `trl sft`, one of each set; only the set differs."""
-    quiet()
-    from hf_evol.training.sets import load_training_sets
-    from hf_evol.training.settings import FineTuning
-    from hf_evol.training.trainers import write_trl
+def _for_trainer(tool: str, run: str) -> None:
+    """Add the command that prepares training with one tool."""
 
-    tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
-    loaded = load_training_sets(sets, config_name)
-    _show_training(loaded, output, "trl", write_trl(loaded, tuning, output, overwrite=overwrite))
+    @app.command(tool, help=f"Write the rows and a configuration for `{run}`, one of each set; only the set differs.")
+    def command(
+        sets: Sets,
+        model: Model,
+        output: Output,
+        config_name: ConfigName = None,
+        gpus: Gpus = 1,
+        per_device_batch_size: BatchSize = 4,
+        chat_template: ChatTemplate = "plain",
+        overwrite: Overwrite = False,
+    ) -> None:
+        quiet()
+        from hf_evol.training.sets import load_training_sets
+        from hf_evol.training.settings import FineTuning
+        from hf_evol.training.trainers import write_llama_factory, write_trl
+
+        tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
+        loaded = load_training_sets(sets, config_name)
+        write = write_trl if tool == "trl" else write_llama_factory
+        needs = "trl" if tool == "trl" else "llamafactory" + (" and deepspeed" if gpus > 1 else "")
+        commands = write(loaded, tuning, output, overwrite=overwrite)
+        for one in loaded:
+            print(f"{one.name}: {len(one.rows):,} rows of {one.source} ({one.config})")
+        if len({len(one.rows) for one in loaded}) > 1:
+            print("The sets differ in size, and so in training steps: hf_evol.equal_size makes two equal.")
+        _show_commands(output, needs, commands)
+        trained = shlex.join(f"{output.rstrip('/')}/{one.name}/model" for one in loaded)
+        print(f"Then: hf-evol recipe lighteval {trained} --output {shlex.quote(output.rstrip('/') + '-evaluation')}")
 
 
-@app.command("llama-factory")
-def llama_factory(
-    sets: Sets,
-    model: Model,
-    output: Output,
-    config_name: ConfigName = None,
-    gpus: Gpus = 1,
-    per_device_batch_size: BatchSize = 4,
-    chat_template: Annotated[
-        str, typer.Option(help="plain, own (the base model's), or the name of a template of LLaMA-Factory.")
-    ] = "plain",
-    overwrite: Overwrite = False,
-) -> None:
-    """Write the rows and a configuration for `llamafactory-cli train`, one of each set; only the set differs."""
-    quiet()
-    from hf_evol.training.sets import load_training_sets
-    from hf_evol.training.settings import FineTuning
-    from hf_evol.training.trainers import write_llama_factory
-
-    tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
-    loaded = load_training_sets(sets, config_name)
-    needs = "llamafactory" + (" and deepspeed" if gpus > 1 else "")
-    _show_training(loaded, output, needs, write_llama_factory(loaded, tuning, output, overwrite=overwrite))
+_for_trainer("trl", "trl sft")
+_for_trainer("llama-factory", "llamafactory-cli train")
 
 
 @app.command("lighteval")
@@ -93,16 +84,6 @@ def lighteval(
     commands = write_evaluation(models, output, overwrite=overwrite, batch_size=batch_size)
     _show_commands(output, "lighteval[extended_tasks,math] and lm-eval[hf]", commands)
     print("lm-eval runs code that the model has written: start it in a container that has nothing to lose.")
-
-
-def _show_training(sets: Sequence[TrainingSet], output: str, needs: str, commands: Sequence[str]) -> None:
-    for one in sets:
-        print(f"{one.name}: {len(one.rows):,} rows of {one.source} ({one.config})")
-    if len({len(one.rows) for one in sets}) > 1:
-        print("The sets differ in size, and so in training steps: hf_evol.equal_size makes two equal.")
-    _show_commands(output, needs, commands)
-    trained = shlex.join(f"{output.rstrip('/')}/{one.name}/model" for one in sets)
-    print(f"Then: hf-evol recipe lighteval {trained} --output {shlex.quote(output.rstrip('/') + '-evaluation')}")
 
 
 def _show_commands(output: str, needs: str, commands: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import quiet, recipe_options
+from hf_evol.cli.options import listed, recipe_options
 from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ def command(
 
     Without a seed set it tries itself out: some bundled seeds, evolved by SmolLM2-135M-Instruct on this machine in minutes.
     """
-    recipes = [recipe] if "dataset" in given else list(_demo_recipes(recipe, given))
-    quiet()
+    from hf_evol.hub.target import check_output
     from hf_evol.run import pipeline
+    from hf_evol.run.stages import Stages
 
+    recipes = [recipe] if "dataset" in given else list(_demo_recipes(recipe, given))
     if (measure is not None and not dry_run) or (price_per_hour is not None and measure is None):
         raise typer.BadParameter("--measure is for --dry-run, and --price-per-hour for --measure.")
     if dry_run:
@@ -49,22 +50,13 @@ def command(
             if measure is not None:
                 _show_estimate(each, measure, price_per_hour)
         return
-    from hf_evol.hub.target import check_output
-
     for each in recipes:
         check_output(each.output, each.overwrite)
     for each in recipes:
-        print(_headline(each), flush=True)
+        evolver = Stages.of(each).evolve.model
+        evolver.check()
+        print(f"{each.dataset}: evolving with {evolver.name}", flush=True)
         _run(each, execution)
-
-
-def _headline(recipe: Recipe) -> str:
-    """What is evolved, and by which model, once that is found."""
-    from hf_evol.run.stages import Stages
-
-    evolver = Stages.of(recipe).evolve.model
-    evolver.check()
-    return f"{recipe.dataset}: evolving with {evolver.name}"
 
 
 def _run(recipe: Recipe, execution: Execution | None) -> None:
@@ -115,11 +107,12 @@ def _show_estimate(recipe: Recipe, n: int, price_per_hour: float | None) -> None
             each = seconds / found.n_measured
             generated = found.tokens[step] / found.n_measured
             print(f"    {step}: {_rough(each)} s and {_rough(generated)} generated tokens a row")
-    size = (found.set_bytes * found.times / 1e6, found.journal_bytes * found.times / 1e6)
+    amounts = (sum(found.tokens.values()), found.set_bytes, found.journal_bytes)
+    tokens, rows, journal = (_rough(amount * found.times / 1e6) for amount in amounts)
     cost = "" if price_per_hour is None else f", {_rough(found.hours * price_per_hour)} at {price_per_hour:g} an hour"
     print(
-        f"  so all rows take here about {_rough(found.hours)} hours{cost}; {_rough(sum(found.tokens.values()) * found.times / 1e6)} "
-        f"million generated tokens; {_rough(size[0])} MB for the set and {_rough(size[1])} MB for the journal"
+        f"  so all rows take here about {_rough(found.hours)} hours{cost}; {tokens} million generated tokens; "
+        f"{rows} MB for the set and {journal} MB for the journal"
     )
 
 
@@ -144,27 +137,22 @@ def _show_result(result: RunResult) -> None:
     console.print(table)
     for entry in rounds:
         for number, counts in enumerate(entry["tries"], 1):
-            console.print(f"Round {entry['round']}, try {number}: {_counts(counts) or 'none'}")
+            console.print(f"Round {entry['round']}, try {number}: {listed(counts)}")
         if entry["dropped"]:
-            console.print(f"Left out in round {entry['round']}: {_counts(entry['dropped'])}")
+            console.print(f"Left out in round {entry['round']}: {listed(entry['dropped'])}")
         if entry["unscored"]:
-            console.print(f"Without a score in round {entry['round']}: {_counts(entry['unscored'])}")
+            console.print(f"Without a score in round {entry['round']}: {listed(entry['unscored'])}")
     if result.n_failed_requests:
         again = "The same command with --overwrite asks for them again, and for what depends on them."
         console.print(f"{result.n_failed_requests} rows were left out because requests failed. {again}")
     for note in result.provenance["licence_notes"]:
         console.print(f"Licence: {note}", markup=False)
     if not any(entry["selected"] for entry in rounds):
-        console.print(
-            "Nothing was selected: no row has a score. The reasons are above and in the set.", style="bold red"
-        )
+        said = "Nothing was selected: no row has a score. The reasons are above and in the set."
+        console.print(said, style="bold red")
     console.print(f"The set:     {result.output}")
     console.print(f"The card:    {result.output}/README.md")
     for figure in result.provenance["figures"]:
         console.print(f"The figures: {result.output}/{figure['path']}")
     if result.url:
         console.print(f"On the Hub:  {result.url}")
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -6,24 +6,19 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import MODEL_OPTIONS, OUTPUT_OPTIONS, ROW_OPTIONS, quiet, recipe_options, run_stage, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(
-    *ROW_OPTIONS, "model", *(name for name in MODEL_OPTIONS if name != "chat_template"), "convention", "max_length", "truncate",
-    "num_proc", "journal", *OUTPUT_OPTIONS,
-)  # fmt: skip
+@recipe_options(*OPTIONS_OF["score"])
 def command(
     recipe: Recipe,
-    given: frozenset[str],
     turns: Annotated[
         str | None,
         typer.Option(help="of a messages column, score the last turn (last) or each assistant turn, too (each)"),
     ] = None,
 ) -> None:
     """Score each row by IFD and IC-IFD. The model is the one that scores."""
-    quiet()
     from dataclasses import replace
 
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD

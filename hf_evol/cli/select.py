@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import OUTPUT_OPTIONS, ROW_OPTIONS, quiet, recipe_options, save, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, save, stage_rows
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(*ROW_OPTIONS, "select", "select_by", *OUTPUT_OPTIONS)
+@recipe_options(*OPTIONS_OF["select"])
 def command(
     recipe: Recipe,
     given: frozenset[str],
@@ -19,7 +19,6 @@ def command(
     per: Annotated[str | None, typer.Option(help="Select within each value of this column, such as round.")] = None,
 ) -> None:
     """Keep the rows with the best scores; rows without a score are never kept."""
-    quiet()
     from hf_evol.data.selection import select
 
     top = recipe.select if threshold is None or "select" in given else None

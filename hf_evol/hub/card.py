@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import Environment, FileSystemLoader
 
+from hf_evol.hub.licences import WRITERS
 from hf_evol.hub.merge import BEGIN, END, without_marks
 from hf_evol.hub.provenance import human_number
 
@@ -24,14 +25,12 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 
+_TAG_OF_STAGE = {"evolve": "evol-instruct", "score": "ic-ifd"}
 _TAGS = {
-    "evolved": ["evol-instruct", "ic-ifd"],
+    "evolved": [*_TAG_OF_STAGE.values()],
     "autoif": ["autoif", "verifiable-rewards"],
     "study": ["model-comparison"],
-    "stages": [],
 }
-_TAG_OF_STAGE = {"evolve": "evol-instruct", "score": "ic-ifd"}
-_WRITERS = ("evolver", "responder")
 _WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
 _REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
@@ -99,10 +98,14 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "–" if bounds is None else " to ".join(map(number, bounds))
 
 
-def build_card(
-    provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder"
-) -> DatasetCard:
-    """The card of a set, by the template of its kind.
+_TEMPLATES.globals.update(
+    cell=cell, line=line, commit=commit, fenced=fenced, wrapped=wrapped, as_yaml=as_yaml, number=number, interval=interval,
+    human=human_number, BEGIN=BEGIN, END=END,
+)  # fmt: skip
+
+
+def card_text(provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder") -> str:
+    """The card of a set, by the template of its kind, as the text of its file.
 
     Args:
         provenance: what `hf_evol.run`, `hf_evol.autoif.run` and the commands of the stages write as ``provenance.json``.
@@ -112,35 +115,18 @@ def build_card(
     template = _TEMPLATES.get_template(f"{provenance['kind']}.md")
     stages = provenance.get("stages", [])
     rounds = [*provenance.get("rounds", []), *(table for stage in stages for table in stage.get("rounds", []))]
-    context = {
-        "card_data": card_data(provenance).to_yaml(),
-        "p": provenance,
-        "cell": cell,
-        "line": line,
-        "commit": commit,
-        "fenced": fenced,
-        "wrapped": wrapped,
-        "number": number,
-        "interval": interval,
-        "human": human_number,
-        "repo": repo_id or folder,
-        "as_yaml": as_yaml,
-        "rounds": rounds,
-        "reasons": list(dict.fromkeys(name for table in provenance.get("rounds", []) for name in table["dropped"])),
-        "statuses": list(
-            dict.fromkeys(name for table in rounds for counts in table.get("tries", []) for name in counts)
-        ),
-        "commands": commands(stages) if provenance["kind"] == "stages" else "",
-        "labels": {entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
-        "BEGIN": BEGIN,
-        "END": END,
-    }
-    return DatasetCard(template.render(context))
-
-
-def card_text(provenance: Mapping[str, Any], *, repo_id: str | None, folder: str = "") -> str:
-    """The card as the text of its file; arguments as of `build_card`."""
-    return str(build_card(provenance, repo_id=repo_id, folder=folder)).rstrip("\n") + "\n"
+    statuses = (name for table in rounds for counts in table.get("tries", []) for name in counts)
+    card = template.render(
+        card_data=card_data(provenance).to_yaml(),
+        p=provenance,
+        repo=repo_id or folder,
+        rounds=rounds,
+        reasons=list(dict.fromkeys(name for table in provenance.get("rounds", []) for name in table["dropped"])),
+        statuses=list(dict.fromkeys(statuses)),
+        commands=commands(stages) if provenance["kind"] == "stages" else "",
+        labels={entry["measure"]: entry["label"] for entry in provenance.get("results", {}).get("measures", [])},
+    )
+    return str(DatasetCard(card)).rstrip("\n") + "\n"
 
 
 def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
@@ -148,8 +134,12 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
     counts = [model["n_parameters"] for model in provenance["models"] if model["role"] == "evolver"]
     sizes = list(dict.fromkeys(f"evolver-size-{human_number(count)}" for count in counts if count))
-    tags = [*_TAGS[provenance["kind"]], *_stage_tags(provenance)]
-    written = any(model["role"] in _WRITERS for model in provenance["models"])
+    if provenance["kind"] == "stages":
+        names = {stage["stage"] for stage in provenance["stages"]}
+        tags = [tag for name, tag in _TAG_OF_STAGE.items() if name in names or "run" in names]
+    else:
+        tags = _TAGS[provenance["kind"]]
+    written = any(model["role"] in WRITERS for model in provenance["models"])
     return DatasetCardData(
         pretty_name=provenance["title"],
         license=provenance["license"],
@@ -160,24 +150,14 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
         language_creators=["machine-generated"] if written else None,
         source_datasets=[source["name"]] if source["on_hub"] else None,
         tags=[*(["synthetic"] if written else []), "instruction-tuning", *tags, "hf_evol", *sizes],
-        configs=[
-            {
-                "config_name": entry["name"],
-                "data_files": [
-                    {"split": "train", "path": entry.get("data_files", f"{entry['name']}/*.{entry['extension']}")}
-                ],
-            }
-            | ({"default": True} if entry["name"] in ("selected", "rows") else {})
-            for entry in provenance["configs"]
-        ],
+        configs=[_card_config(entry) for entry in provenance["configs"]],
     )
 
 
-def _stage_tags(provenance: Mapping[str, Any]) -> list[str]:
-    if provenance["kind"] != "stages":
-        return []
-    names = {stage["stage"] for stage in provenance["stages"]}
-    return [tag for name, tag in _TAG_OF_STAGE.items() if name in names or "run" in names]
+def _card_config(entry: Mapping[str, Any]) -> dict[str, Any]:
+    path = entry.get("data_files", f"{entry['name']}/*.{entry['extension']}")
+    config = {"config_name": entry["name"], "data_files": [{"split": "train", "path": path}]}
+    return config | ({"default": True} if entry["name"] in ("selected", "rows") else {})
 
 
 def commands(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -188,26 +168,10 @@ def commands(stages: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(settings.get("methods"), list):  # with their words, perhaps, which no option takes
             settings["methods"] = f"{number}-methods.yaml"
         output = f"{number}-{stage['stage']}"
-        options = [_option(name, value) for name, value in (settings | {"output": output}).items()]
-        lines.append(_folded([f"hf-evol {stage['stage']}", *options]))
+        parts = [f"hf-evol {stage['stage']}"]
+        for name, value in (settings | {"output": output}).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            parts.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(text)}"))
+        whole = " ".join(parts)
+        lines.append(whole if len(whole) < _WRAP.width else " \\\n    ".join(parts))
     return "\n".join(lines)
-
-
-def _option(name: str, value: Any) -> str:
-    flag = "--" + name.replace("_", "-")
-    if value is True:
-        return flag
-    if isinstance(value, Mapping):
-        value = json.dumps(value, ensure_ascii=False)
-    return f"{flag} {shlex.quote(str(value))}"
-
-
-def _folded(parts: Sequence[str]) -> str:
-    """A command over several lines of a shell, broken between its options."""
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + len(part) < _WRAP.width:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(f"    {part}")
-    return " \\\n".join(lines)

@@ -8,31 +8,24 @@ from collections.abc import Sequence
 OPEN_DATA = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "odc-by", "pddl", "unlicense", "bsd-3-clause")
 OPEN_MODELS = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "unlicense")
 _OF_OUTPUTS = {
-    "llama2": "forbids using outputs to improve other large language models",
-    "llama3": "forbids using outputs to improve other large language models",
-    "llama3.1": "asks that a model trained on outputs be named with Llama in front, and shown as built with Llama",
-    "llama3.2": "asks that a model trained on outputs be named with Llama in front, and shown as built with Llama",
-    "llama3.3": "asks that a model trained on outputs be named with Llama in front, and shown as built with Llama",
-    "llama4": "asks that a model trained on outputs be named with Llama in front, and shown as built with Llama",
+    **dict.fromkeys(("llama2", "llama3"), "forbids using outputs to improve other large language models"),
+    **dict.fromkeys(
+        ("llama3.1", "llama3.2", "llama3.3", "llama4"),
+        "asks that a model trained on outputs be named with Llama in front, and shown as built with Llama",
+    ),
     "gemma": "passes its use restrictions on to models trained on outputs",
 }
-_WRITERS = ("evolver", "responder")  # whose outputs are in the set; scorers and judges only choose
+WRITERS = ("evolver", "responder")  # whose outputs are in the set; scorers and judges only choose
 
 
 def notes(source_license: str, models: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Where licences restrict the result, or nobody can say, one sentence each.
-
-    Args:
-        source_license: of the seed set: Hub identifiers with commas between them, or ``"unknown"``.
-        models: (role, name, licence) of each model.
-    """
+    """Where licences (Hub identifiers with commas between them, or ``"unknown"``) of the seed set or of one of the models
+    (role, name, licence) restrict the result, or nobody can say, one sentence each."""
     found = [_of("The seed set", name) for name in _names(source_license)]
-    for name, licences in dict.fromkeys((name, licence) for role, name, licence in models if role in _WRITERS):
+    for name, licences in dict.fromkeys((name, licence) for role, name, licence in models if role in WRITERS):
         for licence in _names(licences):
-            if restriction := _OF_OUTPUTS.get(licence):
-                found.append(f"The licence of {name} ({licence}) {restriction}.")
-            else:
-                found.append(_of(name, licence))
+            restriction = _OF_OUTPUTS.get(licence)
+            found.append(f"The licence of {name} ({licence}) {restriction}." if restriction else _of(name, licence))
     return list(dict.fromkeys(note for note in found if note))
 
 
@@ -53,7 +46,7 @@ def _of(what: str, licence: str) -> str | None:
 def plain_licence(source_license: str, models: Sequence[tuple[str, str, str]]) -> str | None:
     """The source's licence, where it and those of the models whose outputs are in the set plainly allow it."""
     allowed = source_license in OPEN_DATA and all(
-        name in OPEN_MODELS for role, _, licence in models if role in _WRITERS for name in _names(licence)
+        name in OPEN_MODELS for role, _, licence in models if role in WRITERS for name in _names(licence)
     )
     return source_license if allowed else None
 

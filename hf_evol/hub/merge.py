@@ -26,22 +26,19 @@ def merge_cards(published: str | None, new: str) -> str:
     Of the metadata, ``configs`` are merged by name, lists are united, what people decide (name, licence, language) stays,
     and so does whatever the new card doesn't know, such as the ``dataset_info`` of other configs. (That of a config that
     is replaced would be wrong, and `datasets` would refuse to load it.) Of the text, the generated part is replaced; where
-    the published card has none, it comes first, and the text there follows.
-
-    Args:
-        published: the card on the Hub, or None if there is none.
-        new: the card to publish.
-
-    Raises:
-        HubError: the published card can't be read. Starting anew would lose what it says.
+    the published card has none, it comes first, and the text there follows. A card that can't be read is a `HubError`:
+    starting anew would lose what it says.
     """
     if published is None or not published.strip() or published == new:
         return new
-    old, fresh = _read(published, "published"), _read(new, "new")
     try:
+        old, fresh = DatasetCard(published.removeprefix("\ufeff")), DatasetCard(new)
         data = DatasetCardData(**_merge_metadata(old.data.to_dict(), fresh.data.to_dict()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise _unreadable("published", error) from error
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise HubError(
+            f"The new or the published card can't be read, so it is left as it is: {said} Mend its YAML first."
+        ) from error
     text = _merge_text(old.text, fresh.text)
     line_break = "\r\n" if old.text != published and published.lstrip("\ufeff").startswith("---\r\n") else "\n"
     return f"---{line_break}{data.to_yaml(line_break=line_break)}{line_break}---{line_break}{text}"
@@ -50,18 +47,6 @@ def merge_cards(published: str | None, new: str) -> str:
 def without_marks(text: str) -> str:
     """Text for the generated part, in which the marks have no meaning."""
     return text.replace("<!-- hf_evol:", "<!-- hf_evol :")
-
-
-def _read(content: str, which: str) -> DatasetCard:
-    try:
-        return DatasetCard(content.removeprefix("\ufeff"))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise _unreadable(which, error) from error
-
-
-def _unreadable(which: str, error: Exception) -> HubError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return HubError(f"The {which} card can't be read, so it is left as it is: {line} Mend its YAML first.")
 
 
 def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import shlex
 import shutil
 from pathlib import Path
 
-from hf_evol.errors import HubError
+from hf_evol.hub.publish import telling
 
 NAME = "ic_ifd"
-# evaluate looks here for a metric that neither a local folder nor the Hub has under its name.
-CACHED_NAME = f"evaluate-metric--{NAME}"
+CACHED_NAME = (
+    f"evaluate-metric--{NAME}"  # where evaluate looks for what neither a folder nor the Hub has under its name
+)
 
 
 def metric_path() -> Path:
@@ -23,11 +24,7 @@ def metric_path() -> Path:
 
 
 def install() -> Path:
-    """Copy the module into evaluate's cache of modules, under the hash of its source.
-
-    Returns:
-        The folder it was copied to.
-    """
+    """Copy the module into evaluate's cache of modules, under the hash of its source. Gives the folder."""
     from evaluate.loading import init_dynamic_modules
 
     script = metric_path() / f"{NAME}.py"
@@ -43,18 +40,13 @@ def install() -> Path:
 
 
 def push(repo_id: str, private: bool = False) -> str:
-    """Publish the module as a Space with its widget, for ``evaluate.load("user/ic_ifd")``.
-
-    Returns:
-        The address of the Space.
-
-    Raises:
-        HubError: the Hub refused or could not be reached.
-    """
+    """Publish the module as a Space with its widget, for ``evaluate.load("user/ic_ifd")``. Gives its address."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
 
-    try:
+    again = f"hf-evol metric push {shlex.quote(repo_id)}{' --private' if private else ''}"
+    with telling(
+        f"The metric could not be pushed to {repo_id!r}", f"Signed in by `hf auth login`, go on with: {again}"
+    ):
         url = HfApi().create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         HfApi().upload_folder(
             repo_id=url.repo_id,
@@ -63,11 +55,4 @@ def push(repo_id: str, private: bool = False) -> str:
             ignore_patterns=["__pycache__/*", "*.pyc"],
             commit_message="Upload the IC-IFD metric",
         )
-    except (OSError, HTTPError, ValueError) as error:
-        lines = str(error).strip().splitlines()
-        raise HubError(
-            f"The metric could not be pushed to {repo_id!r}: {lines[0] if lines else type(error).__name__} "
-            "Sign in with `hf auth login` if the token is missing or may not write, then: "
-            f"hf-evol metric push {shlex.quote(repo_id)}{' --private' if private else ''}"
-        ) from error
     return str(url)

@@ -24,32 +24,21 @@ UNKNOWN = "unknown"
 _BUNDLED = f"bundled with hf_evol {__version__}"
 # Types that quantized weights are packed in: their stored elements are not parameters, so the size stays unknown.
 PACKED = frozenset({"I8", "U8", "I32", "U32"})
-LIBRARIES = ("hf_evol", "datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
+LIBRARIES = ("datasets", "transformers", "torch", "huggingface_hub", "tokenizers")
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """One model of a run.
+    """One model of a run. What can't be found out is None or ``"unknown"``."""
 
-    Args:
-        role: ``evolver``, ``responder``, ``scorer`` or ``judge``.
-        name: as the user gave it.
-        revision: the commit on the Hub, or the one asked for.
-        n_parameters: None where unknown.
-        n_parameters_from: where that number comes from.
-        dtype: the precision it ran in.
-        license: the Hub's identifier, or ``"unknown"``.
-        base: the model that this one adapts, if it is a PEFT adapter; ``n_parameters`` counts both.
-    """
-
-    role: str
+    role: str  # evolver, responder, scorer or judge
     name: str
     revision: str
     n_parameters: int | None
     n_parameters_from: str
     dtype: str
     license: str
-    base: str | None = None
+    base: str | None = None  # of a PEFT adapter; `n_parameters` counts both
 
     @property
     def size(self) -> str:
@@ -79,70 +68,47 @@ def human_number(number: int) -> str:
 
 
 def describe_model(
-    role: str,
-    name: str,
-    path: str,
-    *,
-    revision: str | None = None,
-    gguf_file: str | None = None,
-    dtype: str = "auto",
+    role: str, name: str, path: str, *, revision: str | None = None, gguf_file: str | None = None, dtype: str = "auto",
     stated: int | None = None,
-) -> ModelRecord:
+) -> ModelRecord:  # fmt: skip
     """Find out about a model without loading it.
 
     Args:
         role: what it did in the run.
-        name: as the user gave it; ``path`` is what that stands for: a folder or a Hub id.
+        name: as the user gave it; ``path`` is what that stands for: a folder, which may hold a ``gguf_file``, or a Hub id.
         revision: the revision asked for.
-        gguf_file: the file in ``path`` that holds the model, if it is a GGUF file; its own header says more.
         dtype: the precision it ran in.
         stated: the number of parameters that the user states; it is believed.
     """
-    folder, reached = Path(path), True
+    folder, origin, reached = Path(path), "counted from the headers of the weights' files", True
     if folder.is_dir():
-        counted, origin = _count_headers(folder), "counted from the headers of the weights' files"
-        found = {
-            "revision": "local files",
-            "license": _card_license(folder / "README.md"),
-        }
+        commit, licence, counted = "local files", _card_license(folder), _count_headers(folder)
     else:
-        found, counted, origin, reached = _ask_hub(path, revision)
+        commit, licence, counted, origin, reached = _ask_hub(path, revision)
     base = None if gguf_file else _adapted(path, revision, reached)
     if gguf_file is not None:
-        counted, licence, quantization = _read_gguf(path, gguf_file, found["revision"])
-        origin = "counted from the header of the GGUF file"
-        dtype = f"{quantization}, unpacked to {dtype}"
-        found["license"] = licence if found["license"] == UNKNOWN else found["license"]
+        counted, own_licence, quantization = _read_gguf(path, gguf_file, commit)
+        origin, dtype = "counted from the header of the GGUF file", f"{quantization}, unpacked to {dtype}"
+        licence = own_licence if licence == UNKNOWN else licence
     elif base is not None:
         of_base = describe_model(role, base, base)
         counted = counted + of_base.n_parameters if counted and of_base.n_parameters else None
         origin = f"{origin}, with those of the base"
-        if found["license"] == UNKNOWN:
-            found["license"] = of_base.license
+        licence = of_base.license if licence == UNKNOWN else licence
     elif counted is None and (counted := _count_architecture(path, revision, reached)):
         origin = "counted in the architecture, as the stored weights are packed or not in safetensors"
     if stated is not None:
         counted, origin = stated, "stated by the user"
-    return ModelRecord(
-        role,
-        name,
-        found["revision"],
-        counted,
-        origin if counted is not None else UNKNOWN,
-        dtype,
-        found["license"],
-        base and public_name(base),
-    )
+    origin = UNKNOWN if counted is None else origin
+    return ModelRecord(role, name, commit, counted, origin, dtype, licence, base and public_name(base))
 
 
 def _read_gguf(path: str, file: str, revision: str | None) -> tuple[int | None, str, str]:
     """Parameters, licence and quantization that a GGUF file, in a folder or in the Hub's cache, says it has."""
-    from huggingface_hub import hf_hub_download
+    from transformers.utils import cached_file
 
     try:
-        place = Path(path) / file
-        if not Path(path).is_dir():
-            place = Path(hf_hub_download(path, file, revision=revision, local_files_only=True))
+        place = Path(cached_file(path, file, revision=revision, local_files_only=True))
         return _gguf_header(place, place.stat().st_mtime_ns)
     except (ImportError, OSError, ValueError, KeyError, IndexError) as error:
         logger.info("Cannot read the header of %s: %s", file, error)
@@ -164,14 +130,12 @@ def _gguf_header(place: Path, changed: int) -> tuple[int | None, str, str]:
 
 def _adapted(path: str, revision: str | None, online: bool) -> str | None:
     """The base of a PEFT adapter, by its adapter_config.json; None of any other model."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
+    from transformers.utils import cached_file
 
     try:
-        file = Path(path) / "adapter_config.json"
-        if not Path(path).is_dir():
-            file = Path(hf_hub_download(path, file.name, revision=revision, local_files_only=not online))
-        return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        file = cached_file(path, "adapter_config.json", revision=revision, local_files_only=not online)
+        return json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, HTTPError, ValueError, KeyError, TypeError):
         return None
 
@@ -195,67 +159,57 @@ def _count_architecture(path: str, revision: str | None, online: bool) -> int | 
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _ask_hub(repo_id: str, revision: str | None) -> tuple[dict[str, str], int | None, str, bool]:
-    """(revision and licence, parameters, where the number comes from, whether the Hub answered) of a model on the Hub or in
+def _ask_hub(repo_id: str, revision: str | None) -> tuple[str, str, int | None, str, bool]:
+    """(revision, licence, parameters, where their number comes from, whether the Hub answered) of a model on the Hub or in
     its cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 
-    found, counted, reached = {"revision": revision or UNKNOWN, "license": UNKNOWN}, None, True
+    commit, licence, counted = revision or UNKNOWN, UNKNOWN, None
     try:
         info = HfApi().model_info(repo_id, revision=revision)
-        found = {"revision": info.sha or found["revision"], "license": _license(info.card_data)}
+        commit, licence = info.sha or commit, _license(info.card_data)
         metadata = HfApi().get_safetensors_metadata(repo_id, revision=info.sha)
-        if not PACKED & metadata.parameter_count.keys():
-            counted = sum(metadata.parameter_count.values())
-        return found, counted, "safetensors metadata on the Hub", True
+        return commit, licence, _unpacked(metadata.parameter_count), "safetensors metadata on the Hub", True
     except (OSError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
         reached = getattr(error, "response", None) is not None or isinstance(error, ValueError)
         logger.info("The Hub gives no size for %s: %s", repo_id, error)
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
         counted = _count_headers(folder)
-        if found["revision"] in (revision, UNKNOWN):
-            found["revision"] = folder.name
-        if found["license"] == UNKNOWN:
-            found["license"] = _card_license(folder / "README.md")
+        commit = folder.name if commit in (revision, UNKNOWN) else commit
+        licence = _card_license(folder) if licence == UNKNOWN else licence
     except (OSError, ValueError) as error:
         logger.info("No cached copy of %s: %s", repo_id, error)
-    return found, counted, "counted from the headers of the weights' files", reached
+    return commit, licence, counted, "counted from the headers of the weights' files", reached
 
 
 def _count_headers(folder: Path) -> int | None:
     """Parameters in a folder's safetensors files, from their headers; None if there are none."""
-    from safetensors import SafetensorError, safe_open
+    from huggingface_hub import get_local_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-    total = 0
+    adapter = folder / "adapter_model.safetensors"
     try:
-        for file in _weight_files(folder):
-            with safe_open(file, framework="numpy") as tensors:
-                slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118
-            if any(part.get_dtype() in PACKED for part in slices):
-                return None
-            total += sum(math.prod(part.get_shape()) for part in slices)
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        metadata = get_local_safetensors_metadata(adapter if adapter.is_file() else folder)
+        return _unpacked(metadata.parameter_count) or None
+    except NotASafetensorsRepoError:
+        return None
+    except (OSError, ValueError, AttributeError, SafetensorsParsingError) as error:
         logger.warning("Cannot count the parameters in %s: %s", folder, error)
         return None
-    return total or None
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that `transformers` loads: some folders hold the weights more than once."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if index.is_file():
-        return sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    return sorted(folder.glob("*.safetensors"))
+def _unpacked(counts: Mapping[str, int]) -> int | None:
+    """Parameters, by how many there are of each type; None if some are packed."""
+    return None if PACKED & counts.keys() else sum(counts.values())
 
 
-def _card_license(path: Path) -> str:
+def _card_license(folder: Path) -> str:
     import yaml
     from huggingface_hub import ModelCard
 
+    path = folder / "README.md"
     try:
         return _license(ModelCard.load(path).data) if path.is_file() else UNKNOWN
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
@@ -264,15 +218,13 @@ def _card_license(path: Path) -> str:
 
 
 def _license(card_data: Any) -> str:
-    value = getattr(card_data, "license", None)
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or UNKNOWN
-    return str(value) if value else UNKNOWN
+    return ", ".join(_listed(card_data, "license")) or UNKNOWN
 
 
-def _languages(card_data: Any) -> list[str]:
-    value = getattr(card_data, "language", None)
-    return [str(name) for name in (value if isinstance(value, list) else [value] if value else [])]
+def _listed(card_data: Any, name: str) -> list[str]:
+    """A field of a card that holds one value or a list of them."""
+    value = getattr(card_data, name, None)
+    return [str(entry) for entry in (value if isinstance(value, list) else [value] if value else [])]
 
 
 def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
@@ -287,9 +239,8 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
         return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False, [])
     try:
         info = HfApi().dataset_info(name, revision=revision)
-        return SourceRecord(
-            name, config, split, info.sha or UNKNOWN, _license(info.card_data), True, _languages(info.card_data)
-        )
+        licence, languages = _license(info.card_data), _listed(info.card_data, "language")
+        return SourceRecord(name, config, split, info.sha or UNKNOWN, licence, True, languages)
     except (OSError, HTTPError, ValueError) as error:
         logger.info("The Hub tells nothing about %s: %s", name, error)
         return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True, [])
@@ -298,11 +249,7 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
 def library_versions(earlier: Mapping[str, str] | None = None) -> dict[str, str]:
     """Versions of Python and of the libraries that decide the result, after those that an earlier part of it was made with."""
     versions = {"python": platform.python_version(), "hf_evol": __version__}
-    for name in LIBRARIES[1:]:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+    versions |= {name: importlib.metadata.version(name) for name in LIBRARIES}
     known = dict(earlier or {})
     return known | {
         name: ", ".join(dict.fromkeys([*known.get(name, version).split(", "), version]))
@@ -333,12 +280,6 @@ def describe(role: str, model: Any) -> ModelRecord:
     if not isinstance(spec, ModelSpec):  # its name on a server
         return describe_model(role, model.name, spec, dtype="unknown", stated=model.n_parameters)
     record = describe_model(
-        role,
-        spec.label,
-        spec.path,
-        revision=spec.revision,
-        gguf_file=spec.gguf_file,
-        dtype=precision(spec),
-        stated=spec.n_parameters,
-    )
+        role, spec.label, spec.path, revision=spec.revision, gguf_file=spec.gguf_file, dtype=precision(spec), stated=spec.n_parameters
+    )  # fmt: skip
     return replace(record, revision=f"of the package {DEMO_PACKAGE}") if spec.name == DEMO else record

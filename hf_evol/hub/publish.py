@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hf_evol.errors import ConfigError, HubError, OutputError
 from hf_evol.hub.card import card_text
 from hf_evol.hub.merge import merge_cards
 
+MESSAGE = "Upload an evolved instruction set"
 _TRIES = 4
 _STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
 _NO_RIGHT = (401, 403, 404)  # 404: that of a private dataset of others, too
@@ -27,11 +29,10 @@ def check_repo_id(repo_id: str) -> None:
 
     try:
         validate_repo_id(repo_id)
-        well_formed, why = repo_id.count("/") == 1, ""
+        if repo_id.count("/") != 1:
+            raise HFValidationError("The user is missing.")
     except HFValidationError as error:
-        well_formed, why = False, f" {error}"
-    if not well_formed:
-        raise ConfigError(f"A dataset on the Hub is named user/name; got {repo_id!r}.{why}")
+        raise ConfigError(f"A dataset on the Hub is named user/name; got {repo_id!r}. {error}") from error
 
 
 def publish(
@@ -48,15 +49,12 @@ def publish(
 
     Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and one that
     changes nothing makes no commit. Other files, configs and splits of the dataset stay, and so does what the published
-    card says outside its generated part (`hf_evol.hub.merge`); that part is made anew, so that its example loads the set from
-    the Hub. If someone else pushes in the meantime, the card is merged
-    anew. Where a config's rows are now in another number of files, the former ones go.
+    card says outside its generated part (`hf_evol.hub.merge`), also where someone else pushes in the meantime. Where a
+    config's rows are now in another number of files, the former ones go.
 
-    One commit is what makes a push whole or nothing. Its hard limit is 25,000 large files (huggingface_hub,
-    ``HfApi.create_commit``); the Hub recommends to stay under 100 files a commit, 10,000 in a folder and 100,000 in a
-    repository (hub documentation, "Repository limitations and recommendations"). With files of 500 MB, 100 of them are some
-    50 GB of rows before compression. Far beyond that, upload the folder with ``hf upload user/name folder --repo-type
-    dataset``, which makes several commits and goes on where it broke off, but leaves a set half-new in between.
+    One commit makes a push whole or nothing. The Hub recommends fewer than 100 files a commit (hub documentation,
+    "Repository limitations and recommendations"), some 50 GB of rows before compression, and huggingface_hub allows 25,000.
+    Far beyond, ``hf upload user/name folder --repo-type dataset`` makes several commits, with a half-new set in between.
 
     Args:
         folder: the local folder.
@@ -73,36 +71,40 @@ def publish(
     Raises:
         ConfigError: a malformed ``repo_id``.
         OutputError: there is no finished set in the folder.
-        HubError: the Hub refused or could not be reached, or the published card can't be read; nothing local has
-            changed.
+        HubError: the Hub refused or could not be reached, or the published card can't be read.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # of the HTTP library: also refused and broken connections
 
     check_repo_id(repo_id)
     folder = Path(folder)
     if not (folder / "README.md").is_file() or not (folder / "provenance.json").is_file():
         raise OutputError(f"{str(folder)!r} holds no finished set: README.md or provenance.json is missing there.")
+    again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
+    again += ["--message", message] if message else []
+    again += ["--revision", revision] if revision else []
+    again += ["--create-pr"] if create_pr else []
+    then = f"The set in {str(folder)!r} is untouched; go on with: {shlex.join(again)}"
+    if parent is not None:  # the folder is a passing one
+        then = "Nothing was changed there; append the rows again."
     api = HfApi()
-    try:
+    with telling(f"The push to {repo_id!r} did not finish", then):
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        commit = commit_folder(api, folder, url.repo_id, message, revision, create_pr, parent)
+        options = {"commit_message": message or MESSAGE, "revision": revision, "create_pr": create_pr}
+        commit = commit_folder(api, folder, url.repo_id, parent=parent, **options)
+    return commit.pr_url or str(url)
+
+
+@contextmanager
+def telling(what: str, then: str) -> Iterator[None]:
+    """Raise `HubError` where the Hub refuses or can't be reached: what failed, why, and what to do then."""
+    from huggingface_hub.errors import HTTPError  # of the HTTP library: also refused and broken connections
+
+    try:
+        yield
     except HubError:
         raise
     except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
-        if parent is not None:  # the folder is a passing one
-            raise HubError(
-                f"The push to {repo_id!r} did not finish: {why(error)} Nothing was changed there; append the rows again."
-            ) from error
-        again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
-        again += ["--message", message] if message else []
-        again += ["--revision", revision] if revision else []
-        again += ["--create-pr"] if create_pr else []
-        raise HubError(
-            f"The push to {repo_id!r} did not finish: {why(error)} The set in {str(folder)!r} is untouched; go on "
-            f"with: {shlex.join(again)}"
-        ) from error
-    return commit.pr_url or str(url)
+        raise HubError(f"{what}: {why(error)} {then}") from error
 
 
 def why(error: BaseException) -> str:
@@ -112,16 +114,12 @@ def why(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, HfHubHTTPError):
         said, status = " ".join((error.server_message or "").split())[:300].rstrip("."), error.response.status_code
-        text = (
-            f"{status} {error.response.reason_phrase} for {_asked(error.response.request)}{': ' if said else ''}{said}"
-        )
-        return f"{text}.{_SIGN_IN if status in _NO_RIGHT else ''}"
+        text = f"{status} {error.response.reason_phrase} for {_asked(error.response.request)}"
+        return f"{text}{': ' if said else ''}{said}.{_SIGN_IN if status in _NO_RIGHT else ''}"
     if isinstance(error, HTTPError):
         with suppress(RuntimeError):  # it may know of no request
             return f"No answer to {_asked(error.request)}: {text}."
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
-        return f"The published card could not be fetched. {why(error.__cause__)}"
-    if isinstance(error, RuntimeError) and error.__cause__:  # names the file
+    if isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and error.__cause__:  # says what was to be done
         return f"{text}. {why(error.__cause__)}"
     if isinstance(error, KeyError):
         return f"The Hub's answer lacks {text}."
@@ -133,48 +131,34 @@ def _asked(request: Any) -> str:
     return f"{request.method} {request.url.host}{request.url.path}"
 
 
-def commit_folder(
-    api: Any,
-    folder: Path,
-    repo_id: str,
-    message: str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    parent: str | None = None,
-) -> Any:
-    """One commit upon the state whose card was read; anew when another commit came between. As `publish` otherwise."""
+def commit_folder(api: Any, folder: Path, repo_id: str, *, parent: str | None = None, **options: Any) -> Any:
+    """One commit, with these options of ``create_commit``, upon the state whose card was read; anew when another came
+    between. As `publish` otherwise."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
-    names = [path.relative_to(folder).as_posix() for path in files]
-    for attempt in range(1, _TRIES + 1):
-        info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
+    files = {path.relative_to(folder).as_posix(): str(path) for path in folder.rglob("*") if path.is_file()}
+    card = files.pop("README.md", None)  # a method that was optimized has none
+    tries = 0
+    while True:
+        tries += 1
+        info = api.repo_info(repo_id, repo_type="dataset", revision=options.get("revision"))
         head = info.sha
         if parent is not None and head != parent:
             raise HubError(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
             )
-        operations = [CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True)]
-        if (folder / "README.md").is_file():  # a method that was optimized has none
+        operations = [CommitOperationAdd(name, files[name]) for name in sorted(files)]
+        if card:
             merged = merge_cards(_published_card(api, repo_id, head), _own_card(folder, repo_id))
             operations.insert(0, CommitOperationAdd("README.md", merged.encode("utf-8")))
-        former = _former([entry.rfilename for entry in info.siblings or ()], names)
+        former = _former([entry.rfilename for entry in info.siblings or ()], files)
         operations += [CommitOperationDelete(name) for name in former]
         try:
-            return api.create_commit(
-                repo_id,
-                operations,
-                repo_type="dataset",
-                commit_message=message or "Upload an evolved instruction set",
-                revision=revision,
-                create_pr=create_pr,
-                parent_commit=head,
-            )
+            return api.create_commit(repo_id, operations, repo_type="dataset", parent_commit=head, **options)
         except HfHubHTTPError as error:
-            if error.response.status_code not in _STALE or attempt == _TRIES:
+            if error.response.status_code not in _STALE or tries == _TRIES:
                 raise
-    raise AssertionError("the last try returns or raises")
 
 
 def _own_card(folder: Path, repo_id: str) -> str:
@@ -196,11 +180,8 @@ def _published_card(api: Any, repo_id: str, head: str) -> str | None:
         raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
 
 
-def _former(published: list[str], new: list[str]) -> list[str]:
+def _former(published: list[str], new: Collection[str]) -> list[str]:
     """The published files of rows that new ones replace: the card's glob would read them beside the new ones."""
     replaced = {match.groups() for name in new if (match := _SHARD.fullmatch(name))}
-    return [
-        name
-        for name in published
-        if (match := _SHARD.fullmatch(name)) and match.groups() in replaced and name not in new
-    ]
+    shards = ((name, _SHARD.fullmatch(name)) for name in published if name not in new)
+    return [name for name, match in shards if match and match.groups() in replaced]

@@ -12,8 +12,8 @@ from typing import Any
 
 import fsspec
 
-from hf_evol.errors import HubError, OutputError
-from hf_evol.hub.publish import commit_folder, why
+from hf_evol.errors import OutputError
+from hf_evol.hub.publish import MESSAGE, commit_folder, why
 
 PROVENANCE = "provenance.json"
 
@@ -28,20 +28,25 @@ def check_output(output: str, overwrite: bool) -> None:
     A place that holds something is refused; with ``overwrite``, unless what it holds is the result of an
     earlier run. A dataset on the Hub must be there, and may hold a card.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     try:
         repo_id, _ = hub_dataset(output)
         if repo_id:
-            _check_may_write(repo_id)
+            HfApi().auth_check(repo_id, repo_type="dataset", write=True)
         fs, root = fsspec.url_to_fs(output if is_remote(output) else str(Path(output).expanduser().absolute()))
         fs.invalidate_cache()
         if repo_id and not fs.exists(root):
             raise OutputError(f"The output {output!r} names a branch that is not there.")
-        if fs.exists(root) and (not fs.isdir(root) or _entries(fs, root, repo_id is not None)):
+        is_folder = fs.isdir(root)
+        names = {path.rstrip("/").rpartition("/")[2] for path in (fs.ls(root, detail=False) if is_folder else ())}
+        if names - ({".gitattributes", "README.md"} if repo_id else set()) or (fs.exists(root) and not is_folder):
             if not overwrite:
                 raise OutputError(
                     f"The output {output!r} exists. Choose another with --output, or replace it with --overwrite."
                 )
-            if not fs.exists(f"{root}/{PROVENANCE}"):
+            if PROVENANCE not in names:
                 raise OutputError(
                     f"The output {output!r} exists and is not the result of an earlier run: {PROVENANCE} is missing "
                     "there. It is left alone; choose another with --output."
@@ -49,22 +54,19 @@ def check_output(output: str, overwrite: bool) -> None:
         if not is_remote(output):
             with _staging(Path(root)):
                 pass
-    except (ImportError, ValueError) as error:
-        raise OutputError(f"The output {output!r} can't be used: {error}") from error
     except OutputError:
         raise
+    except RepositoryNotFoundError as error:
+        raise OutputError(
+            f"There is no dataset {repo_id!r} on the Hub that you may write to. Create it: hf repos create {repo_id} --type "
+            f"dataset, with --private if so. {why(error)}"
+        ) from error
     except Exception as error:  # stores raise errors of their own, such as S3's without credentials
-        if not (isinstance(error, OSError) or is_remote(output)):
-            raise
-        raise OutputError(f"The output {output!r} can't be written: {error}") from error
+        raise OutputError(f"The output {output!r} can't be written: {why(error)}") from error
 
 
 def hub_dataset(output: str) -> tuple[str | None, str | None]:
-    """The dataset on the Hub that an output is, and its branch.
-
-    Raises:
-        OutputError: it is something else on the Hub, but for buckets, which are stores like others.
-    """
+    """The dataset on the Hub that an output is, and its branch; a bucket is a store like others."""
     if not output.startswith("hf://"):
         return None, None
     from huggingface_hub import parse_hf_uri
@@ -77,50 +79,25 @@ def hub_dataset(output: str) -> tuple[str | None, str | None]:
     return uri.id, uri.revision
 
 
-def _check_may_write(repo_id: str) -> None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
-
-    try:
-        HfApi().auth_check(repo_id, repo_type="dataset", write=True)
-    except RepositoryNotFoundError as error:
-        raise OutputError(
-            f"There is no dataset {repo_id!r} on the Hub that you may write to. Create it: hf repos create {repo_id} --type "
-            f"dataset, with --private if so. {why(error)}"
-        ) from error
-    except HTTPError as error:
-        raise OutputError(f"The dataset {repo_id!r} on the Hub can't be written. {why(error)}") from error
-
-
-def _entries(fs: Any, root: str, of_hub: bool) -> list[str]:
-    """What lies in a folder, but for what a new dataset on the Hub has."""
-    names = (str(path).rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False))
-    return [name for name in names if not (of_hub and name in (".gitattributes", "README.md"))]
-
-
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     """An empty folder beside the target, so that a rename puts the result in place; removed if left over."""
-    made = [folder for folder in target.parents if not folder.exists()]
+    missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        folder.chmod(0o755)
-        yield folder
+        with tempfile.TemporaryDirectory("", f".{target.name}-", target.parent, ignore_cleanup_errors=True) as name:
+            Path(name).chmod(0o755)
+            yield Path(name)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:
+        for folder in missing:
             with suppress(OSError):
-                parent.rmdir()
+                folder.rmdir()
 
 
 @contextmanager
 def writing(output: str) -> Iterator[Path]:
-    """A local folder to write into, which becomes ``output`` when the block ends without an error.
-
-    Raises:
-        OutputError: the result could not be written; what was at ``output`` is still there.
-    """
+    """A local folder to write into, which becomes ``output`` when the block ends without an error. After an `OutputError`,
+    what was at ``output`` is still there."""
     target = Path(tempfile.gettempdir(), "hf_evol") if is_remote(output) else Path(output).expanduser().resolve()
     try:
         with _staging(target) as folder:
@@ -128,10 +105,8 @@ def writing(output: str) -> Iterator[Path]:
             if is_remote(output):
                 try:
                     _upload(folder, output)
-                except OSError:
-                    raise
                 except Exception as error:  # a store's own, such as credentials that have expired
-                    raise OSError(f"{type(error).__name__}: {error}") from error
+                    raise OSError(why(error).rstrip(".")) from error
             else:
                 _put_in_place(folder, target)
     except OutputError:
@@ -159,7 +134,9 @@ def _put_in_place(folder: Path, target: Path) -> None:
 def _upload(folder: Path, output: str) -> None:
     repo_id, revision = hub_dataset(output)
     if repo_id:
-        _commit(folder, repo_id, revision)
+        from huggingface_hub import HfApi
+
+        commit_folder(HfApi(), folder, repo_id, revision=revision, commit_message=MESSAGE)
         return
     fs, root = fsspec.url_to_fs(output)
     files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name == PROVENANCE)
@@ -173,29 +150,13 @@ def _upload(folder: Path, output: str) -> None:
         fs.rm(sorted(old))
 
 
-def _commit(folder: Path, repo_id: str, revision: str | None) -> None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
-    try:
-        commit_folder(HfApi(), folder, repo_id, revision=revision)
-    except HubError:
-        raise
-    except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # as in `publish`
-        raise HubError(why(error).rstrip(".")) from error
-
-
 def write_provenance(provenance: Mapping[str, Any], folder: Path) -> None:
     text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / PROVENANCE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_provenance(folder: str) -> dict[str, Any]:
-    """What an earlier run wrote about itself.
-
-    Raises:
-        OutputError: there is no finished set, or it can't be read.
-    """
+    """What an earlier run wrote about itself; an `OutputError` where there is no finished set."""
     try:
         with fsspec.open(f"{folder.rstrip('/')}/{PROVENANCE}", "r", encoding="utf-8") as file:
             return json.load(file)

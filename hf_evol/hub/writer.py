@@ -46,12 +46,7 @@ class Config(NamedTuple):
 
 
 def check_target(output: str, *, overwrite: bool, push_to: str | None) -> None:
-    """Raise unless a set may be written there, and be pushed from there.
-
-    Raises:
-        OutputError: as `hf_evol.hub.target.check_output`.
-        ConfigError: no name of a dataset, or nothing local to push.
-    """
+    """Raise unless a set may be written there (`check_output`), and be pushed from there (`ConfigError`)."""
     check_output(output, overwrite)
     if push_to:
         check_repo_id(push_to)
@@ -67,13 +62,11 @@ def set_folder(
 
     Args:
         output: a folder, a dataset on the Hub or any other fsspec URL.
-        record: the provenance, which gets ``configs``; the block may add what follows from files that it writes.
+        record: the provenance, which gets ``configs``; the block may add what follows from files that it writes into
+            the folder that it is given.
         configs: those without rows are left out, as `datasets` can't load them.
         file_format: as in `hf_evol.data.files.FILE_FORMATS`.
         repo_id: the dataset on the Hub that the set is for.
-
-    Returns:
-        The folder for what else belongs to the set.
     """
     configs, extension = [config for config in configs if len(config.rows)], FILE_FORMATS[file_format]
     record["configs"] = [

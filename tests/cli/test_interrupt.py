@@ -12,9 +12,9 @@ import pytest
 from talkative import make_talkative
 from tiny_models import build_llama, build_tokenizer
 
-COMMAND = [sys.executable, "-m", "hf_evol.cli.main", "run", "--dataset", "demo/general", "--rounds", "1"]
-COMMAND += ["--limit", "24", "--batch-size", "1", "--overwrite"]
-COMMAND += ["--max-new-tokens", "64", "--response-max-new-tokens", "64"]
+OPTIONS = ["run", "--dataset", "demo/general", "--rounds", "1", "--limit", "24", "--batch-size", "1", "--overwrite"]
+OPTIONS += ["--max-new-tokens", "64", "--response-max-new-tokens", "64"]
+FOLDERS = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,8 @@ def model(tmp_path_factory):
 
 
 def start(folder, model):
-    folders = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
-    env = os.environ | {name: str(folder / part) for name, part in folders.items()}
-    command = [*COMMAND, "--model", model, "--output", str(folder / "set")]
+    env = os.environ | {name: str(folder / part) for name, part in FOLDERS.items()}
+    command = [sys.executable, "-m", "hf_evol.cli.main", *OPTIONS, "--model", model, "--output", str(folder / "set")]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -44,26 +43,23 @@ def finished_requests(folder):
         return 0
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, model):
-    """What an uninterrupted run writes."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert start(folder, model).wait(timeout=300) == 0
-    return folder / "set"
-
-
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_goes_on(tmp_path, model, whole, sent, code):
-    first = start(tmp_path, model)
-    deadline = time.monotonic() + 100
-    while finished_requests(tmp_path) < 4 and time.monotonic() < deadline and first.poll() is None:
-        time.sleep(0.02)
-    first.send_signal(sent)
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == code and finished_requests(tmp_path) >= 4
-    assert ("the same command goes on from there" in errors) == (sent != signal.SIGKILL) and "Traceback" not in errors
-    assert not (tmp_path / "set").exists()
+def test_an_interrupted_run_goes_on(tmp_path, model):
+    """Whatever ends it, and however often, the files are those of a run that nothing interrupts."""
+    done = 0
+    for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        process, deadline = start(tmp_path, model), time.monotonic() + 100
+        while finished_requests(tmp_path) < done + 4 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code and finished_requests(tmp_path) >= done + 4
+        done = finished_requests(tmp_path)
+        told = "the same command goes on from there" in errors
+        assert told == (sent != signal.SIGKILL) and "Traceback" not in errors
+        assert not (tmp_path / "set").exists()
     assert start(tmp_path, model).wait(timeout=300) == 0
+    assert start(tmp_path / "whole", model).wait(timeout=300) == 0
+    whole = tmp_path / "whole" / "set"
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert names
     for name in names:

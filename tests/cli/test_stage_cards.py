@@ -10,6 +10,8 @@ import shutil
 import pytest
 from chat_server import KEY, ChatServer
 from datasets import Dataset, load_dataset
+from talkative import make_talkative
+from tiny_models import build_llama, build_tokenizer
 
 import hf_evol
 from hf_evol.cli.main import main
@@ -39,10 +41,12 @@ def rows_of(folder):
     return load_dataset(str(folder), split="train").to_list()
 
 
-@pytest.fixture
-def chain(here, wide_model):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """All stages on 12 seeds with a model that fails at some; each stage's folder is called as the stage."""
-    shutil.copytree(wide_model, here / "wide")
+    here = tmp_path_factory.mktemp("made")
+    build_llama(context=2048).save_pretrained(here / "wide")
+    build_tokenizer().save_pretrained(here / "wide")
     rows = [{"instruction": f"Write a poem about the number {n}.", "output": "An answer."} for n in range(14)]
     (here / "secret").mkdir()
     seeds = here / "secret" / "seeds.jsonl"
@@ -56,10 +60,20 @@ def chain(here, wide_model):
         "select": ["--select", "1", "--select-by", "ifd", "--lowest", "--per", "method"],
     }
     source = str(seeds)
-    for stage in CHAIN:
-        assert main([stage, "--dataset", source, *options[stage], "--output", stage]) == 0
-        source = stage
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        patch.chdir(here)
+        for stage in CHAIN:
+            assert main([stage, "--dataset", source, *options[stage], "--output", stage]) == 0
+            source = stage
     return here
+
+
+@pytest.fixture
+def chain(made, here, monkeypatch):
+    """A copy, in the working folder."""
+    make_talkative(monkeypatch)
+    return shutil.copytree(made, here, dirs_exist_ok=True)
 
 
 def test_each_stage_says_what_became_of_the_rows(chain):

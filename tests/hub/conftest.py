@@ -11,6 +11,9 @@ def hub(monkeypatch, tmp_path):
     """An empty Hub on this machine, which `huggingface_hub` takes for the real one."""
     with HubServer() as server:
         server.connect(monkeypatch, tmp_path / "hub-cache")
+        monkeypatch.setattr(
+            "datasets.config.USE_PARQUET_EXPORT", False
+        )  # it has no viewer, whose name takes seconds to miss
         yield server
 
 

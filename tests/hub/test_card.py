@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hf_evol.hub import card as module
-from hf_evol.hub.card import build_card, card_data, cell, commit, fenced, size_category, visible, wrapped
+from hf_evol.hub.card import card_data, card_text, cell, commit, fenced, size_category, visible, wrapped
 
 HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n---\n# Title\n[x](y) {{ 7*7 }} {% raw %} `c` \x1b[31m\u202eevil\x00"
 
@@ -302,7 +302,7 @@ Versions: python 3.11, hf_evol 0.1.0.
 
 
 def test_the_whole_card():
-    assert str(build_card(provenance(), repo_id="user/evolved")).rstrip("\n") + "\n" == EXPECTED
+    assert card_text(provenance(), repo_id="user/evolved") == EXPECTED
 
 
 def bare(record):
@@ -319,9 +319,9 @@ def test_every_name_in_the_template_is_given(record, monkeypatch):
     """Jinja leaves missing names out in silence; here they are errors."""
     strict = module._TEMPLATES.overlay(undefined=jinja2.StrictUndefined)
     monkeypatch.setattr(module, "_TEMPLATES", strict)
-    assert str(build_card(record)).startswith("---")
+    assert card_text(record).startswith("---")
     with pytest.raises(jinja2.UndefinedError):
-        build_card({name: value for name, value in record.items() if name != "libraries"})
+        card_text({name: value for name, value in record.items() if name != "libraries"})
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_texts_beside_the_examples_are_mentioned(where, said):
         record["rounds"][0]["dropped"]["off_example"] = 1
     else:
         record["recipe"]["by_example"] = said
-    rounds = build_card(record).text.partition("## Rounds")[2].partition("\n| Round |")[0]
+    rounds = card_text(record).partition("## Rounds")[2].partition("\n| Round |")[0]
     assert ("were not taken (`by_example`).\n" in rounds) is said
 
 
@@ -350,8 +350,8 @@ def test_hostile_text_stays_inside(made, details):
     record = made(HOSTILE)
     record["title"] = record["source"]["name"] = record["models"][0]["name"] = HOSTILE
     record["recipe"]["dataset"] = HOSTILE
-    card = build_card(record)
-    assert DatasetCard(str(card)).data.to_dict()["pretty_name"] == HOSTILE
+    card = DatasetCard(card_text(record))
+    assert card.data.to_dict()["pretty_name"] == HOSTILE
     assert "license" not in card.data.to_dict()
     body = outside_fences(card.text)
     assert "<script>" not in body and "</details><script>" not in body
@@ -396,7 +396,7 @@ def test_long_lines_are_broken_at_spaces_and_nowhere_else():
 
 
 def test_a_chain_of_stages_loads_from_the_top_of_its_folder_and_tells_its_commands():
-    card = build_card(stages_provenance("It's\n- {a}"), repo_id="user/set")
+    card = DatasetCard(card_text(stages_provenance("It's\n- {a}"), repo_id="user/set"))
     assert card.data.to_dict()["configs"] == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}
     ]
@@ -426,7 +426,7 @@ def test_a_chain_of_stages_loads_from_the_top_of_its_folder_and_tells_its_comman
 def test_unknown_size_is_not_guessed():
     record = provenance()
     record["models"][0]["n_parameters"] = None
-    text = str(build_card(record))
+    text = card_text(record)
     assert "unknown size" in text.split("##")[0] and "evolver-size" not in text
 
 
@@ -436,4 +436,4 @@ def test_the_yaml_is_yaml():
 
 def test_a_kind_without_template_is_an_error_of_files():
     with pytest.raises(OSError, match="unheard_of"):
-        build_card(provenance() | {"kind": "unheard_of"})
+        card_text(provenance() | {"kind": "unheard_of"})

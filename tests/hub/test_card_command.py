@@ -4,7 +4,7 @@ import pytest
 from test_card import provenance
 
 from hf_evol.cli.main import main
-from hf_evol.hub.card import build_card
+from hf_evol.hub.card import card_text
 from hf_evol.hub.merge import BEGIN, END
 
 
@@ -12,8 +12,7 @@ from hf_evol.hub.merge import BEGIN, END
 def folder(tmp_path):
     """A finished set with its card, as far as the card is concerned."""
     (tmp_path / "provenance.json").write_text(json.dumps(provenance()), encoding="utf-8")
-    card = str(build_card(provenance(), repo_id="user/old", folder=str(tmp_path)))
-    (tmp_path / "README.md").write_text(card.rstrip("\n") + "\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text(card_text(provenance(), repo_id="user/old"), encoding="utf-8")
     return tmp_path
 
 

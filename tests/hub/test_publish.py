@@ -74,12 +74,6 @@ def test_only_what_changed_is_committed(hub, transfer, finished):
     assert hub.repos["dataset", REPO].files == content(finished)
 
 
-@pytest.mark.parametrize("private", [False, True])
-def test_private_flag_reaches_the_hub(hub, finished, private):
-    publish(finished, REPO, private=private)
-    assert hub.repos["dataset", REPO].private is private
-
-
 def test_a_push_into_an_existing_set_keeps_its_other_files(hub, finished):
     repo = hub.add_repo("dataset", REPO, {"notes.txt": b"mine"}, private=True)
     publish(finished, REPO)
@@ -136,8 +130,11 @@ def _check_message(error, folder):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("place", ["/resolve/", *PLACES])
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+SAID = [("/resolve/", status) for status in (401, 403, 404, 429, 503)]
+SAID += [("/repos/create", 401), *((place, status) for place in PLACES for status in (403, 404, 503))]
+
+
+@pytest.mark.parametrize(("place", "status"), SAID)
 def test_the_message_holds_what_the_hub_said(hub, finished, place, status):
     hub.add_repo("dataset", REPO, {"README.md": b"# Theirs\n"} if place == "/resolve/" else {})
     hub.fail_next(place, status)
@@ -351,8 +348,9 @@ def test_a_private_set_loads_with_the_token_only(hub, finished, rows_of, monkeyp
     check_loads(rows_of)
 
 
-@pytest.mark.parametrize("default", [None, True], ids=["", "set_default"])
-@pytest.mark.parametrize("name", ["default", "theirs", "round_1"])
+@pytest.mark.parametrize(
+    ("name", "default"), [("default", None), ("theirs", None), ("theirs", True), ("round_1", True)]
+)
 def test_into_a_set_that_datasets_made_and_back(hub, finished, rows_of, name, default):
     Dataset.from_dict(THEIRS).push_to_hub(REPO, name, set_default=default)
     publish(finished, REPO)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from datasets import Dataset, get_dataset_config_names, load_dataset
+from talkative import make_talkative
 
 import hf_evol
 from hf_evol.cli.main import main
@@ -19,16 +20,26 @@ SHORT = {
 }
 
 
-@pytest.fixture
-def chain(tmp_path, monkeypatch, licensed_model, talkative):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, licensed_model):
     """All stages on bundled seeds; each stage's folder is called as the stage."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(licensed_model, "tiny")
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(licensed_model, folder / "tiny")
     source = ["demo/general", "--limit", "6", "--rounds", "1"]
-    for stage in ("evolve", "eliminate", "respond", "score", "select"):
-        assert main([stage, "--dataset", *source, *SHORT.get(stage, []), "--output", stage]) == 0
-        source = [stage]
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        make_talkative(patch)
+        patch.chdir(folder)
+        for stage in ("evolve", "eliminate", "respond", "score", "select"):
+            assert main([stage, "--dataset", *source, *SHORT.get(stage, []), "--output", stage]) == 0
+            source = [stage]
+    return folder
+
+
+@pytest.fixture
+def chain(made, tmp_path, monkeypatch, talkative):
+    """A copy, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def rows_of(name, *config):
