@@ -20,7 +20,7 @@ class ColumnError(HfEvolError, ValueError):
 
 
 class FormatError(HfEvolError, ValueError):
-    """A dataset's format is unknown or ambiguous."""
+    """A dataset's format is unknown or ambiguous, or none of its rows can be read in it."""
 
 
 class MissingExtraError(HfEvolError, ImportError):

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 LINE_EVERY_S = 60.0
+
+
+def visible(text: Any) -> str:
+    """Text without control characters and direction overrides, which could hide or reorder what a reader sees."""
+    kept = (char for char in str(text) if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
+    return "".join(kept)
+
 
 _current: _Bar | None = None
 _still, _note = False, ""

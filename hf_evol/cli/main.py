@@ -12,6 +12,7 @@ import typer
 from hf_evol import __version__
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
+from hf_evol.progress import visible
 
 COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "score", "select", "card", "push")
 GROUPS = ("recipe", "metric", "cache")
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:  # typer ends so, after showing usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except HfEvolError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {visible(error)}", file=sys.stderr)
         return 2 if isinstance(error, (ConfigError, FormatError)) else 1
     return 0
 

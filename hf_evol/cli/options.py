@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
 import types
 import typing
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_evol.progress import visible
 from hf_evol.run.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
 
 ROW_OPTIONS = ("dataset", "config", "split", "revision", "limit")  # of rows that have our columns already
-SEED_OPTIONS = (*ROW_OPTIONS, "format")
+SEED_OPTIONS = (*ROW_OPTIONS, "format", "columns")
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
@@ -149,7 +151,8 @@ def _option(name: str, hint: Any) -> Any:
         option = "--" + name.replace("_", "-")
         return _annotated(bool, help_of(name), f"{option}/--no-{option[2:]}" if default is None else option)
     shown = "" if default is None else f" \\[default: {default}]"
-    return _annotated(next((kind for kind in (int, float) if kind in kinds), str), help_of(name) + shown)
+    numbers = [kind for kind in (int, float) if kind in kinds]
+    return _annotated(numbers[0] if len(numbers) == 1 else str, help_of(name) + shown)
 
 
 def _annotated(kind: Any, said: str, *names: str) -> Any:
@@ -157,7 +160,14 @@ def _annotated(kind: Any, said: str, *names: str) -> Any:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """Booleans and mappings in options that also take text: ``--journal false``, ``--model '{name: …}'``."""
+    """What the command line has as text: ``--journal false``, ``--model '{name: …}'``, ``--columns a=b,c=d``, ``--select 1``."""
+    if name == "columns" and value is not None:
+        return dict(key_values(value.split(","), "OLD=NEW, such as question=instruction"))
+    if name == "select" and value is not None:
+        try:
+            return int(value) if value.isdecimal() else float(value)
+        except ValueError:
+            raise typer.BadParameter(f"--select takes a share or a number of rows; got {value!r}.") from None
     if name == "journal" and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     return value if name == "chat_template" else as_mapping(value)
@@ -187,6 +197,16 @@ def quiet() -> None:
     if not unwanted:
         enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
+    shown = logging.StreamHandler()
+    shown.setFormatter(_Visible())
+    logging.basicConfig(handlers=[shown], level=logging.WARNING)
+
+
+class _Visible(logging.Formatter):
+    """Without control characters, which texts of servers and files may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **options: Any) -> None:

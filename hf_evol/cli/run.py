@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_evol.cli.options import listed, recipe_options
+from hf_evol.progress import visible
 from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _demo_recipes(recipe: Recipe, given: frozenset[str]) -> Iterable[Recipe]:
 
 def _show_plan(recipe: Recipe, plan: Plan) -> None:
     print(f"{recipe.dataset}: {plan.n_seeds} rows, {plan.rounds} rounds, methods {', '.join(plan.methods)}")
+    if plan.reading:
+        print(f"  {visible(plan.reading)}")
     for role, spec in plan.models.items():
         print(f"  {role}: {spec.name}" + (f" at {revision}" if (revision := getattr(spec, "revision", None)) else ""))
     requests = (recipe.tries + 1) * plan.n_seeds * plan.rounds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import TextWrapper
@@ -18,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 from hf_evol.hub.licences import WRITERS
 from hf_evol.hub.merge import BEGIN, END, without_marks
 from hf_evol.hub.provenance import human_number
+from hf_evol.progress import visible
 
 # The Hub's vocabulary for size_categories: upper bound, name.
 _SIZES = (
@@ -44,12 +44,6 @@ _TEMPLATES = Environment(loader=FileSystemLoader([_PACKAGE / "dataset_cards", _P
 def size_category(n: int) -> str:
     """The Hub's size category for a number of rows."""
     return next((name for bound, name in _SIZES if n < bound), "n>1T")
-
-
-def visible(text: Any) -> str:
-    """Text without control characters and direction overrides, which could hide or reorder what a reader sees."""
-    kept = (char for char in str(text) if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
-    return "".join(kept)
 
 
 def line(text: Any) -> str:

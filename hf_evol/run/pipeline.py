@@ -14,7 +14,7 @@ from hf_evol import columns as col
 from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds, public_name
-from hf_evol.errors import ConfigError, MissingExtraError, SourceError
+from hf_evol.errors import ConfigError, FormatError, MissingExtraError
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
@@ -57,7 +57,7 @@ def read_seeds(recipe: Recipe) -> Dataset:
     with without_datasets_bars():
         seeds = to_instructions(dataset, recipe.format, columns=recipe.columns)
     if unread_rows(seeds).total() == len(seeds):
-        raise SourceError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
+        raise FormatError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
     return seeds
 
 

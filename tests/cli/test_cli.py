@@ -151,7 +151,7 @@ def test_a_recipe_with_an_unknown_key_exits_with_2(call, here):
 def test_a_format_that_does_not_fit_exits_with_2(call, tiny_model, seed_file):
     code, said = call("run", "--dataset", seed_file, "--format", "gsm8k", "--model", tiny_model, "--output", "out")
     assert code == 2
-    assert "'question', 'answer'" in said
+    assert "needs the column question, answer or response" in said
 
 
 @pytest.mark.parametrize("command", ["run", "evolve", "respond", "score", "select"])
@@ -264,7 +264,7 @@ def test_the_stages_chain(call, wide_model, seed_file):
     assert (code, "2 rows in best" in said) == (0, True)
 
     evolved, scored, best = (load_dataset(folder, split="train") for folder in ("evolved", "scored", "best"))
-    assert scored["id"][:] == evolved["id"][:] == ["alpaca-0", "alpaca-1", "alpaca-2"]
+    assert scored["id"][:] == evolved["id"][:] == ["seeds-0", "seeds-1", "seeds-2"]
     assert scored["round"][:] == [2, 2, 2]
     assert all(isinstance(text, str) for text in scored["output"])
     lengths = dict(zip(scored["id"], scored["n_tokens_q"], strict=True))

@@ -80,7 +80,7 @@ def test_every_row_is_accounted_for(done):
         assert sum(table["dropped"].values()) == len(lost) == table["rows_in"] - table["in_set"]
         assert table["dropped"]["no_instruction"] == table["dropped"]["too_long"] == 1
         assert all(row["output"] and row["seed_instruction"] in TEXTS for row in kept)
-    assert set(dropped[REASON]) >= {"invalid_input", "too_long"}
+    assert set(dropped[REASON]) >= {"no_instruction", "too_long"}
 
 
 def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
@@ -88,7 +88,7 @@ def test_dropped_rows_hold_the_text_and_status_of_every_try(recipe, talkative):
     lost = load_dataset(recipe.output, "dropped", split="train").to_list()
     texts = []
     for row in lost:
-        if row[REASON] in ("invalid_input", "too_long"):
+        if row[REASON] in ("no_instruction", "too_long"):
             assert row[col.REJECTED] == []
             continue
         tried = [entry["try"] for entry in row[col.REJECTED]]
@@ -190,18 +190,28 @@ def test_an_fsspec_url(recipe, talkative):
 
 
 def test_a_set_of_which_nothing_is_left(recipe, tmp_path):
-    Dataset.from_dict({"instruction": ["", None], "output": ["x", "y"]}).to_json(tmp_path / "none.jsonl")
+    Dataset.from_dict({"instruction": ["too long " * 3000] * 2, "output": ["x", "y"]}).to_json(tmp_path / "none.jsonl")
     result = hf_evol.run(replace(recipe, dataset=str(tmp_path / "none.jsonl")))
     assert [table["in_set"] for table in result.provenance["rounds"]] == [0, 0]
     assert get_dataset_config_names(recipe.output) == ["dropped"]
     assert "No row was selected" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_set_of_which_nothing_can_be_read_is_refused_with_the_reasons(recipe, tmp_path):
+    turns = [{"role": "assistant", "content": "Hello."}]
+    rows = Dataset.from_list([{"messages": turns}, {"messages": []}, {"messages": [{"role": "user", "content": None}]}])
+    rows.to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(
+        FormatError, match=r"No row of 'none.parquet' can be read. 0 of 3 .*no_user_turn 2, no_instruct"
+    ):
+        hf_evol.run(replace(recipe, dataset=str(tmp_path / "none.parquet")))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "fragment"),
     [
         ({"dataset": "missing.jsonl"}, SourceError, "missing.jsonl"),
-        ({"format": "gsm8k"}, FormatError, "'question'"),
+        ({"format": "gsm8k"}, FormatError, "question"),
         ({"format": "odd"}, FormatError, "Unknown format"),
         ({"model": "./nowhere"}, ModelError, "nowhere"),
         ({"model": {"name": "x", "size": 3}}, ConfigError, "unknown settings"),

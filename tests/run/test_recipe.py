@@ -73,7 +73,7 @@ WRONG = [
     ("limit", False, "int or null"),
     ("temperature", True, "float"),
     ("temperature", "warm", "float"),
-    ("select", None, "float"),
+    ("select", None, "int or float"),
     ("dataset", None, "str"),
     ("dataset", ["a"], "str"),
     ("model", 7, "str or dict"),
@@ -95,9 +95,10 @@ def test_a_value_of_the_wrong_type_is_refused(name, value, allowed):
 
 def test_an_integer_is_a_float_and_a_boolean_is_neither():
     recipe = Recipe(select=100, temperature=0, top_p=1)
-    assert (recipe.select, recipe.temperature, recipe.top_p) == (100.0, 0.0, 1.0)
-    assert all(isinstance(value, float) for value in (recipe.select, recipe.temperature, recipe.top_p))
-    with pytest.raises(ConfigError, match="'select' must be float; got True"):
+    assert (recipe.temperature, recipe.top_p) == (0.0, 1.0)
+    assert all(isinstance(value, float) for value in (recipe.temperature, recipe.top_p))
+    assert isinstance(recipe.select, int) and isinstance(Recipe(select=1.0).select, float)  # 100 rows; all rows
+    with pytest.raises(ConfigError, match="'select' must be int or float; got True"):
         Recipe(select=True)
 
 
