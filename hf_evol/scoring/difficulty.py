@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol.generation.base import Completion
@@ -20,8 +19,8 @@ __all__ = ["LEVELS", "Difficulty"]
 class Difficulty(JudgedTransform):
     """Ask a judge for each instruction's difficulty: one of five levels and, apart from it, a score.
 
-    `LEVELS` holds the levels, easiest first, so ``LEVELS.index(level)`` is a level's place, from 0 to 4. A reply that gives
-    no level or no score, several, or one that is out of range is unreadable; so is one cut off by the token limit.
+    `LEVELS` holds the levels, easiest first. A reply that gives no level or no score, several, or one that is out of range is
+    unreadable; so is one cut off by the token limit.
 
     Input columns:
         ``instruction``; and, if there, ``input``.
@@ -45,13 +44,13 @@ class Difficulty(JudgedTransform):
         >>> mean = statistics.mean(s for s in rated["difficulty_score"] if s is not None)  # doctest: +SKIP
     """
 
-    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
-    output_columns: ClassVar[dict[str, Any]] = {
+    input_columns = (col.INSTRUCTION,)
+    output_columns = {
         col.DIFFICULTY_LEVEL: "string",
         col.DIFFICULTY_SCORE: "float64",
         col.DIFFICULTY_STATUS: "string",
     }
-    label: ClassVar[str] = "Rate difficulty"
+    label = "Rate difficulty"
 
     def apply(self, batch: Batch) -> Batch:
         tasks = [row and task(*row) for row in asked(batch)]

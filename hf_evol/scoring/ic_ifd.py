@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hf_evol import columns as col
-from hf_evol import models
 from hf_evol.errors import ConfigError
+from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import Record, ScoringTransform
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions, unscored
 from hf_evol.transform import Batch, failures
 
@@ -19,26 +19,25 @@ from hf_evol.transform import Batch, failures
 class IcIfd(ScoringTransform):
     r"""Score each row's response under a causal language model.
 
-    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the
-    response (paper, "IC-IFD")::
+    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the response (paper,
+    "IC-IFD")::
 
         IFD(Q, A)    = L(A | Q) / L(A)
         IC-IFD(Q, A) = L(A | Q) / (L(Q) · L(A)) = IFD(Q, A) / L(Q)
 
-    Conventions say which tokens these are:
+    Conventions say which tokens these are; the first of a text is never predicted:
 
-    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the special tokens that the
-      tokenizer adds; with n tokens of Q tokenized alone, positions before n count for L(Q) and the others, the
-      newline among them, for L(A | Q); A is tokenized alone for L(A).
+    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the tokenizer's special tokens; with n
+      tokens of Q tokenized alone, positions before n count for L(Q) and the others, the newline among them, for L(A | Q);
+      A is tokenized alone for L(A).
     - ``superfiltering`` (arXiv:2402.00530, and its ``data_analysis.py``): the same text, but the newline counts to Q,
       and IFD is the ratio of perplexities, exp(L(A | Q)) / exp(L(A)).
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    The first token of a text is never predicted. On devices of one kind a loss is the same to the last bit whatever
-    rows are scored with it, as all forward passes over texts of about one length have one shape. Not so in mixtures of
-    experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by
-    a few parts in ten million.
+    On devices of one kind a loss is the same to the last bit whatever rows are scored with it. Not so in mixtures of
+    experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by a few
+    parts in ten million.
 
     Input columns:
         ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
@@ -57,12 +56,12 @@ class IcIfd(ScoringTransform):
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.
         convention: ``paper``, ``superfiltering``, ``exact`` or ``exact_chat``.
-        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the
-            assistant's, given those before; ``"each"`` to score every assistant turn as well.
+        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the assistant's, given
+            those before; ``"each"`` to score every assistant turn as well.
         max_length: the most tokens of one sequence; by default, and at most, the model's context.
         truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
-        batch_tokens: about so many tokens, padding included, in each forward pass; 4096 by default on a GPU, 512 on a
-            CPU. Halved when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass; by default 4096 on a GPU, 512 on a CPU.
+            Halved when memory runs out.
         journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
@@ -82,7 +81,7 @@ class IcIfd(ScoringTransform):
     truncate: bool = False
     batch_tokens: int | None = None
 
-    label: ClassVar[str] = "Score"
+    label = "Score"
 
     def __post_init__(self) -> None:
         if self.turns not in (None, "last", "each"):
@@ -106,14 +105,6 @@ class IcIfd(ScoringTransform):
     def output_columns(self) -> dict[str, Any]:
         each = {col.IC_IFD_TURNS: [{"turn": "int32"} | SCORES]} if self.turns == "each" else {}
         return SCORES | {col.IC_IFD_CONVENTION: "string"} | each
-
-    def check(self) -> None:
-        super().check()
-        if not models.load_tokenizer(self.model).chat_template and self.reads_chats:
-            raise ConfigError(
-                f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
-                "hf_evol.ModelSpec, or use convention='exact'."
-            )
 
     def apply(self, batch: Batch) -> Batch:
         rows = zip(self._pairs(batch), failures(batch), strict=True)

@@ -158,9 +158,9 @@ def test_retry_after_that_says_nothing(headers):
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (401, r"refuses access to 'tiny' \(401\).*no key.*api_key_env"),
-        (403, r"refuses access to 'tiny' \(403\).*no key.*api_key_env"),
-        (404, r"has no model 'tiny'.*model's name.*base_url"),
+        (401, r"refuses requests for 'tiny' \(401\).*no key.*api_key_env"),
+        (403, r"refuses requests for 'tiny' \(403\).*no key.*api_key_env"),
+        (404, r"refuses requests for 'tiny' \(404\).*model's name.*base_url"),
         (402, "402"),  # Inference Providers, once the credits are used up
     ],
 )

@@ -138,8 +138,8 @@ def test_special_tokens_within_texts_are_plain_characters(folder, convention):
     bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     chat = tokenizer.convert_tokens_to_ids(["<|user|>", "<|end|>", "<|assistant|>"])
     frame = chat if convention == "exact_chat" else bos
-    assert [token for token in layout.joint.ids.tolist() if token in special] == frame
-    assert [token for token in layout.alone.ids.tolist() if token in special] == bos
+    assert [token for token in layout.joint.ids if token in special] == frame
+    assert [token for token in layout.alone.ids if token in special] == bos
     assert tokenizer.decode(layout.alone.ids[len(bos) :]) == hostile
 
 
