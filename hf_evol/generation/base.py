@@ -79,8 +79,8 @@ def too_long(n_tokens: int, context: int) -> Completion:
 
 
 class Engine(Protocol):
-    """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle
-    and hash the same in every process; loaded weights live in `hf_evol.models`."""
+    """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle and hash
+    the same in every process; loaded weights live in `hf_evol.models`."""
 
     @property
     def name(self) -> str:
@@ -100,8 +100,8 @@ class Engine(Protocol):
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (position, completion) pairs, in lists as they finish, each position once.
 
-        A row's sampling noise depends on its key and on nothing else. A row that fails gives a completion
-        with an error; only what would fail for every row is raised.
+        A row's sampling noise depends on its key and on nothing else. A row that fails gives a completion with an
+        error; only what would fail for every row is raised.
         """
 
 
@@ -173,7 +173,8 @@ def remembered(
     stream: Callable[[list[int]], Iterator[dict[int, Record]]],
     lasting: Callable[[Record], bool] = lambda record: record["error"] is None,
 ) -> Iterator[dict[int, Record]]:
-    """Yield records by place: those that the journal knows, then those of ``stream``, durable within a fraction of a second.
+    """Yield records by place: those that the journal knows, then those of ``stream``, durable within a fraction of a
+    second.
 
     Args:
         identity: what decides a record beside its request.

@@ -36,10 +36,10 @@ _ADVICE = {
 class EndpointEngine:
     """Completes chats on a server: vLLM, TGI, ``transformers serve``, llama.cpp, or an HF Inference Provider.
 
-    As many requests run as the server bears: one more after a round of successes, half as many after a 429, 503 or timeout.
-    Those, other 5xx, broken connections and broken answers are tried again, after a random wait that grows exponentially, or
-    the ``Retry-After`` that the server asks for; after the last try the row gets an error. Each request carries a seed made
-    of its row key; whether it gives the same text again is the server's affair.
+    As many requests run as the server bears: one more after a round of successes, half as many after a 429, 503 or
+    timeout. Those, other 5xx, broken connections and broken answers are tried again, after a random wait that grows
+    exponentially, or the ``Retry-After`` that the server asks for; after the last try the row gets an error. Each
+    request carries a seed made of its row key; whether it gives the same text again is the server's affair.
 
     Args:
         model: the model's name on the server.

@@ -34,13 +34,13 @@ class Confidence(GreedyTransform):
     """The probability of the most probable token at each position of a text that a model writes, or wrote.
 
     The paper's figure is ``of="greedy"``, over an evolver's own greedy text; its script keeps the first 5 positions,
-    ``positions=5``. The others feed a text that is there to the model after its prompt, and so know the entropy as well. They
-    tokenize it anew, and the tokens need not be those that were generated.
+    ``positions=5``. The others feed a text that is there to the model after its prompt, and so know the entropy as
+    well. They tokenize it anew, and the tokens need not be those that were generated.
 
     Input columns:
-        ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made again; for
-        ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``: ``instruction``,
-        ``output`` and, if there, ``input``.
+        ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made
+        again; for ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``:
+        ``instruction``, ``output`` and, if there, ``input``.
 
     Output columns:
         ``top1_probs`` (a list, one number a position), ``top1_mean`` (its mean), ``entropy_mean`` (of the whole
@@ -54,8 +54,8 @@ class Confidence(GreedyTransform):
         model: the evolver, or the responder: a Hub id, a folder or a `ModelSpec`; for ``of="greedy"``, any engine.
         positions: how many first positions to look at; by default all.
         methods: those that the rows were evolved with, as for `EvolInstruct`. For rows of `AutoEvolInstruct`,
-            ``[hf_evol.prompts.auto_evol.AUTO]``; their instruction is only a part of the answer, so only ``of="greedy"`` is
-            about what the model wrote.
+            ``[hf_evol.prompts.auto_evol.AUTO]``; their instruction is only a part of the answer, so only
+            ``of="greedy"`` is about what the model wrote.
         of: ``"greedy"`` (the answer to the evolving prompt, generated here), ``"evolution"`` (the evolved instruction)
             or ``"response"`` (the output, after the prompt of `Respond`).
         max_new_tokens: for ``of="greedy"`` without ``positions``; 2,048 in the paper.

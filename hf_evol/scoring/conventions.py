@@ -39,9 +39,9 @@ class Layout(NamedTuple):
 class JoinedText:
     r"""The text Q + "\n" + A, tokenized once, with the special tokens that the tokenizer adds.
 
-    A alone is tokenized by itself, so its first token may differ from the one after the newline. Turns before A are joined by
-    newlines. The newline before A counts to A in the scripts of IC-IFD (paper, "IC-IFD"), to Q in those of Superfiltering
-    (arXiv:2402.00530, ``data_analysis.py``).
+    A alone is tokenized by itself, so its first token may differ from the one after the newline. Turns before A are
+    joined by newlines. The newline before A counts to A in the scripts of IC-IFD (paper, "IC-IFD"), to Q in those of
+    Superfiltering (arXiv:2402.00530, ``data_analysis.py``).
     """
 
     newline_of_question: bool
@@ -83,9 +83,9 @@ class JoinedText:
 class Parts:
     r"""Q and A tokenized apart and joined, so that A's tokens are the same with and without Q before them.
 
-    Between them is a newline, tokenized apart, or what the model's chat template puts there; it counts for neither. A alone
-    stands after the tokenizer's leading special tokens. Where there are none, A's first token can't be predicted without Q,
-    and so counts for neither loss of A.
+    Between them is a newline, tokenized apart, or what the model's chat template puts there; it counts for neither. A
+    alone stands after the tokenizer's leading special tokens. Where there are none, A's first token can't be predicted
+    without Q, and so counts for neither loss of A.
     """
 
     chat_template: bool

@@ -19,16 +19,17 @@ __all__ = ["LEVELS", "Difficulty"]
 class Difficulty(JudgedTransform):
     """Ask a judge for each instruction's difficulty: one of five levels and, apart from it, a score.
 
-    `LEVELS` holds the levels, easiest first. A reply that gives no level or no score, several, or one that is out of range is
-    unreadable; so is one cut off by the token limit.
+    `LEVELS` holds the levels, easiest first. A reply that gives no level or no score, several, or one that is out of
+    range is unreadable; so is one cut off by the token limit.
 
     Input columns:
         ``instruction``; and, if there, ``input``.
 
     Output columns:
-        ``difficulty_level`` (``very easy``, ``easy``, ``medium``, ``hard`` or ``very hard``) and ``difficulty_score`` (0 to
-        100), each null where there is none; ``difficulty_status``: ``ok``, ``unreadable_level``, ``unreadable_score``,
-        ``unreadable`` (both), ``invalid_input`` (no text), ``too_long: …`` or ``engine_error: …`` (of either request).
+        ``difficulty_level`` (``very easy``, ``easy``, ``medium``, ``hard`` or ``very hard``) and ``difficulty_score``
+        (0 to 100), each null where there is none; ``difficulty_status``: ``ok``, ``unreadable_level``,
+        ``unreadable_score``, ``unreadable`` (both), ``invalid_input`` (no text), ``too_long: …`` or ``engine_error: …``
+        (of either request).
 
     Args:
         model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.
@@ -45,11 +46,7 @@ class Difficulty(JudgedTransform):
     """
 
     input_columns = (col.INSTRUCTION,)
-    output_columns = {
-        col.DIFFICULTY_LEVEL: "string",
-        col.DIFFICULTY_SCORE: "float64",
-        col.DIFFICULTY_STATUS: "string",
-    }
+    output_columns = {col.DIFFICULTY_LEVEL: "string", col.DIFFICULTY_SCORE: "float64", col.DIFFICULTY_STATUS: "string"}
     label = "Rate difficulty"
 
     def apply(self, batch: Batch) -> Batch:

@@ -8,7 +8,7 @@ from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.errors import ColumnError, ConfigError, require_extra
+from hf_evol.errors import ColumnError, require_extra
 from hf_evol.scoring.embed import TRUNCATED
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import check_columns
@@ -23,21 +23,22 @@ _CANDIDATES = 4  # approximate neighbours whose distances are computed anew
 
 
 def diversity(
-    dataset: Dataset, *, distance: str = "euclidean", repeat_below: float = 0.05, exact_up_to: int = 100_000
+    dataset: Dataset, *, repeat_below: float = 0.05, exact_up_to: int = 100_000
 ) -> tuple[Dataset, dict[str, Any]]:
     r"""Measure the minimum neighbour distance (MND) of each row, and the variety of the whole set.
 
-    The MND is the distance of a row's embedding to that of its nearest other row; a row below 0.05 is a repeat (paper,
-    "Diversity"). Words are what stands between white space, in lower case; the text is instruction + "\n" + input.
+    The MND is the Euclidean distance of a row's embedding to that of its nearest other row; a row below 0.05 is a
+    repeat (paper, "Diversity"). Words are what stands between white space, in lower case; the text is instruction +
+    "\n" + input.
 
     Args:
         dataset: rows with ``instruction`` and the columns of `Embed`.
-        distance: ``"euclidean"``, the paper's, or ``"cosine"``: 1 less the cosine of the angle between two rows.
         repeat_below: the MND below which a row counts as a repeat.
-        exact_up_to: the most different embeddings that are all compared with each other, on a CUDA GPU where there is one.
-            This takes memory for the embeddings in float64, twice, and time that grows with the square of their number.
-            With more, the neighbours come from a faiss index (inverted lists), which may miss the nearest one: then a
-            distance is too large, never too small; by a few percent, and seldom where rows lie in clusters, as texts do.
+        exact_up_to: the most different embeddings that are all compared with each other, on a CUDA GPU where there is
+            one. This takes memory for the embeddings in float64, twice, and time that grows with the square of their
+            number. With more, the neighbours come from a faiss index (inverted lists), which may miss the nearest one:
+            then a distance is too large, never too small; by a few percent, and seldom where rows lie in clusters, as
+            texts do.
 
     Returns:
         The dataset with the column ``mnd`` (null for a row without embedding, and for one that is alone), and a summary
@@ -49,7 +50,6 @@ def diversity(
 
     Raises:
         ColumnError: a missing column, or embeddings that are not finite or differ in length.
-        ConfigError: a wrong argument; for cosine, an embedding of zeros.
         MissingExtraError: there are more than ``exact_up_to`` different embeddings and faiss is not installed.
     """
     import numpy as np
@@ -57,7 +57,7 @@ def diversity(
 
     check_columns((col.INSTRUCTION, col.EMBEDDING), dataset.column_names)
     embeddings, present = _embeddings(dataset)
-    found = nearest_distances(embeddings, distance, exact_up_to)
+    found = nearest_distances(embeddings, exact_up_to)
     known = found[np.isfinite(found)]
     values = np.full(len(dataset), None)
     values[present] = np.where(np.isfinite(found), found, None)
@@ -130,28 +130,20 @@ def _statuses(dataset: Dataset, present: np.ndarray) -> dict[str, Any]:
     return {"truncated": sum(status == TRUNCATED for status, _ in pairs), "left_out": dict(left_out)}
 
 
-def nearest_distances(rows: np.ndarray, distance: str = "euclidean", exact_up_to: int = 100_000) -> np.ndarray:
+def nearest_distances(rows: np.ndarray, exact_up_to: int = 100_000) -> np.ndarray:
     """The distance of each row to its nearest other row, as float64; infinity for a row that is the only one.
 
-    The neighbour is found by products of centred rows in float64, and its distance is then that of the difference of the
-    two, so that it is right for rows that are almost equal, too; for equal rows it is exactly 0.
+    The neighbour is found by products of centred rows in float64, and its distance is then that of the difference of
+    the two, so that it is right for rows that are almost equal, too; for equal rows it is exactly 0.
     """
     import numpy as np
 
-    if distance not in ("euclidean", "cosine"):
-        raise ConfigError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}.")
     rows, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     exact = len(rows) <= exact_up_to
     rows = rows.astype(np.float64 if exact else np.float32)
-    if distance == "cosine":
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        if not lengths.all():
-            raise ConfigError("An embedding of zeros has no direction, so no cosine distance. Leave such rows out.")
-        rows /= lengths
     find = _exact if exact else _approximate
     nearest = _distances(rows, find(rows)) if len(rows) > 1 else np.full(len(rows), np.inf)
-    nearest = np.where(counts > 1, 0.0, nearest)[inverse]
-    return nearest**2 / 2 if distance == "cosine" else nearest  # |a - b|² = 2 - 2 cos, for unit lengths
+    return np.where(counts > 1, 0.0, nearest)[inverse]
 
 
 def _exact(rows: np.ndarray) -> np.ndarray:

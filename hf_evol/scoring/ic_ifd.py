@@ -19,49 +19,50 @@ from hf_evol.transform import Batch, failures
 class IcIfd(ScoringTransform):
     r"""Score each row's response under a causal language model.
 
-    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the response (paper,
-    "IC-IFD")::
+    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the response
+    (paper, "IC-IFD")::
 
         IFD(Q, A)    = L(A | Q) / L(A)
         IC-IFD(Q, A) = L(A | Q) / (L(Q) · L(A)) = IFD(Q, A) / L(Q)
 
     Conventions say which tokens these are; the first of a text is never predicted:
 
-    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the tokenizer's special tokens; with n
-      tokens of Q tokenized alone, positions before n count for L(Q) and the others, the newline among them, for L(A | Q);
-      A is tokenized alone for L(A).
+    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the tokenizer's special tokens;
+      with n tokens of Q tokenized alone, positions before n count for L(Q) and the others, the newline among them, for
+      L(A | Q); A is tokenized alone for L(A).
     - ``superfiltering`` (arXiv:2402.00530, and its ``data_analysis.py``): the same text, but the newline counts to Q,
       and IFD is the ratio of perplexities, exp(L(A | Q)) / exp(L(A)).
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
     On devices of one kind a loss is the same to the last bit whatever rows are scored with it. Not so in mixtures of
-    experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by a few
-    parts in ten million.
+    experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by
+    a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
-        ``{"role", "content"}``, of which Q is all that stands before the response. If there, the status columns of
-        earlier stages: rows that failed one are not scored.
+        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of ``{"role",
+        "content"}``, of which Q is all that stands before the response. If there, the status columns of earlier stages:
+        rows that failed one are not scored.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
-        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored, by
-        the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
+        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored,
+        by the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
         ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``short_question`` or
         ``short_answer`` (nothing in it is predicted, as with one token), ``too_long``, ``out_of_memory`` (even alone),
-        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With ``turns="each"``
-        also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among the messages.
+        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With
+        ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among
+        the messages.
 
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.
         convention: ``paper``, ``superfiltering``, ``exact`` or ``exact_chat``.
-        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the assistant's, given
-            those before; ``"each"`` to score every assistant turn as well.
+        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the assistant's,
+            given those before; ``"each"`` to score every assistant turn as well.
         max_length: the most tokens of one sequence; by default, and at most, the model's context.
         truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
-        batch_tokens: about so many tokens, padding included, in each forward pass; by default 4096 on a GPU, 512 on a CPU.
-            Halved when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass; by default 4096 on a GPU, 512 on a
+            CPU. Halved when memory runs out.
         journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:

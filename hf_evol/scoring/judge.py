@@ -48,8 +48,9 @@ class Judge(JudgedTransform):
     Output columns:
         ``verdict``: ``win`` (a is better), ``tie`` or ``lose``; null where there is none. ``verdict_orders``: the
         verdicts with a shown first and with b shown first, both from a's point of view, null where unreadable.
-        ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict), ``invalid_input``
-        (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of either request).
+        ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict),
+        ``invalid_input`` (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of
+        either request).
 
     Args:
         model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.

@@ -1,8 +1,8 @@
 """Mean cross-entropy of parts of token sequences under a causal language model.
 
-Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding. On a CPU
-each pass has one thread. So the same kernels add the same numbers in the same order, whatever else is in a batch, and a loss is
-the same to the last bit in any arrangement of the rows.
+Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding. On a
+CPU each pass has one thread. So the same kernels add the same numbers in the same order, whatever else is in a batch,
+and a loss is the same to the last bit in any arrangement of the rows.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once
 
 
 class TokenSpans(NamedTuple):
-    """A token sequence, and the parts of it that are measured: each some spans (start, end) of positions, counted from 0, the
-    end not included. The token at position 0 is never predicted, so it never counts."""
+    """A token sequence, and the parts of it that are measured: each some spans (start, end) of positions, counted from
+    0, the end not included. The token at position 0 is never predicted, so it never counts."""
 
     ids: tuple[int, ...]
     parts: tuple[tuple[tuple[int, int], ...], ...]
@@ -47,8 +47,8 @@ def mean_losses(
 ) -> Iterator[list[tuple[int, list[Loss]]]]:
     """Yield, batch by batch, (index of a group of sequences, mean loss of each of their parts in nats per token).
 
-    A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a sequence that
-    is too long for the memory, even alone, `OUT_OF_MEMORY`. Equal sequences are run once.
+    A part without predicted tokens gives None; one whose loss overflows, a value that is not finite; and one of a
+    sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Equal sequences are run once.
 
     Args:
         model: a causal language model in evaluation mode, whose context holds the sequences.
@@ -76,8 +76,8 @@ def _mean(values: np.ndarray | None) -> Loss:
 def measured(
     model: Any, sequences: Sequence[TokenSpans], of_states: Callable[..., torch.Tensor], batch_tokens: int | None
 ) -> Iterator[list[tuple[int, list[np.ndarray | None]]]]:
-    """Yield, batch by batch, (index of a sequence, of each part in float64 what `SplitModel.measure` gives of its predicted
-    tokens). That is None where the memory can't hold the sequence, even alone."""
+    """Yield, batch by batch, (index of a sequence, of each part in float64 what `SplitModel.measure` gives of its
+    predicted tokens). That is None where the memory can't hold the sequence, even alone."""
     import numpy as np
     import torch
 
@@ -122,9 +122,10 @@ def run_batches(
 
     Args:
         lengths: of the sequences, in tokens.
-        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on a
-            GPU, which is busy with these, and 512 elsewhere, as what fits a CPU's caches is quickest. It does not depend on
-            the free memory, as results would then, too, in the last digit. Halved, for this process, when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on
+            a GPU, which is busy with these, and 512 elsewhere, as what fits a CPU's caches is quickest. It does not
+            depend on the free memory, as results would then, too, in the last digit. Halved, for this process, when
+            memory runs out.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
     wanted = batch_tokens or (4096 if model.device.type == "cuda" else 512)
@@ -150,8 +151,8 @@ def run_batches(
 
 @contextmanager
 def _workers(model: Any) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads that run batches, and how many. On a CPU each pass has one thread, and as many passes run as there are threads:
-    quicker than to share out every product, and the numbers don't depend on how many there are."""
+    """Threads that run batches, and how many. On a CPU each pass has one thread, and as many passes run as there are
+    threads: quicker than to share out every product, and the numbers don't depend on how many there are."""
     import torch
 
     threads = torch.get_num_threads()

@@ -118,8 +118,8 @@ def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
 
 
 def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) -> list[Pair | str]:
-    """Of each row the prompt of its last round, and what it led to (the parent where ``evolved`` is false); or its status
-    where there are none. ``methods`` are those that the rows were evolved with."""
+    """Of each row the prompt of its last round, and what it led to (the parent where ``evolved`` is false); or its
+    status where there are none. ``methods`` are those that the rows were evolved with."""
     by_name = {method.name: method for method in methods}
     parents, nothing = batch[col.PARENT_INSTRUCTION], [None] * len(batch[col.METHOD])
     texts = batch[col.INSTRUCTION] if evolved else parents

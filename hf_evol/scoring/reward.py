@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Reward(ScoringTransform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
-    The model reads a chat of two turns, by its own chat template, and its output is the reward, on a scale of its own. As
-    with `IcIfd`, no row's reward depends on the others.
+    The model reads a chat of two turns, by its own chat template, and its output is the reward, on a scale of its own.
+    As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
         With ``of="response"``: ``instruction``, ``output`` and, if there, ``input`` and the status columns of earlier
-        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input. With
-        ``of="evolution"``: ``instruction``, which is the assistant's turn, ``parent_instruction``, ``method`` and, if there,
-        ``try`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last round.
+        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input.
+        With ``of="evolution"``: ``instruction``, which is the assistant's turn, ``parent_instruction``, ``method`` and,
+        if there, ``try`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last round.
 
     Output columns:
         ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
@@ -110,9 +110,9 @@ class Reward(ScoringTransform):
 def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
     """Yield records by the sequence's place, batch by batch.
 
-    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the last
-    token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any token will
-    do that ends no sequence.
+    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the
+    last token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any
+    token will do that ends no sequence.
     """
     import torch
 

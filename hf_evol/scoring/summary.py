@@ -17,8 +17,8 @@ _Z = 1.959963984540054  # the 97.5th percentile of the standard normal distribut
 def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> dict[str, Any]:
     """Count, nulls, mean with its 95 % interval, and quartiles; None where nothing is scored.
 
-    Quartiles interpolate linearly between neighbours. The interval ``ci95`` holds the 2.5th and 97.5th percentiles
-    of the means of 1,000 bootstrap samples of the rows (Efron and Tibshirani, 1993, section 13.3), drawn with a fixed
+    Quartiles interpolate linearly between neighbours. The interval ``ci95`` holds the 2.5th and 97.5th percentiles of
+    the means of 1,000 bootstrap samples of the rows (Efron and Tibshirani, 1993, section 13.3), drawn with a fixed
     seed; of more than 100,000 scores it is the standard normal interval (section 13.2), to which that one tends.
 
     Args:

@@ -38,8 +38,8 @@ def split_model(model: Any) -> SplitModel:
 class SplitModel:
     """A causal language model as a backbone, which gives hidden states, and a head, which gives logits.
 
-    The split is compared with the model's own logits on a few tokens. A model whose logits are not those of its
-    head (scaled or capped as its configuration says) is run whole, in smaller batches.
+    The split is compared with the model's own logits on a few tokens. A model whose logits are not those of its head
+    (scaled or capped as its configuration says) is run whole, in smaller batches.
 
     Raises:
         ModelError: the model isn't causal.
@@ -60,7 +60,8 @@ class SplitModel:
         self.max_tokens = max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None  # of one batch
 
     def measure(self, of_states: OfStates, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        """`SplitModel.losses` or `confidences` of the tokens at ``(rows, positions)``, in float32 whatever the model's precision.
+        """`SplitModel.losses` or `confidences` of the tokens at ``(rows, positions)``, in float32 whatever the model's
+        precision.
 
         There is no attention mask: under a causal model, padding on the right changes nothing before it, and fused
         attention needs no mask.
@@ -112,8 +113,8 @@ class SplitModel:
         return torch.logsumexp(torch.stack(sums), 0) - chosen
 
     def confidences(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The most probable token's probability, and the entropy in nats, of shape (positions, 2); from each block's highest
-        logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
+        """The most probable token's probability, and the entropy in nats, of shape (positions, 2); from each block's
+        highest logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
         import torch
 
         blocks = []
