@@ -88,7 +88,9 @@ def test_chosen_positions_in_any_order():
         logits = model(input_ids=IDS).logits
     rows, positions = np.array([1, 0, 1, 1]), np.array([22, 3, 1, 22])
     expected = cross_entropy(logits[rows, positions - 1], IDS[rows, positions], reduction="none")
-    torch.testing.assert_close(split_model(model).measure(SplitModel.losses, IDS.numpy(), rows, positions), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        split_model(model).measure(SplitModel.losses, IDS.numpy(), rows, positions), expected, atol=1e-5, rtol=0
+    )
 
 
 class Adapted(torch.nn.Linear):
@@ -167,7 +169,9 @@ def test_bfloat16(name, spread):
     with torch.no_grad():
         logits = model(input_ids=ids).logits.float()
     expected = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    got = split_model(model).measure(SplitModel.losses, ids.numpy(), np.repeat([0, 1], 22), np.tile(np.arange(1, 23), 2))
+    got = split_model(model).measure(
+        SplitModel.losses, ids.numpy(), np.repeat([0, 1], 22), np.tile(np.arange(1, 23), 2)
+    )
     assert not split_model(model).whole and got.dtype == torch.float32
     assert got.min() > -1e-3 and (got - expected).abs().mean() < 4e-3
     padded, alone = both(model, ids)
