@@ -149,7 +149,7 @@ class LocalEngine:
 def generate(
     engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
 ) -> list[Completion]:
-    """Complete ``chats`` in order, by `remembered`: requests that the journal holds are not generated again; failed ones are."""
+    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are."""
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):

@@ -84,8 +84,8 @@ def _processors(params: SamplingParams) -> Any:
             int32_tensor.zero_()
 
         def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-            # ``position_offset`` counts all the tokens scheduled so far, so it holds when steps overlap, and when a request
-            # is put back and prefilled anew with what it had generated.
+            # ``position_offset`` counts all the tokens scheduled so far, so it holds when steps overlap, and when a
+            # request is put back and prefilled anew with what it had generated.
             states = [request.state for request in requests_with_new_token]
             given = [(state.logit_processor_kwargs, state.position_offset) for state in states]
             noise = [extra["noise"][at - extra["prompt_length"]] if extra else 0.0 for extra, at in given]

@@ -195,8 +195,7 @@ class _Session:
     """One call of `EndpointEngine.stream`: its client, its gate, and where results go."""
 
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
-        self.engine, self.params, self.results = engine, params, results
-        self.answered = False
+        self.engine, self.params, self.results, self.answered = engine, params, results, False
 
     async def complete(self, requests: list[tuple[Chat, str]]) -> None:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token

@@ -171,14 +171,8 @@ class _Decoder:
         state: dict[str, Any] = {}  # the key-value cache, under the model's own name for it
         with torch.inference_mode():
             while rows:
-                out = self.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=True,
-                    logits_to_keep=1,
-                    **state,
-                )
+                inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | state
+                out = self.model(**inputs, use_cache=True, logits_to_keep=1)
                 state = state or self._state(out)
                 tokens = self._next_tokens(out.logits[:, -1], rows)
                 finished, keep = self._record(tokens.tolist(), rows)

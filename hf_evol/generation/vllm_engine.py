@@ -65,15 +65,9 @@ def _load(engine: VllmEngine) -> Any:
     from vllm import LLM
 
     spec = engine.model
-    return LLM(
-        model=spec.path,
-        revision=spec.revision,
-        dtype=spec.dtype,
-        trust_remote_code=spec.trust_remote_code,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        enable_prefix_caching=True,
-    )
+    where = {"model": spec.path, "revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    share = {name: getattr(engine, name) for name in ("gpu_memory_utilization", "tensor_parallel_size")}
+    return LLM(**where, **share, dtype=spec.dtype, enable_prefix_caching=True)
 
 
 def _settings(params: SamplingParams, key: str, room: int) -> Any:

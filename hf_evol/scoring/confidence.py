@@ -146,10 +146,10 @@ class Confidence(GreedyTransform):
         return records
 
 
-def _of_completion(completion: Completion) -> Record:
-    if completion.error is not None:
-        return _failed(completion.error)
-    return _record(completion.top1_probs) if completion.top1_probs else _failed("no_probabilities")
+def _of_completion(reply: Completion) -> Record:
+    if reply.error is None and reply.top1_probs:
+        return _record(reply.top1_probs)
+    return _failed(reply.error or "no_probabilities")
 
 
 def _of_values(values: np.ndarray | None) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ TEMPLATE_ERROR = "template_error"
 
 
 class Layout(NamedTuple):
-    """A pair as token sequences: Q and A in one, and A alone; their tokens, after truncation; and whether A was cut to fit."""
+    """A pair as token sequences, Q and A in one and A alone; and their tokens after truncation, which cuts A to fit."""
 
     joint: TokenSpans  # its parts are the tokens of Q and those of A
     alone: TokenSpans  # its part is the tokens of A
@@ -49,31 +50,28 @@ class JoinedText:
     def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
         """The pairs' layouts, or why there is none."""
         questions = ["\n".join(turn["content"] for turn in turns) for turns, _ in pairs]
-        layouts = self._layouts(tokenizer, questions, [answer for _, answer in pairs])
-        for place, (question, (_, answer)) in enumerate(zip(questions, pairs, strict=True)):
-            if not layouts[place].fits(limit):
-                cut = self._cut(tokenizer, question, answer, limit) if truncate else None
-                layouts[place] = cut or TOO_LONG
-        return layouts
-
-    def _layouts(self, tokenizer: Any, questions: list[str], answers: list[str]) -> list[Any]:
+        answers = [answer for _, answer in pairs]
         end = "\n" if self.newline_of_question else ""
         heads = encoding.encode_text(tokenizer, [question + end for question in questions])
         alone = encoding.encode_text(tokenizer, answers)
         joint = encoding.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
-        layouts = []
-        for head, a, both in zip(heads, alone, joint, strict=True):
+        layouts: list[Layout | str] = []
+        for pair, head, a, both in zip(pairs, heads, alone, joint, strict=True):
             n = min(len(head), len(both))  # tokens may merge across the newline
             sequences = TokenSpans.of(both, [(0, n)], [(n, len(both))]), TokenSpans.of(a, [(0, len(a))])
-            layouts.append(Layout(*sequences, len(head), len(a)))
+            layout = Layout(*sequences, len(head), len(a))
+            if not layout.fits(limit):
+                layout = (self._cut(tokenizer, pair, limit) if truncate else None) or TOO_LONG
+            layouts.append(layout)
         return layouts
 
-    def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
+    def _cut(self, tokenizer: Any, pair: Pair, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
+        turns, answer = pair
         ends = _token_ends(tokenizer, answer)[::-1]
 
-        def layout(end: int) -> Layout:
-            return self._layouts(tokenizer, [question], [answer[:end]])[0]
+        def layout(end: int) -> Any:
+            return self.encode(tokenizer, [(turns, answer[:end])], sys.maxsize, truncate=False)[0]
 
         longest = bisect_left(ends, True, key=lambda end: layout(end).fits(limit))
         return layout(ends[longest])._replace(truncated=True) if longest < len(ends) else None

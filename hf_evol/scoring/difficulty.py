@@ -39,10 +39,6 @@ class Difficulty(JudgedTransform):
     Raises:
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
-
-    Example:
-        >>> rated = hf_evol.map(rows, Difficulty("Qwen/Qwen2.5-72B-Instruct"))  # doctest: +SKIP
-        >>> mean = statistics.mean(s for s in rated["difficulty_score"] if s is not None)  # doctest: +SKIP
     """
 
     input_columns = (col.INSTRUCTION,)

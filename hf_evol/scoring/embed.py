@@ -43,10 +43,6 @@ class Embed(ScoringTransform):
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
         ModelError: the model can't be found.
-
-    Example:
-        >>> embedded = hf_evol.map(evolved, Embed())  # doctest: +SKIP
-        >>> with_mnd, summary = hf_evol.diversity(embedded)  # doctest: +SKIP
     """
 
     model: str | ModelSpec = field(default="sentence-transformers/all-mpnet-base-v2", kw_only=False)

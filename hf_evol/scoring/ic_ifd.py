@@ -40,9 +40,9 @@ class IcIfd(ScoringTransform):
     a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of ``{"role",
-        "content"}``, of which Q is all that stands before the response. If there, the status columns of earlier stages:
-        rows that failed one are not scored.
+        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of turns
+        (``role`` and ``content``), of which Q is all that stands before the response. If there, the status columns of
+        earlier stages: rows that failed one are not scored.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
@@ -108,8 +108,13 @@ class IcIfd(ScoringTransform):
         return SCORES | {col.IC_IFD_CONVENTION: "string"} | each
 
     def apply(self, batch: Batch) -> Batch:
-        rows = zip(self._pairs(batch), failures(batch), strict=True)
-        rows = [[(None, unscored(why))] if why else row for row, why in rows]
+        # Of each row, the turns to score, with their places; the one that stands for the row comes last.
+        if self.turns:
+            rows = [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
+        else:
+            texts = zip(questions(batch), batch[col.OUTPUT], strict=True)
+            rows = [[(None, make_pair(*pair) or unscored("invalid_input"))] for pair in texts]
+        rows = [[(None, unscored(why))] if why else row for row, why in zip(rows, failures(batch), strict=True)]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
         records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
@@ -119,13 +124,6 @@ class IcIfd(ScoringTransform):
         if self.turns == "each":
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
         return columns
-
-    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | Record]]]:
-        """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
-        if self.turns:
-            return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
-        rows = zip(questions(batch), batch[col.OUTPUT], strict=True)
-        return [[(None, make_pair(*row) or unscored("invalid_input"))] for row in rows]
 
     def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
         return self.scorer.stream(*self.load(), requests)

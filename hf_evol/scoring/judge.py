@@ -60,10 +60,6 @@ class Judge(JudgedTransform):
     Raises:
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
-
-    Example:
-        >>> judged = hf_evol.map(pairs, Judge("Qwen/Qwen2.5-72B-Instruct"))  # doctest: +SKIP
-        >>> Counter(judged["verdict"])  # doctest: +SKIP
     """
 
     input_columns = (col.INSTRUCTION, col.OUTPUT_A, col.OUTPUT_B)

@@ -46,7 +46,7 @@ class ScoringTransform(ModelTransform):
     def remembered(
         self, requests: Sequence[Any], kind: str, settings: dict[str, Any], rows: Sequence[int] | None = None
     ) -> list[Record]:
-        """The requests' records, those that the journal knows among them.
+        """The records of requests, those that the journal knows among them.
 
         Args:
             requests: what is scored; of a row that can't be, its record.

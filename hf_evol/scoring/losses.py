@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -128,11 +128,20 @@ def run_batches(
             memory runs out.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
+    import torch
+
     wanted = batch_tokens or (4096 if model.device.type == "cuda" else 512)
     context, under_way = models.context_length(model.config), deque()
     widths = [padded_length(length, context) for length in lengths]
     waiting = sorted(range(len(widths)), key=lambda place: -widths[place])
-    with _workers(model) as (pool, workers):
+    # On a CPU each pass has one thread, and as many passes run as there are threads: quicker than to share out every
+    # product, and the numbers don't depend on how many there are.
+    threads = torch.get_num_threads()
+    workers = threads if model.device.type == "cpu" else 1
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads(1)  # new threads take it over
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         while waiting or under_way:
             while waiting and len(under_way) <= workers:
                 width = widths[waiting[0]]
@@ -147,22 +156,6 @@ def run_batches(
                 waiting = sorted([*batch, *waiting], key=lambda place: -widths[place])
             else:
                 yield batch, result
-
-
-@contextmanager
-def _workers(model: Any) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads that run batches, and how many. On a CPU each pass has one thread, and as many passes run as there are
-    threads: quicker than to share out every product, and the numbers don't depend on how many there are."""
-    import torch
-
-    threads = torch.get_num_threads()
-    workers = threads if model.device.type == "cpu" else 1
-    torch.set_num_threads(1)  # new threads take it over
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            yield pool, workers
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _attempt(forward: Forward, batch: list[int], shape: tuple[int, int]) -> Any:

@@ -20,14 +20,8 @@ from hf_evol.transform import Batch
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
 SCORES: dict[str, Any] = {
-    col.IC_IFD: "float64",
-    col.IFD: "float64",
-    col.LOSS_Q: "float64",
-    col.LOSS_A: "float64",
-    col.LOSS_A_GIVEN_Q: "float64",
-    col.N_TOKENS_Q: "int32",
-    col.N_TOKENS_A: "int32",
-    col.IC_IFD_STATUS: "string",
+    **dict.fromkeys((col.IC_IFD, col.IFD, col.LOSS_Q, col.LOSS_A, col.LOSS_A_GIVEN_Q), "float64"),
+    **{col.N_TOKENS_Q: "int32", col.N_TOKENS_A: "int32", col.IC_IFD_STATUS: "string"},
 }
 _WINDOW = 512  # pairs tokenized together, while the model works on those before
 
@@ -60,7 +54,7 @@ class PairScorer:
         return records
 
     def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[dict[int, Record]]:
-        """Yield records by the pair's place, as they finish: the longest first, tokenized while the model works on others."""
+        """Yield records by the pair's place: the longest first, tokenized while the model works on those before."""
         context = models.context_length(model.config)
         limit = min(context, self.max_length or context)
         lengths = [sum(len(turn["content"]) for turn in turns) + len(answer) for turns, answer in pairs]

@@ -82,8 +82,8 @@ class Reward(ScoringTransform):
         outputs = models.load_config(self.model).num_labels
         if outputs != 1:
             raise ModelError(
-                f"The model {self.model.name!r} is no reward model: it has {outputs} outputs (labels), and a reward model "
-                "has one. Choose a sequence classifier with num_labels 1, such as Skywork/Skywork-Reward-V2-Qwen3-0.6B."
+                f"The model {self.model.name!r} is no reward model: it has {outputs} outputs (labels), not one. Choose a "
+                "sequence classifier with num_labels 1, such as Skywork/Skywork-Reward-V2-Qwen3-0.6B."
             )
         try:
             encoding.chat_frame(models.load_tokenizer(self.model), ("user", "assistant"), generation_prompt=False)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     OfStates = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
-# The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
-# caches; a GPU wants larger products. So memory does not grow with the vocabulary. A block is filled up, so that all have
-# one shape.
+# The head runs on blocks of so many tokens by so many of the vocabulary, filled up to one shape: on a CPU 4 MiB of logits,
+# which stay in its caches; a GPU wants larger products. So memory does not grow with the vocabulary.
 _BLOCK = {"cpu": (128, 8192), "cuda": (1024, 16384)}
 # Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
 _WHOLE_LOGITS = 2**26
