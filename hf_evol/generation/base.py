@@ -72,12 +72,6 @@ class Completion:
     top1_probs: list[float] | None = None
 
 
-def too_long(n_tokens: int, context: int) -> Completion:
-    """The completion of a prompt that the model's context can't hold."""
-    message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
-    return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
-
-
 class Engine(Protocol):
     """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle and hash
     the same in every process; loaded weights live in `hf_evol.models`."""
@@ -142,8 +136,12 @@ class LocalEngine:
         """By place, the token ids of the prompts that leave room for an answer, and the completions of the others."""
         tokenizer = models.load_tokenizer(self.model)
         prompts = {place: encoding.render_chat(tokenizer, chat) for place, chat in enumerate(chats)}
-        unfit = [(place, too_long(len(ids), context)) for place, ids in prompts.items() if len(ids) >= context]
-        return {place: ids for place, ids in prompts.items() if len(ids) < context}, unfit
+        unfit = []
+        for place, n_tokens in [(place, len(ids)) for place, ids in prompts.items() if len(ids) >= context]:
+            error = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
+            unfit.append((place, Completion("", "error", n_tokens, error=error)))
+            del prompts[place]
+        return prompts, unfit
 
 
 def generate(

@@ -47,6 +47,8 @@ class VllmEngine(LocalEngine):
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
     ) -> Iterator[list[tuple[int, Completion]]]:
+        import vllm
+
         self.check()
         llm = _load(self)
         context = llm.llm_engine.model_config.max_model_len
@@ -55,7 +57,16 @@ class VllmEngine(LocalEngine):
         for start in range(0, len(prompts), _REQUESTS):
             part = list(prompts)[start : start + _REQUESTS]
             requests = [{"prompt_token_ids": prompts[place]} for place in part]
-            settings = [_settings(params, keys[place], context - len(prompts[place])) for place in part]
+            settings = [
+                vllm.SamplingParams(
+                    temperature=params.temperature,
+                    top_p=params.top_p,
+                    max_tokens=min(params.max_new_tokens, context - len(prompts[place])),
+                    seed=request_seed(keys[place]),
+                    logprobs=1 if params.top1_probs else None,
+                )
+                for place in part
+            ]
             outputs = llm.generate(requests, settings, use_tqdm=False)
             yield [(place, _completion(output, params)) for place, output in zip(part, outputs, strict=True)]
 
@@ -65,20 +76,14 @@ def _load(engine: VllmEngine) -> Any:
     from vllm import LLM
 
     spec = engine.model
-    where = {"model": spec.path, "revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
-    share = {name: getattr(engine, name) for name in ("gpu_memory_utilization", "tensor_parallel_size")}
-    return LLM(**where, **share, dtype=spec.dtype, enable_prefix_caching=True)
-
-
-def _settings(params: SamplingParams, key: str, room: int) -> Any:
-    import vllm
-
-    return vllm.SamplingParams(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        max_tokens=min(params.max_new_tokens, room),
-        seed=request_seed(key),
-        logprobs=1 if params.top1_probs else None,
+    return LLM(
+        model=spec.path,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        trust_remote_code=spec.trust_remote_code,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        enable_prefix_caching=True,
     )
 
 
