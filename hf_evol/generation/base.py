@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError
+from hf_evol.models import encoding
 from hf_evol.models.journal import Journal
 
 Chat = list[dict[str, str]]
+Record = dict[str, Any]
 
 _WRITE_EVERY_S = 0.25  # making a journal durable takes milliseconds; a killed run does this much again
 
@@ -34,14 +37,14 @@ class SamplingParams:
     top1_probs: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ConfigError(f"temperature must be 0 (greedy) or more; got {self.temperature!r}.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be over 0 and at most 1; got {self.top_p!r}.")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be 1 or more; got {self.max_new_tokens!r}.")
-        if self.top1_probs < 0:
-            raise ConfigError(f"top1_probs must be 0 or more; got {self.top1_probs!r}.")
+        for name, fine, allowed in (
+            ("temperature", self.temperature >= 0 and math.isfinite(self.temperature), "0 (greedy) or more"),
+            ("top_p", 0 < self.top_p <= 1, "over 0 and at most 1"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("top1_probs", self.top1_probs >= 0, "0 or more"),
+        ):
+            if not fine:
+                raise ConfigError(f"{name} must be {allowed}; got {getattr(self, name)!r}.")
 
 
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0)  # the paper's for responses and judgements
@@ -69,83 +72,131 @@ class Completion:
     top1_probs: list[float] | None = None
 
 
-def too_long(n_tokens: int, context: int) -> Completion:
-    """The completion of a prompt that the model's context can't hold."""
-    message = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
-    return Completion("", "error", n_prompt_tokens=n_tokens, error=message)
-
-
 class Engine(Protocol):
-    """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle
-    and hash the same in every process; loaded weights live in `hf_evol.models`."""
+    """Something that completes chats. Engines are frozen dataclasses of their settings, so that they pickle and hash
+    the same in every process; loaded weights live in `hf_evol.models`."""
 
     @property
     def name(self) -> str:
         """The model's name, as recorded in the ``evolver`` and ``responder`` columns."""
-        ...
 
     def check(self) -> None:
         """Raise what is wrong with the settings, without loading weights."""
-        ...
 
     def identity(self) -> dict[str, object]:
         """What decides the text besides prompt, parameters and key: model, revision, template, precision."""
-        ...
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
         """Tokens of the rendered prompts, without loading weights."""
-        ...
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (position, completion) pairs, in lists as they finish, each position once.
 
-        A row's sampling noise depends on its key and on nothing else. A row that fails gives a completion
-        with an error; only what would fail for every row is raised.
+        A row's sampling noise depends on its key and on nothing else. A row that fails gives a completion with an
+        error; only what would fail for every row is raised.
         """
-        ...
+
+
+def check_has_template(spec: models.ModelSpec) -> None:
+    """Raise `ConfigError` if the model has no chat template."""
+    if not models.load_tokenizer(spec).chat_template:
+        raise ConfigError(
+            f"The model {spec.name!r} has no chat template. Supply one with chat_template= in hf_evol.ModelSpec, or "
+            "--chat-template FILE.jinja on the command line."
+        )
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Base of the engines that run a model in this process, their first field."""
+
+    model: models.ModelSpec = field(default_factory=models.ModelSpec)
+
+    @property
+    def name(self) -> str:
+        return self.model.label
+
+    def check(self) -> None:
+        """Raise if the model can't be found or has no chat template; reads no weights."""
+        models.load_config(self.model)
+        check_has_template(self.model)
+        encoding.check_chat_template(self.model)
+
+    def identity(self) -> dict[str, object]:
+        return models.model_identity(self.model)
+
+    def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
+        return encoding.count_prompt_tokens(self.model, chats)
+
+    def rendered(
+        self, chats: Sequence[Chat], context: int
+    ) -> tuple[dict[int, list[int]], list[tuple[int, Completion]]]:
+        """By place, the token ids of the prompts that leave room for an answer, and the completions of the others."""
+        tokenizer = models.load_tokenizer(self.model)
+        prompts = {place: encoding.render_chat(tokenizer, chat) for place, chat in enumerate(chats)}
+        unfit = []
+        for place, n_tokens in [(place, len(ids)) for place, ids in prompts.items() if len(ids) >= context]:
+            error = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
+            unfit.append((place, Completion("", "error", n_tokens, error=error)))
+            del prompts[place]
+        return prompts, unfit
 
 
 def generate(
-    engine: Engine,
-    chats: Sequence[Chat],
-    params: SamplingParams,
-    keys: Sequence[str],
-    journal: Journal | None,
+    engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
 ) -> list[Completion]:
-    """Complete ``chats`` in order, each finished request durable in ``journal`` within a fraction of a second.
+    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are."""
 
-    Requests that the journal already holds are not generated again; failed ones are.
-    """
-    done: dict[int, Completion] = {}
-    hashes: list[str] = []
-    if journal is not None:
-        identity = engine.identity() | asdict(params)
-        hashes = [journal.key(identity, chat, key) for chat, key in zip(chats, keys, strict=True)]
-        found = journal.get(hashes)
-        done = {place: Completion(**found[digest]) for place, digest in enumerate(hashes) if digest in found}
+    def stream(places: list[int]) -> Iterator[dict[int, Record]]:
+        for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
+            yield {number: asdict(completion) for number, completion in finished}
+
+    requests = dict(enumerate(zip(chats, keys, strict=True)))
+    with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
+        done = next(batches)
         progress.advance(len(done))
-    missing = [place for place in range(len(chats)) if place not in done]
-    unwritten: dict[str, dict[str, object]] = {}
-    written = time.monotonic()
+        for finished in batches:
+            done |= finished
+            failed = sum(record["error"] is not None for record in finished.values())
+            progress.advance(len(finished), sum(record["n_tokens"] for record in finished.values()), failed)
+    return [Completion(**done[place]) for place in range(len(chats))]
+
+
+def remembered(
+    journal: Journal | None,
+    identity: Callable[[], dict[str, Any]],
+    requests: Mapping[int, tuple[Any, str]],
+    stream: Callable[[list[int]], Iterator[dict[int, Record]]],
+    lasting: Callable[[Record], bool] = lambda record: record["error"] is None,
+) -> Iterator[dict[int, Record]]:
+    """Yield records by place: those that the journal knows, then those of ``stream``, durable within a fraction of a
+    second.
+
+    Args:
+        identity: what decides a record beside its request.
+        requests: by place, what is asked, and its key.
+        stream: from places to their requests' records, by number among these places, as they finish.
+        lasting: whether a record is worth remembering; of the others, another try may give better ones.
+    """
+    hashes: dict[int, str] = {}
+    if journal is not None:
+        whole = identity()
+        hashes = {place: journal.key(whole, *request) for place, request in requests.items()}
+    known = journal.get(hashes.values()) if journal is not None else {}
+    yield {place: known[digest] for place, digest in hashes.items() if digest in known}
+    missing = [place for place in requests if hashes.get(place) not in known]
+    unwritten, written = {}, time.monotonic()
     try:
-        for finished in (
-            engine.stream([chats[i] for i in missing], params, [keys[i] for i in missing]) if missing else ()
-        ):
-            for i, completion in finished:
-                done[missing[i]] = completion
-                if journal is not None and completion.error is None:
-                    unwritten[hashes[missing[i]]] = asdict(completion)
-            if journal is not None and time.monotonic() - written > _WRITE_EVERY_S:
-                journal.put(unwritten)
-                unwritten, written = {}, time.monotonic()
-            progress.advance(
-                len(finished),
-                sum(completion.n_tokens for _, completion in finished),
-                sum(completion.error is not None for _, completion in finished),
-            )
+        for finished in stream(missing) if missing else ():
+            records = {missing[number]: record for number, record in finished.items()}
+            if journal is not None:
+                unwritten |= {hashes[place]: record for place, record in records.items() if lasting(record)}
+                if time.monotonic() - written > _WRITE_EVERY_S:
+                    journal.put(unwritten)
+                    unwritten, written = {}, time.monotonic()
+            yield records
     finally:  # also when interrupted
         if journal is not None:
             journal.put(unwritten)
-    return [done[place] for place in range(len(chats))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ModelError
@@ -16,19 +16,11 @@ _POLL_S = 1.0
 
 
 def generate_tokens(
-    model: Any,
-    prompts: Sequence[list[int]],
-    keys: Sequence[str],
-    limits: Sequence[int],
-    params: SamplingParams,
-    stop_ids: set[int],
+    model: Any, requests: Mapping[int, Any], params: SamplingParams, stop_ids: set[int]
 ) -> Iterator[tuple[int, list[int], str | None]]:
-    """Yield (position, generated tokens, error or None) as requests finish.
+    """Yield (place, generated tokens, error or None) as requests finish.
 
     Requests go in sorted, so that prompts with a common beginning follow each other and share its cache.
-
-    Args:
-        limits: the most tokens to generate, of each prompt.
 
     Raises:
         ModelError: the model can't be batched this way, or the generation thread ended.
@@ -37,8 +29,9 @@ def generate_tokens(
     from transformers import GenerationConfig
     from transformers.generation import ContinuousBatchingConfig
 
-    context = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
-    config = GenerationConfig(do_sample=False, eos_token_id=sorted(stop_ids) or -1, max_new_tokens=max(limits))
+    context = max(len(request.prompt) + request.limit for request in requests.values())
+    longest = max(request.limit for request in requests.values())
+    config = GenerationConfig(do_sample=False, eos_token_id=sorted(stop_ids) or -1, max_new_tokens=longest)
     # Room for the sorted vocabulary of the sampling, as the library leaves it for its own logits processors.
     # On a GPU the library sizes the cache to what is free; elsewhere it would take most of the machine.
     on_gpu = model.device.type == "cuda"
@@ -48,18 +41,16 @@ def generate_tokens(
         manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=settings)
         if params.temperature > 0:
             manager.logit_processor = _processors(params)
-        waiting: set[str] = set()
+        waiting = set(map(str, requests))
         try:
             if on_gpu:
                 manager.warmup()  # captures CUDA graphs
             manager.start()
-            for place in sorted(range(len(prompts)), key=lambda place: prompts[place], reverse=True):
-                noise = uniforms([keys[place]], limits[place])[0] if params.temperature > 0 else None
-                extra = {"noise": noise, "prompt_length": len(prompts[place])} if noise is not None else {}
-                manager.add_request(
-                    prompts[place], str(place), limits[place], eos_token_id=config.eos_token_id, **extra
-                )
-                waiting.add(str(place))
+            for place in sorted(requests, key=lambda place: requests[place].prompt, reverse=True):
+                (prompt, key, limit), extra = requests[place], {"eos_token_id": config.eos_token_id}
+                if params.temperature > 0:
+                    extra |= {"noise": uniforms([key], limit)[0], "prompt_length": len(prompt)}
+                manager.add_request(prompt, str(place), limit, **extra)
             while waiting:
                 result = manager.get_result(timeout=_POLL_S)
                 if result is None:
@@ -93,7 +84,11 @@ def _processors(params: SamplingParams) -> Any:
             int32_tensor.zero_()
 
         def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-            noise = [_noise(request.state) for request in requests_with_new_token]
+            # ``position_offset`` counts all the tokens scheduled so far, so it holds when steps overlap, and when a
+            # request is put back and prefilled anew with what it had generated.
+            states = [request.state for request in requests_with_new_token]
+            given = [(state.logit_processor_kwargs, state.position_offset) for state in states]
+            noise = [extra["noise"][at - extra["prompt_length"]] if extra else 0.0 for extra, at in given]
             return torch.tensor(noise, dtype=torch.float32).view(torch.int32)
 
         def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
@@ -103,10 +98,3 @@ def _processors(params: SamplingParams) -> Any:
     processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([KeyedNoise()]))
     processors.tensors_required = 1  # one number for each request and step
     return processors
-
-
-def _noise(state: Any) -> float:
-    """The noise of the token that this step generates. ``position_offset`` counts all the tokens scheduled so far, so
-    it holds when steps overlap, and when a request is put back and prefilled anew with what it had generated."""
-    extra = state.logit_processor_kwargs
-    return float(extra["noise"][state.position_offset - extra["prompt_length"]]) if extra else 0.0

@@ -9,7 +9,9 @@ import queue
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,20 +20,26 @@ from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.sampling import request_seed
 
-_STOPPED = ("stop", "eos_token", "stop_sequence")
-_OVERLOADED = (429, 503)
+_FINISH_REASONS = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 _LONGEST_WAIT_S = 60.0
+# What to do about refusals that would meet every row.
+_KEY = "Name the environment variable that holds the right key with api_key_env, or sign in with `hf auth login`."
+_ADVICE = {
+    401: _KEY,
+    402: "It asks for payment before it answers.",
+    403: _KEY,
+    404: "Check the model's name on the server, and that base_url ends in /v1.",
+}
 
 
 @dataclass(frozen=True)
 class EndpointEngine:
     """Completes chats on a server: vLLM, TGI, ``transformers serve``, llama.cpp, or an HF Inference Provider.
 
-    Requests run side by side, as many as the server bears: one more after a round of successes, half as many after a
-    429, 503 or timeout. Those, other 5xx, broken connections and broken answers are tried again, after an
-    exponentially growing, random wait or the ``Retry-After`` that the server asks for; after the last try the row gets
-    an error. Each request carries a seed made of its row key; whether the same seed gives the same text is the server's
-    affair.
+    As many requests run as the server bears: one more after a round of successes, half as many after a 429, 503 or
+    timeout. Those, other 5xx, broken connections and broken answers are tried again, after a random wait that grows
+    exponentially, or the ``Retry-After`` that the server asks for; after the last try the row gets an error. Each
+    request carries a seed made of its row key; whether it gives the same text again is the server's affair.
 
     Args:
         model: the model's name on the server.
@@ -42,7 +50,7 @@ class EndpointEngine:
         max_concurrency: most requests at a time.
         max_tries: how often a request is sent before its row gets an error.
         timeout_s: seconds for one try.
-        n_parameters: the model's size, as stated by the user, for cards.
+        n_parameters: the model's size, for cards.
     """
 
     model: str
@@ -66,20 +74,29 @@ class EndpointEngine:
                 raise ConfigError(f"{name} must be a whole number over 0; got {getattr(self, name)!r}.")
         if not self.timeout_s > 0:
             raise ConfigError(f"timeout_s must be over 0; got {self.timeout_s!r}.")
-        _key(self)
+        self._key()
 
     @property
     def name(self) -> str:
-        """The model's name as recorded beside rows: of a path on the server, only the last part."""
+        """As recorded beside rows: of a path on the server, only the last part."""
         return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
 
     def check(self) -> None:
-        """Ask for one token, once in this process.
-
-        Raises:
-            ModelError: the server can't be reached, or refuses the key or the model.
-        """
+        """Ask for one token, once in this process; raise `ModelError` if there is no answer."""
         _probe(self)
+
+    @property
+    def _where(self) -> str:
+        return self.base_url or "the Inference Provider"
+
+    def _key(self) -> str | None:
+        """The key, without the line break that a file leaves at its end."""
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key and key.isascii() and key.isprintable()):
+            raise ConfigError(f"The environment variable {self.api_key_env!r}, which should hold the key, holds none.")
+        return key
 
     def identity(self) -> dict[str, object]:
         return {"model": self.model, "endpoint": self.base_url or self.provider or "auto"}
@@ -121,18 +138,6 @@ def _check_url(url: str) -> None:
         raise ConfigError("base_url must not hold a password, as it is shown and recorded; use api_key_env.")
 
 
-def _key(engine: EndpointEngine) -> str | None:
-    """The key, without the line break that a file leaves at its end."""
-    if engine.api_key_env is None:
-        return None
-    key = os.environ.get(engine.api_key_env, "").strip()
-    if not key:
-        raise ConfigError(f"The environment variable {engine.api_key_env!r}, which should hold the key, is not set.")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"The environment variable {engine.api_key_env!r} holds characters that no key can have.")
-    return key
-
-
 def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.SimpleQueue) -> None:
     try:
         loop.run_until_complete(main)
@@ -146,15 +151,16 @@ def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.Sim
 
 @lru_cache(maxsize=32)
 def _probe(engine: EndpointEngine) -> None:
-    params = SamplingParams(temperature=GREEDY.temperature, top_p=GREEDY.top_p, max_new_tokens=1)
-    for ((_, completion),) in engine.stream([[{"role": "user", "content": "Hello"}]], params, ["probe"]):
+    chats = [[{"role": "user", "content": "Hello"}]]
+    for ((_, completion),) in engine.stream(chats, replace(GREEDY, max_new_tokens=1), ["probe"]):
         if completion.error:
-            where = engine.base_url or "the Inference Provider"
-            raise ModelError(f"{engine.model!r} does not answer at {where}: {completion.error}. Is the server up?")
+            raise ModelError(
+                f"{engine.model!r} does not answer at {engine._where}: {completion.error}. Is the server up?"
+            )
 
 
 class _Gate:
-    """How many requests may run now: one more after as many successes, half as many when the server is overloaded."""
+    """How many requests may run now."""
 
     def __init__(self, most: int) -> None:
         self.most, self.limit, self.active = most, float(min(most, 8)), 0
@@ -189,20 +195,19 @@ class _Session:
     """One call of `EndpointEngine.stream`: its client, its gate, and where results go."""
 
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
-        self.engine, self.params, self.results = engine, params, results
-        self.answered = False
+        self.engine, self.params, self.results, self.answered = engine, params, results, False
 
     async def complete(self, requests: list[tuple[Chat, str]]) -> None:
-        from huggingface_hub import AsyncInferenceClient, get_async_session
+        from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
 
         engine = self.engine
-        self.key = key = _key(engine)
+        self.key, self.gate = engine._key(), _Gate(engine.max_concurrency)
         if engine.base_url is not None:
             # Without a key of its own, the client would send the Hub's token to any server.
-            options = {"base_url": engine.base_url, "api_key": key or "none"}
+            options = {"base_url": engine.base_url, "api_key": self.key or "none"}
         else:
-            options = {"provider": engine.provider or "auto", "api_key": key}
-        self.gate = _Gate(engine.max_concurrency)
+            self.key = self.key or get_token()
+            options = {"provider": engine.provider or "auto", "api_key": self.key}
         async with AsyncInferenceClient(timeout=engine.timeout_s, **options) as self.client:
             if engine.base_url is not None:  # HF_HUB_OFFLINE is about the Hub; the client would obey it here, too
                 session = await self.client.exit_stack.enter_async_context(get_async_session())
@@ -210,13 +215,12 @@ class _Session:
                 self.client._async_client = session
             try:
                 async with asyncio.TaskGroup() as group:
-                    for item in enumerate(requests):
-                        group.create_task(self._row(*item))
+                    for place, (chat, key) in enumerate(requests):
+                        group.create_task(self._row(place, chat, key))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
 
-    async def _row(self, place: int, request: tuple[Chat, str]) -> None:
-        chat, key = request
+    async def _row(self, place: int, chat: Chat, key: str) -> None:
         for attempt in range(1, self.engine.max_tries + 1):
             wait = 0.0
             async with self.gate:
@@ -271,28 +275,14 @@ class _Session:
             raise _Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
 
     def _refused(self, error: Any) -> Exception:
-        status, where = error.response.status_code, self.engine.base_url or "the Inference Provider"
-        if status == 401 or (status == 403 and not self.answered):  # later, a 403 is about the one prompt
-            key = self.engine.api_key_env or ("the Hub's token" if self.engine.base_url is None else "no key")
-            return ModelError(
-                f"{where} refuses access to {self.engine.model!r} ({status}); it was sent {key}. Name the environment "
-                "variable that holds the right key with api_key_env, or sign in with `hf auth login`."
-            )
-        if status == 404:
-            return ModelError(
-                f"{where} has no model {self.engine.model!r}, or no chat completions (404). Check the model's name on the "
-                "server, and that base_url ends in /v1."
-            )
-        said = _said(error.response, self.key)
-        if status == 402:
-            return ModelError(f"{where} asks for payment before it answers for {self.engine.model!r} (402){said}.")
-        again = status in (408, 409, 425, 429) or status >= 500
-        return _Failure(
-            f"HTTP {status}{said}",
-            again=again,
-            overloaded=status in _OVERLOADED,
-            wait_s=_retry_after(error.response.headers),
-        )
+        status, engine = error.response.status_code, self.engine
+        if status in _ADVICE and not (status == 403 and self.answered):  # later, a 403 is about the one prompt
+            key = engine.api_key_env or ("the Hub's token" if engine.base_url is None else "no key")
+            sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
+            return ModelError(f"{sent} {_ADVICE[status]}")
+        again, overloaded = status in (408, 409, 425, 429) or status >= 500, status in (429, 503)
+        reason, wait_s = f"HTTP {status}{_said(error.response, self.key)}", _retry_after(error.response.headers)
+        return _Failure(reason, again=again, overloaded=overloaded, wait_s=wait_s)
 
 
 def _said(response: Any, key: str | None) -> str:
@@ -311,12 +301,7 @@ def _said(response: Any, key: str | None) -> str:
 
 def _retry_after(headers: Any) -> float | None:
     """Seconds that the server asks to wait, from seconds or a date."""
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
+    value = headers.get("Retry-After", "")
     try:
         wait = float(value)
     except ValueError:
@@ -330,15 +315,15 @@ def _retry_after(headers: Any) -> float | None:
 def _completion(answer: Any, params: SamplingParams) -> Completion:
     choice, usage = answer.choices[0], answer.usage
     counts = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    if choice.finish_reason not in (*_STOPPED, "length"):
+    if choice.finish_reason not in _FINISH_REASONS:
         raise _Failure(f"finish reason {choice.finish_reason}", again=False)
     probs = None
     if params.top1_probs and choice.logprobs is not None and choice.logprobs.content:
         tokens = choice.logprobs.content[: params.top1_probs]
         # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
         probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in tokens]
-    reason = "length" if choice.finish_reason == "length" else "stop"
-    return Completion(_storable(choice.message.content or ""), reason, *counts, top1_probs=probs)
+    text = _storable(choice.message.content or "")
+    return Completion(text, _FINISH_REASONS[choice.finish_reason], *counts, top1_probs=probs)
 
 
 def _storable(text: str) -> str:

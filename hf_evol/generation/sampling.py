@@ -26,8 +26,8 @@ def request_seed(key: str) -> int:
 
 
 def uniforms(keys: Sequence[str], n: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) of shape (rows, n); row *i* depends on ``keys[i]`` alone, and a larger ``n``
-    only appends. Position *t* is the noise of the *t*-th generated token."""
+    """Uniform numbers in [0, 1) of shape (rows, n); row *i* depends on ``keys[i]`` alone, and a larger ``n`` only
+    appends. Position *t* is the noise of the *t*-th generated token."""
     rows = []
     for key in keys:
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -36,16 +36,8 @@ def uniforms(keys: Sequence[str], n: int) -> np.ndarray:
 
 
 def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) -> torch.Tensor:
-    """Choose one token a row by inverting the cumulative distribution at ``noise``.
-
-    Args:
-        logits: next-token logits, shape (rows, vocabulary).
-        params: temperature (0: the most probable token) and top-p.
-        noise: uniform numbers in [0, 1), shape (rows,).
-
-    Returns:
-        Token ids, shape (rows,). Each token of the nucleus is drawn with its renormalised probability.
-    """
+    """Choose a token for each row of logits by inverting the cumulative distribution at its ``noise``, which is uniform
+    in [0, 1): each token of the nucleus has its renormalised probability. At temperature 0, the most probable one."""
     if params.temperature == 0:
         return logits.argmax(-1)
     logits = logits.float()

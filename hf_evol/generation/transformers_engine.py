@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import continuous
-from hf_evol.generation.base import Chat, Completion, Engine, SamplingParams, too_long
+from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
 from hf_evol.generation.sampling import sample, uniforms
-from hf_evol.models import encoding
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TransformersEngine:
+class TransformersEngine(LocalEngine):
     """Completes chats by continuous batching (`transformers`' paged cache), or in static batches.
 
     Static batches are sorted by length and padded on the left, and finished rows are dropped from them. A row gets the
@@ -34,7 +33,6 @@ class TransformersEngine:
             models that can't be batched continuously, and for what is left when continuous batching fails.
     """
 
-    model: models.ModelSpec = field(default_factory=models.ModelSpec)
     batch_size: int = 64
     batching: str = "auto"
 
@@ -44,26 +42,9 @@ class TransformersEngine:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
 
-    @property
-    def name(self) -> str:
-        return self.model.label
-
     def check(self) -> None:
-        """Raise if the model can't be found or has no chat template; reads no weights."""
-        models.load_config(self.model)
-        if not models.load_tokenizer(self.model).chat_template:
-            raise ConfigError(
-                f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
-                "hf_evol.ModelSpec, or --chat-template FILE.jinja on the command line."
-            )
-        encoding.check_chat_template(self.model)
+        super().check()
         models.check_device(self.model)
-
-    def identity(self) -> dict[str, object]:
-        return models.model_identity(self.model)
-
-    def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
-        return encoding.count_prompt_tokens(self.model, chats)
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
@@ -71,15 +52,14 @@ class TransformersEngine:
         self.check()
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
         context = models.context_length(model.config)
-        prompts = [encoding.render_chat(tokenizer, chat) for chat in chats]
-        unfit = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
-        yield [(place, too_long(len(prompts[place]), context)) for place in unfit]
-        fitting = sorted(set(range(len(chats))) - set(unfit))
+        prompts, unfit = self.rendered(chats, context)
+        yield unfit
         requests = {
-            i: _Request(prompts[i], keys[i], min(params.max_new_tokens, context - len(prompts[i]))) for i in fitting
+            place: _Request(prompt, keys[place], min(params.max_new_tokens, context - len(prompt)))
+            for place, prompt in prompts.items()
         }
         wanted = self.batching == "continuous" or (self.batching == "auto" and _is_on_gpu(model))
-        if wanted and not params.top1_probs:  # which the library's scheduler doesn't give
+        if wanted and requests and not params.top1_probs:  # which the library's scheduler doesn't give
             try:
                 for place, completion in _continuous(model, tokenizer, requests, params):
                     del requests[place]
@@ -98,28 +78,23 @@ class TransformersEngine:
             size = _sizes.get(self, self.batch_size)
             batch = waiting[:size]
             decoder = _Decoder(model, tokenizer, [requests[place] for place in batch], params)
-            out_of_memory = False
             try:
                 for finished in decoder.run():
                     yield [(batch[row], completion) for row, completion in finished]
             except RuntimeError as error:  # torch.OutOfMemoryError is one
                 if not models.is_out_of_memory(error):
                     raise
-                out_of_memory = True
-            if out_of_memory:
                 if size == 1:
                     raise ModelError(
                         f"Not enough memory to complete one prompt with {self.model.name!r}. Use a smaller model, "
                         "dtype='bfloat16', or a smaller max_new_tokens."
-                    )
+                    ) from error
                 _sizes[self] = size // 2
-                batch = [i for row, i in enumerate(batch) if row in decoder.done]
-            ended = set(batch)
-            waiting = [i for i in waiting if i not in ended]
+            ended = {batch[row] for row in decoder.done}
+            waiting = [place for place in waiting if place not in ended]
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(NamedTuple):
     """A rendered prompt, the key of its noise, and the most tokens to generate."""
 
     prompt: list[int]
@@ -134,19 +109,14 @@ def _is_on_gpu(model: Any) -> bool:
 def _continuous(
     model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
 ) -> Iterator[tuple[int, Completion]]:
-    if not requests:
-        return
-    places, stops = list(requests), _stop_ids(model, tokenizer)
-    chosen = [requests[place] for place in places]
-    prompts, keys, limits = ([getattr(r, name) for r in chosen] for name in ("prompt", "key", "limit"))
-    for number, tokens, error in continuous.generate_tokens(model, prompts, keys, limits, params, stops):
-        request = chosen[number]
+    stops = _stop_ids(model, tokenizer)
+    for place, tokens, error in continuous.generate_tokens(model, requests, params, stops):
+        request = requests[place]
         if error is not None:
-            failed = Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
-            yield places[number], failed
+            yield place, Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
             continue
         stopped = bool(tokens) and tokens[-1] in stops
-        yield places[number], _completion(tokenizer, request, tokens[:-1] if stopped else tokens, stopped)
+        yield place, _completion(tokenizer, request, tokens[:-1] if stopped else tokens, stopped)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -201,14 +171,8 @@ class _Decoder:
         state: dict[str, Any] = {}  # the key-value cache, under the model's own name for it
         with torch.inference_mode():
             while rows:
-                out = self.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=True,
-                    logits_to_keep=1,
-                    **state,
-                )
+                inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | state
+                out = self.model(**inputs, use_cache=True, logits_to_keep=1)
                 state = state or self._state(out)
                 tokens = self._next_tokens(out.logits[:, -1], rows)
                 finished, keep = self._record(tokens.tolist(), rows)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from hf_evol import models
 from hf_evol.errors import ConfigError, require_extra
-from hf_evol.generation.base import Chat, Completion, SamplingParams, too_long
+from hf_evol.generation.base import Chat, Completion, LocalEngine, SamplingParams
 from hf_evol.generation.sampling import request_seed
-from hf_evol.models import encoding
 
 _REQUESTS = 1024  # handed to vLLM together; finished ones are durable after each such part
 
 
 @dataclass(frozen=True)
-class VllmEngine:
+class VllmEngine(LocalEngine):
     """Completes chats with vLLM's offline engine, which schedules and batches by itself.
 
     Each request carries a seed made of its row key. vLLM gives the same text for the same seed as far as its kernels
@@ -33,7 +31,6 @@ class VllmEngine:
         MissingExtraError: vLLM is not installed.
     """
 
-    model: models.ModelSpec = field(default_factory=models.ModelSpec)
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
 
@@ -44,36 +41,32 @@ class VllmEngine:
         if self.model.device is not None:
             raise ConfigError(f"vLLM chooses its device; leave device unset instead of {self.model.device!r}.")
 
-    @property
-    def name(self) -> str:
-        return self.model.label
-
-    def check(self) -> None:
-        """Raise if the model can't be found or has no chat template; reads no weights."""
-        models.load_config(self.model)
-        encoding.check_chat_template(self.model)
-
     def identity(self) -> dict[str, object]:
-        return models.model_identity(self.model) | {"engine": "vllm"}
-
-    def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
-        return encoding.count_prompt_tokens(self.model, chats)
+        return super().identity() | {"engine": "vllm"}
 
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
     ) -> Iterator[list[tuple[int, Completion]]]:
+        import vllm
+
         self.check()
-        tokenizer = models.load_tokenizer(self.model)
-        prompts = [encoding.render_chat(tokenizer, chat) for chat in chats]
         llm = _load(self)
         context = llm.llm_engine.model_config.max_model_len
-        unfit = [place for place, prompt in enumerate(prompts) if len(prompt) >= context]
-        yield [(place, too_long(len(prompts[place]), context)) for place in unfit]
-        fitting = sorted(set(range(len(chats))) - set(unfit))
-        for start in range(0, len(fitting), _REQUESTS):
-            part = fitting[start : start + _REQUESTS]
+        prompts, unfit = self.rendered(chats, context)
+        yield unfit
+        for start in range(0, len(prompts), _REQUESTS):
+            part = list(prompts)[start : start + _REQUESTS]
             requests = [{"prompt_token_ids": prompts[place]} for place in part]
-            settings = [_settings(params, keys[place], context - len(prompts[place])) for place in part]
+            settings = [
+                vllm.SamplingParams(
+                    temperature=params.temperature,
+                    top_p=params.top_p,
+                    max_tokens=min(params.max_new_tokens, context - len(prompts[place])),
+                    seed=request_seed(keys[place]),
+                    logprobs=1 if params.top1_probs else None,
+                )
+                for place in part
+            ]
             outputs = llm.generate(requests, settings, use_tqdm=False)
             yield [(place, _completion(output, params)) for place, output in zip(part, outputs, strict=True)]
 
@@ -91,18 +84,6 @@ def _load(engine: VllmEngine) -> Any:
         gpu_memory_utilization=engine.gpu_memory_utilization,
         tensor_parallel_size=engine.tensor_parallel_size,
         enable_prefix_caching=True,
-    )
-
-
-def _settings(params: SamplingParams, key: str, room: int) -> Any:
-    import vllm
-
-    return vllm.SamplingParams(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        max_tokens=min(params.max_new_tokens, room),
-        seed=request_seed(key),
-        logprobs=1 if params.top1_probs else None,
     )
 
 

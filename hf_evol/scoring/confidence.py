@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from hf_evol import columns as col
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError
-from hf_evol.generation.base import GREEDY, Completion, SamplingParams
+from hf_evol.generation.base import GREEDY, Completion, Record, SamplingParams
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.prompts.respond import respond_prompt
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import Record, check_counts
+from hf_evol.scoring.local import check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, TokenSpans, measured
 from hf_evol.scoring.pairs import asked, evolutions, is_text
 from hf_evol.scoring.token_losses import SplitModel
@@ -34,14 +34,13 @@ class Confidence(GreedyTransform):
     """The probability of the most probable token at each position of a text that a model writes, or wrote.
 
     The paper's figure is ``of="greedy"``, over an evolver's own greedy text; its script keeps the first 5 positions,
-    ``positions=5``. The others take a text that is there, such as one that was sampled, and feed it to the model after
-    its prompt; so they know the entropy as well. They tokenize that text anew, and the tokens need not be those that
-    were generated.
+    ``positions=5``. The others feed a text that is there to the model after its prompt, and so know the entropy as
+    well. They tokenize it anew, and the tokens need not be those that were generated.
 
     Input columns:
-        ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made again; for
-        ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``: ``instruction``,
-        ``output`` and, if there, ``input``.
+        ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made
+        again; for ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``:
+        ``instruction``, ``output`` and, if there, ``input``.
 
     Output columns:
         ``top1_probs`` (a list, one number a position), ``top1_mean`` (its mean), ``entropy_mean`` (of the whole
@@ -54,8 +53,8 @@ class Confidence(GreedyTransform):
     Args:
         model: the evolver, or the responder: a Hub id, a folder or a `ModelSpec`; for ``of="greedy"``, any engine.
         positions: how many first positions to look at; by default all.
-        methods: those that the rows were evolved with, as for `EvolInstruct`. For rows of `AutoEvolInstruct`, its
-            prompt ``hf_evol.prompts.auto_evol.AUTO`` in a list; their instruction is only a part of the answer, so only
+        methods: those that the rows were evolved with, as for `EvolInstruct`. For rows of `AutoEvolInstruct`,
+            ``[hf_evol.prompts.auto_evol.AUTO]``; their instruction is only a part of the answer, so only
             ``of="greedy"`` is about what the model wrote.
         of: ``"greedy"`` (the answer to the evolving prompt, generated here), ``"evolution"`` (the evolved instruction)
             or ``"response"`` (the output, after the prompt of `Respond`).
@@ -79,14 +78,14 @@ class Confidence(GreedyTransform):
     of: str = "greedy"
     batch_tokens: int | None = None
 
-    output_columns: ClassVar[dict[str, Any]] = {
+    output_columns = {
         col.TOP1_PROBS: ["float64"],
         col.TOP1_MEAN: "float64",
         col.ENTROPY_MEAN: "float64",
         col.SHARE_OVER_90: "float64",
         col.CONFIDENCE_STATUS: "string",
     }
-    label: ClassVar[str] = "Measure confidence"
+    label = "Measure confidence"
 
     def __post_init__(self) -> None:
         if self.of not in ("greedy", "evolution", "response"):
@@ -113,23 +112,19 @@ class Confidence(GreedyTransform):
         return evolving if self.of == "greedy" else (col.INSTRUCTION, *evolving)
 
     def apply(self, batch: Batch) -> Batch:
-        pairs = self._pairs(batch)
+        if self.of == "response":
+            rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
+            pairs = [(respond_prompt(*row), text) if row and is_text(text) else "invalid_input" for row, text in rows]
+        else:
+            pairs = evolutions(batch, self.methods, evolved=self.of == "evolution")
         usable = [pair for pair in pairs if not isinstance(pair, str)]
         progress.advance(len(pairs) - len(usable))
-        measured_pairs = iter(self._while_generating(usable) if self.of == "greedy" else self._of_texts(usable))
-        records = [_failed(pair) if isinstance(pair, str) else next(measured_pairs) for pair in pairs]
+        if self.of == "greedy":  # the pairs' texts don't count
+            found = iter([_of_completion(reply) for reply in self.complete([prompt for prompt, _ in usable])])
+        else:
+            found = iter(self._of_texts(usable))
+        records = [_failed(pair) if isinstance(pair, str) else next(found) for pair in pairs]
         return {name: [record[name] for record in records] for name in self.output_columns}
-
-    def _pairs(self, batch: Batch) -> list[Pair | str]:
-        """Prompt and text of each row, or its status if there are none."""
-        if self.of != "response":
-            return evolutions(batch, self.methods, evolved=self.of == "evolution")
-        rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
-        return [(respond_prompt(*row), text) if row and is_text(text) else "invalid_input" for row, text in rows]
-
-    def _while_generating(self, pairs: list[Pair]) -> list[Record]:
-        """Complete the prompts greedily; their texts don't count."""
-        return [_of_completion(reply) for reply in self.complete([prompt for prompt, _ in pairs])]
 
     def _of_texts(self, pairs: list[Pair]) -> list[Record]:
         self.check()
@@ -137,10 +132,10 @@ class Confidence(GreedyTransform):
         context, sequences = models.context_length(model.config), {}
         texts = encoding.encode_text(tokenizer, [text for _, text in pairs], special_tokens=False)
         for place, ((prompt, _), text) in enumerate(zip(pairs, texts, strict=True)):
-            ids = encoding.render_chat(tokenizer, prompt)
-            start, ids = len(ids), ids + text[: self.positions]
+            before = encoding.render_chat(tokenizer, prompt)
+            ids = before + text[: self.positions]
             if len(ids) <= context:
-                sequences[place] = TokenSpans.of(ids, [(start, len(ids))])
+                sequences[place] = TokenSpans.of(ids, [(len(before), len(ids))])
         progress.advance(len(pairs) - len(sequences))
         records, places = [_failed("too_long")] * len(pairs), list(sequences)
         with closing(measured(model, list(sequences.values()), SplitModel.confidences, self.batch_tokens)) as batches:
@@ -151,10 +146,10 @@ class Confidence(GreedyTransform):
         return records
 
 
-def _of_completion(completion: Completion) -> Record:
-    if completion.error is not None:
-        return _failed(completion.error)
-    return _record(completion.top1_probs) if completion.top1_probs else _failed("no_probabilities")
+def _of_completion(reply: Completion) -> Record:
+    if reply.error is None and reply.top1_probs:
+        return _record(reply.top1_probs)
+    return _failed(reply.error or "no_probabilities")
 
 
 def _of_values(values: np.ndarray | None) -> Record:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_evol.errors import ModelError
 from hf_evol.models import encoding
@@ -22,74 +23,67 @@ TOO_LONG = "too_long"
 TEMPLATE_ERROR = "template_error"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A pair as token sequences.
+class Layout(NamedTuple):
+    """A pair as token sequences, Q and A in one and A alone; and their tokens after truncation, which cuts A to fit."""
 
-    Args:
-        joint: Q and A in one sequence; its parts are the tokens of Q and those of A.
-        alone: A alone; its part is the tokens of A.
-        n_tokens_q, n_tokens_a: tokens of Q and of A, after truncation.
-        truncated: whether A was cut to fit.
-    """
-
-    joint: TokenSpans
-    alone: TokenSpans
+    joint: TokenSpans  # its parts are the tokens of Q and those of A
+    alone: TokenSpans  # its part is the tokens of A
     n_tokens_q: int
     n_tokens_a: int
     truncated: bool = False
+
+    def fits(self, limit: int) -> bool:
+        return max(len(self.joint.ids), len(self.alone.ids)) <= limit
 
 
 @dataclass(frozen=True)
 class JoinedText:
     r"""The text Q + "\n" + A, tokenized once, with the special tokens that the tokenizer adds.
 
-    A alone is tokenized by itself, so its first token may differ from the one after the newline. Several turns
-    before A are joined by newlines. ``newline_of_question`` says to which side the newline counts: to A in the
-    scripts of IC-IFD (paper, "IC-IFD"), to Q in those of Superfiltering (arXiv:2402.00530, ``data_analysis.py``).
+    A alone is tokenized by itself, so its first token may differ from the one after the newline. Turns before A are
+    joined by newlines. The newline before A counts to A in the scripts of IC-IFD (paper, "IC-IFD"), to Q in those of
+    Superfiltering (arXiv:2402.00530, ``data_analysis.py``).
     """
 
     newline_of_question: bool
 
     def encode(self, tokenizer: Any, pairs: Sequence[Pair], limit: int, truncate: bool) -> list[Layout | str]:
+        """The pairs' layouts, or why there is none."""
         questions = ["\n".join(turn["content"] for turn in turns) for turns, _ in pairs]
-        layouts = self._layouts(tokenizer, questions, [answer for _, answer in pairs])
-        for place, (question, (_, answer)) in enumerate(zip(questions, pairs, strict=True)):
-            if not _fits(layouts[place], limit):
-                cut = self._cut(tokenizer, question, answer, limit) if truncate else None
-                layouts[place] = cut or TOO_LONG
-        return layouts
-
-    def _layouts(self, tokenizer: Any, questions: list[str], answers: list[str]) -> list[Any]:
+        answers = [answer for _, answer in pairs]
         end = "\n" if self.newline_of_question else ""
         heads = encoding.encode_text(tokenizer, [question + end for question in questions])
         alone = encoding.encode_text(tokenizer, answers)
         joint = encoding.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
-        layouts = []
-        for head, a, both in zip(heads, alone, joint, strict=True):
+        layouts: list[Layout | str] = []
+        for pair, head, a, both in zip(pairs, heads, alone, joint, strict=True):
             n = min(len(head), len(both))  # tokens may merge across the newline
             sequences = TokenSpans.of(both, [(0, n)], [(n, len(both))]), TokenSpans.of(a, [(0, len(a))])
-            layouts.append(Layout(*sequences, len(head), len(a)))
+            layout = Layout(*sequences, len(head), len(a))
+            if not layout.fits(limit):
+                layout = (self._cut(tokenizer, pair, limit) if truncate else None) or TOO_LONG
+            layouts.append(layout)
         return layouts
 
-    def _cut(self, tokenizer: Any, question: str, answer: str, limit: int) -> Layout | None:
+    def _cut(self, tokenizer: Any, pair: Pair, limit: int) -> Layout | None:
         """The layout with as much of A, up to the end of one of its tokens, as fits; None if nothing does."""
+        turns, answer = pair
         ends = _token_ends(tokenizer, answer)[::-1]
 
-        def layout(end: int) -> Layout:
-            return self._layouts(tokenizer, [question], [answer[:end]])[0]
+        def layout(end: int) -> Any:
+            return self.encode(tokenizer, [(turns, answer[:end])], sys.maxsize, truncate=False)[0]
 
-        longest = bisect_left(ends, True, key=lambda end: _fits(layout(end), limit))
-        return replace(layout(ends[longest]), truncated=True) if longest < len(ends) else None
+        longest = bisect_left(ends, True, key=lambda end: layout(end).fits(limit))
+        return layout(ends[longest])._replace(truncated=True) if longest < len(ends) else None
 
 
 @dataclass(frozen=True)
 class Parts:
     r"""Q and A tokenized apart and joined, so that A's tokens are the same with and without Q before them.
 
-    Between them is a newline, tokenized apart, or what the model's chat template puts there; it counts for neither.
-    A alone stands after the special tokens that the tokenizer puts before a text. Where it puts none, A's first token
-    can't be predicted without Q, and so counts for neither loss of A.
+    Between them is a newline, tokenized apart, or what the model's chat template puts there; it counts for neither. A
+    alone stands after the tokenizer's leading special tokens. Where there are none, A's first token can't be predicted
+    without Q, and so counts for neither loss of A.
     """
 
     chat_template: bool
@@ -138,10 +132,6 @@ CONVENTIONS: dict[str, JoinedText | Parts] = {
     "exact": Parts(chat_template=False),
     "exact_chat": Parts(chat_template=True),
 }
-
-
-def _fits(layout: Layout, limit: int) -> bool:
-    return max(len(layout.joint.ids), len(layout.alone.ids)) <= limit
 
 
 def _token_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:

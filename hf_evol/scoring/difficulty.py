@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol.generation.base import Completion
@@ -20,16 +19,17 @@ __all__ = ["LEVELS", "Difficulty"]
 class Difficulty(JudgedTransform):
     """Ask a judge for each instruction's difficulty: one of five levels and, apart from it, a score.
 
-    `LEVELS` holds the levels, easiest first, so ``LEVELS.index(level)`` is a level's place, from 0 to 4. A reply that gives
-    no level or no score, several, or one that is out of range is unreadable; so is one cut off by the token limit.
+    `LEVELS` holds the levels, easiest first. A reply that gives no level or no score, several, or one that is out of
+    range is unreadable; so is one cut off by the token limit.
 
     Input columns:
         ``instruction``; and, if there, ``input``.
 
     Output columns:
-        ``difficulty_level`` (``very easy``, ``easy``, ``medium``, ``hard`` or ``very hard``) and ``difficulty_score`` (0 to
-        100), each null where there is none; ``difficulty_status``: ``ok``, ``unreadable_level``, ``unreadable_score``,
-        ``unreadable`` (both), ``invalid_input`` (no text), ``too_long: …`` or ``engine_error: …`` (of either request).
+        ``difficulty_level`` (``very easy``, ``easy``, ``medium``, ``hard`` or ``very hard``) and ``difficulty_score``
+        (0 to 100), each null where there is none; ``difficulty_status``: ``ok``, ``unreadable_level``,
+        ``unreadable_score``, ``unreadable`` (both), ``invalid_input`` (no text), ``too_long: …`` or ``engine_error: …``
+        (of either request).
 
     Args:
         model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.
@@ -39,19 +39,11 @@ class Difficulty(JudgedTransform):
     Raises:
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
-
-    Example:
-        >>> rated = hf_evol.map(rows, Difficulty("Qwen/Qwen2.5-72B-Instruct"))  # doctest: +SKIP
-        >>> mean = statistics.mean(s for s in rated["difficulty_score"] if s is not None)  # doctest: +SKIP
     """
 
-    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
-    output_columns: ClassVar[dict[str, Any]] = {
-        col.DIFFICULTY_LEVEL: "string",
-        col.DIFFICULTY_SCORE: "float64",
-        col.DIFFICULTY_STATUS: "string",
-    }
-    label: ClassVar[str] = "Rate difficulty"
+    input_columns = (col.INSTRUCTION,)
+    output_columns = {col.DIFFICULTY_LEVEL: "string", col.DIFFICULTY_SCORE: "float64", col.DIFFICULTY_STATUS: "string"}
+    label = "Rate difficulty"
 
     def apply(self, batch: Batch) -> Batch:
         tasks = [row and task(*row) for row in asked(batch)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models, progress
@@ -43,22 +43,15 @@ class Embed(ScoringTransform):
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
         ModelError: the model can't be found.
-
-    Example:
-        >>> embedded = hf_evol.map(evolved, Embed())  # doctest: +SKIP
-        >>> with_mnd, summary = hf_evol.diversity(embedded)  # doctest: +SKIP
     """
 
     model: str | ModelSpec = field(default="sentence-transformers/all-mpnet-base-v2", kw_only=False)
     batch_size: int = 64
 
-    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION,)
-    output_columns: ClassVar[dict[str, Any]] = {col.EMBEDDING: ["float32"], col.EMBEDDING_STATUS: "string"}
-    label: ClassVar[str] = "Embed"
-
-    @property
-    def reads_chats(self) -> bool:
-        return False
+    input_columns = (col.INSTRUCTION,)
+    output_columns = {col.EMBEDDING: ["float32"], col.EMBEDDING_STATUS: "string"}
+    label = "Embed"
+    reads_chats = False
 
     def __post_init__(self) -> None:
         require_extra("sentence_transformers", "embeddings", "Embed")
@@ -73,10 +66,7 @@ class Embed(ScoringTransform):
             known = dict(zip(distinct, self._embed(distinct), strict=True))
         progress.advance(len(texts))
         results = [(None, "invalid_input") if text is None else known[text] for text in texts]
-        return {
-            col.EMBEDDING: [vector for vector, _ in results],
-            col.EMBEDDING_STATUS: [status for _, status in results],
-        }
+        return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 
     def _embed(self, texts: list[str]) -> list[tuple[np.ndarray | None, str]]:
         import numpy as np

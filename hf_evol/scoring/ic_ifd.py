@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hf_evol import columns as col
-from hf_evol import models
 from hf_evol.errors import ConfigError
+from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import Record, ScoringTransform
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions, unscored
 from hf_evol.transform import Batch, failures
 
@@ -19,49 +19,49 @@ from hf_evol.transform import Batch, failures
 class IcIfd(ScoringTransform):
     r"""Score each row's response under a causal language model.
 
-    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the
-    response (paper, "IC-IFD")::
+    With L the mean cross-entropy per token, Q the instruction (and, on a new line, the input) and A the response
+    (paper, "IC-IFD")::
 
         IFD(Q, A)    = L(A | Q) / L(A)
         IC-IFD(Q, A) = L(A | Q) / (L(Q) · L(A)) = IFD(Q, A) / L(Q)
 
-    Conventions say which tokens these are:
+    Conventions say which tokens these are; the first of a text is never predicted:
 
-    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the special tokens that the
-      tokenizer adds; with n tokens of Q tokenized alone, positions before n count for L(Q) and the others, the
-      newline among them, for L(A | Q); A is tokenized alone for L(A).
+    - ``paper``, as the authors' script: the text Q + "\n" + A is tokenized once, with the tokenizer's special tokens;
+      with n tokens of Q tokenized alone, positions before n count for L(Q) and the others, the newline among them, for
+      L(A | Q); A is tokenized alone for L(A).
     - ``superfiltering`` (arXiv:2402.00530, and its ``data_analysis.py``): the same text, but the newline counts to Q,
       and IFD is the ratio of perplexities, exp(L(A | Q)) / exp(L(A)).
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    The first token of a text is never predicted. On devices of one kind a loss is the same to the last bit whatever
-    rows are scored with it, as all forward passes over texts of about one length have one shape. Not so in mixtures of
+    On devices of one kind a loss is the same to the last bit whatever rows are scored with it. Not so in mixtures of
     experts, nor with another ``batch_tokens`` or after memory has run out: there it differs by rounding, in float32 by
     a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of
-        ``{"role", "content"}``, of which Q is all that stands before the response. If there, the status columns of
+        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of turns
+        (``role`` and ``content``), of which Q is all that stands before the response. If there, the status columns of
         earlier stages: rows that failed one are not scored.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
-        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored, by
-        the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
+        ``n_tokens_a`` (after truncation), ``ic_ifd_convention``, and ``ic_ifd_status``: ``ok``, ``truncated`` (scored,
+        by the part of A that fits), or why the ratios are null: ``invalid_input`` (no instruction or no response),
         ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``short_question`` or
         ``short_answer`` (nothing in it is predicted, as with one token), ``too_long``, ``out_of_memory`` (even alone),
-        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With ``turns="each"``
-        also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among the messages.
+        ``template_error`` (the chat template refuses these roles), ``zero_loss`` or ``not_finite``. With
+        ``turns="each"`` also ``ic_ifd_turns``: for each assistant turn the same values, and ``turn``, its place among
+        the messages.
 
     Args:
         model: the scorer: a Hub id, a folder or a `ModelSpec`.
         convention: ``paper``, ``superfiltering``, ``exact`` or ``exact_chat``.
-        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the
-            assistant's, given those before; ``"each"`` to score every assistant turn as well.
+        turns: None for instruction rows; ``"last"`` to score the last of ``messages``, which must be the assistant's,
+            given those before; ``"each"`` to score every assistant turn as well.
         max_length: the most tokens of one sequence; by default, and at most, the model's context.
         truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
-        batch_tokens: about so many tokens, padding included, in each forward pass; 4096 by default on a GPU, 512 on a
+        batch_tokens: about so many tokens, padding included, in each forward pass; by default 4096 on a GPU, 512 on a
             CPU. Halved when memory runs out.
         journal: True to remember finished rows in the cache folder, False, or a file.
 
@@ -82,7 +82,7 @@ class IcIfd(ScoringTransform):
     truncate: bool = False
     batch_tokens: int | None = None
 
-    label: ClassVar[str] = "Score"
+    label = "Score"
 
     def __post_init__(self) -> None:
         if self.turns not in (None, "last", "each"):
@@ -107,17 +107,14 @@ class IcIfd(ScoringTransform):
         each = {col.IC_IFD_TURNS: [{"turn": "int32"} | SCORES]} if self.turns == "each" else {}
         return SCORES | {col.IC_IFD_CONVENTION: "string"} | each
 
-    def check(self) -> None:
-        super().check()
-        if not models.load_tokenizer(self.model).chat_template and self.reads_chats:
-            raise ConfigError(
-                f"The model {self.model.name!r} has no chat template. Supply one with chat_template= in "
-                "hf_evol.ModelSpec, or use convention='exact'."
-            )
-
     def apply(self, batch: Batch) -> Batch:
-        rows = zip(self._pairs(batch), failures(batch), strict=True)
-        rows = [[(None, unscored(why))] if why else row for row, why in rows]
+        # Of each row, the turns to score, with their places; the one that stands for the row comes last.
+        if self.turns:
+            rows = [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
+        else:
+            texts = zip(questions(batch), batch[col.OUTPUT], strict=True)
+            rows = [[(None, make_pair(*pair) or unscored("invalid_input"))] for pair in texts]
+        rows = [[(None, unscored(why))] if why else row for row, why in zip(rows, failures(batch), strict=True)]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
         records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
@@ -127,13 +124,6 @@ class IcIfd(ScoringTransform):
         if self.turns == "each":
             columns[col.IC_IFD_TURNS] = [[turn for turn in row if turn["turn"] is not None] for row in scored]
         return columns
-
-    def _pairs(self, batch: Batch) -> list[list[tuple[int | None, Pair | Record]]]:
-        """Of each row, the turns to score, with their places; the one that stands for the row comes last."""
-        if self.turns:
-            return [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
-        rows = zip(questions(batch), batch[col.OUTPUT], strict=True)
-        return [[(None, make_pair(*row) or unscored("invalid_input"))] for row in rows]
 
     def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
         return self.scorer.stream(*self.load(), requests)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -21,16 +20,14 @@ _TURNED: dict[str | None, str | None] = {"win": "lose", "tie": "tie", "lose": "w
 class JudgedTransform(GreedyTransform):
     """Asks a judge two questions about each row, greedily (paper, "Sampling")."""
 
-    @property
-    def passes(self) -> int:
-        return 2
+    passes = 2
 
     def ask(self, rows: Sequence[tuple[Chat, Chat] | None]) -> list[tuple[Completion, Completion] | None]:
         """Both answers to each row's prompts; None for a row without any."""
         chats = [chat for prompts in rows for chat in prompts or ()]
         replies = iter(self.complete(chats))
         progress.advance(2 * len(rows) - len(chats))
-        return [prompts and (next(replies), next(replies)) for prompts in rows]
+        return [(next(replies), next(replies)) if prompts else None for prompts in rows]
 
 
 def answer(completion: Completion) -> str:
@@ -51,8 +48,9 @@ class Judge(JudgedTransform):
     Output columns:
         ``verdict``: ``win`` (a is better), ``tie`` or ``lose``; null where there is none. ``verdict_orders``: the
         verdicts with a shown first and with b shown first, both from a's point of view, null where unreadable.
-        ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict), ``invalid_input``
-        (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of either request).
+        ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict),
+        ``invalid_input`` (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of
+        either request).
 
     Args:
         model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.
@@ -62,31 +60,20 @@ class Judge(JudgedTransform):
     Raises:
         ConfigError: a wrong argument, at construction.
         ColumnError: a missing column.
-
-    Example:
-        >>> judged = hf_evol.map(pairs, Judge("Qwen/Qwen2.5-72B-Instruct"))  # doctest: +SKIP
-        >>> Counter(judged["verdict"])  # doctest: +SKIP
     """
 
-    input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.OUTPUT_A, col.OUTPUT_B)
-    output_columns: ClassVar[dict[str, Any]] = {
-        col.VERDICT: "string",
-        col.VERDICT_ORDERS: ["string"],
-        col.JUDGE_STATUS: "string",
-    }
-    label: ClassVar[str] = "Judge"
+    input_columns = (col.INSTRUCTION, col.OUTPUT_A, col.OUTPUT_B)
+    output_columns = {col.VERDICT: "string", col.VERDICT_ORDERS: ["string"], col.JUDGE_STATUS: "string"}
+    label = "Judge"
 
     def apply(self, batch: Batch) -> Batch:
-        rows = zip(asked(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True)
-        replies = self.ask(
-            [_prompts(task(*row), a, b) if row and is_text(a) and is_text(b) else None for row, a, b in rows]
-        )
+        prompts = []
+        for row, a, b in zip(asked(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True):
+            fine = row and is_text(a) and is_text(b)
+            prompts.append(fine and (comparison_prompt(task(*row), a, b), comparison_prompt(task(*row), b, a)))
+        replies = self.ask(prompts)
         results = [(None, [None, None], "invalid_input") if reply is None else _verdict(*reply) for reply in replies]
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
-
-
-def _prompts(task: str, a: str, b: str) -> tuple[Chat, Chat]:
-    return comparison_prompt(task, a, b), comparison_prompt(task, b, a)
 
 
 def _verdict(a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,30 +9,26 @@ from typing import Any
 
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError
+from hf_evol.generation.base import Record, check_has_template, remembered
 from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
 from hf_evol.scoring.losses import OUT_OF_MEMORY
 from hf_evol.transform import ModelTransform
-
-Record = dict[str, Any]
-
-_WRITE_EVERY_S = 0.25  # making a journal durable takes milliseconds; a killed run does this much again
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTransform(ModelTransform):
     """Loads its model here, whatever engine generates."""
 
+    reads_chats = True  # whether the chat template decides the scores
+
     def resolve(self, model: Any) -> ModelSpec:
         return models.as_spec(model)
 
-    @property
-    def reads_chats(self) -> bool:
-        """Whether the chat template decides the scores."""
-        return True
-
     def check(self) -> None:
         models.load_config(self.model)
+        if self.reads_chats:
+            check_has_template(self.model)
         models.check_device(self.model)
 
     def identity(self) -> Any:
@@ -51,7 +46,7 @@ class ScoringTransform(ModelTransform):
     def remembered(
         self, requests: Sequence[Any], kind: str, settings: dict[str, Any], rows: Sequence[int] | None = None
     ) -> list[Record]:
-        """The requests' records, those that the journal knows among them; new ones are durable within a second.
+        """The records of requests, those that the journal knows among them.
 
         Args:
             requests: what is scored; of a row that can't be, its record.
@@ -60,35 +55,20 @@ class ScoringTransform(ModelTransform):
             rows: by how many rows each request moves the progress bar; by default by one.
         """
         rows = rows or [1] * len(requests)
-        records = [request if isinstance(request, dict) else None for request in requests]
-        missing = [place for place, record in enumerate(records) if record is None]
-        journal, hashes = open_journal(self.journal), {}
-        if journal is not None:
-            identity = self.identity() | settings
-            hashes = {place: journal.key(identity, requests[place], kind) for place in missing}
-            known = journal.get(hashes.values())
-            records = [known.get(hashes.get(place), record) for place, record in enumerate(records)]
-            missing = [place for place, record in enumerate(records) if record is None]
-        progress.advance(sum(rows) - sum(rows[place] for place in missing))
-        if not missing:
-            return records
-        unwritten, written = {}, time.monotonic()
-        try:
-            with closing(self.stream([requests[place] for place in missing])) as stream:
-                for finished in stream:
-                    for number, record in finished.items():
-                        place = missing[number]
-                        records[place] = record
-                        if hashes and OUT_OF_MEMORY not in record.values():
-                            unwritten[hashes[place]] = record
-                    if journal is not None and time.monotonic() - written > _WRITE_EVERY_S:
-                        journal.put(unwritten)
-                        unwritten, written = {}, time.monotonic()
-                    progress.advance(sum(rows[missing[number]] for number in finished))
-        finally:  # also when interrupted
-            if journal is not None:
-                journal.put(unwritten)
-        return records
+        records = {place: request for place, request in enumerate(requests) if isinstance(request, dict)}
+        progress.advance(sum(rows[place] for place in records))
+        batches = remembered(
+            open_journal(self.journal),
+            lambda: self.identity() | settings,
+            {place: (request, kind) for place, request in enumerate(requests) if place not in records},
+            lambda places: self.stream([requests[place] for place in places]),
+            lambda record: OUT_OF_MEMORY not in record.values(),
+        )
+        with closing(batches):
+            for finished in batches:
+                records |= finished
+                progress.advance(sum(rows[place] for place in finished))
+        return [records[place] for place in range(len(requests))]
 
 
 def check_counts(settings: Any, *names: str) -> None:

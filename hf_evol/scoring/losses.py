@@ -1,18 +1,17 @@
 """Mean cross-entropy of parts of token sequences under a causal language model.
 
-Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding where
-there are too few sequences. On a CPU each pass has one thread. So the same kernels add the same numbers in the same order,
-whatever else is in a batch, and a loss is the same to the last bit in any arrangement of the rows.
+Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding. On a
+CPU each pass has one thread. So the same kernels add the same numbers in the same order, whatever else is in a batch,
+and a loss is the same to the last bit in any arrangement of the rows.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hf_evol import models
@@ -23,31 +22,24 @@ if TYPE_CHECKING:
     import torch
 
 OUT_OF_MEMORY = "out_of_memory"
-Spans = tuple[tuple[int, int], ...]
 Loss = float | Literal["out_of_memory"] | None
+Forward = Callable[
+    [list[int], tuple[int, int]], Any
+]  # from places and the shape of a batch, which is no less, to results
 
 _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
 
 
-@dataclass(frozen=True)
-class TokenSpans:
-    """A token sequence, and the parts of it that are measured.
+class TokenSpans(NamedTuple):
+    """A token sequence, and the parts of it that are measured: each some spans (start, end) of positions, counted from
+    0, the end not included. The token at position 0 is never predicted, so it never counts."""
 
-    Args:
-        ids: token ids, int32.
-        parts: each some spans (start, end) of token positions, counted from 0, end not included. The token at
-            position 0 is never predicted, so it never counts.
-    """
-
-    ids: np.ndarray
-    parts: tuple[Spans, ...]
+    ids: tuple[int, ...]
+    parts: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
-    def of(cls, ids: Sequence[int], *parts: Iterable[tuple[int, int]]) -> TokenSpans:
-        """From a list of token ids."""
-        import numpy as np
-
-        return cls(np.asarray(ids, dtype=np.int32), tuple(tuple(part) for part in parts))
+    def of(cls, ids: Iterable[int], *parts: Iterable[tuple[int, int]]) -> TokenSpans:
+        return cls(tuple(ids), tuple(map(tuple, parts)))
 
 
 def mean_losses(
@@ -59,24 +51,20 @@ def mean_losses(
     sequence that is too long for the memory, even alone, `OUT_OF_MEMORY`. Equal sequences are run once.
 
     Args:
-        model: a causal language model in evaluation mode.
-        groups: of sequences not longer than the model's context.
+        model: a causal language model in evaluation mode, whose context holds the sequences.
         batch_tokens: as of `run_batches`.
     """
-    distinct: dict[Any, TokenSpans] = {}
-    users, keys = defaultdict(set), []
+    users: dict[TokenSpans, set[int]] = defaultdict(set)
     for place, group in enumerate(groups):
-        keys.append([(sequence.ids.tobytes(), sequence.parts) for sequence in group])
-        distinct.update(zip(keys[place], group, strict=True))
-        for key in keys[place]:
-            users[key].add(place)
-    names, known = list(distinct), {}
-    for results in measured(model, list(distinct.values()), SplitModel.losses, batch_tokens):
-        finished = {names[number]: [_mean(values) for values in parts] for number, parts in results}
+        for sequence in group:
+            users[sequence].add(place)
+    distinct, known = list(users), {}
+    for results in measured(model, distinct, SplitModel.losses, batch_tokens):
+        finished = {distinct[number]: [_mean(values) for values in parts] for number, parts in results}
         known |= finished
-        places = set().union(*(users[key] for key in finished))
-        complete = [place for place in places if known.keys() >= set(keys[place])]
-        yield [(place, [loss for key in keys[place] for loss in known[key]]) for place in complete]
+        places = set().union(*(users[sequence] for sequence in finished))
+        complete = [place for place in places if known.keys() >= set(groups[place])]
+        yield [(place, [loss for sequence in groups[place] for loss in known[sequence]]) for place in complete]
 
 
 def _mean(values: np.ndarray | None) -> Loss:
@@ -86,16 +74,10 @@ def _mean(values: np.ndarray | None) -> Loss:
 
 
 def measured(
-    model: Any, sequences: Sequence[TokenSpans], measure: Callable[..., torch.Tensor], batch_tokens: int | None
+    model: Any, sequences: Sequence[TokenSpans], of_states: Callable[..., torch.Tensor], batch_tokens: int | None
 ) -> Iterator[list[tuple[int, list[np.ndarray | None]]]]:
-    """Yield, batch by batch, (index of a sequence, of each part in float64 what is measured at its predicted tokens).
-
-    That is None where the memory can't hold the sequence, even alone.
-
-    Args:
-        measure: `SplitModel.losses` or `SplitModel.confidences`.
-        batch_tokens: as of `run_batches`.
-    """
+    """Yield, batch by batch, (index of a sequence, of each part in float64 what `SplitModel.measure` gives of its
+    predicted tokens). That is None where the memory can't hold the sequence, even alone."""
     import numpy as np
     import torch
 
@@ -113,7 +95,7 @@ def measured(
                 rows.append(np.full(counts[-1], row))
         if not sum(counts):
             return counts, torch.zeros(0)
-        return counts, measure(split, ids, np.concatenate(rows), np.concatenate(positions))
+        return counts, split.measure(of_states, ids, np.concatenate(rows), np.concatenate(positions))
 
     lengths = [len(sequence.ids) for sequence in sequences]
     for batch, result in run_batches(model, lengths, forward, batch_tokens, split.max_tokens):
@@ -132,36 +114,40 @@ def padded_length(n_tokens: int, context: int) -> int:
 
 
 def run_batches(
-    model: Any,
-    lengths: Sequence[int],
-    forward: Callable[[list[int], tuple[int, int]], Any],
-    batch_tokens: int | None,
-    max_tokens: int | None = None,
+    model: Any, lengths: Sequence[int], forward: Forward, batch_tokens: int | None, max_tokens: int | None = None
 ) -> Iterator[tuple[list[int], Any]]:
     """Run sequences, longest first, and yield (their places, what ``forward`` gives for them).
 
-    That is None for a single one that the memory can't hold. While a GPU works on one batch, the next is made ready.
+    That is None for a single one that the memory can't hold. While one batch is read, the next is under way.
 
     Args:
         lengths: of the sequences, in tokens.
-        forward: runs the sequences at some places, in a batch of the given shape: more rows, and wider, than they need.
-        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on a
-            GPU, 512 elsewhere: a GPU is busy with these; what fits a CPU's caches is quickest there, and a few rows should
-            not take long. It does not depend on the free memory, as results would then, too, in the last digit. Halved,
-            for this process, when memory runs out.
+        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on
+            a GPU, which is busy with these, and 512 elsewhere, as what fits a CPU's caches is quickest. It does not
+            depend on the free memory, as results would then, too, in the last digit. Halved, for this process, when
+            memory runs out.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
+    import torch
+
     wanted = batch_tokens or (4096 if model.device.type == "cuda" else 512)
     context, under_way = models.context_length(model.config), deque()
     widths = [padded_length(length, context) for length in lengths]
     waiting = sorted(range(len(widths)), key=lambda place: -widths[place])
-    with _side_by_side(model) as (submit, most):
+    # On a CPU each pass has one thread, and as many passes run as there are threads: quicker than to share out every
+    # product, and the numbers don't depend on how many there are.
+    threads = torch.get_num_threads()
+    workers = threads if model.device.type == "cpu" else 1
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads(1)  # new threads take it over
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         while waiting or under_way:
-            while waiting and len(under_way) < most:
+            while waiting and len(under_way) <= workers:
                 width = widths[waiting[0]]
                 count = max(1, min(wanted, _budgets.get(model, wanted), max_tokens or wanted) // width)
                 batch = [place for place in waiting[:count] if widths[place] == width]
-                under_way.append((submit(_attempt, forward, batch, (count, width)), batch, count, width))
+                under_way.append((pool.submit(_attempt, forward, batch, (count, width)), batch, count, width))
                 waiting = waiting[len(batch) :]
             future, batch, count, width = under_way.popleft()
             result = future.result()
@@ -172,34 +158,7 @@ def run_batches(
                 yield batch, result
 
 
-@contextmanager
-def _side_by_side(model: Any) -> Iterator[tuple[Callable[..., Future], int]]:
-    """What launches a batch, and how many are under way at once.
-
-    On a CPU each pass has one thread, and as many passes run as there are threads: quicker than to share out every
-    product, and the numbers don't depend on how many there are.
-    """
-    import torch
-
-    if model.device.type != "cpu":
-        yield _at_once, 2
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # new threads take it over
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield pool.submit, threads + 1
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _at_once(function: Callable[..., Any], *args: Any) -> Future:
-    future: Future = Future()
-    future.set_result(function(*args))
-    return future
-
-
-def _attempt(forward: Callable[..., Any], batch: list[int], shape: tuple[int, int]) -> Any:
+def _attempt(forward: Forward, batch: list[int], shape: tuple[int, int]) -> Any:
     """What ``forward`` gives, or None if memory ran out; what it held is free again then."""
     try:
         return forward(batch, shape)

@@ -5,36 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ConfigError
+from hf_evol.generation.base import Record
 from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
-from hf_evol.scoring.local import Record, check_counts
+from hf_evol.scoring.local import check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, mean_losses
 from hf_evol.transform import Batch
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
 SCORES: dict[str, Any] = {
-    col.IC_IFD: "float64",
-    col.IFD: "float64",
-    col.LOSS_Q: "float64",
-    col.LOSS_A: "float64",
-    col.LOSS_A_GIVEN_Q: "float64",
-    col.N_TOKENS_Q: "int32",
-    col.N_TOKENS_A: "int32",
-    col.IC_IFD_STATUS: "string",
+    **dict.fromkeys((col.IC_IFD, col.IFD, col.LOSS_Q, col.LOSS_A, col.LOSS_A_GIVEN_Q), "float64"),
+    **{col.N_TOKENS_Q: "int32", col.N_TOKENS_A: "int32", col.IC_IFD_STATUS: "string"},
 }
 _WINDOW = 512  # pairs tokenized together, while the model works on those before
 
 
 @dataclass(frozen=True)
 class PairScorer:
-    """The settings of `hf_evol.IcIfd`, which documents them, at work on pairs and a loaded model."""
+    """The settings of `hf_evol.IcIfd` at work on pairs and a loaded model."""
 
     convention: str = "paper"
     max_length: int | None = None
@@ -52,19 +46,15 @@ class PairScorer:
         usable = [place for place, pair in enumerate(pairs) if pair is not None]
         training = model.training
         try:
-            with closing(self.stream(model.eval(), tokenizer, [pairs[place] for place in usable])) as stream:
-                for finished in stream:
-                    for number, record in finished.items():
-                        records[usable[number]] = record
+            for finished in self.stream(model.eval(), tokenizer, [pairs[place] for place in usable]):
+                for number, record in finished.items():
+                    records[usable[number]] = record
         finally:
             model.train(training)
         return records
 
     def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[dict[int, Record]]:
-        """Yield records by the pair's place, as they finish.
-
-        Pairs are sorted by length; further ones are tokenized while the model works on those before.
-        """
+        """Yield records by the pair's place: the longest first, tokenized while the model works on those before."""
         context = models.context_length(model.config)
         limit = min(context, self.max_length or context)
         lengths = [sum(len(turn["content"]) for turn in turns) + len(answer) for turns, answer in pairs]
@@ -100,10 +90,8 @@ class PairScorer:
             status = "zero_loss"
         else:
             status = TRUNCATED if layout.truncated else col.OK
-            difference = loss_a_given_q - loss_a
-            if self.convention != "superfiltering":
-                ifd = loss_a_given_q / loss_a
-            else:
+            ifd, difference = loss_a_given_q / loss_a, loss_a_given_q - loss_a
+            if self.convention == "superfiltering":
                 ifd = math.exp(difference) if difference < 700 else math.inf
             if math.isfinite(ifd / loss_q):
                 return unscored(status) | finite | counts | {col.IFD: ifd, col.IC_IFD: ifd / loss_q}
@@ -124,17 +112,12 @@ def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
 
 
 def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) -> list[Pair | str]:
-    """Of each row the prompt of its last round, and what it led to; or the status of a row without them.
-
-    Args:
-        methods: those that the rows were evolved with.
-        evolved: False where the prompts alone are wanted.
-    """
+    """Of each row the prompt of its last round, and what it led to (the parent where ``evolved`` is false); or its
+    status where there are none. ``methods`` are those that the rows were evolved with."""
     by_name = {method.name: method for method in methods}
     parents, nothing = batch[col.PARENT_INSTRUCTION], [None] * len(batch[col.METHOD])
-    texts, statuses = parents, nothing
-    if evolved:
-        texts, statuses = batch[col.INSTRUCTION], batch.get(col.EVOL_STATUS, nothing)
+    texts = batch[col.INSTRUCTION] if evolved else parents
+    statuses = batch.get(col.EVOL_STATUS, nothing) if evolved else nothing
     found: list[Pair | str] = []
     rows = zip(parents, batch[col.METHOD], batch.get(col.TRY, nothing), texts, statuses, strict=True)
     for parent, name, attempt, text, status in rows:

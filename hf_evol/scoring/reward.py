@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation.base import Chat
+from hf_evol.generation.base import Chat, Record
 from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import Record, ScoringTransform, check_counts
+from hf_evol.scoring.local import ScoringTransform, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
 from hf_evol.scoring.pairs import evolutions, make_pair, questions
 from hf_evol.transform import Batch, failures
@@ -28,15 +27,14 @@ if TYPE_CHECKING:
 class Reward(ScoringTransform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
-    The model reads a chat of two turns, by its own chat template, and its output is the reward, on the model's own
-    scale: compare rewards of one model alone. As with `IcIfd`, no row's reward depends on the others.
+    The model reads a chat of two turns, by its own chat template, and its output is the reward, on a scale of its own.
+    As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
         With ``of="response"``: ``instruction``, ``output`` and, if there, ``input`` and the status columns of earlier
-        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input; the
-        assistant's is the output. With ``of="evolution"``: ``instruction``, ``parent_instruction``, ``method`` and, if
-        there, ``try`` and ``evol_status``. The user's turn is the prompt that evolved the row in its last round; the
-        assistant's is the instruction.
+        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input.
+        With ``of="evolution"``: ``instruction``, which is the assistant's turn, ``parent_instruction``, ``method`` and,
+        if there, ``try`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last round.
 
     Output columns:
         ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
@@ -61,8 +59,8 @@ class Reward(ScoringTransform):
     methods: str | Path | Sequence[str | Method] = "alpaca"
     batch_tokens: int | None = None
 
-    output_columns: ClassVar[dict[str, Any]] = {col.REWARD: "float64", col.REWARD_STATUS: "string"}
-    label: ClassVar[str] = "Reward"
+    output_columns = {col.REWARD: "float64", col.REWARD_STATUS: "string"}
+    label = "Reward"
 
     def __post_init__(self) -> None:
         if self.of not in ("response", "evolution"):
@@ -84,33 +82,24 @@ class Reward(ScoringTransform):
         outputs = models.load_config(self.model).num_labels
         if outputs != 1:
             raise ModelError(
-                f"The model {self.model.name!r} is no reward model: it has {outputs} outputs (labels), and a reward model "
-                "has one. Choose a sequence classifier with num_labels 1, such as Skywork/Skywork-Reward-V2-Qwen3-0.6B."
-            )
-        tokenizer = models.load_tokenizer(self.model)
-        if not tokenizer.chat_template:
-            raise ConfigError(
-                f"The model {self.model.name!r} has no chat template. Supply the one that it was trained with: "
-                "chat_template= in hf_evol.ModelSpec."
+                f"The model {self.model.name!r} is no reward model: it has {outputs} outputs (labels), not one. Choose a "
+                "sequence classifier with num_labels 1, such as Skywork/Skywork-Reward-V2-Qwen3-0.6B."
             )
         try:
-            encoding.chat_frame(tokenizer, ("user", "assistant"), generation_prompt=False)
+            encoding.chat_frame(models.load_tokenizer(self.model), ("user", "assistant"), generation_prompt=False)
         except TemplateError as error:
             raise ConfigError(f"The chat template of {self.model.name!r} can't render two turns: {error}") from error
 
     def apply(self, batch: Batch) -> Batch:
-        pairs = self._pairs(batch)
+        if self.of == "evolution":
+            pairs = evolutions(batch, self.methods)
+        else:
+            rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
+            pairs = [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
         chats = [_failed(p) if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
         fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
         records = [fine | record for record in self.remembered(chats, "reward", {})]
         return {name: [record[name] for record in records] for name in self.output_columns}
-
-    def _pairs(self, batch: Batch) -> list[Pair | str]:
-        """Each row's turns, or why there are none."""
-        if self.of == "evolution":
-            return evolutions(batch, self.methods)
-        rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
-        return [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
 
     def stream(self, requests: list[Chat]) -> Iterator[dict[int, Record]]:
         model, tokenizer = self.load(models.CLASSIFIER)
@@ -121,9 +110,9 @@ class Reward(ScoringTransform):
 def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
     """Yield records by the sequence's place, batch by batch.
 
-    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the last
-    token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any token will
-    do that ends no sequence.
+    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the
+    last token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any
+    token will do that ends no sequence.
     """
     import torch
 
@@ -148,16 +137,15 @@ def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None
     config.pad_token_id = pad
     try:
         for batch, outputs in run_batches(model, lengths, forward, batch_tokens):
-            if outputs is None:
-                records = [_failed(OUT_OF_MEMORY)]
-            else:
-                records = [_scored(reward) for reward in outputs[: len(batch)].cpu().double().tolist()]
-            yield {fitting[number]: record for number, record in zip(batch, records, strict=True)}
+            found = [None] if outputs is None else outputs[: len(batch)].cpu().double().tolist()
+            yield {fitting[number]: _scored(reward) for number, reward in zip(batch, found, strict=True)}
     finally:
         config.pad_token_id = named
 
 
-def _scored(reward: float) -> Record:
+def _scored(reward: float | None) -> Record:
+    if reward is None:
+        return _failed(OUT_OF_MEMORY)
     return {col.REWARD: reward, col.REWARD_STATUS: col.OK} if math.isfinite(reward) else _failed("not_finite")
 
 

@@ -17,14 +17,13 @@ _Z = 1.959963984540054  # the 97.5th percentile of the standard normal distribut
 def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> dict[str, Any]:
     """Count, nulls, mean with its 95 % interval, and quartiles; None where nothing is scored.
 
-    Quartiles interpolate linearly between neighbours. The interval ``ci95`` holds the 2.5th and 97.5th percentiles
-    of the means of 1,000 bootstrap samples of the rows (Efron and Tibshirani, 1993, section 13.3), drawn with a fixed
-    seed. Of more than 100,000 scores it is the standard normal interval (the same, section 13.2), to which that one tends,
-    as the mean of many rows is normally distributed: resampling millions of rows a thousand times would tell nothing more.
+    Quartiles interpolate linearly between neighbours. The interval ``ci95`` holds the 2.5th and 97.5th percentiles of
+    the means of 1,000 bootstrap samples of the rows (Efron and Tibshirani, 1993, section 13.3), drawn with a fixed
+    seed; of more than 100,000 scores it is the standard normal interval (section 13.2), to which that one tends.
 
     Args:
         name: what the summary is called.
-        values: of each row, a number or null. Of Arrow data, memory is 8 bytes a row, a few times over.
+        values: of each row, a number or null.
     """
     import numpy as np
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
-# caches; a GPU wants larger products. So memory does not grow with the vocabulary. A block is filled up, so that all have
-# one shape.
+    OfStates = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+
+# The head runs on blocks of so many tokens by so many of the vocabulary, filled up to one shape: on a CPU 4 MiB of logits,
+# which stay in its caches; a GPU wants larger products. So memory does not grow with the vocabulary.
 _BLOCK = {"cpu": (128, 8192), "cuda": (1024, 16384)}
 # Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
 _WHOLE_LOGITS = 2**26
@@ -27,11 +28,7 @@ _split: WeakKeyDictionary[Any, SplitModel] = WeakKeyDictionary()
 
 
 def split_model(model: Any) -> SplitModel:
-    """The model's `SplitModel`, made and checked once.
-
-    Raises:
-        ModelError: the model isn't causal.
-    """
+    """The model's `SplitModel`, made and checked once."""
     if model not in _split:
         _split[model] = SplitModel(model)
     return _split[model]
@@ -40,8 +37,11 @@ def split_model(model: Any) -> SplitModel:
 class SplitModel:
     """A causal language model as a backbone, which gives hidden states, and a head, which gives logits.
 
-    The split is compared with the model's own logits on a few tokens. A model whose logits are not those of its
-    head (scaled or capped as its configuration says) is run whole, in smaller batches.
+    The split is compared with the model's own logits on a few tokens. A model whose logits are not those of its head
+    (scaled or capped as its configuration says) is run whole, in smaller batches.
+
+    Raises:
+        ModelError: the model isn't causal.
     """
 
     def __init__(self, model: Any) -> None:
@@ -58,33 +58,18 @@ class SplitModel:
             )
         self.max_tokens = max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None  # of one batch
 
-    def losses(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        """Loss, in nats, of the tokens at ``(rows, positions)``, as float32 on the model's device.
+    def measure(self, of_states: OfStates, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        """`SplitModel.losses` or `confidences` of the tokens at ``(rows, positions)``, in float32 whatever the model's
+        precision.
 
-        The log-sum-exp is taken in float32 whatever the model's precision. There is no attention mask: under a
-        causal model, padding on the right changes nothing before it, and fused attention needs no mask.
+        There is no attention mask: under a causal model, padding on the right changes nothing before it, and fused
+        attention needs no mask.
 
         Args:
             ids: token ids, padded on the right, shape (sequences, longest).
             rows: of each wanted token, its sequence.
             positions: of each wanted token, its position, from 1 on; the first token is never predicted.
         """
-        return self._measure(self._losses, ids, rows, positions)
-
-    def confidences(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        """Of what is predicted for each position: the probability of the most probable token, and the entropy in nats.
-
-        As `losses` otherwise; of shape (positions, 2).
-        """
-        return self._measure(self._confidences, ids, rows, positions)
-
-    def _measure(
-        self,
-        of_states: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        ids: np.ndarray,
-        rows: np.ndarray,
-        positions: np.ndarray,
-    ) -> torch.Tensor:
         import numpy as np
         import torch
 
@@ -95,7 +80,7 @@ class SplitModel:
         with torch.inference_mode():
             states = self._states(tokens)
             parts = [
-                of_states(states[row, position - 1], tokens[row, position]).to(self.device)
+                of_states(self, states[row, position - 1], tokens[row, position]).to(self.device)
                 for row, position in torch.from_numpy(places).to(self.device).split(size, dim=1)
             ]
             return torch.cat(parts)[:count]
@@ -110,8 +95,8 @@ class SplitModel:
             return model(input_ids=tokens, use_cache=False).logits
         return model.base_model(input_ids=tokens, use_cache=False)[0]
 
-    def _losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
+    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """In nats: log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
         import torch
 
         targets, start = targets.to(states.device), 0
@@ -126,8 +111,9 @@ class SplitModel:
             start += width
         return torch.logsumexp(torch.stack(sums), 0) - chosen
 
-    def _confidences(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """From each block's highest logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
+    def confidences(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The most probable token's probability, and the entropy in nats, of shape (positions, 2); from each block's
+        highest logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
         import torch
 
         blocks = []

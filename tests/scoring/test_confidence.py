@@ -286,7 +286,7 @@ def test_peaked_and_flat_distributions():
     split = split_model(model)
     logits = torch.tensor([[200.0, 0, 0, 0], [-50, 7, 7, -60], [3, 3, 3, 3], [2, -math.inf, 2, 2], [math.nan, 1, 2, 3]])
     split._logits = lambda states: iter(logits.clone().split(2, dim=1))
-    got = split._confidences(torch.zeros(5, 4), torch.zeros(5)).tolist()
+    got = split.confidences(torch.zeros(5, 4), torch.zeros(5)).tolist()
     assert got[:4] == [
         pytest.approx(pair, abs=1e-6)
         for pair in [(1, 0), (0.5, math.log(2)), (0.25, math.log(4)), (1 / 3, math.log(3))]

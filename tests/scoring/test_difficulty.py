@@ -1,8 +1,6 @@
 """The transform; how replies are read is tested beside the prompts."""
 
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -101,15 +99,14 @@ def test_a_real_judge_is_asked_greedily_and_twice(wide_model, seeds, tmp_path):
     assert set(out[col.DIFFICULTY_STATUS]) <= {"unreadable", "unreadable_level"} and judge(seeds[:]) == out
 
 
-def test_it_pickles_and_hashes_alike_everywhere(tiny_model):
+def test_it_pickles_and_hashes_by_its_settings(tiny_model):
     judge = Difficulty(tiny_model, max_new_tokens=9)
     assert pickle.loads(pickle.dumps(judge)) == judge
-    code = (
-        "from datasets.fingerprint import Hasher; import hf_evol\n"
-        f"print(Hasher.hash(hf_evol.Difficulty({tiny_model!r}, max_new_tokens=9)))"
+    assert (
+        Hasher.hash(judge)
+        == Hasher.hash(Difficulty(tiny_model, max_new_tokens=9))
+        != Hasher.hash(Difficulty(tiny_model))
     )
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert Hasher.hash(judge) == there != Hasher.hash(Difficulty(tiny_model, max_new_tokens=8))
 
 
 def test_wrong_settings(tiny_model):

@@ -15,10 +15,9 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ColumnError, ConfigError, MissingExtraError, ModelError
-from hf_evol.scoring import neighbours
-from hf_evol.scoring.diversity import diversity, self_similarity
+from hf_evol.scoring import diversity as diversities
+from hf_evol.scoring.diversity import diversity, nearest_distances, self_similarity
 from hf_evol.scoring.embed import Embed
-from hf_evol.scoring.neighbours import nearest_distances
 
 
 @pytest.fixture(scope="module")
@@ -137,25 +136,18 @@ def test_wrong_settings(monkeypatch, tmp_path):
     assert nearest_distances(np.eye(3), exact_up_to=3) == pytest.approx([math.sqrt(2)] * 3)
 
 
-def brute_force(rows, distance="euclidean"):
+def brute_force(rows):
     """Every pair by itself."""
-
-    def between(a, b):
-        if distance == "euclidean":
-            return math.dist(a, b)
-        return 1 - math.fsum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
-
-    return [min((between(a, b) for j, b in enumerate(rows) if j != i), default=math.inf) for i, a in enumerate(rows)]
+    return [min((math.dist(a, b) for j, b in enumerate(rows) if j != i), default=math.inf) for i, a in enumerate(rows)]
 
 
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("block", [1, 7, 2048])
-def test_nearest_distances_are_those_of_brute_force(distance, block, monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+def test_nearest_distances_are_those_of_brute_force(block, monkeypatch):
+    monkeypatch.setattr(diversities, "_BLOCK", block)
     rows = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
     rows[17] = rows[4]
-    got = nearest_distances(rows, distance)
-    assert got.dtype == np.float64 and got == pytest.approx(brute_force(rows.astype(float), distance), abs=1e-12)
+    got = nearest_distances(rows)
+    assert got.dtype == np.float64 and got == pytest.approx(brute_force(rows.astype(float)), abs=1e-12)
     assert got[4] == got[17] == 0 and (np.delete(got, [4, 17]) > 0).all()
 
 
@@ -175,25 +167,21 @@ def test_hardly_different_rows_far_from_the_origin():
     rows = np.stack([base, base, base + 1e-6, base + 3e-6, base + 1])
     expected = [0, 0, 8e-6, 16e-6, 8 * (1 - 3e-6)]
     assert nearest_distances(rows) == pytest.approx(expected, rel=1e-6)
-    unit = np.array([[1, 0], [1, 0], [1, 1e-5], [1, 3e-5]], dtype=np.float32)
-    assert nearest_distances(unit, "cosine") == pytest.approx([0, 0, 5e-11, 2e-10], rel=1e-3)
 
 
 def test_none_one_and_two_rows():
     assert nearest_distances(np.zeros((0, 4))).tolist() == [] and nearest_distances(np.zeros((0, 0))).tolist() == []
-    assert nearest_distances([[1, 2]]).tolist() == [math.inf] == nearest_distances([[1, 2]], "cosine").tolist()
+    assert nearest_distances([[1, 2]]).tolist() == [math.inf]
     assert nearest_distances([[1, 2], [4, 6]]).tolist() == [5, 5] and nearest_distances([[1, 2]] * 2).tolist() == [0, 0]
-    assert nearest_distances([[2, 0], [0, 1]], "cosine") == pytest.approx([1, 1])
 
 
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_faiss_finds_the_nearest_of_clustered_rows(distance):
+def test_faiss_finds_the_nearest_of_clustered_rows():
     draw = np.random.default_rng(0)
     centres = draw.normal(size=(200, 48))
     rows = (centres[draw.integers(0, 200, 5000)] + 0.5 * draw.normal(size=(5000, 48))).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows[100:110] = rows[:10]
-    exact, found = nearest_distances(rows, distance), nearest_distances(rows, distance, exact_up_to=1000)
+    exact, found = nearest_distances(rows), nearest_distances(rows, exact_up_to=1000)
     right = np.isclose(found, exact, rtol=1e-5)
     assert right.mean() > 0.99 and not (found < exact * (1 - 1e-5)).any()  # too large, or right
     assert (found[:10] == 0).all() and (found[100:110] == 0).all() and (found > 0).sum() == 4980
@@ -203,19 +191,6 @@ def test_faiss_with_few_rows():
     rows = np.array([[0, 0], [0, 1], [5, 5], [5, 7], [5, 7]], dtype=np.float32)
     assert nearest_distances(rows, exact_up_to=0)[3:].tolist() == [0, 0]
     assert nearest_distances(rows[:2], exact_up_to=0).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("rows", [[[math.nan, 1]], [[math.inf, 1]], [1, 2], [[[1]]]])
-def test_embeddings_that_are_none(rows):
-    with pytest.raises(ConfigError, match="Embeddings must be finite numbers of shape"):
-        nearest_distances(rows)
-
-
-def test_distances_that_are_none():
-    with pytest.raises(ConfigError, match="distance must be 'euclidean' or 'cosine'; got 'l2'"):
-        nearest_distances([[1, 2]], "l2")
-    with pytest.raises(ConfigError, match="has no direction"):
-        nearest_distances([[1, 2], [0, 0]], "cosine")
 
 
 def rows_with(embeddings, instructions=None, **columns):
@@ -290,12 +265,10 @@ def test_sets_of_no_row_one_row_and_two_rows():
     assert (summary["distinct_1"], summary["distinct_2"]) == (0.5, None)
 
 
-def test_cosine_distances_and_a_second_measure():
-    data = rows_with([[1, 0], [3, 0], [0, 2]])
-    out, _ = diversity(data)
-    again, summary = diversity(out, distance="cosine")
-    assert again["mnd"][:] == pytest.approx([0, 0, 1], abs=1e-12) and summary["repeats"] == 2
-    assert again.column_names == out.column_names
+def test_a_second_measure_takes_the_place_of_the_first():
+    out, _ = diversity(rows_with([[1, 0], [3, 0], [0, 2]]))
+    again, summary = diversity(out.select([0, 1]), repeat_below=3)
+    assert again["mnd"][:] == [2, 2] and summary["repeats"] == 2 and again.column_names == out.column_names
 
 
 def test_rows_selected_and_shuffled():
@@ -312,9 +285,7 @@ def test_embeddings_that_can_not_be_compared(embeddings):
         diversity(rows_with(embeddings))
 
 
-def test_wrong_arguments():
-    with pytest.raises(ConfigError, match="distance must be"):
-        diversity(rows_with([[1, 2]]), distance="l2")
+def test_a_set_without_embeddings():
     with pytest.raises(ColumnError, match="'embedding' not found"):
         diversity(Dataset.from_dict({"instruction": ["x"]}))
 

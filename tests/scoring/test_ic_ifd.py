@@ -26,12 +26,6 @@ def test_no_arrangement_changes_a_score(tiny_model, convention, monkeypatch):
         assert records(out) == [close(alone[place]) for place in places]
 
 
-def test_processes_change_no_score(tiny_model):
-    data, scorer = Dataset.from_dict(batch_of(ROWS)), IcIfd(tiny_model, journal=False)
-    expected = [close(record) for record in records(hf_evol.map(data, scorer))]
-    assert records(hf_evol.map(data, scorer, num_proc=2, load_from_cache_file=False)) == expected
-
-
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_each_turn_is_scored_like_the_last_of_the_chat_so_far(tiny_model, convention):
     chats = [CHAT, CHAT[1:], CHAT[:3], CHAT[:4]]
@@ -66,17 +60,18 @@ UNUSABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("messages", UNUSABLE.values(), ids=UNUSABLE)
 @pytest.mark.parametrize("convention", ["paper", "exact_chat"])
-def test_unusable_messages_have_a_status(tiny_model, convention, messages):
+def test_unusable_messages_have_a_status(tiny_model, convention):
     for turns in ("last", "each"):
-        out = IcIfd(tiny_model, convention=convention, turns=turns, journal=False)(
-            {"messages": [messages, [USER, REPLY]]}
-        )
-        assert records(out)[0] == dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: "invalid_input"}
-        assert out[col.IC_IFD_STATUS][1] == "ok" and out[col.IC_IFD][1] > 0
-    scored = [turn["turn"] for turn in out[col.IC_IFD_TURNS][0] if turn[col.IC_IFD_STATUS] == "ok"]
-    assert scored == ([1] if messages == [USER, REPLY, USER] else [])
+        scorer = IcIfd(tiny_model, convention=convention, turns=turns, journal=False)
+        out = scorer({"messages": [*UNUSABLE.values(), [USER, REPLY]]})
+        *unusable, usable = records(out)
+        assert unusable == [dict.fromkeys(SCORES) | {col.IC_IFD_STATUS: "invalid_input"}] * len(UNUSABLE)
+        assert usable[col.IC_IFD_STATUS] == "ok" and usable[col.IC_IFD] > 0
+    scored = [[turn["turn"] for turn in row if turn[col.IC_IFD_STATUS] == "ok"] for row in out[col.IC_IFD_TURNS]]
+    assert dict(zip(UNUSABLE, scored, strict=False)) == {
+        name: [1] if name == "a user last" else [] for name in UNUSABLE
+    }
 
 
 def test_columns_without_a_score_keep_their_types(tiny_model):

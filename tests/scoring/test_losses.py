@@ -89,8 +89,10 @@ def losses_of_fixed(rows):
 @pytest.fixture
 def counted(monkeypatch):
     """How many token losses each forward pass was asked for."""
-    counts, losses = [], SplitModel.losses
-    monkeypatch.setattr(SplitModel, "losses", lambda self, *args: (counts.append(len(args[2])), losses(self, *args))[1])
+    counts, measure = [], SplitModel.measure
+    monkeypatch.setattr(
+        SplitModel, "measure", lambda self, *args: (counts.append(len(args[3])), measure(self, *args))[1]
+    )
     return counts
 
 
@@ -122,7 +124,7 @@ def plain_losses(model, row):
     return [np.mean([losses[at - 1].item() for a, b in part for at in range(max(a, 1), b)]) for part in row.parts]
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 40, None])
+@pytest.mark.parametrize("batch_tokens", [40, None])
 def test_equal_sequences_are_run_once(llama, counted, batch_tokens):
     rows = some_sequences()
     losses = results(llama, rows, batch_tokens=batch_tokens)
@@ -153,7 +155,7 @@ def test_equal_parts_of_one_sequence(llama):
 tokens = st.lists(st.integers(5, 319), min_size=2, max_size=20)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(texts=st.lists(tokens, min_size=1, max_size=8), budget=st.integers(1, 200), order=st.randoms())
 def test_no_batch_and_no_order_changes_a_loss(llama, texts, budget, order):
     rows = [sequence(text, ((0, len(text) // 2),), ((len(text) // 2, len(text)),)) for text in texts]
@@ -171,22 +173,22 @@ def test_a_loss_is_the_same_to_the_last_bit_in_any_company(dtype):
     """With a model large enough for products to be cut into pieces, where shapes decide how."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=256, intermediate_size=640, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+        hidden_size=256, intermediate_size=640, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=2,
         vocab_size=9000, max_position_embeddings=400,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval().to(getattr(torch, dtype))
     draw = np.random.default_rng(1)
     rows = [
         sequence(draw.integers(5, 9000, length), ((0, length // 3),), ((length // 3, length),))
-        for length in draw.integers(2, 400, 24)
+        for length in draw.integers(2, 400, 10)
     ]
     together = results(model, rows)
     assert [results(model, [row])[0] for row in rows] == together
-    some = [3, 20, 7, 7, 1]
+    some = [3, 9, 7, 7, 1]
     assert results(model, [rows[place] for place in some]) == [together[place] for place in some]
     threads = torch.get_num_threads()
     try:
-        for other in (1, 2, 3):
+        for other in (1, 3):
             torch.set_num_threads(other)
             assert results(model, rows) == together
             assert torch.get_num_threads() == other  # as it was
@@ -240,7 +242,7 @@ ROWS = [sequence(range(20 + place, 20 + place + length), ((0, length),)) for pla
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
 )
-@pytest.mark.parametrize("most", [16, 40, 140])
+@pytest.mark.parametrize("most", [16, 140])
 def test_batches_are_halved_until_they_fit_and_stay_so(llama, most, error):
     expected, limited = results(llama, ROWS), Limited(most, error)
     for got, losses in zip(results(limited.model, ROWS), expected, strict=True):

