@@ -13,12 +13,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in 
 
 @pytest.fixture(autouse=True, scope="session")
 def caches(tmp_path_factory):
-    """No test touches the user's caches or the network."""
+    """No test touches the user's caches or the network, nor does what a module's tests share."""
+    import datasets.config
+
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder / "hf"))
         patch.setenv("HF_EVOL_CACHE", str(folder / "hf_evol"))
         patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
         yield folder
 
 

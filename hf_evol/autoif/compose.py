@@ -27,7 +27,7 @@ _TEXTS = ("instruction", "prompt", "question", "query", "text")
 class AnswerUnderConstraint(Respond):
     """Answer each row's query, its ``input``, strictly under its constraint, its ``instruction``; else as `Respond`."""
 
-    def prompt(self, instruction: str, input: str | None) -> Chat:
+    def prompt(self, instruction: str, input: str | None, context: Chat | None = None) -> Chat:
         return answer_prompt(instruction, input or "")
 
 

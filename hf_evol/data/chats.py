@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hf_evol import columns as col
-from hf_evol.prompts.template import Turns
+
+Turns = list[dict[str, Any]]  # with role and content
 
 _NAMES = {
     "system": ("system", "developer"),

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.data.chats import Seed, Unreadable, read_chat, read_text, read_turns
+from hf_evol.data.chats import Seed, Turns, Unreadable, read_chat, read_text, read_turns
 from hf_evol.errors import ColumnError, FormatError
-from hf_evol.prompts.template import Turns
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

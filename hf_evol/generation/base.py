@@ -56,7 +56,7 @@ class Completion:
 
     Args:
         text: the generated text, without special tokens; empty where there is an error.
-        finish_reason: ``"stop"``, ``"length"`` (cut off by the token limit) or ``"error"``.
+        finish_reason: ``"stop"``, ``"length"`` (cut off by the token limit), ``"unknown"`` (a server doesn't say) or ``"error"``.
         n_prompt_tokens: tokens of the rendered prompt.
         n_tokens: generated tokens.
         error: why this row failed, as ``"too_long: …"`` or ``"engine_error: …"``; or None.
@@ -147,13 +147,16 @@ class LocalEngine:
 def generate(
     engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
 ) -> list[Completion]:
-    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are."""
+    """Complete ``chats`` in order. Equal requests, of one chat and key, are generated once; those that the journal holds are
+    not generated again, and failed ones are."""
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
             yield {number: asdict(completion) for number, completion in finished}
 
-    requests = dict(enumerate(zip(chats, keys, strict=True)))
+    asked, firsts = list(zip(chats, keys, strict=True)), {}
+    of = [firsts.setdefault(repr(request), place) for place, request in enumerate(asked)]
+    requests = {place: asked[place] for place in firsts.values()}
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
         done = next(batches)
         progress.advance(len(done))
@@ -161,7 +164,8 @@ def generate(
             done |= finished
             failed = sum(record["error"] is not None for record in finished.values())
             progress.advance(len(finished), sum(record["n_tokens"] for record in finished.values()), failed)
-    return [Completion(**done[place]) for place in range(len(chats))]
+    progress.advance(len(chats) - len(requests))
+    return [Completion(**done[place]) for place in of]
 
 
 def remembered(

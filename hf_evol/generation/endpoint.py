@@ -8,7 +8,9 @@ import os
 import queue
 import random
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,8 +21,16 @@ from urllib.parse import urlsplit
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.sampling import request_seed
+from hf_evol.progress import visible
 
-_FINISH_REASONS = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
+# What servers say of a text, in lower case: it ended; it was cut off; it is none to keep. Others are kept, as "unknown".
+_STOPPED = {
+    "stop", "eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end", "complete", "completed", "finished",
+}  # fmt: skip
+_CUT_OFF = {"length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit"}
+_FAILED = {
+    "error", "abort", "aborted", "cancelled", "tool_calls", "function_call", "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+}  # fmt: skip
 _LONGEST_WAIT_S = 60.0
 # What to do about refusals that would meet every row.
 _KEY = "Name the environment variable that holds the right key with api_key_env, or sign in with `hf auth login`."
@@ -38,8 +48,9 @@ class EndpointEngine:
 
     As many requests run as the server bears: one more after a round of successes, half as many after a 429, 503 or
     timeout. Those, other 5xx, broken connections and broken answers are tried again, after a random wait that grows
-    exponentially, or the ``Retry-After`` that the server asks for; after the last try the row gets an error. Each
-    request carries a seed made of its row key; whether it gives the same text again is the server's affair.
+    exponentially, or the ``Retry-After`` that the server asks for; after the last try the row gets an error. A server that
+    went away during the work is waited for. A complete answer is kept whatever the server says of its end. Each request
+    carries a seed made of its row key; whether it gives the same text again is the server's affair.
 
     Args:
         model: the model's name on the server.
@@ -50,6 +61,7 @@ class EndpointEngine:
         max_concurrency: most requests at a time.
         max_tries: how often a request is sent before its row gets an error.
         timeout_s: seconds for one try.
+        patience_s: how many seconds a server that takes no connections any more is waited for.
         n_parameters: the model's size, for cards.
     """
 
@@ -60,6 +72,7 @@ class EndpointEngine:
     max_concurrency: int = 64
     max_tries: int = 6
     timeout_s: float = 600.0
+    patience_s: float = 300.0
     n_parameters: int | None = None
 
     def __post_init__(self) -> None:
@@ -72,8 +85,10 @@ class EndpointEngine:
         for name in ("max_concurrency", "max_tries"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a whole number over 0; got {getattr(self, name)!r}.")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s must be over 0; got {self.timeout_s!r}.")
+        if not self.timeout_s > 0 or not self.patience_s >= 0:
+            raise ConfigError(
+                f"timeout_s must be over 0; got {self.timeout_s!r}; patience_s 0 or more; {self.patience_s!r}."
+            )
         self._key()
 
     @property
@@ -152,7 +167,7 @@ def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.Sim
 @lru_cache(maxsize=32)
 def _probe(engine: EndpointEngine) -> None:
     chats = [[{"role": "user", "content": "Hello"}]]
-    for ((_, completion),) in engine.stream(chats, replace(GREEDY, max_new_tokens=1), ["probe"]):
+    for ((_, completion),) in replace(engine, patience_s=0).stream(chats, replace(GREEDY, max_new_tokens=1), ["probe"]):
         if completion.error:
             raise ModelError(
                 f"{engine.model!r} does not answer at {engine._where}: {completion.error}. Is the server up?"
@@ -186,9 +201,11 @@ class _Gate:
 class _Failure(Exception):
     """What went wrong with one try."""
 
-    def __init__(self, reason: str, *, again: bool, overloaded: bool = False, wait_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, again: bool, overloaded: bool = False, away: bool = False, wait_s: float | None = None
+    ) -> None:
         super().__init__(reason)
-        self.again, self.overloaded, self.wait_s = again, overloaded, wait_s
+        self.again, self.overloaded, self.away, self.wait_s = again, overloaded, away, wait_s
 
 
 class _Session:
@@ -209,10 +226,11 @@ class _Session:
             self.key = self.key or get_token()
             options = {"provider": engine.provider or "auto", "api_key": self.key}
         async with AsyncInferenceClient(timeout=engine.timeout_s, **options) as self.client:
-            if engine.base_url is not None:  # HF_HUB_OFFLINE is about the Hub; the client would obey it here, too
-                session = await self.client.exit_stack.enter_async_context(get_async_session())
-                session.event_hooks = {**session.event_hooks, "request": []}
-                self.client._async_client = session
+            session = await self.client.exit_stack.enter_async_context(get_async_session())
+            hooks = {**session.event_hooks, "response": [*session.event_hooks.get("response", ()), _remember]}
+            # HF_HUB_OFFLINE is about the Hub; the client would obey it with any server
+            session.event_hooks = hooks if engine.base_url is None else hooks | {"request": []}
+            self.client._async_client = session
             try:
                 async with asyncio.TaskGroup() as group:
                     for place, (chat, key) in enumerate(requests):
@@ -221,8 +239,9 @@ class _Session:
                 raise errors.exceptions[0] from None
 
     async def _row(self, place: int, chat: Chat, key: str) -> None:
-        for attempt in range(1, self.engine.max_tries + 1):
-            wait = 0.0
+        attempt, away_since = 0, None
+        while True:
+            attempt, wait = attempt + 1, 0.0
             async with self.gate:
                 try:
                     async with asyncio.timeout(self.engine.timeout_s):
@@ -235,14 +254,18 @@ class _Session:
                 except _Failure as error:
                     failure = error
                 completion = Completion("", "error", error=f"engine_error: {_storable(str(failure))}")
-                if failure.again and attempt < self.engine.max_tries:
+                now, again = time.monotonic(), failure.again and attempt < self.engine.max_tries
+                away_since = (away_since or now) if failure.away else None
+                if failure.away and self.answered and now - away_since < self.engine.patience_s:
+                    again, attempt = True, min(attempt, 4)
+                if again:
                     longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
                     wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
                 if failure.overloaded:
                     self.gate.narrow()
                     await asyncio.sleep(wait)  # in its place, so that no other row runs into the same refusal
                     wait = 0.0
-            if not failure.again:
+            if not again:
                 break
             await asyncio.sleep(wait)
         self.results.put((place, completion))
@@ -253,7 +276,8 @@ class _Session:
         params = self.params
         logprobs = {"logprobs": True, "top_logprobs": 2} if params.top1_probs else {}
         try:
-            answer = await self.client.chat_completion(
+            _answer.set(None)
+            await self.client.chat_completion(
                 chat,
                 model=self.engine.model,
                 max_tokens=params.max_new_tokens,
@@ -262,16 +286,20 @@ class _Session:
                 seed=request_seed(key),
                 **logprobs,
             )
-            return _completion(answer, params)
         except HfHubHTTPError as error:
             raise self._refused(error) from None  # its text may repeat the key
         except InferenceTimeoutError as error:
             raise _Failure("timed out", again=True, overloaded=True) from error
         except (HTTPError, OSError) as error:
-            raise _Failure(f"connection failed ({type(error).__name__})", again=True) from error
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            if self.engine.base_url is None and type(error) is ValueError:  # no token, or no such provider or model
-                raise ModelError(f"The Inference Provider can't be asked for {self.engine.model!r}: {error}") from None
+            name = type(error).__name__
+            raise _Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            if _answer.get() is None:  # no token, or no such provider or model
+                raise ModelError(f"{self.engine._where} can't be asked for {self.engine.model!r}: {error}") from None
+        # Read here, as the client's own reading is strict, and odd log-probabilities would cost the text.
+        try:
+            return self._completion(_body(_answer.get()))
+        except (TypeError, AttributeError, LookupError, UnicodeError) as error:
             raise _Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
 
     def _refused(self, error: Any) -> Exception:
@@ -281,20 +309,48 @@ class _Session:
             sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
             return ModelError(f"{sent} {_ADVICE[status]}")
         again, overloaded = status in (408, 409, 425, 429) or status >= 500, status in (429, 503)
-        reason, wait_s = f"HTTP {status}{_said(error.response, self.key)}", _retry_after(error.response.headers)
+        reason, wait_s = f"HTTP {status}{_said(_body(error.response), self.key)}", _retry_after(error.response.headers)
         return _Failure(reason, again=again, overloaded=overloaded, wait_s=wait_s)
 
+    def _completion(self, answer: Any) -> Completion:
+        """What an answer says, as far as it is there: servers leave out much of what the protocol has."""
+        params = self.params
+        if not isinstance(answer, dict) or not answer.get("choices"):
+            said = _said(answer, self.key) if isinstance(answer, dict) and answer.get("error") else ""
+            raise _Failure(f"an error in place of an answer{said}" if said else "the answer is broken", again=True)
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        reason, text = str(choice.get("finish_reason") or "").lower(), _text(choice["message"].get("content"))
+        if reason in _FAILED:
+            raise _Failure(f"finish reason {reason}", again=False)
+        n_prompt_tokens, n_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        end = "stop" if reason in _STOPPED else "unknown"
+        if reason in _CUT_OFF or (end == "unknown" and n_tokens >= params.max_new_tokens):
+            end = "length"
+        return Completion(text, end, n_prompt_tokens, n_tokens, top1_probs=_top1_probs(choice, params.top1_probs))
 
-def _said(response: Any, key: str | None) -> str:
-    """What the server gives as a reason, without the key."""
+
+_answer: ContextVar[Any] = ContextVar("answer")  # the last response to the running task
+
+
+async def _remember(response: Any) -> None:
+    await response.aread()
+    _answer.set(response)
+
+
+def _body(response: Any) -> Any:
+    """JSON, or else text."""
     try:
-        said = response.json()
+        return response.json()
     except ValueError:
-        said = response.text
+        return response.text
+
+
+def _said(said: Any, key: str | None) -> str:
+    """What the server gives as a reason, without the key."""
     for name in ("error", "detail", "message"):
         if isinstance(said, dict):
             said = said.get(name, said)
-    text = " ".join(str(said).split())
+    text = " ".join(visible(_storable(str(said))).split())
     text = text.replace(key, "***") if key else text
     return f": {text[:300]}" if text else ""
 
@@ -312,18 +368,23 @@ def _retry_after(headers: Any) -> float | None:
     return min(max(wait, 0.0), 10 * _LONGEST_WAIT_S) if math.isfinite(wait) else None
 
 
-def _completion(answer: Any, params: SamplingParams) -> Completion:
-    choice, usage = answer.choices[0], answer.usage
-    counts = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    if choice.finish_reason not in _FINISH_REASONS:
-        raise _Failure(f"finish reason {choice.finish_reason}", again=False)
-    probs = None
-    if params.top1_probs and choice.logprobs is not None and choice.logprobs.content:
-        tokens = choice.logprobs.content[: params.top1_probs]
+def _text(content: Any) -> str:
+    """A content's text; of parts, those that are text, and no reasoning."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        content = "".join(part.get("text") or "" for part in parts)
+    return _storable(content or "")
+
+
+def _top1_probs(choice: Mapping[str, Any], count: int) -> list[float] | None:
+    """The probability of the most probable token at each of the first positions; None where one is missing or odd."""
+    try:
+        tokens = choice["logprobs"]["content"][:count]
         # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
-        probs = [math.exp(max(other.logprob for other in token.top_logprobs)) for token in tokens]
-    text = _storable(choice.message.content or "")
-    return Completion(text, _FINISH_REASONS[choice.finish_reason], *counts, top1_probs=probs)
+        probs = [math.exp(max(other["logprob"] for other in token["top_logprobs"])) for token in tokens]
+    except (TypeError, LookupError, ValueError, OverflowError):
+        return None
+    return probs if probs and all(map(math.isfinite, probs)) else None
 
 
 def _storable(text: str) -> str:

@@ -40,7 +40,7 @@ class Confidence(GreedyTransform):
     Input columns:
         ``parent_instruction``, ``method`` and, if there, ``try``, of which the last round's evolving prompt is made
         again; for ``of="evolution"`` also ``instruction`` and, if there, ``evol_status``. For ``of="response"``:
-        ``instruction``, ``output`` and, if there, ``input``.
+        ``instruction``, ``output`` and, if there, ``input``. Everywhere, if there, ``context``.
 
     Output columns:
         ``top1_probs`` (a list, one number a position), ``top1_mean`` (its mean), ``entropy_mean`` (of the whole
@@ -114,7 +114,10 @@ class Confidence(GreedyTransform):
     def apply(self, batch: Batch) -> Batch:
         if self.of == "response":
             rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
-            pairs = [(respond_prompt(*row), text) if row and is_text(text) else "invalid_input" for row, text in rows]
+            pairs = [
+                (respond_prompt(*row[:2], context=row[2]), text) if row and is_text(text) else "invalid_input"
+                for row, text in rows
+            ]
         else:
             pairs = evolutions(batch, self.methods, evolved=self.of == "evolution")
         usable = [pair for pair in pairs if not isinstance(pair, str)]

@@ -8,6 +8,7 @@ from hf_evol import columns as col
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.judge import LEVELS, level_prompt, score_prompt, task
 from hf_evol.prompts.replies import read_level, read_score
+from hf_evol.prompts.template import in_context
 from hf_evol.scoring.judge import JudgedTransform, answer
 from hf_evol.scoring.pairs import asked
 from hf_evol.transform import Batch
@@ -23,7 +24,7 @@ class Difficulty(JudgedTransform):
     range is unreadable; so is one cut off by the token limit.
 
     Input columns:
-        ``instruction``; and, if there, ``input``.
+        ``instruction``; and, if there, ``input`` and ``context``.
 
     Output columns:
         ``difficulty_level`` (``very easy``, ``easy``, ``medium``, ``hard`` or ``very hard``) and ``difficulty_score``
@@ -46,8 +47,11 @@ class Difficulty(JudgedTransform):
     label = "Rate difficulty"
 
     def apply(self, batch: Batch) -> Batch:
-        tasks = [row and task(*row) for row in asked(batch)]
-        replies = self.ask([text and (level_prompt(text), score_prompt(text)) for text in tasks])
+        prompts = []
+        for row in asked(batch):
+            chats = (level_prompt(task(*row[:2])), score_prompt(task(*row[:2]))) if row else ()
+            prompts.append(tuple(in_context(chat, row[2]) for chat in chats) or None)
+        replies = self.ask(prompts)
         results = [(None, None, "invalid_input") if reply is None else _difficulty(*reply) for reply in replies]
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 

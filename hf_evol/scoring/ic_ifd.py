@@ -11,7 +11,7 @@ from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Pair
 from hf_evol.scoring.local import ScoringTransform
-from hf_evol.scoring.pairs import SCORES, PairScorer, checked_pair, make_pair, questions, unscored
+from hf_evol.scoring.pairs import SCORES, PairScorer, answered, checked_pair, unscored
 from hf_evol.transform import Batch, failures
 
 
@@ -40,8 +40,9 @@ class IcIfd(ScoringTransform):
     a few parts in ten million.
 
     Input columns:
-        ``instruction``, ``output`` and, if there, ``input``. With ``turns``, ``messages`` instead: lists of turns
-        (``role`` and ``content``), of which Q is all that stands before the response. If there, the status columns of
+        ``instruction``, ``output`` and, if there, ``input`` and ``context``, whose turns stand before the instruction in
+        Q. With ``turns``, ``messages`` instead: lists of turns (``role`` and ``content``), of which Q is all that stands
+        before the response. If there, the status columns of
         earlier stages: rows that failed one are not scored.
 
     Output columns:
@@ -112,8 +113,7 @@ class IcIfd(ScoringTransform):
         if self.turns:
             rows = [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
         else:
-            texts = zip(questions(batch), batch[col.OUTPUT], strict=True)
-            rows = [[(None, make_pair(*pair) or unscored("invalid_input"))] for pair in texts]
+            rows = [[(None, pair or unscored("invalid_input"))] for pair in answered(batch)]
         rows = [[(None, unscored(why))] if why else row for row, why in zip(rows, failures(batch), strict=True)]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}

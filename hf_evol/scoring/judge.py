@@ -10,6 +10,7 @@ from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.prompts.judge import comparison_prompt, task
 from hf_evol.prompts.replies import read_verdict, strip_thinking
+from hf_evol.prompts.template import in_context
 from hf_evol.scoring.pairs import asked, is_text
 from hf_evol.transform import Batch, GreedyTransform
 
@@ -43,7 +44,7 @@ class Judge(JudgedTransform):
     differ, it is a tie.
 
     Input columns:
-        ``instruction``, ``output_a``, ``output_b``; and, if there, ``input``.
+        ``instruction``, ``output_a``, ``output_b``; and, if there, ``input`` and ``context``.
 
     Output columns:
         ``verdict``: ``win`` (a is better), ``tie`` or ``lose``; null where there is none. ``verdict_orders``: the
@@ -69,8 +70,10 @@ class Judge(JudgedTransform):
     def apply(self, batch: Batch) -> Batch:
         prompts = []
         for row, a, b in zip(asked(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True):
-            fine = row and is_text(a) and is_text(b)
-            prompts.append(fine and (comparison_prompt(task(*row), a, b), comparison_prompt(task(*row), b, a)))
+            chats = ()
+            if row and is_text(a) and is_text(b):
+                chats = (comparison_prompt(task(*row[:2]), a, b), comparison_prompt(task(*row[:2]), b, a))
+            prompts.append(tuple(in_context(chat, row[2]) for chat in chats) or None)
         replies = self.ask(prompts)
         results = [(None, [None, None], "invalid_input") if reply is None else _verdict(*reply) for reply in replies]
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}

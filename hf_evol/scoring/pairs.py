@@ -99,9 +99,10 @@ class PairScorer:
         return unscored(status) | finite | counts
 
 
-def make_pair(instruction: Any, output: Any, input: Any = None) -> Pair | None:
-    """(Q, A), where Q is the `question`; None if unusable."""
-    return checked_pair([{"role": "user", "content": question(instruction, input)}], output)
+def make_pair(instruction: Any, output: Any, input: Any = None, context: Sequence[Turn] | None = None) -> Pair | None:
+    """(Q, A), where Q is the `question` after the turns of its context; None if unusable."""
+    asked = question(instruction, input)
+    return asked and checked_pair([*(context or ()), {"role": "user", "content": asked}], output)
 
 
 def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
@@ -119,8 +120,9 @@ def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) ->
     texts = batch[col.INSTRUCTION] if evolved else parents
     statuses = batch.get(col.EVOL_STATUS, nothing) if evolved else nothing
     found: list[Pair | str] = []
-    rows = zip(parents, batch[col.METHOD], batch.get(col.TRY, nothing), texts, statuses, strict=True)
-    for parent, name, attempt, text, status in rows:
+    tries, contexts = batch.get(col.TRY, nothing), batch.get(col.CONTEXT, nothing)
+    rows = zip(parents, batch[col.METHOD], tries, texts, statuses, contexts, strict=True)
+    for parent, name, attempt, text, status, context in rows:
         if (status or col.OK) != col.OK:
             found.append("not_evolved")
         elif not is_text(parent) or not is_text(text) or not isinstance(name, str):
@@ -128,20 +130,26 @@ def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) ->
         elif name not in by_name:
             found.append("unknown_method")
         else:
-            found.append((prompt_at(methods, by_name[name], parent, attempt or 1), text))
+            found.append((prompt_at(methods, by_name[name], parent, attempt or 1, context), text))
     return found
 
 
-def asked(batch: Batch) -> list[tuple[str, str | None] | None]:
-    """The instruction and the input of each row; None where they are unusable."""
-    inputs = batch.get(col.INPUT, [None] * len(batch[col.INSTRUCTION]))
-    rows = zip(batch[col.INSTRUCTION], inputs, strict=True)
-    return [row if question(*row) else None for row in rows]
+def asked(batch: Batch) -> list[tuple[str, str | None, list[Turn] | None] | None]:
+    """The instruction, the input and the context of each row; None where they are unusable."""
+    inputs, contexts = (batch.get(name, [None] * len(batch[col.INSTRUCTION])) for name in (col.INPUT, col.CONTEXT))
+    rows = zip(batch[col.INSTRUCTION], inputs, contexts, strict=True)
+    return [row if question(*row[:2]) else None for row in rows]
+
+
+def answered(batch: Batch) -> list[Pair | None]:
+    """The pair of each row's question, after its context, and its output."""
+    rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
+    return [row and make_pair(row[0], output, *row[1:]) for row, output in rows]
 
 
 def questions(batch: Batch) -> list[str | None]:
     """The `question` of each row."""
-    return [row and question(*row) for row in asked(batch)]
+    return [row and question(*row[:2]) for row in asked(batch)]
 
 
 def question(instruction: Any, input: Any = None) -> str | None:

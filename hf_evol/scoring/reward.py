@@ -16,7 +16,7 @@ from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.scoring.local import ScoringTransform, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
-from hf_evol.scoring.pairs import evolutions, make_pair, questions
+from hf_evol.scoring.pairs import answered, evolutions
 from hf_evol.transform import Batch, failures
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Reward(ScoringTransform):
     As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
-        With ``of="response"``: ``instruction``, ``output`` and, if there, ``input`` and the status columns of earlier
+        With ``of="response"``: ``instruction``, ``output`` and, if there, ``input``, ``context`` and the status columns of earlier
         stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input.
         With ``of="evolution"``: ``instruction``, which is the assistant's turn, ``parent_instruction``, ``method`` and,
         if there, ``try`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last round.
@@ -94,8 +94,8 @@ class Reward(ScoringTransform):
         if self.of == "evolution":
             pairs = evolutions(batch, self.methods)
         else:
-            rows = zip(questions(batch), batch[col.OUTPUT], failures(batch), strict=True)
-            pairs = [why or make_pair(text, output) or "invalid_input" for text, output, why in rows]
+            rows = zip(answered(batch), failures(batch), strict=True)
+            pairs = [why or pair or "invalid_input" for pair, why in rows]
         chats = [_failed(p) if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
         fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
         records = [fine | record for record in self.remembered(chats, "reward", {})]

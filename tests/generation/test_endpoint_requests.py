@@ -154,11 +154,64 @@ def test_greedy_requests_suit_servers_that_refuse_a_top_p_of_one(server):
     assert completion.error is None and server.requests[-1].body["temperature"] == 0
 
 
-@pytest.mark.parametrize("found", ["stop", "eos_token", "stop_sequence", "length"])
-def test_finish_reasons(server, found):
+@pytest.mark.parametrize(
+    ("found", "means"),
+    [
+        *((found, "stop") for found in ("stop", "eos_token", "stop_sequence", "eos", "STOP", "stop_token", "end_turn")),
+        *((found, "length") for found in ("length", "max_tokens", "MAX_TOKENS")),
+        *((found, "unknown") for found in (None, "", "something new", 7)),
+    ],
+)
+def test_a_text_is_kept_whatever_is_said_of_its_end(server, tmp_path, found, means):
     server.choice = lambda body: {"finish_reason": found}
-    completion = only(engine_for(server))
-    assert completion.error is None and completion.finish_reason == ("length" if found == "length" else "stop")
+    journal = Journal(tmp_path / "journal.sqlite")
+    for _ in range(2):
+        (completion,) = ask(engine_for(server), ["why"], journal=journal)
+        assert (completion.text, completion.error, completion.finish_reason) == (reply_to("why"), None, means)
+    assert len(server.requests) == 1
+
+
+def test_an_answer_without_all_that_the_protocol_has(server):
+    message = {"content": reply_to("why"), "reasoning_content": "Let me see.", "refusal": None}
+    server.fault = lambda *_: Refusal(200, body={"choices": [{"message": message}]})
+    assert only(engine_for(server)).text == reply_to("why")
+
+
+def test_a_text_that_fills_the_limit_is_cut_off_where_nothing_is_said(server):
+    server.choice = lambda body: {"finish_reason": None, "usage": {"completion_tokens": 64}}
+    assert only(engine_for(server)).finish_reason == "length"
+
+
+def test_a_content_of_parts(server):
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Because."}]
+    server.choice = lambda body: {"message": {"role": "assistant", "content": parts}}
+    assert only(engine_for(server)).text == "Because."
+
+
+def test_an_error_in_the_body_of_a_good_status_shows_the_servers_words(server):
+    said = {"message": "Provider \x1b[31mreturned error", "code": 502}
+    server.fault = lambda *_: Refusal(200, body={"error": said})
+    completion = only(engine_for(server, max_tries=2))
+    assert completion.error == "engine_error: an error in place of an answer: Provider [31mreturned error"
+    assert len(server.requests) == 2
+
+
+def test_equal_requests_are_sent_once(server):
+    done = ask(engine_for(server), ["why", "how", "why"], keys=["greedy"] * 3)
+    assert [completion.text for completion in done] == [reply_to("why"), reply_to("how"), reply_to("why")]
+    assert sorted(server.prompts) == ["how", "why"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, [], [None], [{}], [{"token": "a", "top_logprobs": None}], [{"token": "a", "top_logprobs": []}],
+     [{"token": "a", "logprob": float("nan"), "top_logprobs": [{"token": "a", "logprob": float("nan")}]}]],
+    ids=repr,
+)  # fmt: skip
+def test_odd_log_probabilities_cost_themselves_alone(server, content):
+    server.choice = lambda body: {"logprobs": {"content": content}}
+    completion = only(engine_for(server), params=SamplingParams(top1_probs=2))
+    assert (completion.text, completion.error, completion.top1_probs) == (reply_to("why"), None, None)
 
 
 @pytest.mark.parametrize("found", ["content_filter", "tool_calls"])

@@ -60,7 +60,7 @@ def test_an_unknown_set_on_the_hub_is_told(hub):
 
 def test_a_set_without_rows_is_told(tmp_path):
     Dataset.from_dict({"instruction": ["a"], "output": ["b"]}).select([]).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(SourceError, match="no data"):
+    with pytest.raises(SourceError, match="no rows"):
         load_training_sets([str(tmp_path)])
 
 
