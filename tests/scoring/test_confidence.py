@@ -262,11 +262,14 @@ class Answering:
             Completion("", "error", error="too_long: the prompt has 9 tokens"), Completion("a", "length", top1_probs=[0.9]),
         ]  # fmt: skip
         assert params.temperature == 0 and params.top1_probs == params.max_new_tokens == 2
+        assert len(chats) == len(answers)
         yield list(enumerate(answers))
 
 
 def test_any_engine_that_gives_probabilities():
-    out = Confidence(Answering(), positions=2, methods=METHODS, journal=False)(batch_of(ROWS))
+    out = Confidence(Answering(), positions=2, methods=METHODS, journal=False)(
+        {"parent_instruction": [f"Why {n}?" for n in range(5)], "method": ["longer"] * 5}
+    )
     assert out["top1_probs"] == [[0.95, 0.5], None, None, None, [0.9]]
     assert out["top1_mean"] == [0.725, None, None, None, 0.9]
     assert out["share_over_90"] == [0.5, None, None, None, 0]
@@ -276,7 +279,7 @@ def test_any_engine_that_gives_probabilities():
 
 def test_answers_of_auto_evol_instruct():
     confidence = Confidence(Answering(), positions=2, methods=[AUTO], journal=False)
-    out = confidence({"parent_instruction": ["Why?"] * 5, "method": ["auto"] * 5})
+    out = confidence({"parent_instruction": [f"Why {n}?" for n in range(5)], "method": ["auto"] * 5})
     assert out["top1_probs"][0] == [0.95, 0.5]
 
 
