@@ -8,6 +8,7 @@ import logging
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -241,11 +242,17 @@ def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str
     from hf_evol.data.selection import column
     from hf_evol.run.steps import mapper
     from hf_evol.run.tables import status_counts
+    from hf_evol.transform import PASSING_FAILURES
 
     rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))
     save(stage, recipe, rows, counts, **options)
     print(f"{label}: {listed(counts)}")
+    failed = Counter(why for why in rows[status] if str(why).startswith(PASSING_FAILURES))
+    if failed:
+        print(f"Requests failed for {failed.total()} rows. Most often: {visible(failed.most_common(1)[0][0])}.")
+        if failed.total() == len(rows):
+            raise typer.Exit(1)
     return rows
 
 

@@ -147,7 +147,10 @@ def _show_result(result: RunResult) -> None:
             console.print(f"Without a score in round {entry['round']}: {listed(entry['unscored'])}")
     if result.n_failed_requests:
         again = "The same command with --overwrite asks for them again, and for what depends on them."
-        console.print(f"{result.n_failed_requests} rows were left out because requests failed. {again}")
+        why = f" Most often: {visible(result.failed_because)}." if result.failed_because else ""
+        console.print(
+            f"{result.n_failed_requests} rows were left out because requests failed.{why} {again}", markup=False
+        )
     for note in result.provenance["licence_notes"]:
         console.print(f"Licence: {note}", markup=False)
     if not any(entry["selected"] for entry in rounds):
@@ -159,3 +162,5 @@ def _show_result(result: RunResult) -> None:
         console.print(f"The figures: {result.output}/{figure['path']}")
     if result.url:
         console.print(f"On the Hub:  {result.url}")
+    if result.n_failed_requests and not any(entry["ok"] for entry in rounds):
+        raise typer.Exit(1)  # no request gave anything

@@ -72,7 +72,7 @@ class EvolInstruct(SampledTransform):
 
         ``evol_status`` is ``ok``, one of the reasons of `hf_evol.read_evolved`, ``off_example`` (adds other things than the
         worked examples, see ``by_example``), ``invalid_input`` (no text to evolve), ``too_long: …`` (the prompt does not fit
-        the model's context) or ``engine_error: …``.
+        the model's context), ``template_error: …``, ``engine_error: …``, or the ``read_status`` of a row that can't be read.
 
     Args:
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.

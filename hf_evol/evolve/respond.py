@@ -28,7 +28,8 @@ class Respond(SampledTransform):
     Output columns:
         ``output`` (the response; null where there is none), ``responder`` (the model's name), ``response_status``: ``ok``,
         ``cut_off`` (by the token limit; the text is kept), ``repeats_instruction`` (and says nothing else; the text is kept),
-        ``empty``, ``not_evolved``, ``eliminated``, ``invalid_input``, ``too_long: …`` or ``engine_error: …``.
+        ``empty``, ``not_evolved``, ``eliminated``, ``invalid_input``, ``too_long: …``, ``template_error: …`` (the chat
+        template refuses these turns) or ``engine_error: …``.
 
     Args:
         model: the responder: a Hub id, a folder, a `ModelSpec` or an engine.

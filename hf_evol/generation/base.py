@@ -59,7 +59,7 @@ class Completion:
         finish_reason: ``"stop"``, ``"length"`` (cut off by the token limit), ``"unknown"`` (a server doesn't say) or ``"error"``.
         n_prompt_tokens: tokens of the rendered prompt.
         n_tokens: generated tokens.
-        error: why this row failed, as ``"too_long: …"`` or ``"engine_error: …"``; or None.
+        error: why this row failed, as ``"too_long: …"``, ``"template_error: …"`` or ``"engine_error: …"``; or None.
         top1_probs: the probability of the most probable token, before temperature and top-p, at each of the first
             positions that were asked for; or None where none were, or the engine doesn't say.
     """
@@ -134,29 +134,33 @@ class LocalEngine:
         self, chats: Sequence[Chat], context: int
     ) -> tuple[dict[int, list[int]], list[tuple[int, Completion]]]:
         """By place, the token ids of the prompts that leave room for an answer, and the completions of the others."""
-        tokenizer = models.load_tokenizer(self.model)
-        prompts = {place: encoding.render_chat(tokenizer, chat) for place, chat in enumerate(chats)}
-        unfit = []
-        for place, n_tokens in [(place, len(ids)) for place, ids in prompts.items() if len(ids) >= context]:
-            error = f"too_long: the prompt has {n_tokens} tokens and the model's context is {context}"
-            unfit.append((place, Completion("", "error", n_tokens, error=error)))
-            del prompts[place]
+        from jinja2 import TemplateError
+
+        tokenizer, prompts, unfit = models.load_tokenizer(self.model), {}, []
+        for place, chat in enumerate(chats):
+            try:
+                ids, error = encoding.render_chat(tokenizer, chat), None
+                if len(ids) >= context:
+                    error = f"too_long: the prompt has {len(ids)} tokens and the model's context is {context}"
+            except TemplateError as refusal:
+                ids, error = [], f"template_error: the chat template refuses the turns: {refusal}"
+            if error is None:
+                prompts[place] = ids
+            else:
+                unfit.append((place, Completion("", "error", len(ids), error=error)))
         return prompts, unfit
 
 
 def generate(
     engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
 ) -> list[Completion]:
-    """Complete ``chats`` in order. Equal requests, of one chat and key, are generated once; those that the journal holds are
-    not generated again, and failed ones are."""
+    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are."""
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
             yield {number: asdict(completion) for number, completion in finished}
 
-    asked, firsts = list(zip(chats, keys, strict=True)), {}
-    of = [firsts.setdefault(repr(request), place) for place, request in enumerate(asked)]
-    requests = {place: asked[place] for place in firsts.values()}
+    requests = dict(enumerate(zip(chats, keys, strict=True)))
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
         done = next(batches)
         progress.advance(len(done))
@@ -164,8 +168,7 @@ def generate(
             done |= finished
             failed = sum(record["error"] is not None for record in finished.values())
             progress.advance(len(finished), sum(record["n_tokens"] for record in finished.values()), failed)
-    progress.advance(len(chats) - len(requests))
-    return [Completion(**done[place]) for place in of]
+    return [Completion(**done[place]) for place in range(len(chats))]
 
 
 def remembered(

@@ -126,14 +126,20 @@ class EndpointEngine:
         results: queue.SimpleQueue[tuple[int, Completion] | Exception | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         session = _Session(self, params, results)
-        main = loop.create_task(session.complete(list(zip(chats, keys, strict=True))))
+        equal: dict[
+            str, list[int]
+        ] = {}  # the places of equal requests, which are sent once; greedily, keys don't count
+        for place, (chat, key) in enumerate(zip(chats, keys, strict=True)):
+            equal.setdefault(repr((chat, key if params.temperature else None)), []).append(place)
+        with_it = {places[0]: places for places in equal.values()}
+        main = loop.create_task(session.complete({place: (chats[place], keys[place]) for place in with_it}))
         thread = threading.Thread(target=_run, args=(loop, main, results), daemon=True)
         thread.start()
         try:
             while (item := results.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                yield [item]
+                yield [(place, item[1]) for place in with_it[item[0]]]
         finally:
             if thread.is_alive():
                 loop.call_soon_threadsafe(main.cancel)
@@ -214,7 +220,7 @@ class _Session:
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
         self.engine, self.params, self.results, self.answered = engine, params, results, False
 
-    async def complete(self, requests: list[tuple[Chat, str]]) -> None:
+    async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
 
         engine = self.engine
@@ -233,7 +239,7 @@ class _Session:
             self.client._async_client = session
             try:
                 async with asyncio.TaskGroup() as group:
-                    for place, (chat, key) in enumerate(requests):
+                    for place, (chat, key) in requests.items():
                         group.create_task(self._row(place, chat, key))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None

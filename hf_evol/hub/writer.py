@@ -23,11 +23,13 @@ _FAILED_REQUESTS = ("engine_error", "out_of_memory")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run made: where it lies, and its whole provenance (as in ``provenance.json``)."""
+    """What a run made: where it lies, its whole provenance (as in ``provenance.json``), where it is on the Hub, and what was
+    said most often of requests that failed."""
 
     output: str
     provenance: dict[str, Any]
     url: str | None = None
+    failed_because: str | None = None
 
     @property
     def n_failed_requests(self) -> int:
@@ -84,6 +86,9 @@ def set_folder(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def finished(output: str, record: dict[str, Any], *, push_to: str | None, private: bool) -> RunResult:
+def finished(
+    output: str, record: dict[str, Any], *, push_to: str | None, private: bool, failed_because: str | None = None
+) -> RunResult:
     """The result of a run whose set is in place, pushed if asked."""
-    return RunResult(output, record, publish(output, push_to, private=private) if push_to else None)
+    url = publish(output, push_to, private=private) if push_to else None
+    return RunResult(output, record, url, failed_because)

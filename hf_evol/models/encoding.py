@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hf_evol.errors import ConfigError, ModelError
@@ -28,8 +29,24 @@ def render_chat(
     """Token ids of a chat, with the generation prompt unless told otherwise, by the tokenizer's chat template.
 
     Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
-    (`chat_frame`): text from data can't end its turn or begin another.
+    (`chat_frame`): text from data can't end its turn or begin another. A template that refuses a system turn, such as
+    Gemma's, gets its text at the head of the first user turn.
+
+    Raises:
+        jinja2.TemplateError: the template refuses the chat.
     """
+    import jinja2
+
+    try:
+        return _rendered(tokenizer, chat, generation_prompt)
+    except jinja2.TemplateError:
+        if [turn["role"] for turn in chat[:2]] != ["system", "user"]:
+            raise
+    first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
+    return _rendered(tokenizer, [first, *chat[2:]], generation_prompt)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool) -> list[int]:
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     apart = [place for place, turn in enumerate(chat) if any(token in turn["content"] for token in special)]
     if not apart:
@@ -43,8 +60,13 @@ def render_chat(
 
 def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
     """Tokens of the rendered chats, without loading weights."""
-    tokenizer = load_tokenizer(spec)
-    return sum(len(render_chat(tokenizer, chat)) for chat in chats)
+    import jinja2
+
+    tokenizer, count = load_tokenizer(spec), 0
+    for chat in chats:
+        with suppress(jinja2.TemplateError):  # such a row gets a status
+            count += len(render_chat(tokenizer, chat))
+    return count
 
 
 def chat_frame(

@@ -128,7 +128,8 @@ def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Roun
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
         write_rounds(recipe.output, record, selected, sets, lost, recipe.file_format, recipe.push_to)
-    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
+    why = steps.commonest_failure(rounds)
+    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private, failed_because=why)
 
 
 def write_rounds(

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.prompts.template import transcript
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,7 +48,10 @@ def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict
     seeds, pairs = {}, []
     for (id_, round_), cells in sorted(by_pair.items(), key=lambda item: (order[item[0][0]], item[0][1])):
         first = next(iter(cells.values()))
-        seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {"input": _clipped(first.get(col.INPUT), _TEXT)}
+        seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {
+            "input": _clipped(first.get(col.INPUT), _TEXT),
+            "context": _clipped(transcript(first.get(col.CONTEXT) or ()), _TEXT),
+        }
         by = [_cell(cells[label], measures) if label in cells else None for label in labels]
         pairs.append({"id": id_, "round": round_, "method": first.get(col.METHOD), "by": by})
     return {"evolvers": labels, "measures": measures, "seeds": seeds, "pairs": pairs, "total": total}

@@ -44,7 +44,7 @@
     if (pair.searchable === undefined) {
       const seed = data.seeds[pair.id];
       const cells = pair.by.filter(Boolean).flatMap((cell) => [cell.parts.join(""), cell.output.text]);
-      pair.searchable = [pair.id, seed.text, seed.input.text, ...cells].join("\n").toLowerCase();
+      pair.searchable = [pair.id, seed.text, seed.input.text, seed.context.text, ...cells].join("\n").toLowerCase();
     }
     return pair.searchable;
   }
@@ -109,6 +109,7 @@
     const text = element("p", "text", seed.text, more(seed.more));
     text.dir = "auto";
     const first = element("div", "", element("h4", "", "seed"), text);
+    if (seed.context.text) first.append(element("p", "text small", `Before:\n${seed.context.text}`, more(seed.context.more)));
     if (seed.input.text) first.append(element("p", "text small", `Input: ${seed.input.text}`, more(seed.input.more)));
     const about = ` round ${pair.round}` + (pair.method === null ? "" : `, ${readable(pair.method)}`);
     return element("article", "pair", element("h3", "", pair.id, element("span", "", about)),

@@ -44,7 +44,7 @@ MPNET = "sentence-transformers/all-mpnet-base-v2"  # the paper's embedding model
 _OF_RESPONSE = "response_"  # begins the reasons that are the responder's
 _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
-    col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION,
+    col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION, col.CONTEXT,
 )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ class Work:
                 flops = 2 * parameters * (prompt_tokens + tokens) if parameters else None
                 cost = {"evolver": label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
                 costs.append(cost | {"seconds": seconds, "flops": flops})
-                parts.append(rows.add_column(LABEL, [label] * len(rows)).select_columns(list(_KEPT)))
+                parts.append(steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT))
             models.release()
         return concatenate_datasets(parts), costs
 
@@ -186,16 +186,18 @@ class Work:
 
         if not self.judge:
             return None
-        texts: dict[tuple[int, str, str], dict[str, str]] = {}
-        for row in rows.select_columns([LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION]):
-            seed = row[col.ROUND], row[col.ID], row[col.SEED_INSTRUCTION]
-            texts.setdefault(seed, {})[row[LABEL]] = row[col.INSTRUCTION]
+        wanted = (LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION, col.CONTEXT)
+        texts: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
+        for row in steps.columns(rows, wanted):
+            texts.setdefault((row[col.ROUND], row[col.ID]), {})[row[LABEL]] = row
         pairs = []
         for a, b in combinations(self.study.evolvers, 2):
-            for (number, row_id, seed), by in texts.items():
+            for (number, row_id), by in texts.items():
                 if a in by and b in by:
-                    asked = {"a": a, "b": b, col.ROUND: number, col.ID: row_id, col.INSTRUCTION: rewriting_task(seed)}
-                    pairs.append(asked | {col.OUTPUT_A: by[a], col.OUTPUT_B: by[b]})
+                    pair = {"a": a, "b": b, col.ROUND: number, col.ID: row_id}
+                    pair[col.INSTRUCTION] = rewriting_task(by[a][col.SEED_INSTRUCTION])
+                    pair |= {col.OUTPUT_A: by[a][col.INSTRUCTION], col.OUTPUT_B: by[b][col.INSTRUCTION]}
+                    pairs.append(pair | ({col.CONTEXT: by[a][col.CONTEXT]} if col.CONTEXT in by[a] else {}))
         if not pairs:
             return []
         judge = Judge(self.judge, journal=self.recipe.journal)

@@ -25,7 +25,7 @@ class TrainingSet:
     name: str  # what its files and its model are called; unlike that of any other set of the comparison
     source: str  # a folder, or a dataset on the Hub
     config: str
-    rows: Dataset  # with ``instruction``, ``output`` and, if there, ``input``
+    rows: Dataset  # with ``instruction``, ``output`` and, if there, ``input`` and ``context``
 
 
 def load_training_sets(sources: Sequence[str], config: str | None = None) -> list[TrainingSet]:

@@ -92,7 +92,14 @@ def write_llama_factory(
         **({"deepspeed": SHARDING_FILE} if tuning.gpus > 1 else {}),
     }
     columns = {"prompt": col.INSTRUCTION, "query": col.INPUT, "response": col.OUTPUT}
-    info = {one.name: {"file_name": f"{one.name}/data", "columns": columns} for one in sets}
+    before = {"system": "system", "history": "history"}  # of `to_training`, where rows have a context
+    info = {
+        one.name: {
+            "file_name": f"{one.name}/data",
+            "columns": columns | (before if col.CONTEXT in one.rows.column_names else {}),
+        }
+        for one in sets
+    }
     with recipe_folder(output, overwrite, _record(trainer, sets, tuning)) as folder:
         (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
         if tuning.gpus > 1:

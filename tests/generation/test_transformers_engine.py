@@ -100,6 +100,32 @@ def test_wrong_devices_and_templates_are_found_early(tiny_model):
         ModelSpec(tiny_model, n_parameters="many")
 
 
+STRICT = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
+)
+
+
+def test_a_template_that_takes_no_system_turn_gets_its_text_before_the_first_users(tiny_model):
+    tokenizer = models.load_tokenizer(ModelSpec(tiny_model, chat_template=STRICT))
+    turns = [("user", "Why?"), ("assistant", "So."), ("user", "And?")]
+    turns = [{"role": role, "content": text} for role, text in [("system", "Be brief."), *turns]]
+    ids = encoding.render_chat(tokenizer, turns)
+    assert tokenizer.decode(ids) == (
+        "<|user|>Be brief.\n\nWhy?<|end|><|assistant|>So.<|end|><|user|>And?<|end|><|assistant|>"
+    )
+
+
+def test_turns_that_the_template_refuses_are_an_error_of_their_row(tiny_model):
+    engine = TransformersEngine(ModelSpec(tiny_model, chat_template=STRICT))
+    good, bad = chat("Why?"), [*chat("Why?"), *chat("And?")]
+    first, second = generate(engine, [bad, good], PARAMS, ["a", "b"], None)
+    assert first.error == "template_error: the chat template refuses the turns: roles must alternate"
+    assert second.error is None and second.n_tokens > 0
+    assert engine.count_prompt_tokens([bad, good]) == second.n_prompt_tokens
+
+
 def test_models_without_a_key_value_cache_are_refused(tmp_path):
     from tiny_models import build_tokenizer
     from transformers import MambaConfig, MambaForCausalLM
