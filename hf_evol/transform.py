@@ -44,6 +44,7 @@ class Transform:
     input_columns: ClassVar[tuple[str, ...]] = ()
     output_columns: ClassVar[dict[str, Any]] = {}  # name: a `datasets` type name, or a nested feature
     rewritten_columns: ClassVar[tuple[str, ...]] = ()  # are written anew where a dataset has them
+    keyed_by: ClassVar[tuple[str, ...]] = ()  # columns that tell all rows apart, as the sampling noise belongs to them
     label: ClassVar[str] = "Map"
 
     def __new__(cls, *_: Any, **__: Any) -> Transform:
@@ -289,6 +290,8 @@ def map_dataset(
     if dataset.column_names is not None:
         check_columns(transform.input_columns, dataset.column_names)
     transform.check()
+    if isinstance(dataset, Dataset):
+        _check_keys(dataset, transform)
     if isinstance(dataset, IterableDataset):
         known = {"features": _features(dataset, transform, kwargs)} if dataset.features else {}
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
@@ -297,6 +300,20 @@ def map_dataset(
     wanted = transform.processes if num_gpus == "auto" else min(transform.processes, _gpu_count(num_gpus))
     processes = num_proc or wanted
     return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
+
+
+def _check_keys(dataset: Dataset, transform: Transform) -> None:
+    """Raise `ColumnError` if rows have the same key of sampling noise."""
+    names = [name for name in transform.keyed_by if name in dataset.column_names]
+    if col.ID not in names or not len(dataset):
+        return
+    keys = dataset.select_columns(names).with_format("arrow")[:].group_by(names).aggregate([([], "count_all")])
+    if len(keys) < len(dataset):
+        again = next(row for row in keys.to_pylist() if row["count_all"] > 1)
+        raise ColumnError(
+            f"The id {again[col.ID]!r} stands in {again['count_all']} rows, whose sampling noise would be the same. Give each set "
+            "that you put together a name of its own: to_instructions(dataset, name=…)."
+        )
 
 
 def _map_dataset(

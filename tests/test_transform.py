@@ -163,3 +163,24 @@ def test_a_journal_serves_several_threads(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(24))) == [20] * 24
     assert journal.stats().requests == 24 * 20
+
+
+def test_rows_whose_sampling_noise_would_be_the_same_are_refused(tiny_model):
+    rows = Dataset.from_dict({"id": ["a-0", "a-1", "a-0"], "instruction": ["x", "y", "z"]})
+    with pytest.raises(ColumnError, match=r"'a-0' stands in 2 rows.*name="):
+        hf_evol.map(rows, hf_evol.EvolInstruct(tiny_model))
+
+
+@pytest.mark.parametrize("layout", ["arrow", "pandas", "numpy"])
+def test_a_formatted_dataset_is_mapped_and_keeps_its_format(layout):
+    rows = Dataset.from_dict({"instruction": ["Write a poem."], "parent_instruction": ["Write."]})
+    flag = hf_evol.Eliminate(keep=True)
+    mapped = hf_evol.map(rows.with_format(layout), flag)
+    assert mapped.format["type"] == layout
+    assert mapped.with_format(None).to_list() == hf_evol.map(rows, flag).to_list()
+
+
+def test_a_table_in_place_of_a_batch_says_what_to_do():
+    rows = Dataset.from_dict({"instruction": ["Write a poem."], "parent_instruction": ["Write."]}).with_format("arrow")
+    with pytest.raises(ColumnError, match=r"takes a dict of lists, not a Table.*with_format\(None\)"):
+        rows.map(hf_evol.Eliminate(keep=True), batched=True)

@@ -31,8 +31,9 @@ def command(
     for name in (IFD, IC_IFD):
         summary = summarize(name, column(rows, name))
         if summary["n"]:
-            low, high = summary["ci95"]
+            low, high = summary["ci95"] or (None, None)
+            interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
             print(
-                f"{name}: mean {summary['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+                f"{name}: mean {summary['mean']:.4f}{interval}, "
                 f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
             )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from hf_evol.data.selection import column
 from hf_evol.progress import without_datasets_bars
 
 if TYPE_CHECKING:
@@ -37,6 +38,20 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
         for place in range(count):
             file = folder / f"train-{place:05}-of-{count:05}.{FILE_FORMATS[file_format]}"
             _write(_gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
+
+
+def columns_of_dates(dataset: Dataset) -> list[str]:
+    """The text columns that readers of JSON would take for times, as all of their texts look like one."""
+    import pyarrow as pa
+
+    found = []
+    for name in (name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) == "string"):
+        texts = column(dataset, name).drop_null()
+        try:
+            found += [name] if len(texts[:1].cast(pa.timestamp("ns"))) and len(texts.cast(pa.timestamp("ns"))) else []
+        except pa.ArrowInvalid:
+            continue
+    return found
 
 
 def _gathered(dataset: Dataset) -> Dataset:

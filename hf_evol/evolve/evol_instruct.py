@@ -119,6 +119,7 @@ class EvolInstruct(SampledTransform):
         col.HISTORY: [_ROUND_RECORD],
     }  # fmt: skip
     rewritten_columns: ClassVar[tuple[str, ...]] = (col.OUTPUT, col.SEED_OUTPUT, col.ELIMINATION)
+    keyed_by: ClassVar[tuple[str, ...]] = (col.ID, col.ROUND)
     label: ClassVar[str] = "Evolve"
 
     def __post_init__(self) -> None:

@@ -7,11 +7,13 @@ import json
 import logging
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from hf_evol import __version__
 from hf_evol.data.sources import public_name
@@ -228,18 +230,27 @@ def _listed(card_data: Any, name: str) -> list[str]:
 
 
 def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
-    """Find out about the seed set: its commit and licence where it is on the Hub."""
-    from huggingface_hub import HfApi
+    """Find out about the seed set: its commit and licence where it, or the file of it, is on the Hub; else by its card."""
+    from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HTTPError
 
     if name.startswith("demo/"):
         return SourceRecord(name, config, split, _BUNDLED, "apache-2.0", False, ["en"])
+    if file := re.match(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/", name):
+        name, revision = file[1], unquote(file[2] or "") or revision
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        licence = _card_license(folder)
+        return SourceRecord(public_name(name), config, split, "local files", licence, False, [])
     if "://" in name or Path(name).expanduser().exists() or "*" in name:
         kept = UNKNOWN if "://" in name else "local files"
         return SourceRecord(public_name(name), config, split, kept, UNKNOWN, False, [])
     try:
         info = HfApi().dataset_info(name, revision=revision)
         licence, languages = _license(info.card_data), _listed(info.card_data, "language")
+        if licence == UNKNOWN and any(entry.rfilename == "README.md" for entry in info.siblings or ()):
+            card = hf_hub_download(name, "README.md", repo_type="dataset", revision=info.sha)
+            licence = _card_license(Path(card).parent)
         return SourceRecord(name, config, split, info.sha or UNKNOWN, licence, True, languages)
     except (OSError, HTTPError, ValueError) as error:
         logger.info("The Hub tells nothing about %s: %s", name, error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_evol.data.files import FILE_FORMATS, write_dataset
+from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
 from hf_evol.hub.card import card_text
@@ -17,6 +18,8 @@ from hf_evol.hub.target import check_output, hub_dataset, is_remote, write_prove
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 _FAILED_REQUESTS = ("engine_error", "out_of_memory")
 
@@ -67,10 +70,16 @@ def set_folder(
         record: the provenance, which gets ``configs``; the block may add what follows from files that it writes into
             the folder that it is given.
         configs: those without rows are left out, as `datasets` can't load them.
-        file_format: as in `hf_evol.data.files.FILE_FORMATS`.
+        file_format: as in `hf_evol.data.files.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
         repo_id: the dataset on the Hub that the set is for.
     """
-    configs, extension = [config for config in configs if len(config.rows)], FILE_FORMATS[file_format]
+    configs = [config for config in configs if len(config.rows)]
+    dates = [name for config in configs for name in columns_of_dates(config.rows)] if file_format == "json" else []
+    if dates:
+        said = f"All texts of the column {dates[0]!r} look like dates, which readers of JSON take for times."
+        logger.warning("%s The set is written as parquet.", said)
+        file_format = "parquet"
+    extension = FILE_FORMATS[file_format]
     record["configs"] = [
         {"name": config.name, "rows": len(config.rows), "description": config.description, "extension": extension}
         | ({"data_files": f"train-*.{extension}"} if config.folder == "" else {})

@@ -19,7 +19,8 @@ def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> di
 
     Quartiles interpolate linearly between neighbours. The interval ``ci95`` holds the 2.5th and 97.5th percentiles of
     the means of 1,000 bootstrap samples of the rows (Efron and Tibshirani, 1993, section 13.3), drawn with a fixed
-    seed; of more than 100,000 scores it is the standard normal interval (section 13.2), to which that one tends.
+    seed; of more than 100,000 scores it is the standard normal interval (section 13.2), to which that one tends; of a single
+    score there is none.
 
     Args:
         name: what the summary is called.
@@ -34,7 +35,13 @@ def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> di
         return summary | dict.fromkeys(("mean", "ci95", "q1", "median", "q3"))
     mean = math.fsum(scored) / len(scored)
     q1, median, q3 = (float(value) for value in np.quantile(scored, (0.25, 0.5, 0.75)))
-    return summary | {"mean": mean, "ci95": _interval(scored, mean), "q1": q1, "median": median, "q3": q3}
+    return summary | {
+        "mean": mean,
+        "ci95": _interval(scored, mean) if len(scored) > 1 else None,
+        "q1": q1,
+        "median": median,
+        "q3": q3,
+    }
 
 
 def _interval(scored: Any, mean: float) -> list[float]:

@@ -122,7 +122,7 @@ def _at(results: Mapping[str, Any], measure: str, label: str) -> dict[int, Mappi
 def _bars(entries: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Means, and how far their intervals reach below and above."""
     means = np.array([entry["mean"] for entry in entries], dtype=float)
-    low, high = np.transpose([entry["ci95"] for entry in entries])
+    low, high = np.transpose([entry["ci95"] or 2 * [entry["mean"]] for entry in entries])
     return means, np.clip([means - low, high - means], 0, None)
 
 

@@ -243,3 +243,15 @@ def test_no_server_and_no_key_is_on_the_card(call, here, seed_file, monkeypatch)
     evolve, respond = commands_on(card)
     assert respond[respond.index("--model") + 1] == "served"
     assert evolve[evolve.index("--methods") + 1] == "1-methods.yaml" and "template: 'Write it anew:" in card
+
+
+def test_texts_that_look_like_dates_come_back_as_they_are(here, capsys, caplog):
+    """Readers of JSON would make times of them."""
+    rows = {"id": ["a-0", "a-1"], "instruction": ["2024-01-01", "2024-01-02T10:00:00"], "ic_ifd": [0.5, 0.25]}
+    Dataset.from_dict(rows).to_parquet("rows.parquet")
+    assert (
+        main(["select", "--dataset", "rows.parquet", "--select", "1.0", "--file-format", "json", "--output", "out"])
+        == 0
+    )
+    assert load_dataset("out", split="train").to_dict() == rows
+    assert "'instruction' look like dates" in caplog.text

@@ -370,3 +370,38 @@ def test_an_adapter_names_its_base(tiny_model, tmp_path):
     record = describe_model("evolver", "adapter", str(tmp_path / "adapter"))
     own = sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name)
     assert (record.base, record.n_parameters) == ("tiny", n_base + own)
+
+
+SET_CARD = b"---\nlicense: cc-by-4.0\n---\nA set.\n"
+
+
+def test_the_licence_of_files_on_the_hub_is_that_of_their_set(hub):
+    commit = hub.add_repo("dataset", "org/set", {"README.md": SET_CARD, "rows.jsonl": b"{}"}).commits[-1].sha
+    for name in (
+        "hf://datasets/org/set/rows.jsonl",
+        f"hf://datasets/org/set@{commit}/*.jsonl",
+        "hf://datasets/org/set@main/r.csv",
+    ):
+        record = describe_source(name, config=None, split="train", revision=None)
+        assert (record.name, record.revision, record.license, record.on_hub) == ("org/set", commit, "cc-by-4.0", True)
+
+
+def test_a_licence_that_only_the_card_states_is_found(hub, monkeypatch):
+    hub.add_repo("dataset", "org/set", {"README.md": SET_CARD})
+    from huggingface_hub import HfApi
+
+    plain = HfApi.dataset_info
+
+    def without_card(self, *args, **options):
+        info = plain(self, *args, **options)
+        info.card_data = None
+        return info
+
+    monkeypatch.setattr(HfApi, "dataset_info", without_card)
+    assert describe_source("org/set", config=None, split="train", revision=None).license == "cc-by-4.0"
+
+
+def test_the_licence_of_a_local_set_is_that_of_its_card(tmp_path):
+    (tmp_path / "README.md").write_bytes(SET_CARD)
+    record = describe_source(str(tmp_path), config=None, split="train", revision=None)
+    assert (record.revision, record.license, record.on_hub) == ("local files", "cc-by-4.0", False)

@@ -17,6 +17,11 @@ def test_summary_counts_what_it_leaves_out():
     assert empty["n"] == 0 and empty["nulls"] == 1 and empty["mean"] is None and empty["ci95"] is None
 
 
+def test_a_single_score_has_no_interval():
+    one = summarize("x", [2.5, None])
+    assert (one["n"], one["mean"], one["q1"], one["ci95"]) == (1, 2.5, 2.5, None)
+
+
 def test_the_interval_is_that_of_a_normal_distribution_for_many_values():
     values = [place / 400 for place in range(400)]  # uniform: the standard deviation is the root of 1/12
     half = 1.96 * (1 / 12) ** 0.5 / 400**0.5
