@@ -62,7 +62,8 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int)
             else:
                 both = [(value(measure, row), value(measure, sets[b, number][i])) for i, row in sets[a, number].items()]
                 pairs = [(x, y) for x, y in both if x is not None and y is not None]
-            found = compare([x for x, _ in pairs], [y for _, y in pairs], seed=seed, resamples=RESAMPLES)
+            left, right = [x for x, _ in pairs], [y for _, y in pairs]
+            found = compare(left, right, seed=seed, resamples=RESAMPLES, family=len(made) * len(judged))
             entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
             compared.append((measure, found, entry | {"n_unpaired": len(sets[a, number]) - len(pairs)}))
     adjusted = holm([found.p_value for _, found, _ in compared])

@@ -21,6 +21,38 @@ def drawn(n, seed=0, shift=0.0):
     return b + generator.lognormal(sigma=0.5, size=n) - 1 + shift, b
 
 
+def _differences(mean, n=200):
+    """Whose test statistic is the same for any drawing: as far from zero, on either side, as a mean would be."""
+    values = np.random.default_rng(1).normal(size=n)
+    return (values - values.mean()) / values.std() + mean
+
+
+@pytest.mark.parametrize("mean", [0.3, 0.7, 10.0])
+def test_clear_differences_are_stated_in_a_large_family(mean):
+    """With 10,000 resamples, no p-value of 501 could be small enough."""
+    family = 501
+    clear = compare(_differences(mean), np.zeros(200), family=family)
+    others = [compare(_differences(0.0), np.zeros(200)).p_value] * (family - 1)
+    adjusted = holm([clear.p_value, *others])[0]
+    assert adjusted < 0.05 < holm([compare(_differences(mean), np.zeros(200)).p_value, *others])[0] * 1.01
+    assert "is higher" in verdict("a", "b", "score", clear, adjusted)
+
+
+def test_a_small_p_value_in_a_large_family_is_that_of_the_normal_limit():
+    """Of 300 differences the sum of random signs is near to normal out to its far tail."""
+    values = _differences(0.0, 300) + 0.225
+    z = values.sum() / np.sqrt((values**2).sum())
+    expected = math.erfc(z / 2**0.5)
+    assert 1e-5 < expected < 3e-4
+    found = compare(values, np.zeros(300), family=3000).p_value
+    assert found == pytest.approx(expected, rel=0.5)
+
+
+def test_a_family_changes_no_p_value_that_is_not_small():
+    values = _differences(0.1)
+    assert compare(values, np.zeros(200), family=1000) == compare(values, np.zeros(200))
+
+
 def test_means_and_difference():
     result = compare([1.0, 2.0, 6.0], [1.0, 1.0, 1.0])
     assert (result.n, result.mean_a, result.mean_b, result.difference) == (3, 3.0, 1.0, 2.0)
