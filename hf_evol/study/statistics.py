@@ -88,7 +88,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for their number, in the same order (Holm, 1979).
 
     Calling those under 5 % a difference is wrong about any of them in at most 5 % of studies, however they depend on
-    each other. None stays None and doesn't count.
+    each other. Measures that nearly repeat others, as IFD does IC-IFD, stay in the one family: apart from it they would win a
+    point of power, and a family for each measure would be wrong twice as often as is promised
+    (``benchmarks/study_statistics.py``). None stays None and doesn't count.
 
     Example:
         >>> holm([0.25, None, 0.0625])
