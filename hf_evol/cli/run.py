@@ -88,8 +88,6 @@ def _demo_recipes(recipe: Recipe, given: frozenset[str]) -> Iterable[Recipe]:
 
 def _show_plan(recipe: Recipe, plan: Plan) -> None:
     print(f"{recipe.dataset}: {plan.n_seeds} rows, {plan.rounds} rounds, methods {', '.join(plan.methods)}")
-    if plan.reading:
-        print(f"  {visible(plan.reading)}")
     for role, spec in plan.models.items():
         print(f"  {role}: {spec.name}" + (f" at {revision}" if (revision := getattr(spec, "revision", None)) else ""))
     requests = (recipe.tries + 1) * plan.n_seeds * plan.rounds

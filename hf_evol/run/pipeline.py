@@ -39,10 +39,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: seed rows and what of them can't be read, in words; and prompt tokens of the first round."""
+    """What a run would do: seed rows, and prompt tokens of the first round."""
 
     n_seeds: int
-    reading: str
     rounds: int
     prompt_tokens: int
     methods: tuple[str, ...]
@@ -58,6 +57,8 @@ def read_seeds(recipe: Recipe) -> Dataset:
         seeds = to_instructions(dataset, recipe.format, columns=recipe.columns)
     if unread_rows(seeds).total() == len(seeds):
         raise FormatError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
+    if reading := reading_of(seeds):
+        logger.warning(reading)
     return seeds
 
 
@@ -93,7 +94,7 @@ def plan(recipe: Recipe) -> Plan:
     ]
     tokens = stages.evolve.model.count_prompt_tokens(chats)
     names = tuple(method.name for method in stages.evolve.methods)
-    return Plan(len(seeds), reading_of(seeds), recipe.rounds, tokens, names, stages.models)
+    return Plan(len(seeds), recipe.rounds, tokens, names, stages.models)
 
 
 def run(recipe: Recipe) -> RunResult:
@@ -111,8 +112,6 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
     check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
     seeds = read_seeds(recipe)
-    if reading := reading_of(seeds):
-        logger.warning(reading)
     stages.check()
     return stages, seeds
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -362,3 +363,39 @@ def test_an_interruption_names_the_journal(call, monkeypatch, tiny_model, seed_f
     code, said = call("run", "--dataset", seed_file, "--model", tiny_model, "--dry-run")
     assert code == 130
     assert "journal" in said
+
+
+def test_a_plan_says_what_of_the_seeds_can_be_read(call, here, tiny_model, caplog):
+    call_ = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    rows = [
+        {"conversations": json.dumps([{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}])},
+        {
+            "conversations": json.dumps(
+                [{"role": "user", "content": "And?"}, {"role": "assistant", "tool_calls": call_}]
+            )
+        },
+        {"conversations": json.dumps([{"from": "gpt\x1b[2J", "value": "Hm."}])},
+    ]
+    (here / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ("--model", tiny_model)
+    code, said = call("run", "--dataset", "chats.jsonl", "--dry-run", *model)
+    assert code == 0 and "chats.jsonl: 3 rows, 1 rounds" in said
+    assert "1 of 3 rows can be read; of the others: tool_call 1, odd_turns 1." in caplog.text + said
+    assert "\x1b[2J" not in caplog.text + said
+    (here / "none.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    code, said = call("run", "--dataset", "none.jsonl", *model, "--output", "out")
+    assert (
+        code == 2 and "No row of 'none.jsonl' can be read. 0 of 1 rows can be read; of the others: tool_call 1." in said
+    )
+    assert not (here / "out").exists()
+
+
+def test_columns_are_named_on_the_command_line(call, here, tiny_model):
+    (here / "rows.csv").write_text("task,solution\nWhy?,So.\n")
+    code, said = call("run", "--dataset", "rows.csv", "--dry-run", "--model", tiny_model)
+    assert code == 2 and "--columns yours=instruction" in said
+    options = ("--columns", "task=instruction, solution=output")
+    code, said = call("run", "--dataset", "rows.csv", "--dry-run", "--model", tiny_model, *options)
+    assert code == 0 and "rows.csv: 1 rows" in said
+    code, said = call("run", "--dataset", "rows.csv", "--dry-run", "--model", tiny_model, "--columns", "task")
+    assert code == 2 and "'task' is not OLD=NEW" in said
