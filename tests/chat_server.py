@@ -116,7 +116,7 @@ class ChatServer:
         requests: what was asked, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.fault: Callable[[str, int], int | str | Refusal | None] = lambda prompt, attempt: None
         self.choice: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {}
         self.delay_s = 0.0
@@ -126,7 +126,7 @@ class ChatServer:
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.connections: set[socket.socket] = set()
-        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"chats": self}))
+        self._http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"chats": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
 
     def __enter__(self) -> ChatServer:

@@ -268,4 +268,4 @@ def stage_rows(recipe: Recipe) -> Any:
 
 def listed(counts: Mapping[str, int]) -> str:
     """Such as ``ok 7, leak 3``."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{visible(name)} {count}" for name, count in counts.items()) or "none"

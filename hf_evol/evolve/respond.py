@@ -53,6 +53,10 @@ class Respond(SampledTransform):
     output_columns: ClassVar[dict[str, Any]] = dict.fromkeys((col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS), "string")
     label: ClassVar[str] = "Respond"
 
+    @property
+    def keyed_by(self) -> tuple[str, ...]:
+        return (col.ID, col.ROUND, col.EVOLVER, "label") if self.temperature else ()
+
     def prompt(self, instruction: str, input: str | None, context: Chat | None = None) -> Chat:
         """What the model is asked for one row."""
         return respond_prompt(instruction, input, self.system, context)

@@ -101,6 +101,10 @@ class EndpointEngine:
         _probe(self)
 
     @property
+    def _place(self) -> tuple[str, str | None]:
+        return self.model, self.base_url or self.provider
+
+    @property
     def _where(self) -> str:
         return self.base_url or "the Inference Provider"
 
@@ -218,7 +222,7 @@ class _Session:
     """One call of `EndpointEngine.stream`: its client, its gate, and where results go."""
 
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
-        self.engine, self.params, self.results, self.answered = engine, params, results, False
+        self.engine, self.params, self.results = engine, params, results
 
     async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
@@ -253,7 +257,7 @@ class _Session:
                     async with asyncio.timeout(self.engine.timeout_s):
                         completion = await self._once(chat, key)
                     self.gate.widen()
-                    self.answered = True
+                    _answering.add(self.engine._place)
                     break
                 except TimeoutError:
                     failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
@@ -262,7 +266,7 @@ class _Session:
                 completion = Completion("", "error", error=f"engine_error: {_storable(str(failure))}")
                 now, again = time.monotonic(), failure.again and attempt < self.engine.max_tries
                 away_since = (away_since or now) if failure.away else None
-                if failure.away and self.answered and now - away_since < self.engine.patience_s:
+                if failure.away and self.engine._place in _answering and now - away_since < self.engine.patience_s:
                     again, attempt = True, min(attempt, 4)
                 if again:
                     longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
@@ -310,7 +314,7 @@ class _Session:
 
     def _refused(self, error: Any) -> Exception:
         status, engine = error.response.status_code, self.engine
-        if status in _ADVICE and not (status == 403 and self.answered):  # later, a 403 is about the one prompt
+        if status in _ADVICE and not (status == 403 and engine._place in _answering):  # later, a 403 is about the one prompt
             key = engine.api_key_env or ("the Hub's token" if engine.base_url is None else "no key")
             sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
             return ModelError(f"{sent} {_ADVICE[status]}")
@@ -335,6 +339,7 @@ class _Session:
         return Completion(text, end, n_prompt_tokens, n_tokens, top1_probs=_top1_probs(choice, params.top1_probs))
 
 
+_answering: set[tuple[str, str | None]] = set()  # models and servers that have answered this process
 _answer: ContextVar[Any] = ContextVar("answer")  # the last response to the running task
 
 

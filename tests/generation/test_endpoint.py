@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from chat_server import PARAMS, Refusal, ask, drawn, engine_for, only, reply_to, unused_port, working
+from chat_server import PARAMS, ChatServer, Refusal, ask, drawn, engine_for, only, reply_to, unused_port, working
 
 from hf_evol.errors import ConfigError, HfEvolError, ModelError
 from hf_evol.generation import endpoint
@@ -73,6 +73,35 @@ def test_rows_that_use_up_their_tries_have_an_error_and_the_others_their_texts(s
         else:
             assert completion.error is None and completion.text == reply_to(prompt)
     assert 3 < sum(completion.error is not None for completion in done) < 30
+
+
+def test_a_server_that_goes_away_and_comes_back_is_waited_for():
+    port, prompts = unused_port(), PROMPTS[:12]
+    engine = EndpointEngine("tiny", f"http://127.0.0.1:{port}/v1", max_concurrency=1, max_tries=2, patience_s=30)
+    before, done = ChatServer(port), []
+    before.delay_s = 0.05
+
+    def work():
+        done.extend(ask(engine, prompts))
+
+    thread = threading.Thread(target=work)
+    with before:
+        thread.start()
+        while len(before.requests) < 4:
+            time.sleep(0.01)
+    time.sleep(1.0)  # longer than both tries would take
+    with ChatServer(port) as after:
+        thread.join()
+    assert [completion.text for completion in done] == [reply_to(prompt) for prompt in prompts]
+    assert len(after.requests) >= 8
+
+
+def test_a_server_that_stays_away_is_not_waited_for_longer_than_stated(server):
+    engine = EndpointEngine("tiny", server.url, max_concurrency=1, max_tries=1, patience_s=0.5)
+    server.fault = lambda prompt, attempt: server.__exit__() if prompt == PROMPTS[1] else None
+    first, *others = ask(engine, PROMPTS[:3])
+    assert first.text == reply_to(PROMPTS[0])
+    assert all(completion.error.startswith("engine_error: connection failed") for completion in others)
 
 
 @pytest.mark.parametrize(
