@@ -262,7 +262,7 @@ def stage_rows(recipe: Recipe) -> Any:
     from hf_evol.hub.target import check_output
 
     check_output(recipe.output, recipe.overwrite)
-    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
+    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=True)
     return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
 
 

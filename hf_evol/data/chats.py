@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,14 @@ Turns = list[dict[str, Any]]  # with role and content
 _NAMES = {
     "system": ("system", "developer"),
     "user": ("user", "human", "prompter"),
-    "assistant": ("assistant", "gpt", "chatgpt", "bot", "model"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bot", "model", "ai"),
     "tool": (
         "tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "function_response",
         "function-call", "function-response", "observation", "ipython",
     ),
 }  # fmt: skip
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
 _CALLS = ("tool_calls", "function_call")
 
 
@@ -77,7 +79,7 @@ def read_turns(value: Any) -> Turns:
         try:
             value = json.loads(value)
         except ValueError:
-            raise Unreadable("odd_turns: a text that is no JSON, in place of turns") from None
+            value = _literal(value)
     if isinstance(value, Mapping):
         lists = {name: parts for name, parts in value.items() if isinstance(parts, list)}
         if len({len(parts) for parts in lists.values()}) != 1:
@@ -91,6 +93,14 @@ def read_turns(value: Any) -> Turns:
     return [turn for turn in turns if turn["content"] or turn["role"] != "system"]
 
 
+def _literal(text: str) -> Any:
+    """The value of a text that `repr` has written."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise Unreadable("odd_turns: a text that is no JSON, in place of turns") from None
+
+
 def _pair(pair: Sequence[Any]) -> Turns:
     if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
         raise Unreadable("odd_turns: a list that is no pair of question and answer")
@@ -101,7 +111,7 @@ def _turn(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise Unreadable(f"odd_turns: {_kind(turn)} in place of a turn")
     name = turn.get("role") or turn.get("from")
-    role = _ROLES.get(name.casefold()) if isinstance(name, str) else None
+    role = _ROLES.get(name.strip().casefold()) if isinstance(name, str) else None
     if role is None:
         raise Unreadable(f"odd_turns: the unknown role {reprlib.repr(name)}")
     if role == "tool" or any(turn.get(call) for call in _CALLS):
@@ -118,7 +128,7 @@ def _content(content: Any) -> str | None:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        text = part.get("text") if isinstance(part, Mapping) and kind in (None, "text") else part
+        text = part.get("text") if isinstance(part, Mapping) and kind in _TEXT_PARTS else part
         if not isinstance(text, str):
             raise Unreadable(f"not_text: a part of a turn is {reprlib.repr(kind) if kind else _kind(part)}")
         texts.append(text)

@@ -58,8 +58,9 @@ class Format:
 
 
 def _value(row: Row, names: str) -> tuple[Any, str]:
-    """The value of the first of these columns that the row has, and its name."""
-    return next(((row[name], name) for name in names.split("|") if name in row), (None, ""))
+    """The value of the first of these columns that holds something, and its name."""
+    found = [(row[name], name) for name in names.split("|") if name in row]
+    return next((pair for pair in found if pair[0] not in (None, "", [])), found[0] if found else (None, ""))
 
 
 def _texts(instruction: str, output: str, input: str = "") -> Callable[[Row], Seed]:
@@ -111,7 +112,7 @@ def _write_sharegpt(*parts: Any) -> Row:
 def _read_prompt_completion(row: Row) -> Seed:
     answer, _ = _value(row, _COMPLETION)
     if row["prompt"] is None or isinstance(row["prompt"], str):
-        return _texts("prompt", _COMPLETION)(row)
+        return _texts("prompt", _COMPLETION, _INPUT)(row)
     return read_chat(row["prompt"], answer)
 
 
@@ -126,7 +127,7 @@ FORMATS: dict[str, Format] = {
     "code_alpaca": _ALPACA,
     "gsm8k": Format(
         ("question", "answer|response"),
-        _texts("question", "answer|response"),
+        _texts("question", "answer|response", "input|context|choices|options"),
         lambda *parts: {"question": _chat(*parts)[-2]["content"], "answer": parts[2]},
         is_chat=False,
     ),
@@ -197,7 +198,7 @@ def to_instructions(
         FormatError: the format is unknown, ambiguous, or its columns are not there.
         ColumnError: a column holds something else than text, ids repeat, or a column to rename or keep is missing.
     """
-    from datasets import Dataset, Features, Value
+    from datasets import ClassLabel, Dataset, Features, Value
 
     if not isinstance(dataset, Dataset):
         raise FormatError(
@@ -223,6 +224,7 @@ def to_instructions(
         kept = [column for column in kept if column != col.ID]
     else:
         name = name or _name(dataset) or format
+    labels = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
     features = {column: Value("string") for column in (col.ID, col.INSTRUCTION, col.INPUT, col.OUTPUT)}
     features |= {col.CONTEXT: [{"role": Value("string"), "content": Value("string")}], col.READ_STATUS: Value("string")}
     features = Features(features | {_kept_name(column): dataset.features[column] for column in kept})
@@ -230,7 +232,7 @@ def to_instructions(
         rows = Dataset.from_dict({column: [] for column in features}, features=features)
     else:
         rows = dataset.map(
-            _Converter(format, name, tuple(kept)),
+            _Converter(format, name, tuple(kept), labels),
             batched=True,
             with_indices=True,
             remove_columns=present,
@@ -278,14 +280,20 @@ def _kept_name(column: str) -> str:
 
 @dataclass(frozen=True)
 class _Converter:
-    """The function that `to_instructions` maps; ``name`` None keeps the ids."""
+    """The function that `to_instructions` maps; ``name`` None keeps the ids, and ``labels`` are names of classes."""
 
     format: str
     name: str | None
     kept: tuple[str, ...]
+    labels: dict[str, list[str]]
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        named = {
+            column: [None if value is None or value < 0 else names[value] for value in batch[column]]
+            for column, names in self.labels.items()
+        }
+        columns = {**batch, **named}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         seeds = [_read(row, FORMATS[self.format]) for row in rows]
         ids = batch[col.ID] if self.name is None else [f"{self.name}-{index}" for index in indices]
         out = {col.ID: ids} | {_kept_name(column): batch[column] for column in self.kept}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import json
 import textwrap
 from contextlib import nullcontext
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+from pyarrow import ArrowInvalid
 
 from hf_evol.errors import SourceError
 from hf_evol.progress import without_datasets_bars
@@ -22,9 +25,18 @@ _LOADERS = {
 }  # fmt: skip
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _BUNDLED = "demo/"
+_CHUNK = 1 << 28  # bytes of a JSON file that are read at once, as the kinds of the columns are decided once for them
+_ANSWERS = ("answer", "output", "response", "completion", "input")
 
 
-def load_seeds(source: str, *, config: str | None = None, split: str = "train", revision: str | None = None) -> Dataset:
+def load_seeds(
+    source: str,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    typed: bool = False,
+) -> Dataset:
     """Load a seed set as it is; `to_instructions` brings it into shape.
 
     Args:
@@ -35,6 +47,7 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
         config: the dataset's configuration.
         split: the split to load.
         revision: branch, tag or commit on the Hub.
+        typed: read numbers in CSV files as numbers; otherwise all is text, as it is written.
 
     Returns:
         The rows, with the set's name as ``info.dataset_name``.
@@ -45,9 +58,13 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
     import datasets
 
     try:
-        rows = _load(source, config, split, revision)
+        rows = _load(source, config, split, revision, typed)
         if not len(rows):
             raise ValueError("it has no rows")
+        try:
+            rows.data.table.validate(full=True)
+        except ArrowInvalid as error:
+            raise ValueError(f"its texts are not in UTF-8: {error}") from error
         return rows
     except Exception as error:
         known = (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError)
@@ -63,7 +80,7 @@ def load_seeds(source: str, *, config: str | None = None, split: str = "train", 
         ) from error
 
 
-def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
+def _load(source: str, config: str | None, split: str, revision: str | None, typed: bool) -> Dataset:
     import datasets
 
     path, loader = Path(source).expanduser(), _loader(source)
@@ -79,9 +96,8 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
         files = source if remote else str(path)
         if not remote and not glob.glob(files, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
             raise FileNotFoundError(f"no file matches {files!r}")
-        options = {"keep_default_na": False, "sep": "\t" if ".tsv" in source.casefold() else ","}
         with nullcontext() if remote else without_datasets_bars():
-            rows = _read(loader, None, split, data_files=files, **(options if loader == "csv" else {}))
+            rows = _read(loader, None, split, typed, data_files=files)
         rows.info.dataset_name = path.name.partition(".")[0].replace("*", "") or loader
         return rows
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
@@ -92,52 +108,110 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
             raise ValueError(f"Unknown split {split!r}. Should be one of {sorted(loaded)}")
         return loaded[split]
     if not path.exists():
-        return _read(source, config, split, revision=revision)
+        return _read(source, config, split, typed, revision=revision)
     # A folder whose card names configs is cached under its name and card alone. Its files, which know when they
     # were written, tell it from others, and from what it held before.
     files = datasets.load_dataset_builder(str(path), config).config.data_files
-    return _read(str(path), config, split, data_files=files)
+    return _read(str(path), config, split, typed, data_files=files)
 
 
-def _read(name: str, config: str | None, split: str, **options: Any) -> Dataset:
-    """The rows, with the columns of all files, and with texts that look like dates as they are written."""
+def _read(name: str, config: str | None, split: str, typed: bool, **options: Any) -> Dataset:
+    """The rows of all files, with the columns of all, and with texts as they are written."""
     import datasets
 
-    def files() -> list[str]:
-        return datasets.load_dataset_builder(name, config, **options).config.data_files[split]
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split, **options)
-    except datasets.exceptions.DatasetGenerationError:
-        if "data_files" not in options or len(files()) == 1:
-            raise
-        rows = datasets.concatenate_datasets([_read_alone(file, name, options) for file in files()])
+    builder = datasets.load_dataset_builder(name, config, **options)
+    found = (builder.config.data_files or {}).get(split, [])
+    kind = builder.name if builder.name in ("json", "csv") else None
+    if kind == "json":
+        options["chunksize"] = _CHUNK
+    if kind is not None and "data_files" in options and (len(found) > 1 or kind == "csv"):
+        rows = _together([_read_alone(file, kind, typed) for file in found])
         rows.info.dataset_name, rows.info.builder_name = Path(name).name, None
-    times = [column for column, kind in rows.features.items() if "timestamp" in str(kind)]
-    if not times or not all(_loader(file) == "json" for file in files()):
-        return rows
-    written = [row for file in files() for row in _parsed(file)]
-    rows = rows.remove_columns(times)
-    for column in times:
-        rows = rows.add_column(column, [row.get(column) for row in written])
+    else:
+        rows = datasets.load_dataset(name, config, split=split, **options)
+    if kind == "json":
+        rows = _as_written(rows, found, typed)
     return rows
 
 
-def _read_alone(file: str, name: str, options: dict[str, Any]) -> Dataset:
+def _read_alone(file: str, kind: str, typed: bool) -> Dataset:
     import datasets
 
     try:
-        return datasets.load_dataset(name, split="train", **options | {"data_files": file})
+        options = {"chunksize": _CHUNK} if kind == "json" else _csv_options(file, typed)
+        return datasets.load_dataset(kind, split="train", data_files=file, **options)
     except Exception as error:
         raise ValueError(f"{file}: {_reason(error)}") from error
 
 
+def _csv_options(file: str, typed: bool) -> dict[str, Any]:
+    """How to read a file of comma- or tab-separated values: as text unless ``typed``, and rows that end in a further
+    separator without a shift."""
+    import pandas as pd
+    from datasets import Features, Value
+
+    sep = "\t" if ".tsv" in file.casefold() else ","
+    options: dict[str, Any] = {"sep": sep, "keep_default_na": False, "index_col": False}
+    with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer", newline="") as stream:
+        lines = [line for line in stream.read().splitlines() if line]
+    if not lines:
+        raise ValueError("it has no rows")
+    names = list(pd.read_csv(io.StringIO(lines[0]), nrows=0, sep=sep, index_col=False).columns)
+    if any(sum(1 for field in row[len(names) :] if field) for row in csv.reader(lines, delimiter=sep)):
+        raise ValueError(f"a row has more fields than the {len(names)} columns")
+    plain = {line.count(sep) for line in lines} == {len(names) - 1}
+    if sep == "\t" and plain and sum(1 for _ in csv.reader(lines, delimiter=sep)) < len(lines):
+        options["quoting"] = csv.QUOTE_NONE  # each line is a row: a field begins with a mark that quotes nothing
+    return options if typed else options | {"features": Features({name: Value("string") for name in names})}
+
+
+def _together(parts: list[Dataset]) -> Dataset:
+    """The rows of all parts; a column of which parts hold different kinds is read as JSON values."""
+    from datasets import concatenate_datasets
+
+    kinds: dict[str, set[str]] = {}
+    for part in parts:
+        for name, kind in part.features.items():
+            kinds.setdefault(name, set()).update({repr(kind)} - {"Value('null')"})
+    mixed = [name for name, found in kinds.items() if len(found) > 1]
+    for place, part in enumerate(parts):
+        for name in (name for name in mixed if name in part.column_names):
+            parts[place] = part = _with_column(part, name, part[name][:], as_json=True)
+    return concatenate_datasets(parts)
+
+
+def _as_written(rows: Dataset, files: list[str], typed: bool) -> Dataset:
+    """JSON rows whose texts are as in the file: `datasets` makes times of texts that look like dates and, where it meets
+    both, floats of whole numbers."""
+
+    def is_changed(name: str, kind: str) -> bool:
+        return "timestamp" in kind or (not typed and kind == "Value('float64')" and name in _ANSWERS)
+
+    changed = [name for name, kind in rows.features.items() if is_changed(name, repr(kind))]
+    if not changed:
+        return rows
+    written = [row for file in files for row in _parsed(file)]
+    for name in changed:
+        rows = _with_column(rows, name, [row.get(name) for row in written])
+    return rows
+
+
+def _with_column(rows: Dataset, name: str, values: list[Any], as_json: bool = False) -> Dataset:
+    """The rows with other values in a column: text, or else JSON values."""
+    from datasets import Dataset, Features, Json, Value, concatenate_datasets
+
+    is_text = not as_json and all(value is None or isinstance(value, str) for value in values)
+    kind = Value("string") if is_text else Json()
+    column = Dataset.from_dict({name: values}, features=Features({name: kind}))
+    return concatenate_datasets([rows.remove_columns(name), column], axis=1)
+
+
 def _parsed(file: str) -> list[dict[str, Any]]:
-    with fsspec.open(file, "rt", encoding="utf-8", compression="infer") as stream:
+    with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer") as stream:
         text = stream.read()
-    if text.lstrip().startswith("["):
-        return json.loads(text)
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    texts = [text] if text.lstrip().startswith("[") else [line for line in text.split("\n") if line.strip()]
+    rows = [json.loads(text, parse_int=str, parse_float=str) for text in texts]
+    return rows[0] if isinstance(rows[0], list) else rows
 
 
 def _reason(error: BaseException) -> str:

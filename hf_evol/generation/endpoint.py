@@ -23,13 +23,22 @@ from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.sampling import request_seed
 from hf_evol.progress import visible
 
+_PASSING = {"error", "network_error", "insufficient_system_resource"}
 # What servers say of a text, in lower case: it ended; it was cut off; it is none to keep. Others are kept, as "unknown".
 _STOPPED = {
     "stop", "eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end", "complete", "completed", "finished",
 }  # fmt: skip
-_CUT_OFF = {"length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit"}
+_CUT_OFF = {
+    "length",
+    "max_tokens",
+    "max_length",
+    "model_length",
+    "max_output_tokens",
+    "token_limit",
+    "model_context_window_exceeded",
+}
 _FAILED = {
-    "error", "abort", "aborted", "cancelled", "tool_calls", "function_call", "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+    *_PASSING, "abort", "sensitive", "refusal", "malformed_function_call", "aborted", "cancelled", "tool_calls", "function_call", "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
 }  # fmt: skip
 _LONGEST_WAIT_S = 60.0
 # What to do about refusals that would meet every row.
@@ -314,10 +323,14 @@ class _Session:
 
     def _refused(self, error: Any) -> Exception:
         status, engine = error.response.status_code, self.engine
-        if status in _ADVICE and not (status == 403 and engine._place in _answering):  # later, a 403 is about the one prompt
+        if status in _ADVICE and not (
+            status == 403 and engine._place in _answering
+        ):  # later, a 403 is about the one prompt
             key = engine.api_key_env or ("the Hub's token" if engine.base_url is None else "no key")
             sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
             return ModelError(f"{sent} {_ADVICE[status]}")
+        if status == 429 and "insufficient_quota" in error.response.text:
+            return ModelError(f"{engine._where} refuses requests for {engine.model!r} (429): the quota is used up.")
         again, overloaded = status in (408, 409, 425, 429) or status >= 500, status in (429, 503)
         reason, wait_s = f"HTTP {status}{_said(_body(error.response), self.key)}", _retry_after(error.response.headers)
         return _Failure(reason, again=again, overloaded=overloaded, wait_s=wait_s)
@@ -326,13 +339,16 @@ class _Session:
         """What an answer says, as far as it is there: servers leave out much of what the protocol has."""
         params = self.params
         if not isinstance(answer, dict) or not answer.get("choices"):
-            said = _said(answer, self.key) if isinstance(answer, dict) and answer.get("error") else ""
-            raise _Failure(f"an error in place of an answer{said}" if said else "the answer is broken", again=True)
+            failed = isinstance(answer, dict) and answer.get("error")
+            what = "an error in place of an answer" if failed else "the answer is broken"
+            raise _Failure(what + _said(answer, self.key), again=True)
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         reason, text = str(choice.get("finish_reason") or "").lower(), _text(choice["message"].get("content"))
+        if error := choice.get("error"):
+            raise _Failure(f"an error in place of an answer{_said(error, self.key)}", again=True)
         if reason in _FAILED:
-            raise _Failure(f"finish reason {reason}", again=False)
-        n_prompt_tokens, n_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            raise _Failure(f"finish reason {reason}", again=reason in _PASSING)
+        n_prompt_tokens, n_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
         end = "stop" if reason in _STOPPED else "unknown"
         if reason in _CUT_OFF or (end == "unknown" and n_tokens >= params.max_new_tokens):
             end = "length"
@@ -379,11 +395,18 @@ def _retry_after(headers: Any) -> float | None:
     return min(max(wait, 0.0), 10 * _LONGEST_WAIT_S) if math.isfinite(wait) else None
 
 
+def _count(value: Any) -> int:
+    """A number of tokens; 0 where it is none."""
+    return int(value) if str(value).isdecimal() else 0
+
+
 def _text(content: Any) -> str:
     """A content's text; of parts, those that are text, and no reasoning."""
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
-        content = "".join(part.get("text") or "" for part in parts)
+        parts = [{"text": part} if isinstance(part, str) else part for part in content]
+        content = "".join(
+            part.get("text") or "" for part in parts if part.get("type", "text") in ("text", "output_text")
+        )
     return _storable(content or "")
 
 

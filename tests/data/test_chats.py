@@ -25,12 +25,19 @@ SHAPES = {
     "messages": {"messages": chat(ASKED, ANSWERED)},
     "text parts": {"messages": [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in (ASKED, ANSWERED)]},
     "JSON text": {"messages": json.dumps(chat(ASKED, ANSWERED))},
+    "text by repr": {"messages": repr(chat(ASKED, ANSWERED))},
+    "parts of responses": {
+        "messages": [
+            {"role": r, "content": [{"type": f"{t}_text", "text": c}]}
+            for r, t, c in (("user", "input", ASKED[1]), ("assistant", "output", ANSWERED[1]))
+        ],
+    },
     "struct of lists": {"messages": {"role": ["user", "assistant"], "content": [ASKED[1], ANSWERED[1]]}},
     "sharegpt": {"conversations": chat(("human", ASKED[1]), ("gpt", ANSWERED[1]), role="from", text="value")},
     "chatgpt": {"conversations": chat(("human", ASKED[1]), ("chatgpt", ANSWERED[1]), role="from", text="value")},
     "user and assistant": {"conversations": chat(ASKED, ANSWERED, role="from", text="value")},
     "role and content": {"conversations": chat(ASKED, ANSWERED)},
-    "capitals": {"messages": chat(("User", ASKED[1]), ("ASSISTANT", ANSWERED[1]))},
+    "capitals": {"messages": chat(("User ", ASKED[1]), ("AI", ANSWERED[1]))},
     "prompt and completion": {"prompt": chat(ASKED), "completion": chat(ANSWERED)},
     "prompt and text": {"prompt": chat(ASKED), "completion": ANSWERED[1]},
     "empty system turn": {"messages": chat(("system", ""), ASKED, ANSWERED)},

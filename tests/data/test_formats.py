@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_evol.data.formats import FORMATS, TRAINING_FORMATS, detect_format, to_instructions, to_training, unread
 from hf_evol.data.sources import load_seeds
@@ -204,12 +204,26 @@ def test_columns_are_renamed_before_they_are_read():
         ({"instruction": "Why?", "context": "A text.", "response": "So."}, "Why?", "A text."),
         ({"system_prompt": "", "question": "Why?", "response": "So."}, "Why?", ""),
         ({"prompt": "Why?", "response": "So."}, "Why?", ""),
+        ({"question": "Why?", "context": "A text.", "answer": "So."}, "Why?", "A text."),
+        ({"prompt": "Why?", "context": "A text.", "completion": "So."}, "Why?", "A text."),
+        ({"question": "Why?", "choices": ["a", "b"], "answer": "So."}, "Why?", "a\nb"),
+        (
+            {"instruction": "Why?", "input": "", "context": "A text.", "output": None, "response": "So."},
+            "Why?",
+            "A text.",
+        ),
     ],
-    ids=["dolly", "openorca", "prompt and response"],
+    ids=["dolly", "openorca", "prompt and response", "question on a text", "prompt on a text", "choices", "empty ones"],
 )
 def test_other_usual_names_of_columns_are_known(row, instruction, input):
     (read,) = to_instructions(Dataset.from_list([row])).to_list()
     assert (read["instruction"], read["input"], read["output"]) == (instruction, input, "So.")
+
+
+def test_classes_are_read_by_their_names():
+    features = Features({"question": Value("string"), "answer": ClassLabel(names=["A", "B"])})
+    rows = Dataset.from_dict({"question": ["Q?", "R?", "S?"], "answer": [1, 0, None]}, features=features)
+    assert to_instructions(rows)["output"][:] == ["B", "A", None]
 
 
 @pytest.mark.parametrize("layout", ["arrow", "pandas", "numpy"])

@@ -5,6 +5,7 @@ import pytest
 from datasets import Dataset
 from hub_server import HubServer
 
+from hf_evol.data.formats import to_instructions
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import SourceError
 
@@ -68,11 +69,58 @@ def test_files_whose_columns_differ_are_read_together(tmp_path):
         assert rows["score"][:] == [None, 1]
 
 
-def test_a_column_of_two_kinds_is_named(tmp_path):
-    for name, value in (("a", {"x": 1}), ("b", "text")):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": "Q?", "answer": value}) + "\n")
-    with pytest.raises(SourceError, match="answer"):
-        load_seeds(str(tmp_path))
+def test_a_column_that_files_hold_in_two_kinds_is_read_as_it_is(tmp_path):
+    parts = [{"type": "text", "text": "Why?"}]
+    for name, content in (("a", "Why?"), ("b", parts)):
+        chat = [{"role": "user", "content": content}, {"role": "assistant", "content": 'He said "no".'}]
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    rows = to_instructions(load_seeds(str(tmp_path)))
+    assert rows["instruction"][:] == ["Why?"] * 2
+    assert rows["output"][:] == ['He said "no".'] * 2
+
+
+def test_a_kind_that_changes_late_in_a_file_changes_no_text(tmp_path):
+    """`datasets` decides by the first ten megabytes, unless told otherwise."""
+    first, last = {"question": "Q " * 200, "answer": "A."}, {"question": [{"text": "Q?"}], "answer": "2024-01-01"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text((json.dumps(first) + "\n") * 30_000 + json.dumps(last) + "\n")
+    rows = load_seeds(str(file))
+    assert rows[30_000] == last and rows[0] == first
+
+
+def test_numbers_are_text_as_they_are_written(tmp_path):
+    answers = ["007", "3.10", "true", "1" * 30, ""]
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"Q,{answer}\n" for answer in answers))
+    assert load_seeds(str(tmp_path / "rows.csv"))["answer"][:] == answers
+    (tmp_path / "scores.csv").write_text("id,score\na-0,0.5\n")
+    assert load_seeds(str(tmp_path / "scores.csv"), typed=True)["score"][:] == [0.5]
+    (tmp_path / "rows.jsonl").write_text('{"answer": 3}\n{"answer": 2.50}\n{"answer": null}\n')
+    assert load_seeds(str(tmp_path / "rows.jsonl"))["answer"][:] == ["3", "2.50", None]
+
+
+def test_fields_that_are_too_many(tmp_path):
+    (tmp_path / "rows.csv").write_text("question,answer\nQ?,A.,\n")  # a comma at the end shifts nothing
+    assert load_seeds(str(tmp_path / "rows.csv")).to_list() == [{"question": "Q?", "answer": "A."}]
+    (tmp_path / "rows.csv").write_text("question,answer\nQ?,A.,and more\n")
+    with pytest.raises(SourceError, match="more fields than the 2 columns"):
+        load_seeds(str(tmp_path / "rows.csv"))
+
+
+def test_quotation_marks_in_tab_separated_values(tmp_path):
+    file = tmp_path / "rows.tsv"
+    file.write_text('question\tanswer\n"Hello\tsaid he\nQ?\tA.\n')  # no mark closes it
+    assert load_seeds(str(file))["question"][:] == ['"Hello', "Q?"]
+    file.write_text('question\tanswer\n"two\nlines"\tA.\n')
+    assert load_seeds(str(file))["question"][:] == ["two\nlines"]
+
+
+def test_encodings(tmp_path):
+    file, row = tmp_path / "rows.jsonl", '{"question": "café?", "answer": "2024-01-01"}\n'
+    file.write_bytes(b"\xef\xbb\xbf" + row.encode())
+    assert load_seeds(str(file)).to_list() == [json.loads(row)]
+    file.write_bytes(row.replace("2024-01-01", "So.").encode("cp1252"))
+    with pytest.raises(SourceError, match=r"rows\.jsonl.*not in UTF-8"):
+        load_seeds(str(file))
 
 
 def test_the_broken_one_of_several_files_is_named(tmp_path):

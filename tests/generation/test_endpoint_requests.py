@@ -196,6 +196,32 @@ def test_an_error_in_the_body_of_a_good_status_shows_the_servers_words(server):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("usage", [{"prompt_tokens": "3", "completion_tokens": -1}, {"prompt_tokens": 3.5}, []])
+def test_odd_counts_end_no_run(server, usage):
+    server.choice = lambda body: {"usage": usage}
+    completion = only(engine_for(server))
+    assert completion.text == reply_to("why") and completion.n_tokens == 0
+    assert completion.n_prompt_tokens == (3 if usage and usage["prompt_tokens"] == "3" else 0)
+
+
+def test_an_error_in_a_choice_is_tried_again(server):
+    failed = {"finish_reason": "stop", "message": {"content": ""}, "error": {"message": "upstream gone", "code": 502}}
+    server.choice = lambda body: failed if len(server.requests) == 1 else {}
+    assert only(engine_for(server)).text == reply_to("why")
+    server.choice = lambda body: {"finish_reason": "network_error"}
+    assert only(engine_for(server, max_tries=2)).error == "engine_error: finish reason network_error"
+    assert len(server.requests) == 4
+
+
+def test_a_quota_that_is_used_up_ends_the_run(server):
+    server.fault = lambda *_: Refusal(
+        429, body={"error": {"code": "insufficient_quota", "message": "You exceeded it."}}
+    )
+    with pytest.raises(HfEvolError, match="quota is used up"):
+        ask(engine_for(server), [f"prompt {i}" for i in range(20)])
+    assert len(server.requests) <= 20
+
+
 def test_equal_requests_are_sent_once(server):
     done = ask(engine_for(server), ["why", "how", "why"], keys=["greedy"] * 3)
     assert [completion.text for completion in done] == [reply_to("why"), reply_to("how"), reply_to("why")]
