@@ -31,6 +31,8 @@ _REMARK = re.compile(
     r"this (?:adds|makes|requires|way|revised|ensures)\b)"
 )
 _SECTION = re.compile(rf"(?im)^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$")
+# A word that points to what was said before, and the word in front of it: "for it", "of these", "explain that to".
+_POINTING = re.compile(r" (\w+ (?:it|them|this|these|those|that(?= (?:to|in|into|for|with|as|from|at) | $)))(?= )")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’", "„": "“", "「": "」"}
 
 
@@ -71,9 +73,17 @@ def read_evolved(
     text = _unpack(strip_thinking(reply), parent)
     if not text:
         return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
-    status, said = status_of(text, parent, prompt, method, finish_reason), f" {' '.join(words(text))} "
-    is_copy = any(said in f" {' '.join(words(turn['content']))} " for turn in context or ())
-    return text, "leak" if status == OK and is_copy else status
+    status = status_of(text, parent, prompt, method, finish_reason)
+    return text, _in_context(text, parent, method, context) if status == OK and context else status
+
+
+def _in_context(text: str, parent: str, method: str | None, context: Sequence[dict[str, str]]) -> str:
+    """The status of a text that is good by itself: what points to the conversation still has to, in a rewriting."""
+    said, before = (f" {' '.join(words(part))} " for part in (text, parent))
+    if any(said in f" {' '.join(words(turn['content']))} " for turn in context):
+        return "leak"
+    lost = [found for found in _POINTING.findall(before) if f" {found} " not in said]
+    return "off_topic" if lost and method != "breadth" else OK
 
 
 def _unpack(text: str, parent: str) -> str:

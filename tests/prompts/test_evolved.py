@@ -509,3 +509,26 @@ def test_long_texts_take_no_time(unit):
     start = time.process_time()
     read(unit * (3000 // len(unit)))
     assert time.process_time() - start < 2
+
+
+BEFORE = [
+    {"role": "user", "content": "How can you set a cookie in PHP?"},
+    {"role": "assistant", "content": "With setcookie."},
+]
+
+
+@pytest.mark.parametrize(
+    ("parent", "text", "status"),
+    [
+        ("Write a test for it.", "Write a test for it that also covers an empty name, and explain each step.", "ok"),
+        ("Write a test for it.", "Write a test for a new product, explain it in simple words, and use no technical terms.", "off_topic"),
+        ("How would you explain that to my grandmother?", "How would you explain that to my grandmother, who never used a computer?", "ok"),
+        ("Name a programming language that has closures.", "Name a programming language with closures, and explain when it is the best choice.", "ok"),
+        ("More, please.", "How can you set a cookie in PHP?", "leak"),
+    ],
+)  # fmt: skip
+def test_what_points_to_the_conversation_still_has_to(parent, text, status):
+    found = read_evolved(text, parent=parent, prompt=[{"role": "user", "content": parent}], context=BEFORE)
+    assert found == (text, status)
+    if status == "off_topic":
+        assert read_evolved(text, parent=parent, prompt=[{"role": "user", "content": parent}])[1] == "ok"
