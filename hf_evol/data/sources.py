@@ -61,10 +61,6 @@ def load_seeds(
         rows = _load(source, config, split, revision, typed)
         if not len(rows):
             raise ValueError("it has no rows")
-        try:
-            rows.data.table.validate(full=True)
-        except ArrowInvalid as error:
-            raise ValueError(f"its texts are not in UTF-8: {error}") from error
         return rows
     except Exception as error:
         known = (OSError, ValueError, KeyError, StopIteration, datasets.exceptions.DatasetGenerationError)
@@ -85,10 +81,8 @@ def _load(source: str, config: str | None, split: str, revision: str | None, typ
 
     path, loader = Path(source).expanduser(), _loader(source)
     if source.startswith(_BUNDLED):
-        path, loader = (
-            Path(__file__).parent.parent / "demo" / "seeds" / f"{source.removeprefix(_BUNDLED)}.jsonl",
-            "json",
-        )
+        path = Path(__file__).parent.parent / "demo" / "seeds" / f"{source.removeprefix(_BUNDLED)}.jsonl"
+        loader = "json"
     if loader:
         if split != "train":
             raise ValueError(f"files have the split 'train' only, not {split!r}")
@@ -129,9 +123,13 @@ def _read(name: str, config: str | None, split: str, typed: bool, **options: Any
         rows.info.dataset_name, rows.info.builder_name = Path(name).name, None
     else:
         rows = datasets.load_dataset(name, config, split=split, **options)
-    if kind == "json":
-        rows = _as_written(rows, found, typed)
-    return rows
+    if kind != "json":
+        return rows
+    try:
+        rows.data.validate(full=True)
+    except ArrowInvalid as error:
+        raise ValueError(f"its texts are not in UTF-8: {error}") from error
+    return _as_written(rows, found, typed)
 
 
 def _read_alone(file: str, kind: str, typed: bool) -> Dataset:
@@ -156,6 +154,7 @@ def _csv_options(file: str, typed: bool) -> dict[str, Any]:
         lines = [line for line in stream.read().splitlines() if line]
     if not lines:
         raise ValueError("it has no rows")
+    csv.field_size_limit(1 << 30)  # longer texts are refused otherwise
     names = list(pd.read_csv(io.StringIO(lines[0]), nrows=0, sep=sep, index_col=False).columns)
     if any(sum(1 for field in row[len(names) :] if field) for row in csv.reader(lines, delimiter=sep)):
         raise ValueError(f"a row has more fields than the {len(names)} columns")

@@ -106,6 +106,12 @@ def test_fields_that_are_too_many(tmp_path):
         load_seeds(str(tmp_path / "rows.csv"))
 
 
+def test_a_long_field_and_one_of_several_lines(tmp_path):
+    rows = [{"question": "word " * 40_000, "answer": 'one\n\ntwo, "three"'}]
+    Dataset.from_list(rows).to_csv(tmp_path / "rows.csv")
+    assert load_seeds(str(tmp_path / "rows.csv")).to_list() == rows
+
+
 def test_quotation_marks_in_tab_separated_values(tmp_path):
     file = tmp_path / "rows.tsv"
     file.write_text('question\tanswer\n"Hello\tsaid he\nQ?\tA.\n')  # no mark closes it
