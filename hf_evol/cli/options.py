@@ -198,9 +198,10 @@ def quiet() -> None:
     if not unwanted:
         enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
-    shown = logging.StreamHandler()
-    shown.setFormatter(_Visible())
-    logging.basicConfig(handlers=[shown], level=logging.WARNING)
+    if not (ours := logging.getLogger("hf_evol")).handlers:
+        shown = logging.StreamHandler()
+        shown.setFormatter(_Visible())
+        ours.addHandler(shown)
 
 
 class _Visible(logging.Formatter):

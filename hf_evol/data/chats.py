@@ -22,6 +22,7 @@ _NAMES = {
     ),
 }  # fmt: skip
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
+_REASONING = ("thinking", "reasoning", "redacted_thinking")  # parts that go before an answer
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _CALLS = ("tool_calls", "function_call")
 
@@ -128,6 +129,8 @@ def _content(content: Any) -> str | None:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in _REASONING:
+            continue
         text = part.get("text") if isinstance(part, Mapping) and kind in _TEXT_PARTS else part
         if not isinstance(text, str):
             raise Unreadable(f"not_text: a part of a turn is {reprlib.repr(kind) if kind else _kind(part)}")

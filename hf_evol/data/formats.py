@@ -31,6 +31,7 @@ _INPUT, _ANSWER, _SYSTEM, _HISTORY, _TOOLS = (
     "history",
     "tools",
 )
+_MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_TOOLS = ("", "[]", "{}", "null")
 _COMPLETION = "completion|response"
 
@@ -310,6 +311,8 @@ def _read(row: Row, form: Format) -> Seed:
     try:
         if (tools := row.get(_TOOLS)) and not (isinstance(tools, str) and tools.strip() in _NO_TOOLS):
             raise Unreadable("tools")
+        if seen := [name for name in _MEDIA if row.get(name)]:
+            raise Unreadable(f"not_text: the column {seen[0]!r} belongs to the row")
         seed = form.read(row)
         context = [*_before(row), *seed.context]
         status = seed.status if (seed.instruction or "").strip() else "no_instruction"
