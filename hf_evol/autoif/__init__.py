@@ -36,7 +36,7 @@ def autoif(settings: AutoIf, recipe: Recipe) -> RunResult:
     Args:
         settings: of the scenario.
         recipe: ``model`` writes constraints and functions, ``responder`` answers; sampling, engine and output settings
-            count, those of evolving and scoring don't.
+            count, those of evolving and scoring don't. A temperature of 0 stands for the paper's 0.7.
 
     Raises:
         ModelError: the model's first replies hold nothing of use, so that the others are not asked for.

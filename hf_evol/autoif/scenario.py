@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Ver
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
+from hf_evol.generation.base import SamplingParams
 from hf_evol.hub.provenance import describe, describe_source, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.run.recipe import Recipe
@@ -80,6 +81,8 @@ class AutoIf:
 
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     """As `hf_evol.autoif`."""
+    # The same requests are made again and again for different texts, which greedy ones would not give.
+    recipe = replace(recipe, temperature=recipe.temperature or SamplingParams().temperature)
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
     sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-from pyarrow import ArrowInvalid
 
 from hf_evol.errors import SourceError
 from hf_evol.progress import without_datasets_bars
@@ -112,6 +111,7 @@ def _load(source: str, config: str | None, split: str, revision: str | None, typ
 def _read(name: str, config: str | None, split: str, typed: bool, **options: Any) -> Dataset:
     """The rows of all files, with the columns of all, and with texts as they are written."""
     import datasets
+    import pyarrow as pa
 
     builder = datasets.load_dataset_builder(name, config, **options)
     found = (builder.config.data_files or {}).get(split, [])
@@ -127,7 +127,7 @@ def _read(name: str, config: str | None, split: str, typed: bool, **options: Any
         return rows
     try:
         rows.data.validate(full=True)
-    except ArrowInvalid as error:
+    except pa.ArrowInvalid as error:
         raise ValueError(f"its texts are not in UTF-8: {error}") from error
     return _as_written(rows, found, typed)
 
