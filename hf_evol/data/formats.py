@@ -24,16 +24,11 @@ _NO_INPUT = frozenset(
     ("no input", "noinput", "no_input", "no input required", "no input needed", "n/a", "na", "none", "not applicable")
 )
 _OUR_ID = re.compile(r".+-\d+\Z", re.DOTALL)
-_INPUT, _ANSWER, _SYSTEM, _HISTORY, _TOOLS = (
-    "input|context",
-    "output|response",
-    "system|system_prompt",
-    "history",
-    "tools",
-)
+# Names of columns, of which the first that holds something counts; of an input, all that do.
+_INPUT, _ANSWER, _COMPLETION = "input|context", "output|response", "completion|response"
+_SYSTEM, _HISTORY, _TOOLS = "system|system_prompt", "history", "tools"
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_TOOLS = ("", "[]", "{}", "null")
-_COMPLETION = "completion|response"
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ def _texts(instruction: str, output: str, input: str = "") -> Callable[[Row], Se
 
     def read(row: Row) -> Seed:
         asked = read_text(row[instruction], instruction, plain=True)
-        given = read_text(*_value(row, input)) or ""
+        given = "\n".join(filter(None, (read_text(row[name], name) for name in input.split("|") if name in row)))
         if given.strip().strip("<>[]().").casefold() in _NO_INPUT:
             given = ""
         try:

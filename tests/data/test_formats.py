@@ -206,7 +206,7 @@ def test_columns_are_renamed_before_they_are_read():
         ({"prompt": "Why?", "response": "So."}, "Why?", ""),
         ({"question": "Why?", "context": "A text.", "answer": "So."}, "Why?", "A text."),
         ({"prompt": "Why?", "context": "A text.", "completion": "So."}, "Why?", "A text."),
-        ({"question": "Why?", "choices": ["a", "b"], "answer": "So."}, "Why?", "a\nb"),
+        ({"question": "Why?", "context": "A text.", "choices": ["a", "b"], "answer": "So."}, "Why?", "A text.\na\nb"),
         (
             {"instruction": "Why?", "input": "", "context": "A text.", "output": None, "response": "So."},
             "Why?",
