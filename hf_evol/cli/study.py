@@ -84,3 +84,5 @@ def _show(result: Any) -> None:
             )
     if result.url:
         console.print(f"On the Hub: {result.url}")
+    if results["failures"] and not any(entry["ok"] for entry in results["yields"]):
+        raise typer.Exit(1)  # no request gave anything

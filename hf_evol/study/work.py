@@ -141,7 +141,10 @@ class Work:
     def answer(self, rows: Dataset) -> Dataset:
         """The rows with responses; their ``status``: ok, or why the evolution is left out; and their ``response_status``, which
         says nothing about the evolver."""
-        rows = decided(steps.respond(rows, self.respond, self.map, "all rounds"))
+        answered = steps.respond(rows, self.respond, self.map, "all rounds")
+        if why := steps.commonest_failure([answered]):  # not in what is published
+            logger.warning("Requests failed. Most often: %s", why)
+        rows = decided(answered)
         models.release()
         sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
         statuses = zip(rows[LABEL], rows[col.ROUND], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
