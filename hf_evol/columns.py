@@ -81,6 +81,7 @@ EMBEDDING_STATUS = "embedding_status"
 MND = "mnd"
 
 OK = "ok"  # the value of a status column where nothing went wrong
+PASSING_FAILURES = ("engine_error", "out_of_memory")  # begin the statuses of rows that another try may mend
 KEPT = "kept"  # the value of the elimination column where no rule applied
 
 

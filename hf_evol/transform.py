@@ -30,8 +30,6 @@ _OF_PLACE_AND_SPEED = {
     "keep_in_memory", "load_from_cache_file", "cache_file_name", "writer_batch_size", "suffix_template", "new_fingerprint",
 }  # fmt: skip
 
-PASSING_FAILURES = ("engine_error", "out_of_memory")  # statuses of rows that another try may mend
-
 
 class Transform:
     """Base of the transforms: frozen dataclasses of settings, passed to ``Dataset.map(…, batched=True)``.
@@ -375,7 +373,9 @@ def holds_failures(table: Any, transform: Transform) -> bool:
     import pyarrow.compute as pc
 
     names = [name for name in status_columns(transform) if name in table.column_names]
-    return any(pc.any(pc.starts_with(table[name], pattern)).as_py() for name in names for pattern in PASSING_FAILURES)
+    return any(
+        pc.any(pc.starts_with(table[name], pattern)).as_py() for name in names for pattern in col.PASSING_FAILURES
+    )
 
 
 def status_columns(transform: Transform) -> list[str]:

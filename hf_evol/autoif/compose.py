@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol.data.chats import Unreadable, read_turns
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Chat
@@ -36,7 +37,7 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
 
     Args:
         dataset: chats in ``messages``, ``conversations`` or ``conversation``, with turns of ``role`` and ``content`` or
-            of ``from`` and ``value`` (their first user turn counts), or texts in ``instruction`` (with ``input``, on a new
+            of ``from`` and ``value``, as `hf_evol.to_instructions` reads them (their first user turn counts), or texts in ``instruction`` (with ``input``, on a new
             line), ``prompt``, ``question``, ``query`` or ``text``.
         longer_than, shorter_than: characters; 20 and 300 in the paper.
 
@@ -66,9 +67,10 @@ def user_queries(dataset: Dataset, *, longer_than: int = 20, shorter_than: int =
 def _query(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if name in _TURNS or isinstance(value, list):
-        turns = [turn for turn in value or [] if isinstance(turn, Mapping)]
-        asked = (turn for turn in turns if (turn.get("role") or turn.get("from")) in ("user", "human"))
-        value = next((turn.get("content") or turn.get("value") for turn in asked), None)
+        try:
+            value = next((turn["content"] for turn in read_turns(value) if turn["role"] == "user"), None)
+        except Unreadable:
+            value = None
     elif name == col.INSTRUCTION and isinstance(value, str) and isinstance(row.get(col.INPUT), str) and row[col.INPUT]:
         value = f"{value}\n{row[col.INPUT]}"
     return value.strip() if isinstance(value, str) else ""

@@ -240,10 +240,10 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
 
 def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str, label: str, **options: Any) -> Any:
     """Apply a stage's transform, save what it leaves, and print how many rows have which status. Gives the rows."""
+    from hf_evol.columns import PASSING_FAILURES
     from hf_evol.data.selection import column
     from hf_evol.run.steps import mapper
     from hf_evol.run.tables import status_counts
-    from hf_evol.transform import PASSING_FAILURES
 
     rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))

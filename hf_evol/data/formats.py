@@ -38,13 +38,13 @@ class Format:
     Args:
         columns: what a dataset must have to be of this format; of names with a bar between them, one.
         read: one row to what it asks, or `Unreadable`.
-        write: instruction, input, output and the turns before to one row.
+        write: instruction, input, output and the turns before to one row; None where trainers don't read it.
         is_chat: whether the columns hold turns.
     """
 
     columns: tuple[str, ...]
     read: Callable[[Row], Seed]
-    write: Callable[[str, str, str, Turns], Row]
+    write: Callable[[str, str, str, Turns], Row] | None
     is_chat: bool = True
 
     def missing(self, columns: Sequence[str] = ()) -> list[str]:
@@ -124,7 +124,7 @@ FORMATS: dict[str, Format] = {
     "gsm8k": Format(
         ("question", "answer|response"),
         _texts("question", "answer|response", "input|context|choices|options"),
-        lambda *parts: {"question": _chat(*parts)[-2]["content"], "answer": parts[2]},
+        None,
         is_chat=False,
     ),
     "messages": Format(
@@ -339,7 +339,8 @@ def _check_text(dataset: Dataset, form: Format) -> None:
         if not text and (column == asked or not numbers):
             raise ColumnError(
                 f"Column {column!r} holds {dtype or kind}, not text. Cast it first: "
-                f"dataset.cast_column({column!r}, Value('string'))."
+                f"dataset.cast_column({column!r}, Value('string')). Or have it left out, by another name: "
+                f"columns={{{column!r}: 'unused'}} (--columns {column}=unused)."
             )
 
 

@@ -23,22 +23,18 @@ from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.sampling import request_seed
 from hf_evol.progress import visible
 
-_PASSING = {"error", "network_error", "insufficient_system_resource"}
-# What servers say of a text, in lower case: it ended; it was cut off; it is none to keep. Others are kept, as "unknown".
+# What servers say of the end of a text, in lower case: it ended; it was cut off; it is none to keep, of which some may come
+# right when tried again. A text of which they say anything else, or nothing, is kept as "unknown".
 _STOPPED = {
     "stop", "eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end", "complete", "completed", "finished",
 }  # fmt: skip
 _CUT_OFF = {
-    "length",
-    "max_tokens",
-    "max_length",
-    "model_length",
-    "max_output_tokens",
-    "token_limit",
-    "model_context_window_exceeded",
-}
+    "length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit", "model_context_window_exceeded",
+}  # fmt: skip
+_PASSING = {"error", "network_error", "insufficient_system_resource"}
 _FAILED = {
-    *_PASSING, "abort", "sensitive", "refusal", "malformed_function_call", "aborted", "cancelled", "tool_calls", "function_call", "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+    *_PASSING, "abort", "aborted", "cancelled", "tool_calls", "function_call", "malformed_function_call", "content_filter", "safety",
+    "sensitive", "refusal", "recitation", "blocklist", "prohibited_content", "spii",
 }  # fmt: skip
 _LONGEST_WAIT_S = 60.0
 # What to do about refusals that would meet every row.
@@ -95,9 +91,8 @@ class EndpointEngine:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a whole number over 0; got {getattr(self, name)!r}.")
         if not self.timeout_s > 0 or not self.patience_s >= 0:
-            raise ConfigError(
-                f"timeout_s must be over 0; got {self.timeout_s!r}; patience_s 0 or more; {self.patience_s!r}."
-            )
+            given = f"{self.timeout_s!r} and {self.patience_s!r}"
+            raise ConfigError(f"timeout_s must be over 0, and patience_s 0 or more; got {given}.")
         self._key()
 
     @property
@@ -139,9 +134,8 @@ class EndpointEngine:
         results: queue.SimpleQueue[tuple[int, Completion] | Exception | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         session = _Session(self, params, results)
-        equal: dict[
-            str, list[int]
-        ] = {}  # the places of equal requests, which are sent once; greedily, keys don't count
+        # The places of equal requests, which are sent once; greedily, keys don't count.
+        equal: dict[str, list[int]] = {}
         for place, (chat, key) in enumerate(zip(chats, keys, strict=True)):
             equal.setdefault(repr((chat, key if params.temperature else None)), []).append(place)
         with_it = {places[0]: places for places in equal.values()}
@@ -313,8 +307,11 @@ class _Session:
             name = type(error).__name__
             raise _Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            if _answer.get() is None:  # no token, or no such provider or model
+            unasked = _answer.get() is None
+            if unasked and self.engine.base_url is None and type(error) is ValueError:  # no token, provider or model
                 raise ModelError(f"{self.engine._where} can't be asked for {self.engine.model!r}: {error}") from None
+            if unasked:
+                raise _Failure(f"the request can't be sent ({type(error).__name__})", again=False) from error
         # Read here, as the client's own reading is strict, and odd log-probabilities would cost the text.
         try:
             return self._completion(_body(_answer.get()))
@@ -323,9 +320,8 @@ class _Session:
 
     def _refused(self, error: Any) -> Exception:
         status, engine = error.response.status_code, self.engine
-        if status in _ADVICE and not (
-            status == 403 and engine._place in _answering
-        ):  # later, a 403 is about the one prompt
+        about_the_prompt = status == 403 and engine._place in _answering
+        if status in _ADVICE and not about_the_prompt:
             key = engine.api_key_env or ("the Hub's token" if engine.base_url is None else "no key")
             sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
             return ModelError(f"{sent} {_ADVICE[status]}")

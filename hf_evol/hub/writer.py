@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
-
-_FAILED_REQUESTS = ("engine_error", "out_of_memory")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class RunResult:
     def n_failed_requests(self) -> int:
         """How many rows were left out, over all rounds, because a server or the memory failed: another run may have them."""
         dropped = [table["dropped"] for table in self.provenance.get("rounds", ())]
-        return sum(count for table in dropped for name, count in table.items() if name.endswith(_FAILED_REQUESTS))
+        return sum(count for table in dropped for name, count in table.items() if name.endswith(col.PASSING_FAILURES))
 
 
 class Config(NamedTuple):

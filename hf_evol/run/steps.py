@@ -16,7 +16,7 @@ from hf_evol import models
 from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
 from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.pairs import SCORES
-from hf_evol.transform import PASSING_FAILURES, Transform, map_dataset
+from hf_evol.transform import Transform, map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -145,7 +145,7 @@ def commonest_failure(rounds: Sequence[Round]) -> str | None:
     for entry in rounds:
         for rows, name in ((entry.failed, col.EVOL_STATUS), (entry.unanswered, col.RESPONSE_STATUS)):
             statuses = rows[name] if name in rows.column_names else ()
-            said.update(status for status in statuses if str(status).startswith(PASSING_FAILURES))
+            said.update(status for status in statuses if str(status).startswith(col.PASSING_FAILURES))
     return said.most_common(1)[0][0] if said else None
 
 

@@ -222,6 +222,11 @@ def test_a_quota_that_is_used_up_ends_the_run(server):
     assert len(server.requests) <= 20
 
 
+def test_a_prompt_that_can_t_be_sent_is_an_error_of_its_row(server):
+    lone, other = ask(engine_for(server), ["half a pair: \ud800", "why"])
+    assert lone.error.startswith("engine_error: ") and other.text == reply_to("why")
+
+
 def test_equal_requests_are_sent_once(server):
     done = ask(engine_for(server), ["why", "how", "why"], keys=["greedy"] * 3)
     assert [completion.text for completion in done] == [reply_to("why"), reply_to("how"), reply_to("why")]
