@@ -33,5 +33,5 @@ def ic_ifd_histogram(scores: Mapping[int, Sequence[float]], path: Path) -> None:
     axes.set_ylabel("rows")
     axes.yaxis.get_major_locator().set_params(integer=True)  # rows are whole
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper left", ncols=6, frameon=False)
     figure.savefig(path, facecolor="white", metadata={"Software": None})
