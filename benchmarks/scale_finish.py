@@ -168,6 +168,7 @@ def finish(folder: Path, output: Path) -> None:
 
     from hf_evol import columns as col
     from hf_evol.data.selection import select
+    from hf_evol.hub.target import Target
     from hf_evol.run.pipeline import conclude
     from hf_evol.run.recipe import Recipe
     from hf_evol.run.stages import Stages
@@ -190,7 +191,7 @@ def finish(folder: Path, output: Path) -> None:
     with measured("table of the round"):
         round_table(entry, 1)
     with measured("all of it"):
-        made = conclude(recipe, stages, total, [entry])
+        made = conclude(recipe, stages, total, [entry], Target(recipe.output))
     files = sorted(output.rglob("*.parquet"))
     size, largest = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
     rows = sum(config["rows"] for config in made.provenance["configs"])

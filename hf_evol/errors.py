@@ -48,7 +48,9 @@ class TaskError(HfEvolError, RuntimeError):
 
 
 class HubError(HfEvolError, OSError):
-    """The Hub refused or could not be reached."""
+    """The Hub refused or could not be reached. Where a run's set was written before, ``result`` is what the run made."""
+
+    result: object = None
 
 
 def require_extra(module: str, extra: str, what: str) -> None:

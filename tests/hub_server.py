@@ -99,6 +99,7 @@ class HubServer:
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.who: dict[str, Any] = {"type": "user", "name": "user", "orgs": []}
         self.objects: dict[str, bytes] = {}
         self.lfs_suffixes: tuple[str, ...] = (".parquet", ".png", ".safetensors")
         self.requests: list[str] = []
@@ -300,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def whoami(self, body: bytes) -> None:
         if self._may_write():
-            self._json({"type": "user", "name": "user", "orgs": []})
+            self._json(self.hub.who)
 
     def auth_check(self, body: bytes, kind: str, repo_id: str) -> None:
         if self._find(kind, repo_id) and self._may_write():

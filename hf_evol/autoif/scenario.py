@@ -29,6 +29,8 @@ from hf_evol.transform import Transform, map_dataset
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_evol.hub.target import Target
+
 _MAP_ROWS = 256
 # What is measured before the rest is asked, so that a model that can't do a step is noticed within minutes. Where a third of
 # the requests bring a usable constraint, none of 8 does with a chance of 4 %; where a tenth of the constraints are kept, none
@@ -90,7 +92,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
     verify = Verify(evolver, n=settings.completions, **sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
-    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
+    target = check_target(recipe)
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)
     queries, unusable = user_queries(asked)
     if len(queries) < settings.per_constraint:
@@ -110,7 +112,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     if evolver != responder:
         models.release()
     rows, dropped = job.answered(rows, answer, CheckResponses(sandbox))
-    return job.written({"evolver": evolver, "responder": responder}, rows, constraints, dropped)
+    return job.written({"evolver": evolver, "responder": responder}, rows, constraints, dropped, target)
 
 
 def read_constraints(source: str) -> list[str]:
@@ -238,7 +240,9 @@ class _Job:
         self.count("require_pass", "rows", len(rates), {"not_passed": len(refused)})
         return rows, concatenate_datasets([unanswered, refused.remove_columns([col.PASS_RATE, col.CHECK_STATUS])])
 
-    def written(self, engines: Mapping[str, Any], rows: Dataset, constraints: Dataset, dropped: Dataset) -> RunResult:
+    def written(
+        self, engines: Mapping[str, Any], rows: Dataset, constraints: Dataset, dropped: Dataset, target: Target
+    ) -> RunResult:
         settings, recipe = self.settings, self.recipe
         records = [describe(role, engine) for role, engine in engines.items()]
         source = {"config": settings.queries_config, "split": settings.queries_split}
@@ -263,9 +267,9 @@ class _Job:
         ]
         shown = [col.INSTRUCTION, col.INPUT, col.OUTPUT, col.FUNCTIONS, col.PASS_RATE]
         best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
-        with set_folder(recipe.output, record, configs, file_format=recipe.file_format, repo_id=recipe.push_to):
+        with set_folder(target, record, configs, file_format=recipe.file_format):
             record["examples"] = best.select_columns(shown).to_list()
-        return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private)
+        return finished(recipe, record)
 
 
 def _lost(statuses: Iterable[str]) -> Counter[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, OUTPUT_OPTIONS, quiet, recipe_options
+from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, OUTPUT_OPTIONS, quiet, recipe_options, shown_anyway
 from hf_evol.run.recipe import Recipe
 
 
@@ -46,7 +46,9 @@ def command(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
         per_constraint, require_pass,
     )  # fmt: skip
-    _show(run(settings, recipe))
+    with shown_anyway(_show):
+        result = run(settings, recipe)
+    _show(result)
 
 
 def _show(result: object) -> None:

@@ -21,22 +21,25 @@ def command(
 
     from hf_evol.data.sources import public_name
     from hf_evol.errors import OutputError
-    from hf_evol.hub.card import card_text
+    from hf_evol.hub.card import card_data, card_text
     from hf_evol.hub.merge import merge_cards
-    from hf_evol.hub.target import read_provenance
+    from hf_evol.hub.record import CARD, made, read_provenance
+    from hf_evol.hub.target import hub_dataset
 
     provenance = read_provenance(folder)
-    if "kind" not in provenance:
+    if made(provenance) != "set":
         raise OutputError(
-            f"{folder!r} holds no set. A card needs what hf-evol run, or a stage such as score, has written."
+            f"{folder!r} holds a {made(provenance)}, no set. A card needs what hf-evol run, or a stage such as score, has written."
         )
-    path, old = f"{folder.rstrip('/')}/README.md", None
+    path, old = f"{folder.rstrip('/')}/{CARD}", None
     try:
         with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
             old = file.read()
     except UnicodeDecodeError as error:
         raise OutputError(f"The card {path!r} is no UTF-8 text, so it is left as it is.") from error
-    card = merge_cards(old, card_text(provenance, repo_id=repo_id, folder=public_name(folder))).rstrip("\n") + "\n"
+    on_hub, revision = (repo_id, None) if repo_id else hub_dataset(folder)
+    new = card_text(provenance, repo_id=on_hub, revision=revision, folder=public_name(folder))
+    card = merge_cards(old, new, card_data(provenance).to_dict()).rstrip("\n") + "\n"
     if diff:
         lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
         print("\n".join(lines) or "The card would not change.")

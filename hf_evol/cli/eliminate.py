@@ -27,8 +27,9 @@ def command(
 
     rules = Stages.of(recipe).eliminate
     rules = replace(rules, keep=keep, max_growth=max_growth or None, sorry_max_words=sorry_max_words)
-    flagged, reasons = rules.flag(stage_rows(recipe), num_proc=recipe.num_proc)
+    rows, target = stage_rows(recipe)
+    flagged, reasons = rules.flag(rows, num_proc=recipe.num_proc)
     counts = {KEPT: len(flagged) - reasons.total()} | dict(reasons.most_common())
     rows = flagged if keep else rules.kept(flagged)
-    save("eliminate", recipe, rows, counts, keep=keep, max_growth=max_growth, sorry_max_words=sorry_max_words)
+    save("eliminate", recipe, target, rows, counts, keep=keep, max_growth=max_growth, sorry_max_words=sorry_max_words)
     print(f"{'Flagged' if keep else 'Left out'}: {listed(reasons)}")

@@ -16,7 +16,7 @@ def command(recipe: Recipe) -> None:
     from hf_evol.run.stages import Stages
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
-    rows = stage_rows(recipe)
+    rows, target = stage_rows(recipe)
     if not {ROUND, SEED_INSTRUCTION} <= set(rows.column_names):  # else they are evolved, and go on from their round
         rows = read_seeds(recipe)
-    run_stage("evolve", recipe, evolver, rows, EVOL_STATUS, "Last round")
+    run_stage("evolve", recipe, target, evolver, rows, EVOL_STATUS, "Last round")

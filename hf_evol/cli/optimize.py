@@ -27,11 +27,12 @@ def command(
     The output folder gets method.yaml, for --methods, and provenance.json with every step.
     """
     from hf_evol.evolve.optimize import MethodOptimizer
+    from hf_evol.hub.record import write_provenance
     from hf_evol.hub.target import check_output, writing
     from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import engine_of
 
-    check_output(recipe.output, recipe.overwrite)
+    target = check_output(recipe.output, recipe.overwrite, "method")
     search = MethodOptimizer(
         engine_of(recipe, recipe.model),
         engine_of(recipe, optimizer or recipe.model),
@@ -47,8 +48,11 @@ def command(
         journal=recipe.journal,
     )
     found = search.optimize(read_seeds(recipe))
-    with writing(recipe.output) as folder:
+    with writing(target) as folder:
         found.save(folder)
+        write_provenance(
+            {"kind": "method", "failure_rate": found.failure_rate, "calls": found.calls, "steps": found.record}, folder
+        )
     first = found.record[0]["failure_rate"]
     print(
         f"Failure rate on {held_out} held-out rows: {first:.3f} at first, {found.failure_rate:.3f} with {found.method.name}"

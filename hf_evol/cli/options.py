@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_evol.errors import HubError
 from hf_evol.progress import visible
 from hf_evol.run.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
     from hf_evol.cluster import Execution
+    from hf_evol.hub.target import Target
 
 ROW_OPTIONS = ("dataset", "config", "split", "revision", "limit")  # of rows that have our columns already
 SEED_OPTIONS = (*ROW_OPTIONS, "format", "columns")
@@ -107,6 +109,17 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         return command
 
     return decorate
+
+
+@contextmanager
+def shown_anyway(show: Callable[[Any], None]) -> Iterator[None]:
+    """Where a push fails at the end, show what the run made, before the error."""
+    try:
+        yield
+    except HubError as error:
+        if error.result is not None:
+            show(error.result)
+        raise
 
 
 @contextmanager
@@ -211,12 +224,13 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
-def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **options: Any) -> None:
+def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[str, int], **options: Any) -> None:
     """Write one stage's rows to the recipe's output folder, with the card and the record of this stage and those before.
 
     Args:
         stage: the command's name.
         recipe: its settings.
+        target: where the rows go.
         rows: what the stage leaves.
         counts: of the rows that came in, how many got which status.
         options: settings that only this command has; None for what does not count.
@@ -233,12 +247,14 @@ def save(stage: str, recipe: Recipe, rows: Any, counts: Mapping[str, int], **opt
     settings = {name: value for name, value in settings.items() if value is not None and value is not False}
     record = record_of(stage, recipe, settings, rows, counts)
     config = Config("default", rows, f"the rows after the stage {stage}", folder="")
-    with set_folder(recipe.output, record, [config], file_format=recipe.file_format):
+    with set_folder(target, record, [config], file_format=recipe.file_format):
         pass
     print(f"{len(rows)} rows in {recipe.output}")
 
 
-def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str, label: str, **options: Any) -> Any:
+def run_stage(
+    stage: str, recipe: Recipe, target: Target, transform: Any, rows: Any, status: str, label: str, **options: Any
+) -> Any:
     """Apply a stage's transform, save what it leaves, and print how many rows have which status. Gives the rows."""
     from hf_evol.columns import PASSING_FAILURES
     from hf_evol.data.selection import column
@@ -247,7 +263,7 @@ def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str
 
     rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))
-    save(stage, recipe, rows, counts, **options)
+    save(stage, recipe, target, rows, counts, **options)
     print(f"{label}: {listed(counts)}")
     failed = Counter(why for why in rows[status] if str(why).startswith(PASSING_FAILURES))
     if failed:
@@ -257,14 +273,14 @@ def run_stage(stage: str, recipe: Recipe, transform: Any, rows: Any, status: str
     return rows
 
 
-def stage_rows(recipe: Recipe) -> Any:
-    """The rows that a stage command works on, with our columns; checks the output first."""
+def stage_rows(recipe: Recipe) -> tuple[Any, Target]:
+    """The rows that a stage command works on, with our columns; and the place for what it leaves, which is checked first."""
     from hf_evol.data.sources import load_seeds
     from hf_evol.hub.target import check_output
 
-    check_output(recipe.output, recipe.overwrite)
+    target = check_output(recipe.output, recipe.overwrite)
     rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=True)
-    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
+    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows)))), target
 
 
 def listed(counts: Mapping[str, int]) -> str:

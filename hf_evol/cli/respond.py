@@ -13,4 +13,5 @@ def command(recipe: Recipe) -> None:
     from hf_evol.columns import RESPONSE_STATUS
     from hf_evol.run.stages import Stages
 
-    run_stage("respond", recipe, Stages.of(recipe).respond, stage_rows(recipe), RESPONSE_STATUS, "Responses")
+    rows, target = stage_rows(recipe)
+    run_stage("respond", recipe, target, Stages.of(recipe).respond, rows, RESPONSE_STATUS, "Responses")

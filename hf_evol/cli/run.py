@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import listed, recipe_options
+from hf_evol.cli.options import listed, recipe_options, shown_anyway
 from hf_evol.progress import visible
 from hf_evol.run.recipe import Recipe
 
@@ -63,12 +63,13 @@ def command(
 def _run(recipe: Recipe, execution: Execution | None) -> None:
     from hf_evol.run import pipeline
 
-    if execution is None:
-        _show_result(pipeline.run(recipe))
-        return
-    from hf_evol import cluster
+    with shown_anyway(_show_result):
+        if execution is None:
+            result = pipeline.run(recipe)
+        else:
+            from hf_evol import cluster
 
-    result = cluster.run(recipe, execution)
+            result = cluster.run(recipe, execution)
     if not isinstance(result, list):
         _show_result(result)
     elif result:

@@ -27,7 +27,8 @@ def command(
     from hf_evol.scoring.summary import summarize
 
     scorer = replace(Stages.of(recipe).score, turns=turns)
-    rows = run_stage("score", recipe, scorer, stage_rows(recipe), IC_IFD_STATUS, "Status", turns=turns)
+    rows, target = stage_rows(recipe)
+    rows = run_stage("score", recipe, target, scorer, rows, IC_IFD_STATUS, "Status", turns=turns)
     for name in (IFD, IC_IFD):
         summary = summarize(name, column(rows, name))
         if summary["n"]:

@@ -22,8 +22,8 @@ def command(
     from hf_evol.data.selection import select
 
     top = recipe.select if threshold is None or "select" in given else None
-    rows = stage_rows(recipe)
+    rows, target = stage_rows(recipe)
     selected = select(rows, recipe.select_by, top=top, threshold=threshold, lowest=lowest, per=per)
     scored = len(select(rows, recipe.select_by, threshold=float("-inf")))
     counts = {"selected": len(selected), "not_selected": scored - len(selected), "no_score": len(rows) - scored}
-    save("select", recipe, selected, counts, select=top, lowest=lowest, threshold=threshold, per=per)
+    save("select", recipe, target, selected, counts, select=top, lowest=lowest, threshold=threshold, per=per)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, as_mapping, key_values, recipe_options
+from hf_evol.cli.options import OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway
 from hf_evol.run.recipe import Recipe
 
 
@@ -31,7 +31,9 @@ def command(
     settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
     models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward))}
     study = Study(_evolvers(evolver), positions=positions, **models, **settings)
-    _show(run(study, recipe))
+    with shown_anyway(_show):
+        result = run(study, recipe)
+    _show(result)
 
 
 def _evolvers(given: list[str]) -> dict[str, Any]:

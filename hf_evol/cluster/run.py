@@ -154,14 +154,14 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
     with folder.locked() as jobs, ExitStack() as stack:
         logger.disable("datatrove")  # the terminal is ours
         stack.callback(logger.enable, "datatrove")
-        stages, seeds = prepare(recipe)
+        stages, seeds, target = prepare(recipe)
         tasks = min(execution.tasks or execution.n_workers, len(seeds))
         parts = [seeds.shard(tasks, rank) for rank in range(tasks)]
         folder.claim(_plan(recipe, stages, seeds, tasks))
         for rank, part in enumerate(parts):
             if not folder.exists(f"seeds/{rank:05}.arrow"):  # one that is there is whole
                 folder.put_shard(part, "seeds", rank)
-        end = Finish(recipe, folder, len(seeds), tasks)
+        end = Finish(recipe, target, folder, len(seeds), tasks)
         shards = execution.executor_for(Shard(recipe, folder, own_journals=not is_local), tasks, folder)
         if execution.executor == "slurm":
             return _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)

@@ -22,6 +22,7 @@ from hf_evol.run.pipeline import conclude
 from hf_evol.run.stages import Stages
 
 if TYPE_CHECKING:
+    from hf_evol.hub.target import Target
     from hf_evol.hub.writer import RunResult
     from hf_evol.run.recipe import Recipe
     from hf_evol.transform import Transform
@@ -58,9 +59,9 @@ class Finish(PipelineStep):
 
     name, type = "finish", "hf_evol"
 
-    def __init__(self, recipe: Recipe, folder: WorkFolder, n_seeds: int, tasks: int) -> None:
+    def __init__(self, recipe: Recipe, target: Target, folder: WorkFolder, n_seeds: int, tasks: int) -> None:
         super().__init__()
-        self.recipe, self.folder, self.n_seeds, self.tasks = recipe, folder, n_seeds, tasks
+        self.recipe, self.target, self.folder, self.n_seeds, self.tasks = recipe, target, folder, n_seeds, tasks
 
     def conclude(self, keep: Sequence[str] = ()) -> RunResult:
         """Select, write the set and, if asked, publish it; and clear the work folder but for ``keep``."""
@@ -71,7 +72,7 @@ class Finish(PipelineStep):
                 for first in range(0, recipe.rounds * self.tasks, self.tasks)
             )
             # A list that nothing here keeps: files that are still mapped can't be removed for good on NFS.
-            result = conclude(recipe, Stages.of(recipe), self.n_seeds, list(rounds))
+            result = conclude(recipe, Stages.of(recipe), self.n_seeds, list(rounds), self.target)
         folder.clear([*keep, JOURNALS, PLAN] if result.n_failed_requests else keep)  # another run asks those again
         return result
 

@@ -5,7 +5,6 @@ The paper's own scenario (arXiv:2412.11231, Scenario 3) leaves this stage out.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -173,9 +172,6 @@ class OptimizedMethod:
         return {"method": method.to_dict(), "failure_rate": rate, "failures": failures, "taken": taken}
 
     def save(self, folder: Path) -> None:
-        """Write ``method.yaml``, which ``--methods`` reads, and ``provenance.json``."""
+        """Write ``method.yaml``, which ``--methods`` reads."""
         methods = yaml.safe_dump([self.method.to_dict()], sort_keys=False, allow_unicode=True)
         (folder / "method.yaml").write_text(methods, encoding="utf-8")
-        record = {"failure_rate": self.failure_rate, "calls": self.calls, "steps": self.record}
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        (folder / "provenance.json").write_text(text, encoding="utf-8")

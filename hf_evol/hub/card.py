@@ -98,12 +98,16 @@ _TEMPLATES.globals.update(
 )  # fmt: skip
 
 
-def card_text(provenance: Mapping[str, Any], *, repo_id: str | None = None, folder: str = "path/to/this/folder") -> str:
+def card_text(
+    provenance: Mapping[str, Any], *, repo_id: str | None = None, revision: str | None = None,
+    folder: str = "path/to/this/folder",
+) -> str:  # fmt: skip
     """The card of a set, by the template of its kind, as the text of its file.
 
     Args:
         provenance: what `hf_evol.run`, `hf_evol.autoif.run` and the commands of the stages write as ``provenance.json``.
         repo_id: where the set is, or will be, on the Hub; shown in the loading example.
+        revision: its branch there, if not the main one.
         folder: shown instead, where there is no ``repo_id``.
     """
     template = _TEMPLATES.get_template(f"{provenance['kind']}.md")
@@ -114,6 +118,7 @@ def card_text(provenance: Mapping[str, Any], *, repo_id: str | None = None, fold
         card_data=card_data(provenance).to_yaml(),
         p=provenance,
         repo=repo_id or folder,
+        revision=revision,
         rounds=rounds,
         reasons=list(dict.fromkeys(name for table in provenance.get("rounds", []) for name in table["dropped"])),
         statuses=list(dict.fromkeys(statuses)),

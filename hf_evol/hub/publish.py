@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import re
+import hashlib
+import logging
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_evol.errors import ConfigError, HubError, OutputError
-from hf_evol.hub.card import card_text
+from hf_evol.errors import ConfigError, HfEvolError, HubError, OutputError
+from hf_evol.hub.card import card_data, card_text
+from hf_evol.hub.configs import check_configs
 from hf_evol.hub.merge import merge_cards
+from hf_evol.hub.record import CARD, PROVENANCE, changed, made, own_files, parsed, read_provenance
+
+logger = logging.getLogger(__name__)
 
 MESSAGE = "Upload an evolved instruction set"
 _TRIES = 4
 _STALE = (409, 412)  # the Hub's answers when the parent commit is no longer the last one
 _NO_RIGHT = (401, 403, 404)  # 404: that of a private dataset of others, too
-_SHARD = re.compile(r"((?:.+/)?train)-\d{5}-of-\d{5}(\.\w+)")  # one file of a config's rows
+_NO_SUCH_PAGE = (404, 405, 501)
 _SIGN_IN = " Sign in with `hf auth login` if the token is missing or may not write."
 
 
@@ -35,6 +40,73 @@ def check_repo_id(repo_id: str) -> None:
         raise ConfigError(f"A dataset on the Hub is named user/name; got {repo_id!r}. {error}") from error
 
 
+def check_push(repo_id: str, *, private: bool = False) -> None:
+    """Raise unless a set may be pushed to this name, before work for it begins.
+
+    Raises:
+        ConfigError: a malformed name; or ``private`` for a dataset that is public, which a push leaves public.
+        HubError: the token is missing or may not write there, or the Hub can't be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    check_repo_id(repo_id)
+    api = HfApi()
+    with telling(f"A set can't be pushed to {repo_id!r}", "Nothing was done."):
+        try:
+            is_public = not api.repo_info(repo_id, repo_type="dataset").private
+        except RepositoryNotFoundError:
+            _check_namespace(api, repo_id)
+            return
+        if private and is_public:
+            raise ConfigError(
+                f"{repo_id!r} is public: --private is for datasets that a push creates. Make it private in its settings on the "
+                "Hub, or choose another name."
+            )
+        check_right(api, repo_id)
+
+
+def check_right(api: Any, repo_id: str) -> None:
+    """Raise the Hub's own error unless the token may write to a dataset that is there."""
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        api.auth_check(repo_id, repo_type="dataset", write=True)
+    except RepositoryNotFoundError:
+        raise
+    except HfHubHTTPError as error:
+        if error.response.status_code not in _NO_SUCH_PAGE:
+            raise
+        _check_namespace(api, repo_id)  # the server has no such check
+
+
+def _check_namespace(api: Any, repo_id: str) -> None:
+    """Raise unless the token may create datasets in a namespace; as far as the server tells."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    namespace = repo_id.partition("/")[0]
+    try:
+        who = api.whoami()
+    except HfHubHTTPError as error:
+        if error.response.status_code not in _NO_SUCH_PAGE:
+            raise
+        return
+    roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs") or ()} | {who["name"]: "admin"}
+    if roles.get(namespace, "read") == "read":
+        raise HubError(
+            f"You are signed in as {who['name']!r}, who can't create {repo_id!r}. Choose a name under "
+            f"{', '.join(name for name, role in roles.items() if role != 'read')}, or sign in as another with `hf auth login`."
+        )
+    token = (who.get("auth") or {}).get("accessToken") or {}
+    scopes = (token.get("fineGrained") or {}).get("scoped") or ()
+    rights = [right for scope in scopes if scope["entity"].get("name") == namespace for right in scope["permissions"]]
+    if token.get("role") == "read" or (token.get("role") == "fineGrained" and "repo.write" not in rights):
+        raise HubError(
+            f"The token may not write to {namespace!r}. Make one that may at the Hub's settings, and sign in by it with "
+            "`hf auth login`."
+        )
+
+
 def publish(
     folder: str | Path,
     repo_id: str,
@@ -45,12 +117,14 @@ def publish(
     create_pr: bool = False,
     parent: str | None = None,
 ) -> str:
-    """Upload a folder written by `hf_evol.run`, or by the command of a stage, as a dataset, card included, in one commit.
+    """Upload a set written by `hf_evol.run`, or by the command of a stage, as a dataset, card included, in one commit.
 
-    Files that the Hub already has are not sent again, so a push that broke off goes on when it is repeated, and one that
-    changes nothing makes no commit. Other files, configs and splits of the dataset stay, and so does what the published
-    card says outside its generated part (`hf_evol.hub.merge`), also where someone else pushes in the meantime. Where a
-    config's rows are now in another number of files, the former ones go.
+    What is sent is what the set's ``provenance.json`` lists, unchanged since it was written, and its card, whose example loads
+    the set from where it lands. Files that the Hub already has are not sent again, so a push that broke off goes on when it is
+    repeated, and one that changes nothing makes no commit and says so. What an earlier set of ours has left there goes: its
+    files, configs and metadata. Other files, configs, splits and metadata stay, and so does what the published card says
+    outside its generated part (`hf_evol.hub.merge`), also where someone else pushes in the meantime. Where the set would
+    replace a file or config of others, or make one unloadable, nothing is pushed.
 
     One commit makes a push whole or nothing. The Hub recommends fewer than 100 files a commit (hub documentation,
     "Repository limitations and recommendations"), some 50 GB of rows before compression, and huggingface_hub allows 25,000.
@@ -69,16 +143,23 @@ def publish(
         The address of the dataset, or of the pull request.
 
     Raises:
-        ConfigError: a malformed ``repo_id``.
-        OutputError: there is no finished set in the folder.
-        HubError: the Hub refused or could not be reached, or the published card can't be read.
+        ConfigError: a malformed ``repo_id``, or as in `check_push`.
+        OutputError: there is no finished set in the folder, or one of its files was changed.
+        HubError: the Hub refused or could not be reached, the published card can't be read, or things of others are in the way.
     """
     from huggingface_hub import HfApi
 
     check_repo_id(repo_id)
     folder = Path(folder)
-    if not (folder / "README.md").is_file() or not (folder / "provenance.json").is_file():
-        raise OutputError(f"{str(folder)!r} holds no finished set: README.md or provenance.json is missing there.")
+    record = read_provenance(str(folder))
+    lost = changed(folder, record)
+    if made(record) != "set":
+        raise OutputError(f"{str(folder)!r} holds a {made(record)}, no set.")
+    if lost is not None:
+        raise OutputError(
+            f"{lost!r} in {str(folder)!r} is missing, or not as it was written, so that the card may not be true of it. Write the "
+            f"set anew; or upload the folder as it is: {shlex.join(['hf', 'upload', repo_id, str(folder), '--repo-type', 'dataset'])}"
+        )
     again = ["hf-evol", "push", str(folder), repo_id, *(["--private"] if private else [])]
     again += ["--message", message] if message else []
     again += ["--revision", revision] if revision else []
@@ -88,9 +169,12 @@ def publish(
         then = "Nothing was changed there; append the rows again."
     api = HfApi()
     with telling(f"The push to {repo_id!r} did not finish", then):
+        if private:
+            check_push(repo_id, private=True)
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         options = {"commit_message": message or MESSAGE, "revision": revision, "create_pr": create_pr}
-        commit = commit_folder(api, folder, url.repo_id, parent=parent, **options)
+        agrees = lambda there: parent in (None, there.head)  # noqa: E731
+        commit = commit_folder(api, folder, url.repo_id, agrees, **options)
     return commit.pr_url or str(url)
 
 
@@ -101,7 +185,7 @@ def telling(what: str, then: str) -> Iterator[None]:
 
     try:
         yield
-    except HubError:
+    except HfEvolError:
         raise
     except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
         raise HubError(f"{what}: {why(error)} {then}") from error
@@ -131,57 +215,104 @@ def _asked(request: Any) -> str:
     return f"{request.method} {request.url.host}{request.url.path}"
 
 
-def commit_folder(api: Any, folder: Path, repo_id: str, *, parent: str | None = None, **options: Any) -> Any:
-    """One commit, with these options of ``create_commit``, upon the state whose card was read; anew when another came
-    between. As `publish` otherwise."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError
+@dataclass(frozen=True)
+class Published:
+    """What is in a dataset on the Hub at a commit."""
 
-    files = {path.relative_to(folder).as_posix(): str(path) for path in folder.rglob("*") if path.is_file()}
-    card = files.pop("README.md", None)  # a method that was optimized has none
+    head: str
+    files: frozenset[str]
+    card: str | None
+    provenance: str | None
+
+    @classmethod
+    def of(cls, api: Any, repo_id: str, revision: str | None) -> Published:
+        info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
+        files = frozenset(entry.rfilename for entry in info.siblings or ())
+        texts = {}
+        for name in (CARD, PROVENANCE):
+            try:
+                file = (
+                    api.hf_hub_download(repo_id, name, repo_type="dataset", revision=info.sha)
+                    if name in files
+                    else None
+                )
+                texts[name] = Path(file).read_bytes().decode("utf-8") if file else None
+            except UnicodeDecodeError as error:
+                what = "card" if name == CARD else name
+                raise HubError(
+                    f"The published {what} of {repo_id!r} is no UTF-8 text, so it is left as it is."
+                ) from error
+        return cls(info.sha, files, texts[CARD], texts[PROVENANCE])
+
+    @property
+    def digest(self) -> str | None:
+        """As that of a `hf_evol.hub.target.Target`."""
+        return None if self.provenance is None else hashlib.sha256(self.provenance.encode("utf-8")).hexdigest()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The provenance of the set of ours that is there; of an empty one where there is none."""
+        try:
+            return {"files": {}, "configs": []} if self.provenance is None else parsed(self.provenance)
+        except ValueError as error:
+            raise HubError(f"The dataset holds a provenance.json that is left as it is: {error}.") from error
+
+
+def commit_folder(
+    api: Any, folder: Path, repo_id: str, agrees: Callable[[Published], bool] = lambda there: True, **options: Any
+) -> Any:
+    """One commit of a set's files, with these options of ``create_commit``, upon the state whose card was read; anew when
+    another came between, if what is there then ``agrees``. As `publish` otherwise."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    record = read_provenance(str(folder))
+    files = {name: str(folder / name) for name in own_files(record)}
+    own_provenance = (folder / PROVENANCE).read_text(encoding="utf-8")
     tries = 0
     while True:
         tries += 1
-        info = api.repo_info(repo_id, repo_type="dataset", revision=options.get("revision"))
-        head = info.sha
-        if parent is not None and head != parent:
+        there = Published.of(api, repo_id, options.get("revision"))
+        if not agrees(there) and there.provenance != own_provenance:  # its own commit, whose answer was lost
             raise HubError(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
             )
-        operations = [CommitOperationAdd(name, files[name]) for name in sorted(files)]
-        if card:
-            merged = merge_cards(_published_card(api, repo_id, head), _own_card(folder, repo_id))
-            operations.insert(0, CommitOperationAdd("README.md", merged.encode("utf-8")))
-        former = _former([entry.rfilename for entry in info.siblings or ()], files)
-        operations += [CommitOperationDelete(name) for name in former]
+        former = there.record
+        if strange := (there.files & files.keys()) - own_files(former) - {CARD}:
+            raise HubError(
+                f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written, and this set has a file of that name. "
+                "Rename it there, or choose another dataset."
+            )
+        gone = (there.files & own_files(former)) - files.keys()
+        operations = [CommitOperationAdd(name, files[name]) for name in sorted(files.keys() - {CARD})]
+        operations += [CommitOperationDelete(name) for name in sorted(gone)]
+        if CARD in files:  # a method that was optimized has none
+            card = _merged_card(folder, repo_id, record, there, options)
+            after = (there.files | files.keys()) - gone
+            names = [[config["name"] for config in of.get("configs", ())] for of in (former, record)]
+            check_configs(repo_id, (there.card, there.files), (card, after), *names, files)
+            operations.insert(0, CommitOperationAdd(CARD, card.encode("utf-8")))
         try:
-            return api.create_commit(repo_id, operations, repo_type="dataset", parent_commit=head, **options)
+            done = api.create_commit(repo_id, operations, repo_type="dataset", parent_commit=there.head, **options)
         except HfHubHTTPError as error:
-            if error.response.status_code not in _STALE or tries == _TRIES:
+            status = error.response.status_code
+            if tries == _TRIES or not (
+                status in _STALE or (status >= 500 and tries == 1 and not options.get("create_pr"))
+            ):
                 raise
+        except HTTPError:
+            if tries > 1 or options.get("create_pr"):
+                raise  # else its answer may have been lost alone: what is there is looked at again
+        else:
+            if done.oid == there.head:
+                logger.warning("Nothing has changed: %s holds this set already.", repo_id)
+            return done
 
 
-def _own_card(folder: Path, repo_id: str) -> str:
-    """The folder's card, whose example loads the set from where it is going to be."""
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    return merge_cards(card, card_text(provenance, repo_id=repo_id)) if "kind" in provenance else card
-
-
-def _published_card(api: Any, repo_id: str, head: str) -> str | None:
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    try:
-        card = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=head)
-        return Path(card).read_bytes().decode("utf-8")
-    except RemoteEntryNotFoundError:  # not its parent, which a download that fails raises too
-        return None
-    except UnicodeDecodeError as error:
-        raise HubError(f"The published card of {repo_id!r} is no UTF-8 text, so it is left as it is.") from error
-
-
-def _former(published: list[str], new: Collection[str]) -> list[str]:
-    """The published files of rows that new ones replace: the card's glob would read them beside the new ones."""
-    replaced = {match.groups() for name in new if (match := _SHARD.fullmatch(name))}
-    shards = ((name, _SHARD.fullmatch(name)) for name in published if name not in new)
-    return [name for name, match in shards if match and match.groups() in replaced]
+def _merged_card(folder: Path, repo_id: str, record: dict[str, Any], there: Published, options: dict[str, Any]) -> str:
+    """The folder's card, whose example loads the set from where it is going to be, within what is published."""
+    data, own = card_data(record).to_dict(), (folder / CARD).read_text(encoding="utf-8")
+    revision = None if options.get("create_pr") else options.get("revision")
+    card = merge_cards(own, card_text(record, repo_id=repo_id, revision=revision), data)
+    former = card_data(there.record).to_dict() if "title" in there.record else {}
+    return merge_cards(there.card, card, former)

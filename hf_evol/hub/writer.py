@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.data.sources import public_name
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, HubError
 from hf_evol.hub.card import card_text
-from hf_evol.hub.publish import check_repo_id, publish
-from hf_evol.hub.target import check_output, hub_dataset, is_remote, write_provenance, writing
+from hf_evol.hub.publish import check_push, check_repo_id, publish
+from hf_evol.hub.record import CARD, write_provenance
+from hf_evol.hub.target import Target, check_output, hub_dataset, is_remote, writing
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from hf_evol.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -49,28 +52,30 @@ class Config(NamedTuple):
     folder: str | None = None
 
 
-def check_target(output: str, *, overwrite: bool, push_to: str | None) -> None:
-    """Raise unless a set may be written there (`check_output`), and be pushed from there (`ConfigError`)."""
-    check_output(output, overwrite)
-    if push_to:
-        check_repo_id(push_to)
-        if is_remote(output):
+def check_target(recipe: Recipe) -> Target:
+    """The place that a recipe's set may be written to (`check_output`), and be pushed from (`check_push`)."""
+    if recipe.push_to:
+        check_repo_id(recipe.push_to)
+        if is_remote(recipe.output):
             raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
+    target = check_output(recipe.output, recipe.overwrite)
+    if recipe.push_to:
+        check_push(recipe.push_to, private=recipe.private)
+    return target
 
 
 @contextmanager
 def set_folder(
-    output: str, record: dict[str, Any], configs: Sequence[Config], *, file_format: str, repo_id: str | None = None
+    target: Target, record: dict[str, Any], configs: Sequence[Config], *, file_format: str
 ) -> Iterator[Path]:
     """Write a set: its configs before the block, provenance and card after it, and all of it in place when that is done.
 
     Args:
-        output: a folder, a dataset on the Hub or any other fsspec URL.
+        target: a folder, a dataset on the Hub or any other fsspec URL, as `check_output` gives it.
         record: the provenance, which gets ``configs``; the block may add what follows from files that it writes into
             the folder that it is given.
         configs: those without rows are left out, as `datasets` can't load them.
         file_format: as in `hf_evol.data.files.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
-        repo_id: the dataset on the Hub that the set is for.
     """
     configs = [config for config in configs if len(config.rows)]
     dates = [name for config in configs for name in columns_of_dates(config.rows)] if file_format == "json" else []
@@ -84,19 +89,24 @@ def set_folder(
         | ({"data_files": f"train-*.{extension}"} if config.folder == "" else {})
         for config in configs
     ]
-    with writing(output) as folder:
+    with writing(target) as folder:
         for config in configs:
             write_dataset(config.rows, folder / (config.name if config.folder is None else config.folder), file_format)
         yield folder
+        shown_as = public_name(target.output)
+        repo_id, revision = hub_dataset(shown_as)
+        card = card_text(record, repo_id=repo_id, revision=revision, folder=shown_as)
+        (folder / CARD).write_text(card, encoding="utf-8")
         write_provenance(record, folder)
-        shown_as = public_name(output)
-        card = card_text(record, repo_id=repo_id or hub_dataset(shown_as)[0], folder=shown_as)
-        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def finished(
-    output: str, record: dict[str, Any], *, push_to: str | None, private: bool, failed_because: str | None = None
-) -> RunResult:
-    """The result of a run whose set is in place, pushed if asked."""
-    url = publish(output, push_to, private=private) if push_to else None
-    return RunResult(output, record, url, failed_because)
+def finished(recipe: Recipe, record: dict[str, Any], failed_because: str | None = None) -> RunResult:
+    """The result of a run whose set is in place, pushed if asked; a `HubError` has it as its ``result``."""
+    result = RunResult(recipe.output, record, failed_because=failed_because)
+    if not recipe.push_to:
+        return result
+    try:
+        return replace(result, url=publish(recipe.output, recipe.push_to, private=recipe.private))
+    except HubError as error:
+        error.result = result
+        raise

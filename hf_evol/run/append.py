@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +17,8 @@ from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
+from hf_evol.hub.record import parsed
+from hf_evol.hub.target import Target
 from hf_evol.run.pipeline import write_rounds
 from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, set_columns, without_repeats
 from hf_evol.run.tables import round_table
@@ -87,7 +88,7 @@ def append(
     file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
         folder, message = Path(made, "set"), message or f"Add round {number}"
-        write_rounds(str(folder), record, whole["selected"], [*earlier, kept], whole["dropped"], file_format, repo_id)
+        write_rounds(Target(str(folder)), record, whole["selected"], [*earlier, kept], whole["dropped"], file_format)
         return publish(folder, repo_id, message=message, revision=revision, create_pr=create_pr, parent=head)
 
 
@@ -114,7 +115,7 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
     try:
         head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
         file = api.hf_hub_download(repo_id, "provenance.json", repo_type="dataset", revision=head)
-        record = json.loads(Path(file).read_text(encoding="utf-8"))
+        record = parsed(Path(file).read_text(encoding="utf-8"))
         if record.get("kind") != "evolved":
             raise ValueError("its provenance.json is not of a run")
         return record, head

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol.errors import ConfigError
+from hf_evol.hub.target import Target
 from hf_evol.models.journal import open_journal
 from hf_evol.progress import counted_tokens
 from hf_evol.run import steps
@@ -77,7 +78,7 @@ def measure(recipe: Recipe, n: int) -> Estimate:
             return rows
 
         first = seeds.select(range(min(n, len(seeds))))
-        conclude(own, stages, len(first), steps.run(first, stages, own.rounds, timed))
+        conclude(own, stages, len(first), steps.run(first, stages, own.rounds, timed), Target(own.output))
         set_bytes = sum(file.stat().st_size for file in Path(own.output).rglob("*") if file.is_file())
         known = open_journal(journal)
         known.prune()  # folds the log into the file, which a small journal would otherwise be mostly

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_evol.generation.endpoint import EndpointEngine
+    from hf_evol.hub.target import Target
     from hf_evol.models import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -99,24 +100,25 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
-    stages, seeds = prepare(recipe)
+    stages, seeds, target = prepare(recipe)
     say = partial(print, file=sys.stderr, flush=True)
     rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
-    return conclude(recipe, stages, len(seeds), rounds)
+    return conclude(recipe, stages, len(seeds), rounds, target)
 
 
-def prepare(recipe: Recipe) -> tuple[Stages, Dataset]:
-    """The recipe's transforms and seed rows, with everything checked that can be before a model is loaded."""
+def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
+    """The recipe's transforms, its seed rows and the place for its set, with everything checked that can be before a model is
+    loaded."""
     stages = Stages.of(recipe)
     if recipe.select_by not in SCORE_COLUMNS:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
-    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
+    target = check_target(recipe)
     seeds = read_seeds(recipe)
     stages.check()
-    return stages, seeds
+    return stages, seeds, target
 
 
-def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round]) -> RunResult:
+def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round], target: Target) -> RunResult:
     """Select from the scored rounds, write the set and, if asked, publish it."""
     from datasets import concatenate_datasets
 
@@ -126,15 +128,13 @@ def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Roun
         sets = [set_columns(entry.rows) for entry in rounds]
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
-        write_rounds(recipe.output, record, selected, sets, lost, recipe.file_format, recipe.push_to)
-    why = steps.commonest_failure(rounds)
-    return finished(recipe.output, record, push_to=recipe.push_to, private=recipe.private, failed_because=why)
+        write_rounds(target, record, selected, sets, lost, recipe.file_format)
+    return finished(recipe, record, steps.commonest_failure(rounds))
 
 
 def write_rounds(
-    output: str, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, file_format: str,
-    repo_id: str | None,
-) -> None:  # fmt: skip
+    target: Target, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, file_format: str
+) -> None:
     """Write the rows of all rounds with their card, and add to the record what follows from the rows."""
     configs = [
         Config("selected", selected, "the rows of all rounds with the highest scores; the default config"),
@@ -148,7 +148,7 @@ def write_rounds(
         col.ROUND, col.METHOD, col.IC_IFD, col.SEED_INSTRUCTION, col.CONTEXT, col.INSTRUCTION, col.INPUT, col.OUTPUT,
     )  # fmt: skip
     by = record["recipe"].get("select_by", col.IC_IFD)
-    with set_folder(output, record, configs, file_format=file_format, repo_id=repo_id) as folder:
+    with set_folder(target, record, configs, file_format=file_format) as folder:
         record["examples"] = steps.columns(select(selected, by, top=3), shown).to_list()
         record["failures"] = rejected_texts(lost)
         record["figures"] = _figures(sets, folder)

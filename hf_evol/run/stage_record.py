@@ -9,7 +9,7 @@ from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
 from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, library_versions, origin, title
-from hf_evol.hub.target import read_provenance
+from hf_evol.hub.record import read_provenance
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe
@@ -81,10 +81,10 @@ def _earlier(recipe: Recipe) -> dict[str, Any]:
     if recipe.dataset.startswith(("http://", "https://", "demo/")):  # no folder of ours
         return {}
     try:
-        found: Any = read_provenance(recipe.dataset)
+        found = read_provenance(recipe.dataset)
     except OutputError:
         return {}
-    kind = found.get("kind") if isinstance(found, dict) else None
+    kind = found.get("kind")
     if kind == "stages":
         return found
     if kind != "evolved":

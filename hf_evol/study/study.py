@@ -26,6 +26,8 @@ from hf_evol.study.work import MPNET, Work
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
+    from hf_evol.hub.target import Target
+
 SCHEMA = 1  # of results.json
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
 # What the provenance says of the recipe and of the results.
@@ -79,7 +81,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     if recipe.responder is None:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     check_plots()
-    check_target(recipe.output, overwrite=recipe.overwrite, push_to=recipe.push_to)
+    target = check_target(recipe)
     work, seeds = Work(study, recipe), read_seeds(recipe)
     evolved, costs = work.evolve(seeds)
     answered = work.answer(evolved)
@@ -98,7 +100,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
     results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(costs, labels)
     provenance = _provenance(recipe, results, [record for _, record in models])
-    return _written(recipe, results, records, usable.features, provenance)
+    return _written(recipe, results, records, usable.features, provenance, target)
 
 
 def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: int) -> dict[str, Any]:
@@ -124,8 +126,9 @@ def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: i
 
 
 def _written(
-    recipe: Recipe, results: dict[str, Any], records: Sequence[dict], features: Features, provenance: dict[str, Any]
-) -> RunResult:
+    recipe: Recipe, results: dict[str, Any], records: Sequence[dict], features: Features, provenance: dict[str, Any],
+    target: Target,
+) -> RunResult:  # fmt: skip
     from datasets import Dataset
 
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
@@ -136,14 +139,13 @@ def _written(
         Config("summaries", Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
         Config("costs", Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
     ]
-    layout = {"file_format": recipe.file_format, "repo_id": recipe.push_to}
-    with set_folder(recipe.output, provenance, configs, **layout) as folder:
+    with set_folder(target, provenance, configs, file_format=recipe.file_format) as folder:
         figures = draw(results, rows, folder / "figures")
         write_report(results, rows, figures, folder / "report.html")
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
         provenance["figures"] = [{"path": f"figures/{of['path_png'].name}", "alt": of["alt"]} for of in figures]
-    return finished(recipe.output, provenance, push_to=recipe.push_to, private=recipe.private)
+    return finished(recipe, provenance)
 
 
 def _set(rows: Dataset, label: str) -> Config:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_evol.errors import ConfigError, OutputError
-from hf_evol.hub.target import PROVENANCE, check_output, is_remote, read_provenance, write_provenance, writing
+from hf_evol.errors import ConfigError
+from hf_evol.hub.record import write_provenance
+from hf_evol.hub.target import check_output, writing
 
 
 @contextmanager
@@ -17,22 +18,13 @@ def recipe_folder(output: str, overwrite: bool, record: Mapping[str, Any]) -> It
 
     Raises:
         ConfigError: ``output`` is no local folder.
-        OutputError: something is there; with ``overwrite``, something other than the files of an earlier recipe.
+        OutputError: something is there; with ``overwrite``, something other than an earlier recipe, as it was written.
     """
-    if is_remote(output):
+    if "://" in output:
         raise ConfigError(f"Trainers read local folders; got --output {output!r}.")
-    check_output(output, overwrite)
-    target = Path(output).expanduser()
-    if (target / PROVENANCE).exists():
-        others = sorted(_files(target) - set(read_provenance(str(target)).get("recipe_files", ())) - {PROVENANCE})
-        if others:
-            raise OutputError(
-                f"The output {output!r} holds more than an earlier recipe, such as {others[0]!r}. It is left alone, as it "
-                "may be a set, a trained model or results; choose another with --output."
-            )
-    with writing(output) as folder:
+    with writing(check_output(output, overwrite, "recipe")) as folder:
         yield folder
-        write_provenance({**record, "recipe_files": sorted(_files(folder))}, folder)
+        write_provenance({"kind": "recipe", **record}, folder)
 
 
 def write_yaml(path: Path, settings: Mapping[str, Any], *comment: str) -> None:
@@ -56,7 +48,3 @@ def local_or_name(source: str) -> str:
     if len(path.parts) > 2 and not path.is_absolute():  # a name on the Hub has two parts at most
         raise ConfigError(f"There is no folder {source!r}. Give a model's folder, or its name on the Hub (user/name).")
     return source
-
-
-def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}

@@ -1,18 +1,17 @@
-import json
-
 import pytest
 from test_card import provenance
 
 from hf_evol.cli.main import main
 from hf_evol.hub.card import card_text
 from hf_evol.hub.merge import BEGIN, END
+from hf_evol.hub.record import write_provenance
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A finished set with its card, as far as the card is concerned."""
-    (tmp_path / "provenance.json").write_text(json.dumps(provenance()), encoding="utf-8")
     (tmp_path / "README.md").write_text(card_text(provenance(), repo_id="user/old"), encoding="utf-8")
+    write_provenance(provenance(), tmp_path)
     return tmp_path
 
 

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import shlex
@@ -11,33 +10,42 @@ import yaml
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from hub_server import SIGNATURE, TOKEN
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetCard, HfApi, snapshot_download
+from test_card import provenance
 
 from hf_evol.errors import ConfigError, HubError, OutputError
-from hf_evol.hub.merge import BEGIN, END
-from hf_evol.hub.publish import publish
+from hf_evol.hub.merge import END
+from hf_evol.hub.publish import check_push, publish
+from hf_evol.hub.record import read_provenance, write_provenance
+from hf_evol.hub.target import check_output
+from hf_evol.hub.writer import Config, set_folder
 
-REPO = "user/evolved-set"
+REPO, SHARD = "user/evolved-set", "selected/train-00000-of-00001.parquet"
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+ROWS = {"instruction": ["Why?", "How?"]}
+
+
+def make_set(folder, tables, picture=PICTURE, file_format="parquet", **said):
+    """Write a set as a run does, in small."""
+    record = provenance() | {"title": "Evolved, größer 🌊", "license": "apache-2.0"} | said
+    configs = [Config(name, Dataset.from_dict(rows), f"rows of {name}") for name, rows in tables.items()]
+    with set_folder(check_output(str(folder), overwrite=True), record, configs, file_format=file_format) as made:
+        (made / "histogram.png").write_bytes(picture)
+    return folder
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """A folder as a run leaves it, in small; its name needs quoting in a shell."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder = tmp_path / "my evolved set"
-    (folder / "data").mkdir(parents=True)
-    card = f"---\nlicense: apache-2.0\n---\n\n{BEGIN}\n\n# Evolved, größer 🌊\n\n{END}\n"
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "provenance.json").write_text(json.dumps({"rows": 2}), encoding="utf-8")
-    pq.write_table(pa.table({"instruction": ["Why?", "How?"]}), folder / "data" / "train.parquet")
-    (folder / "histogram.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
-    return folder
+    """A folder as a run leaves it, whose name needs quoting in a shell."""
+    return make_set(tmp_path / "my evolved set", {"selected": ROWS})
 
 
-def content(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def content(folder, repo=REPO):
+    """What is on the Hub of a folder: all its files, with the example of the place where they are."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return files | {"README.md": files["README.md"].replace(folder.name.encode(), repo.encode())}
 
 
 @pytest.fixture(params=["in the commit", "over LFS"])
@@ -54,7 +62,7 @@ def test_files_arrive_byte_for_byte_in_one_commit(hub, transfer, finished):
     repo = hub.repos["dataset", REPO]
     assert url == f"{hub.url}/datasets/{REPO}"
     assert repo.files == content(finished)
-    assert repo.lfs == (set() if transfer == "in the commit" else {"data/train.parquet", "histogram.png"})
+    assert repo.lfs == (set() if transfer == "in the commit" else {SHARD, "histogram.png"})
     assert [commit.message for commit in repo.commits] == ["initial commit", "Upload an evolved instruction set"]
     assert TOKEN in hub.tokens
 
@@ -67,10 +75,10 @@ def test_a_second_push_makes_no_commit(hub, transfer, finished):
 
 def test_only_what_changed_is_committed(hub, transfer, finished):
     publish(finished, REPO)
-    (finished / "histogram.png").write_bytes(b"another picture")
+    make_set(finished, {"selected": ROWS}, b"another picture")
     publish(str(finished), REPO, message="A new figure")
     last = hub.repos["dataset", REPO].commits[-1]
-    assert (last.message, last.changed) == ("A new figure", ["histogram.png"])
+    assert (last.message, last.changed) == ("A new figure", ["histogram.png", "provenance.json"])
     assert hub.repos["dataset", REPO].files == content(finished)
 
 
@@ -148,7 +156,7 @@ def test_the_message_holds_what_the_hub_said(hub, finished, place, status):
         rf"did not finish: .*{status} [A-Z][A-Za-z ]+ for [A-Z]+ [^ ]*{place}[^ ]*: Told to fail\.", message
     )
     assert ("hf auth login" in message) == (status in (401, 403, 404))
-    assert ("'data/train.parquet'" in message or "'histogram.png'" in message) == (place == "/lfs-objects/")
+    assert (f"'{SHARD}'" in message or "'histogram.png'" in message) == (place == "/lfs-objects/")
 
 
 @pytest.mark.parametrize("place", ["/resolve/", *PLACES])
@@ -168,11 +176,9 @@ def test_a_conflict_without_the_address_of_the_dataset(hub, finished):
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, finished):
-    hub.fail_next("/commit/", "lost")
-    with pytest.raises(HubError) as caught:
-        publish(finished, REPO)
-    _check_message(caught.value, finished)
-    hub.heal()
+    hub.fail_next("/commit/", "lost", 1)
+    assert publish(finished, REPO) == f"{hub.url}/datasets/{REPO}"
+    assert hub.repos["dataset", REPO].files == content(finished)
     sent = len(hub.requests)
     publish(finished, REPO)
     assert len(hub.repos["dataset", REPO].commits) == 2
@@ -263,7 +269,7 @@ def test_offline_mode(hub, monkeypatch, finished):
 
 def test_a_card_that_the_hub_refuses(hub, finished):
     (finished / "README.md").write_text("---\nlicense: [mit\n---\n", encoding="utf-8")
-    with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):
+    with pytest.raises(HubError, match=r"card can't be read"):
         publish(finished, REPO)
     assert len(hub.repos["dataset", REPO].commits) == 1
 
@@ -303,17 +309,8 @@ THEIRS = {"question": ["a", "b", "c"]}
 @pytest.fixture
 def rows_of(finished):
     """A finished folder of two configs, which load; gives the local rows of a config."""
-    tables = {"selected": {"instruction": ["Why?", "How?"]}, "round_1": {"instruction": ["Why?", "How?", "Größer 🌊?"]}}
-    configs = []
-    for name, rows in tables.items():
-        Dataset.from_dict(rows).to_parquet(finished / name / "train-00000-of-00001.parquet")
-        data_files = [{"split": "train", "path": f"{name}/*.parquet"}]
-        configs.append(
-            {"config_name": name, "data_files": data_files} | ({"default": True} if name == "selected" else {})
-        )
-    (finished / "data" / "train.parquet").unlink()
-    head = yaml.safe_dump({"configs": configs})
-    (finished / "README.md").write_text(f"---\n{head}---\n\n{BEGIN}\n\n# Evolved\n\n{END}\n", encoding="utf-8")
+    tables = {"selected": ROWS, "round_1": {"instruction": ["Why?", "How?", "Größer 🌊?"]}}
+    make_set(finished, tables)
     return tables
 
 
@@ -332,7 +329,7 @@ def check_loads(expected, **options):
 def test_what_was_pushed_loads_as_the_local_rows(hub, transfer, finished, rows_of):
     publish(finished, REPO)
     check_loads(rows_of | {None: rows_of["selected"]})
-    Dataset.from_dict({"instruction": ["new"]}).to_parquet(finished / "round_1" / "train-00000-of-00001.parquet")
+    make_set(finished, rows_of | {"round_1": {"instruction": ["new"]}})
     publish(finished, REPO)
     check_loads(rows_of | {"round_1": {"instruction": ["new"]}})
 
@@ -348,18 +345,16 @@ def test_a_private_set_loads_with_the_token_only(hub, finished, rows_of, monkeyp
     check_loads(rows_of)
 
 
-@pytest.mark.parametrize(
-    ("name", "default"), [("default", None), ("theirs", None), ("theirs", True), ("round_1", True)]
-)
+@pytest.mark.parametrize(("name", "default"), [("default", None), ("theirs", None), ("theirs", True)])
 def test_into_a_set_that_datasets_made_and_back(hub, finished, rows_of, name, default):
     Dataset.from_dict(THEIRS).push_to_hub(REPO, name, set_default=default)
     publish(finished, REPO)
-    theirs = {} if name in rows_of else {name: THEIRS}
+    theirs = {name: THEIRS}
     first = THEIRS if name == "default" else rows_of["selected"]  # `datasets` takes a config of that name first
     check_loads(rows_of | theirs | {None: first})
     data = yaml.safe_load(card_of(hub.repos["dataset", REPO]).split("---\n")[1])
     assert [config["config_name"] for config in data["configs"]] == ["selected", "round_1", *theirs]
-    assert bool(data.get("dataset_info")) == bool(theirs)
+    assert data["dataset_info"]
 
     Dataset.from_dict(THEIRS).push_to_hub(REPO, "later")
     publish(finished, REPO)
@@ -415,7 +410,7 @@ def test_two_people_push_at_once(hub, finished, rows_of, times):
         hub.heal()
     publish(finished, REPO)
     assert [path for path in repo.files if path.endswith(".txt")] == [f"{number + 2}.txt" for number in range(times)]
-    assert card_of(repo).endswith(f"# Evolved\n\n{END}\n\n# Theirs, {times + 1}\n")
+    assert card_of(repo).endswith(f"\n{END}\n\n# Theirs, {times + 1}\n")
     check_loads(rows_of)
 
 
@@ -460,15 +455,217 @@ def test_a_published_card_that_cannot_be_fetched_is_left_alone(hub, finished, st
 
 
 def test_rows_in_another_number_of_files_replace_the_former_ones(hub, transfer, finished):
-    for config in ("round_1", "selected"):
-        (finished / config).mkdir()
-        (finished / config / "train-00000-of-00001.parquet").write_bytes(b"PAR1 one " + config.encode())
+    make_set(finished, {"selected": ROWS, "round_1": ROWS})
     publish(finished, REPO)
-    theirs = {"other/train-00000-of-00001.parquet": b"theirs", "round_1/test-00000-of-00001.parquet": b"their split"}
+    theirs = {"other/train-00000-of-00001.parquet": b"theirs", "round_1/notes.txt": b"theirs, too"}
     hub.repos["dataset", REPO].commit("More", theirs)
     (finished / "round_1" / "train-00000-of-00001.parquet").unlink()
     for number in range(2):
         (finished / "round_1" / f"train-{number:05}-of-00002.parquet").write_bytes(f"PAR1 part {number}".encode())
+    write_provenance(read_provenance(str(finished)), finished)
     publish(finished, REPO)
     assert hub.repos["dataset", REPO].files == content(finished) | theirs
     assert len(hub.repos["dataset", REPO].commits) == 4
+
+
+def loaded_card(repo=REPO):
+    return DatasetCard.load(repo, repo_type="dataset", token=TOKEN).data.to_dict()
+
+
+def test_what_an_earlier_push_wrote_is_renewed_and_what_people_wrote_stays(hub, finished, rows_of, caplog):
+    make_set(finished, rows_of | {"round_3": ROWS, "dropped": ROWS}, title="GSM8K, evolved", license="mit")
+    publish(finished, REPO)
+    repo = hub.repos["dataset", REPO]
+    old = card_of(repo).replace("tags:\n", "tags:\n- by-hand\n").replace("# GSM8K", "Kept.\n\n# GSM8K")
+    repo.commit("By hand", {"README.md": (old + "\nMore by hand.\n").encode(), "notes.txt": b"theirs"})
+    new = {"title": "Alpaca, evolved", "license": "cc-by-nc-4.0"}
+    publish(make_set(finished, rows_of, **new), REPO)
+    card, source = loaded_card(), provenance()["source"]["name"]
+    assert (card["pretty_name"], card["license"], card["source_datasets"]) == (
+        "Alpaca, evolved",
+        "cc-by-nc-4.0",
+        [source],
+    )
+    assert "by-hand" in card["tags"] and "Licence of this set: cc-by-nc-4.0" in card_of(repo)
+    assert "More by hand." in card_of(repo)
+    assert [config["config_name"] for config in card["configs"]] == ["selected", "round_1"]
+    assert sorted(repo.files) == sorted([*content(finished), "notes.txt"])
+    assert not caplog.records
+
+    changed = (
+        card_of(repo)
+        .replace("license: cc-by-nc-4.0", "license: other")
+        .replace("pretty_name: Alpaca", "pretty_name: Our Alpaca")
+    )
+    repo.commit("A person decides", {"README.md": changed.encode()})
+    publish(make_set(finished, rows_of, title="Code", license="mit"), REPO)
+    assert (loaded_card()["license"], loaded_card()["pretty_name"]) == ("other", "Our Alpaca, evolved")
+    assert "licence on the published card, other" in caplog.text
+
+    publish(make_set(finished, rows_of, title="Code", license=None), REPO)
+    assert loaded_card()["license"] == "other"
+
+
+def test_a_licence_that_the_new_set_lacks_goes(hub, finished):
+    publish(finished, REPO)
+    publish(make_set(finished, {"selected": ROWS}, license=None), REPO)
+    assert "license" not in loaded_card()
+
+
+OTHERS = {
+    "json": ({"theirs/a.jsonl": b'{"x": 1}\n'}, "theirs/*.jsonl"), "csv": ({"theirs/a.csv": b"x\n1\n"}, "theirs/a.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", OTHERS)
+@pytest.mark.parametrize("ours", ["parquet", "json"])
+def test_configs_of_others_stay_loadable(hub, finished, reader, ours):
+    files, pattern = OTHERS[reader]
+    head = yaml.safe_dump({"configs": [{"config_name": "theirs", "data_files": pattern}]})
+    repo = hub.add_repo("dataset", REPO, files | {"README.md": f"---\n{head}---\nTheirs.\n".encode()})
+    before = dict(repo.files)
+    make_set(finished, {"selected": ROWS}, file_format=ours)
+    if reader == ours:
+        publish(finished, REPO)
+        check_loads({"selected": ROWS, "theirs": {"x": [1]}})
+        return
+    advice = "--file-format json" if reader == "json" else "make those files parquet"
+    with pytest.raises(HubError, match=rf"config 'theirs' of {reader} files, such as .*{advice}"):
+        publish(finished, REPO)
+    assert repo.files == before
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data/train-00000-of-00001.parquet", "train.jsonl"])
+def test_rows_that_no_config_names_are_not_hidden(hub, finished, name):
+    repo = hub.add_repo("dataset", REPO, {name: b"x\n1\n", "README.md": b"# Theirs\n", "notes.txt": b"mine"})
+    with pytest.raises(HubError, match=rf"holds rows that no config of its card names, such as '{name}'"):
+        publish(finished, REPO)
+    assert len(repo.commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"histogram.png": b"theirs"}, "'histogram.png', which hf_evol has not written, and this set has a file"),
+        ({"provenance.json": b"{}"}, r"provenance\.json that is left as it is"),
+        ({"selected/theirs.parquet": b"PAR1"}, "'selected/theirs.parquet', which hf_evol has not written and which would"),
+    ],
+)  # fmt: skip
+def test_files_of_others_are_in_no_ones_way(hub, finished, files, said):
+    card = b"---\nconfigs:\n- config_name: theirs\n  data_files: theirs.parquet\n---\n"
+    repo = hub.add_repo("dataset", REPO, files | {"README.md": card, "theirs.parquet": b"PAR1"})
+    with pytest.raises(HubError, match=said):
+        publish(finished, REPO)
+    assert len(repo.commits) == 2
+
+
+def test_a_config_of_others_of_the_same_name_is_not_replaced(hub, finished, rows_of):
+    Dataset.from_dict(THEIRS).push_to_hub(REPO, "round_1")
+    with pytest.raises(HubError, match="'round_1"):
+        publish(finished, REPO)
+    check_loads({"round_1": THEIRS})
+
+
+def test_only_what_the_set_lists_is_sent(hub, finished, tmp_path):
+    (tmp_path / "secret").write_text("hf_secret")
+    for name in (
+        ".env",
+        ".DS_Store",
+        ".ipynb_checkpoints/a.ipynb",
+        ".cache/huggingface/x",
+        "notes.md",
+        "selected/more.parquet",
+    ):
+        (finished / name).parent.mkdir(parents=True, exist_ok=True)
+        (finished / name).write_text("mine")
+    (finished / "link").symlink_to(tmp_path / "secret")
+    (finished / "links").symlink_to(tmp_path, target_is_directory=True)
+    publish(finished, REPO)
+    listed = {"README.md", "provenance.json", "histogram.png", SHARD}
+    assert hub.repos["dataset", REPO].files.keys() == listed
+
+
+def test_a_folder_that_came_from_the_hub_is_pushed_elsewhere(hub, finished, tmp_path):
+    publish(finished, REPO)
+    for folder in (tmp_path / "down", None):  # a copy, and the cache's links
+        down = snapshot_download(REPO, repo_type="dataset", local_dir=folder)
+        publish(down, "user/copy")
+        assert hub.repos["dataset", "user/copy"].files == content(finished, "user/copy")
+    example = re.search(r'load_dataset\("user/copy".*\)', card_of(hub.repos["dataset", "user/copy"]))[0]
+    assert eval(example, {"load_dataset": load_dataset})[:] == ROWS
+
+
+@pytest.mark.parametrize("act", ["change", "remove"])
+@pytest.mark.parametrize("name", [SHARD, "histogram.png"])
+def test_a_set_whose_files_are_not_as_written_is_not_pushed(hub, finished, name, act):
+    (finished / name).write_bytes(b"mine") if act == "change" else (finished / name).unlink()
+    with pytest.raises(OutputError, match=rf"'{name}' in .* is missing, or not as it was written.*hf upload"):
+        publish(finished, REPO)
+    assert hub.requests == []
+
+
+def test_a_listed_path_cannot_lead_out_of_the_folder(hub, finished, tmp_path):
+    (tmp_path / "secret").write_text("hf_secret")
+    text = (finished / "provenance.json").read_text().replace('"histogram.png"', '"../secret"')
+    (finished / "provenance.json").write_text(text)
+    with pytest.raises(OutputError, match="holds no finished set"):
+        publish(finished, REPO)
+    assert hub.requests == []
+
+
+def test_the_example_loads_the_branch(hub, finished):
+    hub.add_repo("dataset", REPO, {})
+    HfApi().create_branch(REPO, branch="v2", repo_type="dataset")
+    publish(finished, REPO, revision="v2")
+    example = re.search(r"load_dataset\(.*\)", card_of(hub.repos["dataset", REPO], "v2"))[0]
+    assert 'revision="v2"' in example and eval(example, {"load_dataset": load_dataset})[:] == ROWS
+
+
+def test_an_unchanged_push_says_so(hub, finished, caplog):
+    publish(finished, REPO)
+    assert "Nothing has changed" not in caplog.text
+    publish(finished, REPO)
+    assert f"Nothing has changed: {REPO} holds this set already" in caplog.text
+
+
+def test_private_is_not_asked_for_a_public_set(hub, finished):
+    repo = hub.add_repo("dataset", REPO, {})
+    with pytest.raises(ConfigError, match=r"is public: --private"):
+        publish(finished, REPO, private=True)
+    assert len(repo.commits) == 1
+    repo.private = True
+    publish(finished, REPO, private=True)
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        ({"name": "me", "orgs": []}, "signed in as 'me', who can't create 'user/evolved-set'. Choose a name under me"),
+        ({"name": "me", "orgs": [{"name": "user", "roleInOrg": "read"}]}, "can't create"),
+        ({"name": "me", "orgs": [{"name": "user", "roleInOrg": "write"}]}, None),
+        ({"name": "user", "auth": {"accessToken": {"role": "read"}}}, "token may not write to 'user'"),
+        ({"name": "user", "auth": {"accessToken": {"role": "write"}}}, None),
+        ({"name": "user", "auth": {"accessToken": {"role": "fineGrained", "fineGrained": {"scoped": []}}}}, "may not write"),
+        ({"name": "user", "auth": {"accessToken": {"role": "fineGrained", "fineGrained": {
+            "scoped": [{"entity": {"name": "user"}, "permissions": ["repo.write"]}]}}}}, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("there", [False, True])
+def test_the_right_to_push_is_asked_first(hub, who, said, there):
+    hub.who = {"orgs": [], "type": "user"} | who
+    if there:  # on a server that can't say who may write there
+        hub.add_repo("dataset", REPO, {})
+        hub.fail_next("/auth-check", 404)
+    if said is None:
+        check_push(REPO)
+    else:
+        with pytest.raises(HubError, match=said):
+            check_push(REPO)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_set_of_others_is_told_first(hub, status):
+    hub.add_repo("dataset", REPO, {})
+    hub.fail_next("/auth-check", status)
+    with pytest.raises(HubError, match=r"can't be pushed to .*Nothing was done"):
+        check_push(REPO)

@@ -59,11 +59,14 @@ def test_a_set_is_written_and_read_back(recipe, streaming):
 def test_an_earlier_set_is_replaced_on_request_only(recipe):
     hf_evol.run(recipe)
     fs = fsspec.filesystem("s3")
-    fs.touch(f"{recipe.output}/old/rows.parquet")
     with pytest.raises(OutputError, match="--overwrite"):
         hf_evol.run(recipe)
-    hf_evol.run(replace(recipe, overwrite=True))
-    assert not fs.exists(f"{recipe.output}/old") and fs.exists(f"{recipe.output}/provenance.json")
+    fs.touch(f"{recipe.output}/mine/rows.parquet")
+    with pytest.raises(OutputError, match=r"mine/rows\.parquet"):
+        hf_evol.run(replace(recipe, overwrite=True))
+    fs.rm(f"{recipe.output}/mine/rows.parquet")
+    hf_evol.run(replace(recipe, overwrite=True, rounds=1))
+    assert fs.exists(f"{recipe.output}/provenance.json")
 
 
 def test_what_is_no_set_is_left_alone(recipe):

@@ -10,6 +10,7 @@ from talkative import make_talkative
 import hf_evol
 from hf_evol.cli.main import main
 from hf_evol.data.files import write_dataset
+from hf_evol.hub.record import read_provenance, write_provenance
 
 REPO = "user/chain"
 SHORT = {
@@ -74,19 +75,20 @@ def test_a_later_push_replaces_the_rows_whatever_their_number_of_files(hub, chai
     rows = Dataset.from_list(rows_of(chain / "evolve"))
     write_dataset(rows, chain / "select", "parquet", max_bytes=rows._estimate_nbytes() // 2)
     assert len(list((chain / "select").glob("train-*"))) > 1
+    write_provenance(read_provenance("select"), chain / "select")
     assert main(["push", "select", REPO]) == 0
     assert "train-00000-of-00001.parquet" not in hub.repos["dataset", REPO].files
     assert [row["id"] for row in rows_of(REPO)] == rows["id"][:]
 
 
-def test_a_chain_beside_a_published_run_is_the_default(hub, chain):
+def test_a_chain_takes_the_place_of_a_published_run(hub, chain):
     short = {"max_new_tokens": 24, "response_max_new_tokens": 24}
     hf_evol.run(hf_evol.Recipe(model="tiny", limit=4, rounds=1, output="run", **short))
     assert main(["push", "run", REPO]) == 0
     assert main(["push", "select", REPO]) == 0
-    assert {"default", "selected", "round_1"} <= set(get_dataset_config_names(REPO))
+    assert get_dataset_config_names(REPO) == ["default"]
     assert rows_of(REPO) == rows_of(chain / "select")
-    assert len(rows_of(REPO, "round_1")) == len(rows_of(chain / "run", "round_1"))
+    assert not [name for name in hub.repos["dataset", REPO].files if name.startswith(("selected/", "round_1/"))]
 
 
 def test_a_chain_goes_on_from_the_hub(hub, chain):

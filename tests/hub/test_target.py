@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -10,10 +11,16 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 
 from hf_evol.data.files import write_dataset
 from hf_evol.errors import OutputError
-from hf_evol.hub.target import PROVENANCE, check_output, read_provenance, write_provenance, writing
+from hf_evol.hub.record import PROVENANCE, read_provenance, write_provenance
+from hf_evol.hub.target import Target, check_output, writing
 from hf_evol.run.recipe import FILE_FORMATS
 
-OLD, NEW = {"run": "old"}, {"run": "new"}
+
+def check(output, overwrite):
+    return check_output(output, overwrite, "method")
+
+
+OLD, NEW = {"kind": "method", "run": "old"}, {"kind": "method", "run": "new"}
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -29,12 +36,17 @@ def output(request, tmp_path):
         memory.rm(root, recursive=True)
 
 
-def put(output, run, files=()):
-    with writing(output) as folder:
+def put(output, run, files=(), overwrite=True):
+    with writing(check(output, overwrite)) as folder:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(run["run"])
-        write_provenance(run, folder)
+        write_provenance({**run}, folder)
+
+
+def run_at(output):
+    record = read_provenance(output)
+    return {name: record[name] for name in ("kind", "run")}
 
 
 def files_in(place):
@@ -53,25 +65,25 @@ def beside(output):
 
 
 def test_a_result_is_written_with_its_folders(output):
-    check_output(output, overwrite=False)
+    check(output, overwrite=False)
     put(output, NEW, ["README.md", "round_1/rows.jsonl"])
     assert files_in(output) == sorted(["README.md", PROVENANCE, "round_1/rows.jsonl"])
-    assert read_provenance(output) == NEW
+    assert run_at(output) == NEW
     assert beside(output) == sorted(["out/README.md", f"out/{PROVENANCE}", "out/round_1/rows.jsonl"])
 
 
 def test_an_existing_result_is_refused(output):
     put(output, OLD)
     with pytest.raises(OutputError, match=r"exists.*--output.*--overwrite"):
-        check_output(output, overwrite=False)
+        check(output, overwrite=False)
 
 
 def test_an_earlier_result_is_replaced_on_request_with_all_its_files(output):
     put(output, OLD, ["README.md", "round_3/rows.jsonl"])
-    check_output(output, overwrite=True)
+    check(output, overwrite=True)
     put(output, NEW, ["README.md", "round_1/rows.jsonl"])
     assert files_in(output) == sorted(["README.md", PROVENANCE, "round_1/rows.jsonl"])
-    assert (read_provenance(output), read(output, "README.md")) == (NEW, "new")
+    assert run_at(output) == NEW and "\nnew\n" in read(output, "README.md")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -79,7 +91,7 @@ def test_what_is_no_earlier_result_is_left_alone(output, overwrite):
     with fsspec.open(f"{output}/thesis.txt", "w", auto_mkdir=True) as file:
         file.write("mine")
     with pytest.raises(OutputError, match=f"{PROVENANCE} is missing" if overwrite else "exists"):
-        check_output(output, overwrite)
+        check(output, overwrite)
     assert read(output, "thesis.txt") == "mine"
 
 
@@ -87,19 +99,26 @@ def test_what_is_no_earlier_result_is_left_alone(output, overwrite):
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, overwrite):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
-        check_output(str(tmp_path / "out"), overwrite)
+        check(str(tmp_path / "out"), overwrite)
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["set", "recipe"])
+def test_something_else_of_ours_is_refused(output, what):
+    put(output, OLD)
+    with pytest.raises(OutputError, match=f"holds a method, no {what}"):
+        check_output(output, True, what)
 
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
-    check_output(str(tmp_path / "out"), overwrite=False)
+    check(str(tmp_path / "out"), overwrite=False)
     put(str(tmp_path / "out"), NEW)
-    assert read_provenance(str(tmp_path / "out")) == NEW
+    assert run_at(str(tmp_path / "out")) == NEW
 
 
 def test_a_check_leaves_nothing_behind(tmp_path):
-    check_output(str(tmp_path / "parent" / "out"), overwrite=False)
+    check(str(tmp_path / "parent" / "out"), overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,8 +127,8 @@ def test_a_relative_folder_and_a_home_folder_are_written(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     put("here", OLD)
     put("~/there", NEW)
-    assert read_provenance(str(tmp_path / "here")) == OLD
-    assert read_provenance(str(tmp_path / "there")) == NEW
+    assert run_at(str(tmp_path / "here")) == OLD
+    assert run_at(str(tmp_path / "there")) == NEW
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()], ids=repr)
@@ -117,31 +136,29 @@ def test_a_failure_leaves_the_old_result_whole_and_nothing_beside_it(output, err
     put(output, OLD, ["README.md", "round_1/rows.jsonl"])
     before = beside(output)
     with pytest.raises(type(error)):
-        with writing(output) as folder:
+        with writing(check(output, overwrite=True)) as folder:
             (folder / "README.md").write_text("half")
             raise error
     assert beside(output) == before
-    assert (read_provenance(output), read(output, "README.md")) == (OLD, "old")
+    assert (run_at(output), read(output, "README.md")) == (OLD, "old")
 
 
 def test_a_full_disk_is_told_with_what_to_do_and_leaves_the_old_result_whole(output):
     put(output, OLD)
     with pytest.raises(OutputError, match=r"No space left.*journal.*--output"):
-        with writing(output):
+        with writing(check(output, overwrite=True)):
             raise OSError(28, "No space left on device")
-    assert read_provenance(output) == OLD
+    assert run_at(output) == OLD
 
 
 def test_a_failure_without_an_old_result_leaves_nothing(output):
-    with pytest.raises(RuntimeError), writing(output) as folder:
+    with pytest.raises(RuntimeError), writing(Target(output)) as folder:
         (folder / "README.md").write_text("half")
         raise RuntimeError
     assert not fsspec.filesystem(fsspec.utils.get_protocol(output)).exists(output)
 
 
 def test_a_failed_rename_puts_the_old_result_back(tmp_path, monkeypatch):
-    from pathlib import Path
-
     output = tmp_path / "out"
     put(str(output), OLD)
     rename = Path.replace
@@ -154,35 +171,161 @@ def test_a_failed_rename_puts_the_old_result_back(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", fails_for_the_new_one)
     with pytest.raises(OutputError, match="Input/output error"):
         put(str(output), NEW, ["new"])
-    assert read_provenance(str(output)) == OLD
+    assert run_at(str(output)) == OLD
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_failed_upload_does_not_pass_for_a_finished_set(monkeypatch):
+def test_a_failed_upload_does_not_pass_for_a_finished_set_and_can_be_repeated(monkeypatch):
     from fsspec.implementations.memory import MemoryFileSystem
 
-    output = f"memory://{uuid.uuid4().hex}/out"
+    output, put_file = f"memory://{uuid.uuid4().hex}/out", MemoryFileSystem.put_file
 
     def fails_for_rows(self, lpath, rpath, **options):
         if rpath.endswith("rows.jsonl"):
+            self.pipe_file(rpath, b"half")
             raise OSError(104, "Connection reset by peer")
-        self.pipe_file(rpath, b"")
+        put_file(self, lpath, rpath)
 
-    monkeypatch.setattr(MemoryFileSystem, "put_file", fails_for_rows)
-    with pytest.raises(OutputError, match="Connection reset"):
-        put(output, NEW, ["README.md", "rows.jsonl"])
-    assert PROVENANCE not in files_in(output)
+    for overwrite in (False, True):  # into nothing, and over a result
+        with monkeypatch.context() as broken:
+            broken.setattr(MemoryFileSystem, "put_file", fails_for_rows)
+            with pytest.raises(OutputError, match="Connection reset"):
+                put(output, OLD, ["README.md", "rows.jsonl", "old"], overwrite=overwrite)
+        with pytest.raises(OutputError, match="an upload has not ended"):
+            read_provenance(output)
+        put(output, NEW, ["README.md", "rows.jsonl"], overwrite=False)
+        assert (run_at(output), read(output, "rows.jsonl")) == (NEW, "new")
+        assert files_in(output) == ["README.md", PROVENANCE, "rows.jsonl"]
+
+
+def write(output, name, text="mine"):
+    with fsspec.open(f"{output}/{name}", "w", auto_mkdir=True) as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize("name", ["notes.md", "seeds.jsonl", "round_1/more.jsonl", ".env", "run/checkpoint-1/weights"])
+def test_files_beside_a_result_are_never_removed(output, name):
+    put(output, OLD, ["README.md", "round_1/rows.jsonl"])
+    write(output, name)
+    before = files_in(output)
+    with pytest.raises(OutputError, match=rf"holds '{name}', which hf_evol has not written.*move that file.*--output"):
+        put(output, NEW, ["round_1/rows.jsonl"])
+    assert files_in(output) == before and read(output, name) == "mine" and run_at(output) == OLD
+
+
+def test_a_changed_file_is_not_removed(output):
+    put(output, OLD, ["rows.jsonl"])
+    write(output, "rows.jsonl", "of the user")
+    with pytest.raises(OutputError, match=r"'rows.jsonl', which has been changed since"):
+        put(output, NEW)
+    assert read(output, "rows.jsonl") == "of the user"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_link_in_a_result_points_to_stays(tmp_path, kind):
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    put(str(output), OLD, ["rows.jsonl"])
+    elsewhere.mkdir()
+    (elsewhere / "data").write_text("mine")
+    (output / "link").symlink_to(elsewhere if kind == "folder" else elsewhere / "data")
+    with pytest.raises(OutputError, match="'link'"):
+        put(str(output), NEW)
+    assert (elsewhere / "data").read_text() == "mine" and (output / "link").is_symlink()
+
+
+FOREIGN = [
+    "{}", "[]", "null", '{"kind": "evolved"}', '{"kind": "method", "files": 3}', '{"kind": "method", "files": {"../x": {"bytes": 1, "sha256": "a"}}}',
+    '{"kind": "method", "files": {"/etc/passwd": {"bytes": 1, "sha256": "a"}}}', '{"kind": "method", "files": {"x": {}}}', '{"unfinished": true}',
+    '{"kind": "recipe", "files": 1}', '{"kind": "../../secret", "files": {}}', '{"kind": "evolved", "files": {}, "title": "x"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_any_file_called_provenance_makes_no_result(output, text):
+    write(output, PROVENANCE, text)
+    write(output, "projects/thesis.txt")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"is not the result of an earlier run|exists"):
+            check(output, overwrite)
+    with pytest.raises(OutputError, match="holds no finished set"):
+        read_provenance(output)
+    assert read(output, "projects/thesis.txt") == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_runs_with_one_output_the_second_does_not_replace_the_first(output, overwrite):
+    if overwrite:
+        put(output, OLD | {"run": "former"})
+    first, second = check(output, overwrite), check(output, overwrite)
+    with writing(first) as folder:
+        write_provenance({**NEW}, folder)
+    with pytest.raises(OutputError, match=r"Another run has written|exists and is not"):
+        with writing(second) as folder:
+            write_provenance({**OLD}, folder)
+    assert run_at(output) == NEW
+    if output.startswith("/"):  # the second's is beside it, whole
+        assert run_at(f"{output}-2") == OLD
+
+
+def test_a_result_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch):
+    output, rename, come = str(tmp_path / "out"), Path.replace, []
+    put(output, OLD)
+    target = check(output, overwrite=True)
+
+    def after_another(self, place):
+        if self == tmp_path / "out" and not come:
+            come.append(1)
+            put(output, OLD | {"run": "another"})
+        return rename(self, place)
+
+    monkeypatch.setattr(Path, "replace", after_another)
+    with pytest.raises(OutputError, match=r"Another run.*out-2"):
+        with writing(target) as folder:
+            write_provenance({**NEW}, folder)
+    assert run_at(output) == OLD | {"run": "another"} and run_at(f"{output}-2") == NEW
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out-2"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interruption_while_a_result_is_put_in_place_leaves_the_old_one(tmp_path, monkeypatch, number):
+    output, rename, calls = str(tmp_path / "out"), Path.replace, []
+    put(output, OLD, ["rows.jsonl"])
+    target = check(output, overwrite=True)
+
+    def interrupted(self, place):
+        calls.append(self)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return rename(self, place)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", interrupted)
+        with writing(target) as folder:
+            write_provenance({**NEW}, folder)
+    assert run_at(output) == OLD and read(output, "rows.jsonl") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_url_is_a_local_folder(tmp_path):
+    output = (tmp_path / "out").as_uri()
+    put(output, OLD, ["rows.jsonl"])
+    (tmp_path / "out" / "notes").write_text("mine")
+    with pytest.raises(OutputError, match="'notes'"):
+        put(output, NEW)
+    (tmp_path / "out" / "notes").unlink()
+    put(output, NEW)
+    assert beside(output) == [f"out/{PROVENANCE}"]
 
 
 def test_a_linked_folder_is_written_through_its_link(tmp_path):
     (tmp_path / "big-disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "big-disk", target_is_directory=True)
     put(str(tmp_path / "out"), NEW)
-    assert read_provenance(str(tmp_path / "big-disk")) == NEW
+    assert run_at(str(tmp_path / "big-disk")) == NEW
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big-disk", "out"]
 
 
-@pytest.mark.parametrize("act", [lambda output: check_output(output, overwrite=True), lambda output: put(output, NEW)])
+@pytest.mark.parametrize("act", [lambda output: check(output, overwrite=True), lambda output: put(output, NEW)])
 def test_a_parent_that_is_a_file_is_told(tmp_path, act):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"written.*file/out|file/out.*written"):
@@ -195,7 +338,7 @@ def test_a_read_only_parent_is_told(tmp_path):
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(OutputError, match="can't be written"):
-            check_output(str(tmp_path / "out"), overwrite=False)
+            check(str(tmp_path / "out"), overwrite=False)
     finally:
         tmp_path.chmod(0o755)
 
@@ -204,7 +347,7 @@ def test_a_read_only_parent_is_told(tmp_path):
 def test_an_impossible_place_is_told(tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match=r"can't be (used|written)"):
-        check_output(output, overwrite=False)
+        check(output, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,10 +387,10 @@ def test_nested_columns_read_back(tmp_path, file_format):
 
 
 def test_a_finished_set_reads_back_beside_its_card_and_provenance(output):
-    with writing(output) as folder:
+    with writing(Target(output)) as folder:
         write_dataset(Dataset.from_list(ROWS, features=FEATURES), folder / "selected", "parquet")
-        write_provenance(NEW, folder)
         (folder / "README.md").write_text("# A card")
+        write_provenance({**NEW}, folder)
     loaded = load_dataset("parquet", data_files=f"{output}/selected/*.parquet", split="train")
     assert loaded.to_list() == ROWS
 
@@ -257,7 +400,7 @@ def test_provenance_is_json_without_nan(tmp_path):
     assert "wörter 🌊" in (tmp_path / PROVENANCE).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="JSON compliant"):
         write_provenance({"mean": float("nan")}, tmp_path)
-    assert json.loads((tmp_path / PROVENANCE).read_text(encoding="utf-8")) == {"name": "wörter 🌊"}
+    assert json.loads((tmp_path / PROVENANCE).read_text(encoding="utf-8")) == {"name": "wörter 🌊", "files": {}}
 
 
 @pytest.mark.parametrize("content", [None, "{half", "\x00"], ids=["missing", "broken", "binary"])

@@ -216,7 +216,7 @@ def test_a_trained_model_is_never_overwritten(rows_folder, out):
 
 
 def test_a_finished_set_is_never_overwritten(finished, rows_folder):
-    with pytest.raises(OutputError, match="left alone"):
+    with pytest.raises(OutputError, match="holds a set, no recipe"):
         write_trl(load_training_sets([rows_folder("a")]), FineTuning("base/model"), finished, overwrite=True)
     assert len(load_dataset(finished, split="train")) == 2
 
