@@ -178,23 +178,26 @@ def writing(target: Target) -> Iterator[Path]:
         ) from error
 
 
-def _check_unchanged(target: Target) -> None:
-    if _found(target, overwrite=True) != target.replaces:
+def _replaced(target: Target, folder: Path) -> str | None:
+    """What the result in a folder replaces, as `_found`; an `OutputError` if that is not what was there before, or the same
+    result, which this run has written before it was started again."""
+    found = _found(target, overwrite=True)
+    if found not in (target.replaces, hashlib.sha256((folder / PROVENANCE).read_bytes()).hexdigest()):
         raise OutputError(
             f"Another run has written to the output {target.output!r} in the meantime. That is left as it is."
         )
+    return found
 
 
 def _put_in_place(folder: Path, place: Path, target: Target) -> None:
     old = folder.with_name(folder.name + "-old")
     try:
-        _check_unchanged(target)
-        if target.replaces:
+        if _replaced(target, folder):
             _keep_texts(folder, *_store(target.output))
         try:
             if place.exists():
                 place.replace(old)
-                _check_unchanged(replace(target, output=str(old)))  # nobody finds it where it is now
+                _replaced(replace(target, output=str(old)), folder)  # nobody finds it where it is now
             folder.replace(place)
         except BaseException:  # Ctrl-C, too
             if old.exists() and not place.exists():
@@ -230,11 +233,10 @@ def _upload(folder: Path, target: Target) -> None:
         agrees = lambda there: there.digest == target.replaces  # noqa: E731
         commit_folder(HfApi(), folder, repo_id, agrees, revision=revision, commit_message=MESSAGE)
         return
-    _check_unchanged(target)
-    fs, root = _store(target.output)
+    found, (fs, root) = _replaced(target, folder), _store(target.output)
     record = read_provenance(str(folder))
-    old = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode(), unfinished=True) if target.replaces else {"files": {}}
-    if target.replaces:
+    old = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode(), unfinished=True) if found else {"files": {}}
+    if found:
         _keep_texts(folder, fs, root)
     # What lies there until the end is known as ours, so that a broken upload can be repeated.
     fs.makedirs(root, exist_ok=True)

@@ -267,6 +267,15 @@ def test_of_two_runs_with_one_output_the_second_does_not_replace_the_first(outpu
         assert run_at(f"{output}-2") == OLD
 
 
+def test_a_last_step_that_is_started_again_finds_its_own_result(output):
+    target = check(output, False)
+    for _ in range(2):
+        with writing(target) as folder:
+            (folder / "rows.jsonl").write_text("new")
+            write_provenance({**NEW}, folder)
+    assert run_at(output) == NEW and beside(output) == [f"out/{PROVENANCE}", "out/rows.jsonl"]
+
+
 def test_a_result_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch):
     output, rename, come = str(tmp_path / "out"), Path.replace, []
     put(output, OLD)
