@@ -31,7 +31,7 @@ _ALLOWED = {
     "MutableSequence MutableSet Reversible Sequence Set Sized",
     "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Sniffer excel excel_tab reader "
     "unix_dialect writer",
-    "dataclasses": "dataclass field",
+    "dataclasses": "dataclass",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
     "decimal": "Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
     "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP",
@@ -86,18 +86,20 @@ _ALLOWED_DUNDERS = frozenset(
     "__hash__ __iter__ __next__ __contains__ __call__ __getitem__ __setitem__ __add__ __enter__ __exit__ __version__ "
     "__all__ __author__ __slots__".split()
 )
-# Ways from a harmless object to frames, code, the classes of all objects, attributes by name, or a clock.
+# Ways from a harmless object to frames, code, the classes of all objects, attributes by name, the module that an
+# AttributeError is about, a clock, or the seed of hashes.
 _REFUSED_ATTRIBUTES = frozenset(
     "gi_frame gi_code cr_frame cr_code ag_frame ag_code tb_frame tb_next f_back f_builtins f_code f_globals f_locals "
-    "co_code func_globals func_code mro format format_map now today utcnow".split()
+    "co_code func_globals func_code mro format format_map obj now today utcnow "
+    "__hash__".split()
 )
 # Also where they are refused for being on no list.
 _VARYING = frozenset(
-    "random secrets now today utcnow id hash uuid1 uuid4 getnode time time_ns monotonic perf_counter process_time "
+    "random secrets now today utcnow id hash __hash__ uuid1 uuid4 getnode time time_ns monotonic perf_counter process_time "
     "localtime gmtime ctime asctime strftime".split()
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_DATACLASS = "dataclasses.dataclass"  # it writes code with the names that a class has, from wherever these come
+_DATACLASS = "dataclasses.dataclass"  # it writes code with the names of fields, wherever these come from
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 

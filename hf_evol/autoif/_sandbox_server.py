@@ -50,7 +50,9 @@ class Server:
     def __init__(self, isolation: str, seconds: float, memory_mb: int, hash_seed: int = 0) -> None:
         self._wait_s = seconds + _GRACE_S
         arguments = [str(seconds), str(memory_mb)]
-        hashes = {"PYTHONHASHSEED": str(hash_seed)}  # the same answer at every run, for functions that walk through a set
+        hashes = {
+            "PYTHONHASHSEED": str(hash_seed)
+        }  # the same answer at every run, for functions that walk through a set
         in_namespaces = isolation == "bubblewrap"
         command = bubblewrap_command(arguments, hashes) if in_namespaces else _python(_CHILD[0]) + arguments
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}

@@ -153,7 +153,9 @@ class CrossValidate(Transform):
         right: dict[str, list[bool]] = {}  # of each function, whether it gives each case's output
         for source, times in sources.items():
             results = self._call(source, inputs)
-            if results[0].failure == "syntax_error":  # only the sandbox parses it: a parser, too, is something to attack
+            if (
+                results[0].failure == "syntax_error"
+            ):  # only the sandbox parses it: a parser, too, is something to attack
                 losses["syntax_error"] += times
                 continue
             losses["function_repeated"] += times - 1

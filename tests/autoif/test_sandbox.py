@@ -227,7 +227,7 @@ def test_rights_that_can_t_be_given_up_end_the_sandbox(monkeypatch):
         pytest.skip("bubblewrap is not installed, or does not work here")
     namespace = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--dev-bind", "/", "/"]
     monkeypatch.setattr(server_module, "_python", lambda script: [*namespace, *PYTHON(script)])
-    with pytest.raises(SandboxError, match="does not start: root's rights can't be given up here .* as another user"):
+    with pytest.raises(SandboxError, match="root's rights can't be given up here"):
         Server("seccomp", SECONDS, 192)
 
 

@@ -70,6 +70,8 @@ REFUSED = {
     "imports functools.": ["from functools import singledispatch", "from functools import update_wrapper, wraps"],
     "imports enum": ["from enum import Enum\nEnum('X', 'a')"], "imports re.template": ["from re import template"],
     "attribute re._compiler": ["import re\nre._compiler"], "attribute decimal.": ["import decimal\ndecimal.getcontext().prec = 3"],
+    "imports dataclasses.field": ["from dataclasses import field"],  # its name can change while the code is written
+    "attribute obj": ["import re\ntry: re.PatternError\nexcept AttributeError as e: e.obj.enum.sys", "getattr(r, 'obj')"],
     "class with keywords": ["class X(metaclass=print): pass", "class X(dict, **{}): pass"],
     **{f"name {name}": [f"class X:\n    def {name}(self, *a): return 1"] for name in (
         "__class_getitem__", "__init_subclass__", "__set_name__", "__reduce__", "__reduce_ex__", "__getattr__", "__prepare__",
@@ -83,7 +85,7 @@ REFUSED = {
 VARYING = [
     "import random", "from random import Random", "import secrets", "import uuid\nuuid.uuid4()", "from uuid import uuid1",
     "import time\ntime.time()", "from time import perf_counter", "import time as t\nt.strftime('%Y')", "id(r)", "hash(r)",
-    "import datetime\ndatetime.datetime.now()", "from datetime import datetime as d\nd.today()", "map(hash, r)",
+    "import datetime\ndatetime.datetime.now()", "from datetime import datetime as d\nd.today()", "map(hash, r)", "r.__hash__()",
     "from datetime import date\ndate.today()", "from datetime import datetime\ngetattr(datetime, 'utcnow')",
 ]  # fmt: skip
 
@@ -137,8 +139,8 @@ PROGRAMS = [
     "def evaluate(response: str) -> bool:\n    return len(Checker(response)) <= Checker.LIMIT\n\nif __name__ == '__main__':\n    print(evaluate('x'))",
     "from html.parser import HTMLParser\nclass P(HTMLParser):\n    def __init__(self):\n        super().__init__()\n        self.tags = []\n"
     "    def handle_starttag(self, tag, attrs): self.tags.append(tag)\ndef evaluate(response):\n    p = P()\n    p.feed('<b>x</b>')\n    return p.tags == ['b']",
-    "from __future__ import annotations\nfrom dataclasses import dataclass, field\n@dataclass(frozen=True)\nclass S:\n    n: int = 0\n"
-    "    words: list[str] = field(default_factory=list)\ndef evaluate(response): return S(2).n == 2",
+    "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass(frozen=True)\nclass S:\n    n: int = 0\n"
+    "    words: list[str] | None = None\ndef evaluate(response): return S(2).n == 2",
     "def evaluate(response):\n    match response.split():\n        case [first, *rest] if rest: return first.isalpha()\n        case []: return False\n"
     "        case _: return True",
     "import re\ndef evaluate(response):\n    import re\n    match = re.match(r'(?P<a>\\w+)', response)\n    return bool(match and match.group('a'))",
@@ -163,7 +165,11 @@ def test_what_reaches_out_is_refused(reason):
 
 
 def test_what_differs_from_run_to_run_is_refused_and_says_so():
-    assert {source: screen(source) for source in VARYING if not (screen(source) or "").endswith(" (differs from run to run)")} == {}
+    assert {
+        source: screen(source)
+        for source in VARYING
+        if not (screen(source) or "").endswith(" (differs from run to run)")
+    } == {}
 
 
 def test_ordinary_functions_pass_and_run():
@@ -181,4 +187,6 @@ def test_nothing_that_is_listed_is_or_holds_a_module():
             value = getattr(found, name, None)  # some are of newer versions
             held = [getattr(value, attribute, None) for attribute in dir(value)] if isinstance(value, type) else []
             assert not any(isinstance(each, types.ModuleType) for each in [value, *held]), f"{module}.{name}"
-            assert getattr(value, "__module__", None) not in ("os", "posix", "sys", "subprocess", "shutil"), f"{module}.{name}"
+            assert getattr(value, "__module__", None) not in ("os", "posix", "sys", "subprocess", "shutil"), (
+                f"{module}.{name}"
+            )
