@@ -56,7 +56,7 @@ def main(seconds: float, memory_mb: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    for name in sorted(screening.ALLOWED_MODULES) + _LATE_MODULES:
+    for name in sorted(screening.ALLOWED) + _LATE_MODULES:
         importlib.import_module(name)
     os.environ.clear()
     leaf = Leaf(seconds)
@@ -78,23 +78,30 @@ def main(seconds: float, memory_mb: int) -> None:
 
 
 def _lower_rights() -> None:
-    if os.getuid() == 0:  # a container's root: be nobody instead, where that is possible
-        with contextlib.suppress(OSError):
+    if 0 in os.getresuid():  # a container's root: be nobody instead
+        try:
             os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        except OSError as error:
+            raise SystemExit(f"root's rights can't be given up here ({error}); run as another user") from error
     for which, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 32)):
-        resource.setrlimit(which, (most, most))
+        _limit(which, most)
     syscalls.harden()
     syscalls.die_with_parent()
+
+
+def _limit(which: int, most: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))
 
 
 def _worker(requests: int, replies: int, memory_mb: int, leaf: Leaf) -> None:
     """Answer one request and exit."""
     code = 1
     try:
-        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
-            resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+        _limit(resource.RLIMIT_AS, memory_mb << 20)
         size = _read(requests, 4)
         if size is None:
             os._exit(_EOF)
@@ -167,8 +174,8 @@ class Leaf:
         if writer != _RESULT_FD:
             os.dup2(writer, _RESULT_FD)
         os.closerange(_RESULT_FD + 1, 32)
-        resource.setrlimit(resource.RLIMIT_CPU, (self._cpu, self._cpu))
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        _limit(resource.RLIMIT_CPU, self._cpu)
+        _limit(resource.RLIMIT_NPROC, 0)
         syscalls.die_with_parent()
         syscalls.install(self._filter)
 

@@ -1,39 +1,107 @@
 """Static screening of generated source: the first layer of the sandbox, cheap and talkative, and not a wall.
 
+Functions that pass are published, and may be run where no other layer stands. So what imports give is listed, a module is
+never a value, names of attributes are never computed, and nothing that differs from run to run is called.
+
 Also loaded outside the package by the isolated process, so it imports the standard library alone.
 """
 
 from __future__ import annotations
 
 import ast
-import re
+import string
+from collections.abc import Iterable, Iterator
 
-# Pure computing: no files, processes, network, or interpreter internals in their public names.
-ALLOWED_MODULES = frozenset(
-    "__future__ abc ast base64 binascii bisect calendar cmath collections collections.abc copy csv dataclasses "
-    "datetime decimal difflib enum fractions functools hashlib heapq hmac html html.entities html.parser itertools "
-    "json json.decoder keyword math numbers operator random re statistics string textwrap time typing unicodedata "
-    "urllib.parse uuid xml.etree.ElementTree zlib".split()
-)
-_ALLOWED_FROM = {"io": {"StringIO", "BytesIO"}}  # csv readers want them; the rest of io opens files
+# Of each module, what computes on its arguments alone: no files, processes, network, clocks, chance, settings that outlive
+# the call, or ways to attributes by name. "*" is every public name, of modules that are written in C.
+_ALLOWED = {
+    "__future__": "absolute_import annotations division generators nested_scopes print_function unicode_literals",
+    "abc": "ABC abstractmethod",
+    "ast": "literal_eval parse walk " + " ".join(
+        name for name, value in vars(ast).items() if isinstance(value, type) and issubclass(value, ast.AST)
+    ),
+    "base64": "b16decode b16encode b32decode b32encode b64decode b64encode b85decode b85encode a85decode a85encode "
+    "decodebytes encodebytes standard_b64decode standard_b64encode urlsafe_b64decode urlsafe_b64encode",
+    "binascii": "*",
+    "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
+    "calendar": "Calendar day_abbr day_name isleap leapdays month_abbr month_name monthcalendar monthrange timegm weekday",
+    "cmath": "*",
+    "collections": "Counter OrderedDict defaultdict deque namedtuple",
+    "collections.abc": "Callable Collection Container Generator Hashable Iterable Iterator Mapping MutableMapping "
+    "MutableSequence MutableSet Reversible Sequence Set Sized",
+    "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Sniffer excel excel_tab reader "
+    "unix_dialect writer",
+    "dataclasses": "dataclass",
+    "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
+    "decimal": "Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
+    "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP",
+    "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff unified_diff",
+    "fractions": "Fraction",
+    "functools": "cache cmp_to_key lru_cache partial reduce total_ordering",
+    "hashlib": "blake2b blake2s md5 new sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
+    "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
+    "html": "escape unescape",
+    "html.entities": "codepoint2name entitydefs html5 name2codepoint",
+    "html.parser": "HTMLParser",
+    "io": "BytesIO StringIO",
+    "itertools": "*",
+    "json": "JSONDecodeError JSONDecoder JSONEncoder dump dumps load loads",
+    "json.decoder": "JSONDecodeError JSONDecoder",
+    "keyword": "iskeyword issoftkeyword kwlist softkwlist",
+    "math": "*",
+    "numbers": "Complex Integral Number Rational Real",
+    "operator": "add and_ concat contains countOf eq floordiv ge gt indexOf is_ is_not itemgetter le lt mod mul ne neg not_ "
+    "or_ pos pow sub truediv truth xor",
+    "re": "A ASCII DOTALL I IGNORECASE L LOCALE M MULTILINE Match NOFLAG Pattern PatternError RegexFlag S U UNICODE VERBOSE X "
+    "compile error escape findall finditer fullmatch match search split sub subn",
+    "statistics": "StatisticsError correlation covariance fmean geometric_mean harmonic_mean linear_regression mean median "
+    "median_grouped median_high median_low mode multimode pstdev pvariance quantiles stdev variance",
+    "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
+    "punctuation whitespace",
+    "textwrap": "TextWrapper dedent fill indent shorten wrap",
+    "time": "strptime struct_time",
+    "typing": "Any AnyStr Callable ClassVar Collection Counter DefaultDict Deque Dict Final FrozenSet Generator Hashable "
+    "Iterable Iterator List Literal Mapping Match MutableMapping NoReturn Optional Pattern Sequence Set Sized Text Tuple "
+    "Type Union cast",
+    "unicodedata": "*",
+    "urllib.parse": "ParseResult SplitResult parse_qs parse_qsl quote quote_plus unquote unquote_plus urlencode urljoin "
+    "urlparse urlsplit urlunparse urlunsplit",
+    "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL NAMESPACE_X500 RFC_4122 UUID uuid3 uuid5",
+    "xml.etree.ElementTree": "Element ParseError SubElement XML fromstring fromstringlist indent iselement tostring "
+    "tostringlist",
+    "zlib": "adler32 compress crc32 decompress error",
+}  # fmt: skip
+ALLOWED = {module: frozenset(names.split()) for module, names in _ALLOWED.items()}
+_PACKAGES = {module[:end] for module in ALLOWED for end, char in enumerate(module + ".") if char == "."}
 
 _REFUSED_NAMES = frozenset(
-    "open exec eval compile globals locals vars dir input breakpoint help memoryview exit quit delattr".split()
+    "open exec eval compile globals locals vars dir input breakpoint help memoryview exit quit delattr setattr getattr "
+    "hasattr type id hash copyright credits license".split()
 )
-_DYNAMIC_ACCESS = frozenset(["getattr", "setattr", "hasattr"])
+_DYNAMIC_ACCESS = frozenset(["getattr", "hasattr"])  # may be called with a constant name
 
 # Names with which generated code ordinarily defines classes or guards a main block.
 _ALLOWED_DUNDERS = frozenset(
-    "__name__ __main__ __init__ __post_init__ __doc__ __len__ __str__ __repr__ __eq__ __lt__ __hash__ __iter__ "
-    "__next__ __contains__ __call__ __getitem__ __enter__ __exit__ __version__ __all__".split()
+    "__name__ __main__ __init__ __post_init__ __doc__ __len__ __bool__ __str__ __repr__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ "
+    "__hash__ __iter__ __next__ __contains__ __call__ __getitem__ __setitem__ __add__ __enter__ __exit__ __version__ "
+    "__all__ __author__ __slots__".split()
 )
-# Ways from a harmless object to frames, code, attributes by name, or the modules that others import.
+# Ways from a harmless object to frames, code, the classes of all objects, attributes by name, the module that an
+# AttributeError is about, a clock, or the seed of hashes.
 _REFUSED_ATTRIBUTES = frozenset(
     "gi_frame gi_code cr_frame cr_code ag_frame ag_code tb_frame tb_next f_back f_builtins f_code f_globals f_locals "
-    "co_code func_globals func_code mro attrgetter methodcaller builtins codecs ctypes importlib inspect io os sys "
-    "open pickle posix shutil signal socket subprocess threading".split()
+    "co_code func_globals func_code mro format format_map obj now today utcnow "
+    "__hash__".split()
 )
-_FORMAT_ACCESS = re.compile(r"\{[^{}]*[.\[]_")
+# Also where they are refused for being on no list.
+_VARYING = frozenset(
+    "random secrets now today utcnow id hash __hash__ uuid1 uuid4 getnode time time_ns monotonic perf_counter process_time "
+    "localtime gmtime ctime asctime strftime".split()
+)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_DATACLASS = "dataclasses.dataclass"  # it writes code with the names of fields, wherever these come from
+_SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 def screen(source: str) -> str | None:
@@ -43,60 +111,193 @@ def screen(source: str) -> str | None:
     isolated process.
     """
     try:
-        tree = ast.parse(source)
+        return screen_tree(ast.parse(source))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return "syntax error"
-    return screen_tree(tree)
 
 
-def screen_tree(tree: ast.AST) -> str | None:
+def screen_tree(tree: ast.Module) -> str | None:
     """`screen` for source that is parsed already."""
-    reason = next(filter(None, map(_reason, ast.walk(tree))), None)
+    reason = next(_Screening(tree).reasons(), None)
+    if reason and reason.rpartition(" ")[2].rpartition(".")[2] in _VARYING:
+        reason += " (differs from run to run)"
     return reason and ascii(reason)[1:-1][:160]
 
 
-def _reason(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Import):
-        return next((f"imports {alias.name}" for alias in node.names if alias.name not in ALLOWED_MODULES), None)
-    if isinstance(node, ast.ImportFrom):
-        return _import_from(node)
-    if isinstance(node, ast.Attribute):
-        return _name(node.attr, _REFUSED_ATTRIBUTES, "attribute")
-    if isinstance(node, ast.Name):
-        called = getattr(node, "_called", False)  # by a call that `_access` has looked at
-        return None if called else _name(node.id, _REFUSED_NAMES | _DYNAMIC_ACCESS, "name")
-    if isinstance(node, ast.Call):
-        return _access(node)
-    if isinstance(node, ast.MatchClass):
-        return next((_name(name, _REFUSED_ATTRIBUTES, "attribute") for name in node.kwd_attrs), None)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and _FORMAT_ACCESS.search(node.value):
-        return "format string that reaches a private attribute"
-    return None
+class _Screening:
+    """Walks a tree, and knows of each name whether it can be a module's or a builtin's."""
 
+    def __init__(self, tree: ast.Module) -> None:
+        self._tree = tree
+        self._imported: dict[str, str] = {}  # what a name stands for, as "module" or "module.name"
+        self._fixed: set[str] = set()  # names that other scopes bind, too
+        of_module = set(_own(tree.body))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Global, ast.Nonlocal)):
+                self._fixed.update(node.names)
+            elif isinstance(node, _IMPORTS):
+                self._imported |= dict(_bound(node))
+                self._fixed.update(name for name, _ in _bound(node) if node not in of_module)
 
-def _import_from(node: ast.ImportFrom) -> str | None:
-    module, names = node.module or "", [alias.name for alias in node.names]
-    if not node.level and set(names) <= _ALLOWED_FROM.get(module, set()):
+    def reasons(self) -> Iterator[str | None]:
+        """Every reason to refuse the tree."""
+        todo: list[tuple[ast.AST, frozenset[str]]] = [(self._tree, frozenset())]  # nodes, and the plain variables there
+        while todo:
+            node, variables = todo.pop()
+            yield from filter(None, self._reasons(node, variables))
+            inner, inside = set(), variables
+            if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+                inner = set(node.body if isinstance(node.body, list) else [node.body])
+                # A name that a class binds can be a builtin in its body all the same.
+                inside = variables | self._variables(node, inner) if isinstance(node, _FUNCTIONS) else frozenset()
+            children = reversed(self._children(node, variables))  # so that the first reason is the first in the source
+            todo += [(child, inside if child in inner else variables) for child in children]
+
+    def _variables(self, function: ast.AST, body: set[ast.AST]) -> set[str]:
+        """Names that are surely a function's own, and never a module."""
+        found = {node.arg for node in _own(ast.iter_child_nodes(function.args)) if isinstance(node, ast.arg)}
+        found |= {node.id for node in _own(body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        return found - self._fixed
+
+    def _children(self, node: ast.AST, variables: frozenset[str]) -> list[ast.AST]:
+        """The children of a node, without those that `_reasons` looks at together with it."""
+        if isinstance(node, ast.Attribute):
+            return [] if self._path(node, variables) else [_chain(node)[0]]
+        seen: ast.AST | None = None
+        if isinstance(node, ast.Call) and _is_access(node):
+            seen = node.func
+        elif isinstance(node, ast.ClassDef) and len(node.decorator_list) == 1 and not node.bases:
+            (decorator,) = node.decorator_list
+            name = decorator.func if _has_constants_alone(decorator) else decorator
+            seen = decorator if self._path(name, variables) == _DATACLASS else None
+        return [child for child in ast.iter_child_nodes(node) if child is not seen]
+
+    def _path(self, node: ast.AST, variables: frozenset[str]) -> str | None:
+        """What a name, or names with dots between them, stand for if they begin with an imported name."""
+        root, names = _chain(node)
+        if isinstance(root, ast.Name) and root.id in self._imported and root.id not in variables:
+            return ".".join([self._imported[root.id], *names])
         return None
-    if node.level or module not in ALLOWED_MODULES:
-        return f"imports {'.' * node.level}{module}"
-    plain = (name for name in names if f"{module}.{name}" not in ALLOWED_MODULES)
-    return next(filter(None, (_name(name, _REFUSED_ATTRIBUTES, "attribute") for name in plain)), None)
+
+    def _reasons(self, node: ast.AST, variables: frozenset[str]) -> Iterator[str | None]:
+        for name in _identifiers(node):
+            if name.startswith("__") and name not in _ALLOWED_DUNDERS:
+                yield f"{'attribute' if isinstance(node, ast.Attribute) else 'name'} {name}"
+        if isinstance(node, _IMPORTS):
+            yield from self._import(node)
+        elif isinstance(node, ast.Attribute):
+            yield from self._attribute(node, variables)
+        elif isinstance(node, ast.Name) and node.id not in variables:
+            path = self._path(node, variables)
+            yield f"name {node.id}" if node.id in _REFUSED_NAMES else path and _reach(path)
+        elif isinstance(node, ast.Call) and _is_access(node) and node.func.id in _DYNAMIC_ACCESS:
+            yield _attribute_name(node.args[1].value)
+        elif isinstance(node, ast.MatchClass):
+            yield "class pattern with positions" if node.patterns else None  # by names that a class computes
+            yield from map(_attribute_name, node.kwd_attrs)
+        elif isinstance(node, ast.ClassDef):
+            yield "class with keywords" if node.keywords else None  # a metaclass sees and changes the names in it
+            yield "imports in a class" if any(isinstance(inner, _IMPORTS) for inner in _own(node.body)) else None
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> Iterator[str | None]:
+        if isinstance(node, ast.Import):
+            yield from (f"imports {alias.name}" for alias in node.names if alias.name not in ALLOWED)
+        elif node.level or node.module not in _PACKAGES:
+            yield f"imports {'.' * node.level}{node.module or ''}"
+        else:
+            paths = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"imports {path}" for path in paths if path not in (*ALLOWED, _DATACLASS) and _reach(path))
+        yield from (f"two imports of {name}" for name, target in _bound(node) if self._imported[name] != target)
+
+    def _attribute(self, node: ast.Attribute, variables: frozenset[str]) -> Iterator[str | None]:
+        root, names = _chain(node)
+        path = self._path(node, variables)
+        if path:
+            yield _reach(path) if isinstance(node.ctx, ast.Load) else f"changes {path}"
+        if isinstance(root, ast.Constant) and isinstance(root.value, str) and names[0] in ("format", "format_map"):
+            yield "format string that reaches an attribute" if _format_reaches(root.value) else None
+            names = names[1:]
+        yield from map(_attribute_name, names)
 
 
-def _name(name: str, refused: frozenset[str], kind: str) -> str | None:
-    private_module = name.startswith("_") and name.strip("_") in _REFUSED_ATTRIBUTES  # random._os
+def _own(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes of a scope that are in no scope inside it."""
+    todo = list(body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, _SCOPES):
+            todo += ast.iter_child_nodes(node)
+
+
+def _bound(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """The names that an import binds, and what each stands for."""
+    for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+        else:
+            top = alias.name.partition(".")[0]
+            yield alias.asname or top, alias.name if alias.asname else top
+
+
+def _identifiers(node: ast.AST) -> Iterator[str]:
+    """Every name in a node's own fields, also of functions, parameters, keywords and patterns."""
+    if not isinstance(node, ast.Constant):
+        for field, value in ast.iter_fields(node):
+            names = value if isinstance(value, list) else [value]
+            yield from (name for name in names if isinstance(name, str) and field != "module" and name != "__future__")
+
+
+def _chain(node: ast.AST) -> tuple[ast.AST, list[str]]:
+    """What stands before the dots, and the names behind them."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return node, names[::-1]
+
+
+def _reach(path: str) -> str | None:
+    """Why a dotted path from a module must not be followed; past the first name that is on a list, it may."""
+    if path == _DATACLASS:
+        return "dataclass other than alone above a class without bases"
+    module, *names = path.split(".")
+    for name in names:
+        if f"{module}.{name}" not in _PACKAGES:
+            allowed = ALLOWED.get(module, frozenset())
+            listed = name in allowed or ("*" in allowed and not name.startswith("_"))
+            return None if listed else f"attribute {module}.{name}"
+        module = f"{module}.{name}"
+    return f"module {module} as a value" if module in _PACKAGES else None
+
+
+def _attribute_name(name: str) -> str | None:
     dunder = name.startswith("__") and name not in _ALLOWED_DUNDERS
-    return f"{kind} {name}" if name in refused or private_module or dunder else None
+    return f"attribute {name}" if dunder or name in _REFUSED_ATTRIBUTES else None
 
 
-def _access(node: ast.Call) -> str | None:
-    # ast.walk meets a call before the names in it, so that the mark is set in time.
-    function = node.func
-    if not (isinstance(function, ast.Name) and function.id in _DYNAMIC_ACCESS):
-        return None
-    function._called = True  # type: ignore[attr-defined]
-    name = node.args[1] if len(node.args) > 1 else None
-    if isinstance(name, ast.Constant) and isinstance(name.value, str):
-        return _name(name.value, _REFUSED_ATTRIBUTES, "attribute")
-    return f"{function.id} with a computed name"
+def _is_access(node: ast.Call) -> bool:
+    """Whether it calls `getattr` or `hasattr` with a constant name, or `type` with one argument."""
+    name, values = getattr(node.func, "id", None), node.args
+    if name == "type":
+        return len(values) == 1 and not isinstance(values[0], ast.Starred) and not node.keywords
+    constant = values[1] if len(values) > 1 and not isinstance(values[0], ast.Starred) else None
+    return name in _DYNAMIC_ACCESS and isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+
+
+def _has_constants_alone(node: ast.AST) -> bool:
+    """Whether it is a call whose arguments are keywords with constants."""
+    return (
+        isinstance(node, ast.Call)
+        and not node.args
+        and all(isinstance(word.value, ast.Constant) for word in node.keywords)
+    )
+
+
+def _format_reaches(text: str) -> bool:
+    """Whether `str.format` of a text would read attributes, in a field or in the specification within a field."""
+    try:
+        fields = list(string.Formatter().parse(text))
+    except ValueError:  # `format` raises it, too, but may have read some fields before
+        return True
+    return any("." in (field or "") or _format_reaches(spec or "") for _, field, spec, _ in fields)

@@ -30,7 +30,6 @@ _KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
 _START_S = 30.0  # importing the allowed modules takes a tenth of a second, on a quiet machine
 _GRACE_S = 2.0  # for the isolated process to keep its own clock before it is killed
 _SEND_S = 12.0
-_HASH_SEED = {"PYTHONHASHSEED": "0"}  # the same answer at every run, for functions that walk through a set
 
 
 class ServerLost(Exception):
@@ -42,21 +41,25 @@ class ServerLate(ServerLost):
 
 
 class Server:
-    """One isolated process, under ``"bubblewrap"`` or ``"seccomp"``, with the limits of one call.
+    """One isolated process, under ``"bubblewrap"`` or ``"seccomp"``, with the limits of one call and a seed of hashes.
 
     Raises:
         SandboxError: it does not start.
     """
 
-    def __init__(self, isolation: str, seconds: float, memory_mb: int) -> None:
+    def __init__(self, isolation: str, seconds: float, memory_mb: int, hash_seed: int = 0) -> None:
         self._wait_s = seconds + _GRACE_S
         arguments = [str(seconds), str(memory_mb)]
-        command = bubblewrap_command(arguments) if isolation == "bubblewrap" else _python(_CHILD[0]) + arguments
+        hashes = {
+            "PYTHONHASHSEED": str(hash_seed)
+        }  # the same answer at every run, for functions that walk through a set
+        in_namespaces = isolation == "bubblewrap"
+        command = bubblewrap_command(arguments, hashes) if in_namespaces else _python(_CHILD[0]) + arguments
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
         # It works in a folder that is removed once it has started: empty for good, and nothing to clean up.
         with tempfile.TemporaryDirectory(prefix="hf_evol-sandbox-") as folder:
             try:
-                self._process = subprocess.Popen(command, **pipes, env=_HASH_SEED, cwd=folder, start_new_session=True)
+                self._process = subprocess.Popen(command, **pipes, env=hashes, cwd=folder, start_new_session=True)
             except OSError as error:
                 raise SandboxError(f"The sandbox ({isolation}) does not start: {error}") from error
             self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -144,11 +147,13 @@ def _interpreter() -> str:
     return str(Path(getattr(sys, "_base_executable", None) or sys.executable).resolve())
 
 
-def bubblewrap_command(arguments: list[str], script: str = "/sandbox/_sandbox_child.py") -> list[str]:
+def bubblewrap_command(
+    arguments: list[str], environment: dict[str, str], script: str = "/sandbox/_sandbox_child.py"
+) -> list[str]:
     """The command line that runs the child in new namespaces, in a file system of interpreter and libraries."""
     command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
     command += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL", "--hostname", "sandbox"]
-    for name, value in _HASH_SEED.items():
+    for name, value in environment.items():
         command += ["--setenv", name, value]
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64")):
         if folder.is_symlink():

@@ -3,7 +3,8 @@
 A verification function is hostile until shown otherwise. Every call runs in a process of its own that has no
 rights left (see ``_sandbox_child.py``), behind these layers:
 
-1. screening: imports outside an allow-list, dunder access and dangerous names are refused before anything runs;
+1. screening: what modules give is listed; names of attributes that are computed, dunder access, and calls whose result
+   differs from run to run are refused before anything runs;
 2. the leaf process: an allow-list of system calls (no file, socket, process, thread, signal or executable
    memory), limits on memory and time, an empty environment, closed descriptors;
 3. with bubblewrap installed: new namespaces (users, processes, network, …) in a read-only file system that holds
@@ -52,9 +53,10 @@ def available_isolations() -> list[str]:
 class Sandbox:
     """Calls verification functions written by a model.
 
-    No state passes from one call to another, not even between inputs of one source. What the source prints is
-    thrown away. Hashes and `random` are seeded alike in every call. Safe under threads (calls take turns), forks
-    and pickling.
+    No state passes from one call to another, not even between inputs of one source: each input has a process of its own,
+    which executes the source anew. What the source prints is thrown away. Hashes are seeded alike in every call, so that
+    sets of strings are walked in the same order; where functions run elsewhere, ``PYTHONHASHSEED=0`` does that. Safe under
+    threads (calls take turns), forks and pickling.
 
     Args:
         seconds: wall clock of one call, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
@@ -82,7 +84,7 @@ class Sandbox:
         self._arguments = (seconds, memory_mb, isolation, screen)
         self.seconds, self.memory_mb, self.screen = seconds, memory_mb, screen
         self.isolation = _working(isolation)
-        self._server: Server | None = None
+        self._servers: dict[int, Server] = {}  # by their seed of hashes
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -96,17 +98,19 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the isolated process; the next call starts a new one."""
-        server, self._server = self._server, None
-        if server is not None and self._pid == os.getpid():  # a forked copy leaves it to the one that started it
-            server.close()
+        """End the isolated processes; the next call starts a new one."""
+        servers, self._servers = self._servers, {}
+        if self._pid == os.getpid():  # a forked copy leaves them to the one that started them
+            for server in servers.values():
+                server.close()
 
-    def call(self, source: str, inputs: Sequence[str]) -> list[Result]:
+    def call(self, source: str, inputs: Sequence[str], hash_seed: int = 0) -> list[Result]:
         """``evaluate(input)`` of ``source`` for every input, in order. Never raises for what the source does.
 
         Args:
             source: Python source text of at most 200,000 bytes that defines ``evaluate(response: str) -> bool``.
             inputs: the responses, each of at most 8 MiB.
+            hash_seed: ``PYTHONHASHSEED``, from 0 to 4294967295; results that differ with it depend on the order of a set.
 
         Raises:
             SandboxError: the isolated process can't be started again after it was lost.
@@ -117,17 +121,17 @@ class Sandbox:
         data = [text.encode("utf-8", "surrogatepass") for text in inputs]
         with self._lock:
             batches = _batches([item for item in data if len(item) <= _INPUT_BYTES])
-            results = iter([result for batch in batches for result in self._all(code, batch)])
+            results = iter([result for batch in batches for result in self._all(code, batch, hash_seed)])
         return [next(results) if len(item) <= _INPUT_BYTES else _refused("input", item, _INPUT_BYTES) for item in data]
 
-    def _all(self, source: bytes, inputs: list[bytes]) -> list[Result]:
+    def _all(self, source: bytes, inputs: list[bytes], hash_seed: int) -> list[Result]:
         """Results of one request, whatever happens to the isolated process on the way."""
         results: list[Result] = []
         again = False
         while len(results) < len(inputs):
             before = len(results)
             try:
-                for kind, text in self._started().call(source, inputs[before:], self.screen):
+                for kind, text in self._started(hash_seed).call(source, inputs[before:], self.screen):
                     results.append(_result(kind, text))
             except BaseException as error:  # an interrupt, too, leaves half a conversation behind
                 self.close()
@@ -142,10 +146,12 @@ class Sandbox:
                 again = not late
         return results
 
-    def _started(self) -> Server:
-        if self._server is None or self._pid != os.getpid():
-            self._server, self._pid = Server(self.isolation, self.seconds, self.memory_mb), os.getpid()
-        return self._server
+    def _started(self, hash_seed: int) -> Server:
+        if self._pid != os.getpid():
+            self._servers, self._pid = {}, os.getpid()
+        if hash_seed not in self._servers:
+            self._servers[hash_seed] = Server(self.isolation, self.seconds, self.memory_mb, hash_seed)
+        return self._servers[hash_seed]
 
 
 def _result(kind: bytes, text: str) -> Result:

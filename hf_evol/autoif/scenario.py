@@ -215,7 +215,7 @@ class _Job:
         n_completions = sum(len(replies) for replies in rows[col.COMPLETIONS])
         for what, given, reasons in (
             ("completions", n_completions, ("no_json", "no_function", "no_cases", "copied", "syntax_error")),
-            ("functions", sum(rows[col.N_FUNCTIONS]), ("function_inaccurate",)),
+            ("functions", sum(rows[col.N_FUNCTIONS]), ("function_inaccurate", "function_unstable")),
             ("cases", sum(rows[col.N_CASES]), ("case_without_agreement",)),
         ):
             self.count("cross-validate", what, given, {reason: losses[reason] for reason in reasons if losses[reason]})

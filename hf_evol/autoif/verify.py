@@ -6,7 +6,7 @@ The rule of cross-validation is AutoIF's (arXiv:2406.13542), with the paper's th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any, ClassVar
@@ -83,7 +83,8 @@ class CrossValidate(Transform):
     """Keep the functions and cases of each constraint that agree with each other.
 
     Equal functions and equal cases count once. A case is kept if at least one function gives its output; a function, if
-    it is right on enough of the kept cases; the constraint, if enough functions are left.
+    it is right on enough of the kept cases, and on the same ones where sets have another order; the constraint, if enough
+    functions are left.
 
     Input columns:
         ``instruction`` (a worked example of the prompt for another one is no function of it), ``completions`` (a function
@@ -148,9 +149,10 @@ class CrossValidate(Transform):
             for case in parsed[1]:
                 losses["case_repeated"] += (case["input"], case["output"]) in cases
                 cases.setdefault((case["input"], case["output"]), case)
+        inputs = [case["input"] for case in cases.values()]
         right: dict[str, list[bool]] = {}  # of each function, whether it gives each case's output
         for source, times in sources.items():
-            results = self._call(source, [case["input"] for case in cases.values()])
+            results = self._call(source, inputs)
             if (
                 results[0].failure == "syntax_error"
             ):  # only the sandbox parses it: a parser, too, is something to attack
@@ -158,15 +160,16 @@ class CrossValidate(Transform):
                 continue
             losses["function_repeated"] += times - 1
             losses.update({f"call_{col.reason(result.failure)}" for result in results if result.failure})
-            right[source] = [
-                result.value is case["output"] for result, case in zip(results, cases.values(), strict=True)
-            ]
+            right[source] = _right(results, cases.values())
         agreed = list(map(any, zip(*right.values(), strict=True))) or [False] * len(cases)
         n_agreed = sum(agreed)
         accuracies = {source: sum(row) / max(1, n_agreed) for source, row in right.items()}
-        kept = {source: share for source, share in accuracies.items() if n_agreed and share >= self.min_accuracy}
+        accurate = {source: share for source, share in accuracies.items() if n_agreed and share >= self.min_accuracy}
+        again = {source: _right(self.sandbox.call(source, inputs, hash_seed=1), cases.values()) for source in accurate}
+        kept = {source: share for source, share in accurate.items() if again[source] == right[source]}
         losses["case_without_agreement"] += len(cases) - n_agreed
-        losses["function_inaccurate"] += len(right) - len(kept)
+        losses["function_inaccurate"] += len(right) - len(accurate)
+        losses["function_unstable"] += len(accurate) - len(kept)
         enough = {
             "too_few_cases": len(cases) >= self.min_cases,
             "too_few_functions": len(kept) >= self.min_functions,
@@ -187,6 +190,10 @@ class CrossValidate(Transform):
         if len(results) == _TIMEOUTS and all(result.failure == "timeout" for result in results):
             return results + [Result(None, "timeout")] * (len(inputs) - _TIMEOUTS)
         return results + self.sandbox.call(source, inputs[_TIMEOUTS:])
+
+
+def _right(results: Iterable[Result], cases: Iterable[dict[str, Any]]) -> list[bool]:
+    return [result.value is case["output"] for result, case in zip(results, cases, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from attacks import EVIL, MINES, ODD
 
+from hf_evol.autoif import _sandbox_server as server_module
 from hf_evol.autoif import sandbox as module
 from hf_evol.autoif._sandbox_server import Server, ServerLost, bubblewrap_command
 from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs
 
 SECONDS = 0.4
 SLACK_S = 2.5
+PYTHON = server_module._python
 GOOD = """
 import re, json
 def evaluate(response):
@@ -74,7 +76,7 @@ def attack(box: Sandbox, canary: Path, source: str) -> Result:
 
 def leaves(box: Sandbox) -> list[str]:
     """Grandchildren of the test's process in this sandbox beside its server."""
-    servers = descendants(box._server._process.pid)
+    servers = descendants(box._servers[0]._process.pid)
     names = [name for name in servers if name != "bwrap"]
     return names[1:] if box.isolation == "bubblewrap" else names
 
@@ -128,18 +130,31 @@ def test_the_process_that_compiles_is_filtered_and_the_one_that_runs_twice(box):
     source = "import time\ndef evaluate(response):\n    time.sleep(0.3)\n    return True"
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.extend(box.call(source, ["a"])))
-    base = filters(box._server._process.pid)
+    base = filters(box._servers[0]._process.pid)
     thread.start()
     time.sleep(0.15)
-    during = filters(box._server._process.pid)
+    during = filters(box._servers[0]._process.pid)
     thread.join()
     own = max(base, default=0)  # a container has filters of its own, which every process inherits
     assert [count - own for count in during[len(base) :]] == [1, 2] and results == [Result(True)]
 
 
-def test_inputs_of_one_source_share_nothing(box):
-    source = "seen = []\ndef evaluate(response):\n    seen.append(response)\n    return len(seen) == 1"
-    assert box.call(source, ["a"] * 20) == [Result(True)] * 20
+# Each returns True only where no call went before in its process; ``x`` counts up to 1.
+STATE = {
+    "a global": "x = []\ndef evaluate(r):\n    x.append(r)\n    return len(x) == 1",
+    "a default": "def evaluate(r, x=[]):\n    x.append(r)\n    return len(x) == 1",
+    "an attribute": "def evaluate(r):\n    evaluate.x = getattr(evaluate, 'x', 0) + 1\n    return evaluate.x == 1",
+    "a class": "class C:\n    x = 0\ndef evaluate(r):\n    C.x += 1\n    return C.x == 1",
+    "a cache": "import functools\n@functools.lru_cache\ndef f(r): return r\n"
+    "def evaluate(r):\n    f(r)\n    return f.cache_info().hits == 0",
+    "a module": "import json\ndef evaluate(r):\n    json.x = getattr(json, 'x', 0) + 1\n    return json.x == 1",
+    "random numbers": "import random\nx = random.Random(0).random()\ndef evaluate(r): return random.random() == x",
+}
+
+
+@pytest.mark.parametrize("kind", STATE)
+def test_inputs_of_one_source_share_nothing(box, kind):
+    assert box.call(STATE[kind], ["a"] * 20) == [Result(True)] * 20
 
 
 def test_a_failing_input_leaves_the_others_alone(box):
@@ -161,7 +176,7 @@ def test_hashes_and_random_numbers_are_the_same_in_every_sandbox(isolation):
     inputs = [str(number) for number in range(40)]
     answers = []
     for _ in range(2):
-        with Sandbox(isolation=isolation) as box:
+        with Sandbox(isolation=isolation, screen=False) as box:
             answers.append(box.call(source, inputs))
     assert answers[0] == answers[1] and {result.value for result in answers[0]} == {True, False}
 
@@ -206,6 +221,16 @@ if __name__ == "__main__":
     assert screened.call(source, ["x"]) == [Result(True)]
 
 
+def test_rights_that_can_t_be_given_up_end_the_sandbox(monkeypatch):
+    """In a namespace whose only user is root, nobody else can be become."""
+    if "bubblewrap" not in available_isolations():
+        pytest.skip("bubblewrap is not installed, or does not work here")
+    namespace = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--dev-bind", "/", "/"]
+    monkeypatch.setattr(server_module, "_python", lambda script: [*namespace, *PYTHON(script)])
+    with pytest.raises(SandboxError, match="root's rights can't be given up here"):
+        Server("seccomp", SECONDS, 192)
+
+
 def test_what_is_no_frame_is_not_believed():
     for frame in (b"\0" * 7, b"\xff\xff\xff\xffZ\0\0", b"\0\0\0\0X\xff\xff", b"\0\0\0\0X\x01\0\n"):
         server = object.__new__(Server)
@@ -220,7 +245,7 @@ def test_what_is_no_frame_is_not_believed():
 def test_a_lost_server_is_replaced(isolation):
     with Sandbox(SECONDS, isolation=isolation) as box:
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
-        box._server._process.kill()
+        box._servers[0]._process.kill()
         assert box.call(GOOD, GOOD_INPUTS) == GOOD_RESULTS
         thread = threading.Thread(target=box.close)  # the next server belongs to a thread that ends
         thread.start()
@@ -251,7 +276,7 @@ def test_closing_leaves_no_process_and_no_folder(isolation, tmp_path, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Sandbox(isolation=isolation) as box:
         box.call(GOOD, GOOD_INPUTS)
-        processes = [box._server._process.pid, *pids(box._server._process.pid)]
+        processes = [box._servers[0]._process.pid, *pids(box._servers[0]._process.pid)]
         assert not list(tmp_path.iterdir())
     assert until(lambda: not any(running(pid) for pid in processes))
 
@@ -296,7 +321,7 @@ def test_bubblewrap_alone_shows_no_home_and_no_network(tmp_path):
     if "bubblewrap" not in available_isolations():
         pytest.skip("bubblewrap is not installed, or does not work here")
     script = "import os, socket; print(os.listdir('/'), dict(os.environ), os.getpid() < 10, socket.if_nameindex())"
-    command = bubblewrap_command([], "SCRIPT")
+    command = bubblewrap_command([], {}, "SCRIPT")
     command[command.index("SCRIPT") :] = ["-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env={"SECRET": "x"})
     assert done.returncode == 0, done.stderr

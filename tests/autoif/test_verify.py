@@ -176,6 +176,15 @@ def test_functions_and_cases_vouch_for_each_other(sandbox):
     }  # fmt: skip
 
 
+def test_a_function_whose_result_hangs_on_the_order_of_a_set_is_not_kept(sandbox):
+    words = [f"{letter} {other}" for letter in "abcdef" for other in "ghij"]
+    first = "def evaluate(response):\n    return list(set(response.split()))[0] == response[0]"
+    steady = first.replace("list(set", "sorted(list").replace("))[0]", "))[0]")
+    cases = [(text, True) for text in words]
+    found = cross_validate("x", [completion(first, *cases), completion(steady, *cases)], sandbox, min_accuracy=0)
+    assert found["functions"] == [steady] and found["losses"]["function_unstable"] == 1
+
+
 def test_helpers_and_constants_beside_evaluate_work(sandbox):
     found = cross_validate("Be short.", [completion(HELPER, ("abc", True), ("abcd", False))], sandbox)
     assert (found["constraint_status"], found["functions"], found["accuracies"]) == ("ok", [HELPER], [1.0])
