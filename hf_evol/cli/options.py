@@ -204,6 +204,7 @@ def quiet() -> None:
     import datasets
     import transformers
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.logging import set_verbosity_error
 
     transformers.utils.logging.set_verbosity_error()
     unwanted = are_progress_bars_disabled()
@@ -211,6 +212,7 @@ def quiet() -> None:
     if not unwanted:
         enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
+    set_verbosity_error()
     if not (ours := logging.getLogger("hf_evol")).handlers:
         shown = logging.StreamHandler()
         shown.setFormatter(_Visible())
@@ -278,7 +280,7 @@ def stage_rows(recipe: Recipe) -> tuple[Any, Target]:
     from hf_evol.data.sources import load_seeds
     from hf_evol.hub.target import check_output
 
-    target = check_output(recipe.output, recipe.overwrite)
+    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset)
     rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=True)
     return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows)))), target
 

@@ -24,12 +24,12 @@ def command(
 ) -> None:
     """Upload a finished set to the Hub. A push that broke off goes on when repeated."""
     options = {"message": message, "revision": revision, "create_pr": create_pr}
+    quiet()
     with interruptible("The same command goes on: files that the Hub has are not sent again."):
         if append:
             from hf_evol.data.sources import load_seeds
             from hf_evol.run.append import append as add
 
-            quiet()
             url = add(load_seeds(folder), repo_id, **options)
         else:
             from hf_evol.hub.publish import publish

@@ -35,12 +35,13 @@ def is_remote(output: str) -> bool:
     return "://" in output and not output.startswith(("file://", "local://"))
 
 
-def check_output(output: str, overwrite: bool, what: str = "set") -> Target:
+def check_output(output: str, overwrite: bool, what: str = "set", reads: str | None = None) -> Target:
     """The place for a result; an `OutputError` unless one may be written there.
 
     A place that holds something is refused. With ``overwrite``, the result of an earlier run may be replaced, which is told
     by the list of files in its ``provenance.json``: a folder that holds others, or changed ones, is refused by their name, and
-    one that holds a ``set``, ``recipe`` or ``method`` where another of these is to be written, too. A dataset on the Hub must be there, and may hold what others have put there (`hf_evol.publish`).
+    one that holds a ``set``, ``recipe`` or ``method`` where another of these is to be written, too. A dataset on the Hub must
+    be there, and may hold what others have put there (`hf_evol.publish`). A folder that the run ``reads`` from is refused.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -49,6 +50,8 @@ def check_output(output: str, overwrite: bool, what: str = "set") -> Target:
         repo_id, _ = hub_dataset(output)
         if repo_id:
             check_right(HfApi(), repo_id)
+        if reads and not is_remote(output) and _local(output) in (_local(reads), *_local(reads).parents):
+            raise OutputError(f"The output {output!r} is where the rows are read from. Choose another with --output.")
         target = Target(output, what)
         found = _found(target, overwrite)
         if not is_remote(output):

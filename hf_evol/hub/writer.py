@@ -58,7 +58,7 @@ def check_target(recipe: Recipe) -> Target:
         check_repo_id(recipe.push_to)
         if is_remote(recipe.output):
             raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
-    target = check_output(recipe.output, recipe.overwrite)
+    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset)
     if recipe.push_to:
         check_push(recipe.push_to, private=recipe.private)
     return target

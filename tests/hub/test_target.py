@@ -110,6 +110,15 @@ def test_something_else_of_ours_is_refused(output, what):
         check_output(output, True, what)
 
 
+@pytest.mark.parametrize("reads", ["", "/round_1", "/round_1/rows.jsonl"])
+def test_what_is_read_from_is_not_replaced(tmp_path, reads):
+    output = str(tmp_path / "out")
+    put(output, OLD, ["round_1/rows.jsonl"])
+    with pytest.raises(OutputError, match="is where the rows are read from"):
+        check_output(output, True, "method", reads=output + reads)
+    check_output(output, True, "method", reads=str(tmp_path / "output"))
+
+
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
     check(str(tmp_path / "out"), overwrite=False)
