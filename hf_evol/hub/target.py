@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 
 from hf_evol.errors import OutputError
+from hf_evol.hub.provenance import shareable
 from hf_evol.hub.publish import MESSAGE, commit_folder, why
 
 PROVENANCE = "provenance.json"
@@ -151,7 +152,7 @@ def _upload(folder: Path, output: str) -> None:
 
 
 def write_provenance(provenance: Mapping[str, Any], folder: Path) -> None:
-    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(shareable(provenance), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / PROVENANCE).write_text(text + "\n", encoding="utf-8")
 
 

