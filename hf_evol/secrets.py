@@ -27,7 +27,7 @@ _FORMS = [
         (True, r"(authorization[\"']?\s*[=:]\s*[\"']?(?:basic |bearer )?)", _VALUE),
         (True, r"(bearer )", r"[\w.~+/=-]{12,}"),
         # Hugging Face, OpenAI and others, GitHub, GitLab, Slack, AWS, Google; JSON web tokens
-        (False, r"((?<![A-Za-z0-9]))", r"hf_(?:oauth_)?[A-Za-z0-9]{16,}|(?:sk|gsk|pk|rk)[-_][\w-]{16,}"),
+        (False, r"((?<![A-Za-z0-9]))", r"hf_(?:oauth_)?[A-Za-z0-9]{16,}|g?sk[-_][\w-]{16,}"),
         (False, r"((?<![A-Za-z0-9]))", r"gh[a-z]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"),
         (False, r"((?<![A-Za-z0-9]))", r"(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"),
     )

@@ -101,7 +101,8 @@ class EndpointEngine:
     @property
     def name(self) -> str:
         """As recorded beside rows: of a path on the server, only the last part."""
-        return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
+        name = self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
+        return without_secrets(name)
 
     def check(self) -> None:
         """Ask for one token, once in this process; raise `ModelError` if there is no answer."""
@@ -121,7 +122,11 @@ class EndpointEngine:
             return None
         key = os.environ.get(self.api_key_env, "").strip()
         if not (key and key.isascii() and key.isprintable()):
-            named = repr(self.api_key_env) if _VARIABLE.fullmatch(self.api_key_env) else "that api_key_env names (not the key!)"
+            named = (
+                repr(self.api_key_env)
+                if _VARIABLE.fullmatch(self.api_key_env)
+                else "that api_key_env names (not the key!)"
+            )
             raise ConfigError(f"The environment variable {named}, which should hold the key, holds none.")
         keep_secret(key)
         return key

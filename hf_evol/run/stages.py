@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,9 @@ def _parts(recipe: Recipe, setting: str | dict) -> tuple[str, dict[str, Any]]:
     own = dict(setting) if isinstance(setting, dict) else {"name": setting}
     if not own.get("name"):
         raise ConfigError(f"A model in the recipe has no name; it has {', '.join(map(str, own)) or 'no settings'}.")
+    for name, value in own.items():
+        if name != "loading" and isinstance(value, (Mapping, list)):
+            raise ConfigError(f"A model's {name} must be a text, a number, true or false; got {shown(value)}.")
     return own.pop("engine", recipe.engine), own
 
 
@@ -108,6 +112,5 @@ def _built(kind: Any, settings: dict[str, Any]) -> Any:
     except TypeError as error:
         known = kind.__dataclass_fields__
         unknown = ", ".join(sorted(map(repr, settings.keys() - known)))
-        raise ConfigError(
-            f"A model in the recipe has unknown settings: {unknown}. Known: {', '.join(known)}."
-        ) from error
+        wrong = f"unknown settings: {unknown}" if unknown else f"a setting of a wrong type: {error}"
+        raise ConfigError(f"A model in the recipe has {wrong}. Known: {', '.join(known)}.") from error
