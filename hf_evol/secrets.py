@@ -13,8 +13,10 @@ from urllib.parse import quote
 HIDDEN = "***"
 _SHORTEST = 6  # a shorter value may stand in any text
 _LONGER_THAN_NAMES = 16
-_VARIABLE = re.compile(r"SECRET|PASSW|PASSPHRASE|CREDENTIAL|JWT|TOKEN(?!S|IZ)|KEY(?![A-Z])|(?<![A-Z])PAT(?![A-Z])")
-_NAME = r"(?:\w[\w.-]*[_.-])?(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?|signature|jwt)"
+_VARIABLE = re.compile(
+    r"SECRET|PASS(?![A-VX-Z])|PASSPHRASE|_PWD|CREDENTIAL|JWT|TOKEN(?!S|IZ)|KEY(?![A-Z])|(?<![A-Z])PAT(?![A-Z])"
+)
+_NAME = r"(?:[\w.-]{0,40}[_.-])?(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?|signature|jwt)"
 _NAMED = re.compile(_NAME, re.IGNORECASE)
 _VALUE = rf"[^\s\"',;&<>(){{}}\[\]|\\]{{{_SHORTEST},}}"
 # What comes before a secret, and the secret.

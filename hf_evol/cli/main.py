@@ -18,7 +18,7 @@ from hf_evol.secrets import Shown
 COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "score", "select", "card", "push")
 GROUPS = ("recipe", "metric", "cache")
 
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="hf-evol",

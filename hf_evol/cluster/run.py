@@ -153,8 +153,8 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         TaskError: tasks failed or died.
     """
     execution = execution or Execution()
+    _check_no_secrets(asdict(recipe) | {"dataset": "", "work_folder": execution.work_folder})
     is_local, folder = execution.executor == "local", execution.folder(recipe.output)
-    _check_no_secrets(asdict(recipe) | {"dataset": "", "work_folder": folder.url})
     with folder.locked() as jobs, ExitStack() as stack:
         logger.disable("datatrove")  # the terminal is ours
         stack.callback(logger.enable, "datatrove")
