@@ -6,9 +6,14 @@ comes back whole from the worker processes of ``Dataset.map(num_proc=…)``.
 
 from __future__ import annotations
 
+from hf_evol.secrets import without_secrets
+
 
 class HfEvolError(Exception):
-    """Base of all errors raised on purpose by this package. The message says what to do."""
+    """Base of all errors raised on purpose by this package. The message says what to do, and shows no secrets."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*map(without_secrets, args))
 
 
 class ConfigError(HfEvolError, ValueError):

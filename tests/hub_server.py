@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._route(urlsplit(self.path).path, body)
                 self._reset()
             elif failure is not None:
-                self._error(int(failure), message="Told to fail")
+                self._error(int(failure), message=f"Told to fail ({self.headers.get('Authorization')})")
             else:
                 self._route(urlsplit(self.path).path, body)
 

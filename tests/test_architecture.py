@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hf_evol"
-ANYONE = {"columns", "errors", "progress"}
+ANYONE = {"columns", "errors", "progress", "secrets"}
 # room: the rooms that it may import
 ARROWS = {
     "prompts": set(),

@@ -13,9 +13,12 @@ from hf_evol import __version__
 from hf_evol.cli.options import TERMINATED
 from hf_evol.errors import ConfigError, FormatError, HfEvolError
 from hf_evol.progress import visible
+from hf_evol.secrets import Shown
 
 COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "score", "select", "card", "push")
 GROUPS = ("recipe", "metric", "cache")
+
+_UsageError = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="hf-evol",
@@ -46,16 +49,17 @@ def _main(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when everything asked for was done, 2 for wrong usage or settings, 1 for failure."""
     try:
-        app(args=None if argv is None else list(argv))
-    except SystemExit as exit_:  # typer ends so, after showing usage errors
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        return app(args=None if argv is None else list(argv), standalone_mode=False) or 0
+    except _UsageError as error:
+        error.show()  # not in a box, which would break the lines of values
+        return error.exit_code
     except HfEvolError as error:
         print(f"Error: {visible(error)}", file=sys.stderr)
         return 2 if isinstance(error, (ConfigError, FormatError)) else 1
-    return 0
 
 
 def entry_point() -> None:
+    sys.stdout, sys.stderr = Shown(sys.stdout), Shown(sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)  # as Slurm and Docker send it; ends like Ctrl-C
     sys.exit(main())
 

@@ -19,6 +19,7 @@ from datatrove.executor.base import PipelineExecutor
 
 from hf_evol import progress
 from hf_evol.models import set_rank
+from hf_evol.secrets import without_secrets
 
 
 def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> BaseException | None:
@@ -72,7 +73,7 @@ def _begin(launcher: Connection, threads: str) -> None:
 
 
 class _WithoutLog(io.TextIOWrapper):
-    """A worker's stderr, which is the launcher's terminal: what loguru writes to it is in the task's log file already."""
+    """A worker's stderr, which is the launcher's terminal: no secrets, and not what loguru has put in the task's log file."""
 
     def write(self, text: str) -> int:
-        return len(text) if hasattr(text, "record") else super().write(text)
+        return len(text) if hasattr(text, "record") else super().write(without_secrets(text))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ from hf_evol.cluster.local import run_tasks
 from hf_evol.cluster.steps import Finish, Shard
 from hf_evol.errors import ConfigError, TaskError, require_extra
 from hf_evol.run.pipeline import prepare
-from hf_evol.run.recipe import OF_THIS_MACHINE, Recipe
+from hf_evol.run.recipe import Recipe
+from hf_evol.secrets import without_secrets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +42,7 @@ KINDS: dict[str, type[PipelineExecutor]] = {
     "jobs": datatrove.JobsPipelineExecutor,
 }
 _OF_THE_END = {"file_format", "license", "select", "select_by"}  # settings that change no row of a shard
+_KEPT_BY_DATATROVE = {"token", "secrets"}  # options of HF Jobs that it writes nowhere
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}  # of a job's environment, what is not the job's
 
 
@@ -86,6 +88,7 @@ class Execution:
             inspect.signature(KINDS[self.executor]).bind(**ours, **self.options)
         except TypeError as error:
             raise ConfigError(f"Options of the {self.executor} executor: {error}.") from error
+        _check_no_secrets({name: value for name, value in self.options.items() if name not in _KEPT_BY_DATATROVE})
         if self.executor == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError("There is no sbatch here. Submit to Slurm from a machine of the cluster.")
 
@@ -150,6 +153,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         TaskError: tasks failed or died.
     """
     execution = execution or Execution()
+    _check_no_secrets(asdict(recipe) | {"dataset": "", "work_folder": execution.work_folder})
     is_local, folder = execution.executor == "local", execution.folder(recipe.output)
     with folder.locked() as jobs, ExitStack() as stack:
         logger.disable("datatrove")  # the terminal is ours
@@ -161,6 +165,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         for rank, part in enumerate(parts):
             if not folder.exists(f"seeds/{rank:05}.arrow"):  # one that is there is whole
                 folder.put_shard(part, "seeds", rank)
+        recipe = replace(recipe, dataset=without_secrets(recipe.dataset))  # which only this process reads
         end = Finish(recipe, target, folder, len(seeds), tasks)
         shards = execution.executor_for(Shard(recipe, folder, own_journals=not is_local), tasks, folder)
         if execution.executor == "slurm":
@@ -180,13 +185,22 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         return end.conclude()
 
 
+def _check_no_secrets(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where settings, which the tasks read from files and scripts, hold secrets."""
+    if found := [name for name, value in settings.items() if without_secrets({name: value}) != {name: value}]:
+        raise ConfigError(
+            f"{', '.join(found)} must not hold a password or token, which the files of the tasks would show; put it into the "
+            "environment, which tasks on this machine and of Slurm get, or into the secrets of HF Jobs."
+        )
+
+
 def _plan(recipe: Recipe, stages: Stages, seeds: Dataset, tasks: int) -> dict[str, Any]:
     """What decides the shards, as plain values."""
     from datasets.fingerprint import Hasher
 
     used = (stages.evolve, stages.eliminate, stages.respond, stages.score)
     models = Hasher.hash([transform.identity() for transform in used])
-    deciding = {name: value for name, value in asdict(recipe).items() if name not in OF_THIS_MACHINE | _OF_THE_END}
+    deciding = {name: value for name, value in recipe.for_card().items() if name not in _OF_THE_END}
     of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
     return deciding | of_rows | {"tasks": tasks, "version": __version__}
 

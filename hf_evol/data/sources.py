@@ -91,7 +91,7 @@ def _load(source: str, config: str | None, split: str, revision: str | None, typ
             raise FileNotFoundError(f"no file matches {files!r}")
         with nullcontext() if remote else without_datasets_bars():
             rows = _read(loader, None, split, typed, data_files=files)
-        rows.info.dataset_name = path.name.partition(".")[0].replace("*", "") or loader
+        rows.info.dataset_name = Path(public_name(source)).name.partition(".")[0].replace("*", "") or loader
         return rows
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
         loaded = datasets.load_from_disk(str(path))

@@ -7,6 +7,7 @@ import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.sampling import request_seed
 from hf_evol.progress import visible
+from hf_evol.secrets import keep_secret, without_secrets
 
 # What servers say of the end of a text, in lower case: it ended; it was cut off; it is none to keep, of which some may come
 # right when tried again. A text of which they say anything else, or nothing, is kept as "unknown".
@@ -37,6 +39,7 @@ _FAILED = {
     "sensitive", "refusal", "recitation", "blocklist", "prohibited_content", "spii",
 }  # fmt: skip
 _LONGEST_WAIT_S = 60.0
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")  # as no key looks
 # What to do about refusals that would meet every row.
 _KEY = "Name the environment variable that holds the right key with api_key_env, or sign in with `hf auth login`."
 _ADVICE = {
@@ -98,7 +101,8 @@ class EndpointEngine:
     @property
     def name(self) -> str:
         """As recorded beside rows: of a path on the server, only the last part."""
-        return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
+        name = self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
+        return without_secrets(name)
 
     def check(self) -> None:
         """Ask for one token, once in this process; raise `ModelError` if there is no answer."""
@@ -118,7 +122,13 @@ class EndpointEngine:
             return None
         key = os.environ.get(self.api_key_env, "").strip()
         if not (key and key.isascii() and key.isprintable()):
-            raise ConfigError(f"The environment variable {self.api_key_env!r}, which should hold the key, holds none.")
+            named = (
+                repr(self.api_key_env)
+                if _VARIABLE.fullmatch(self.api_key_env)
+                else "that api_key_env names (not the key!)"
+            )
+            raise ConfigError(f"The environment variable {named}, which should hold the key, holds none.")
+        keep_secret(key)
         return key
 
     def identity(self) -> dict[str, object]:
@@ -155,6 +165,8 @@ class EndpointEngine:
 
 
 def _check_url(url: str) -> None:
+    if "@" in url or without_secrets(url) != url:
+        raise ConfigError("base_url must not hold a password, as it is shown and recorded; use api_key_env.")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -162,8 +174,6 @@ def _check_url(url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError(f"base_url must look like http://localhost:8000/v1; got {url!r}.")
-    if "@" in parts.netloc:
-        raise ConfigError("base_url must not hold a password, as it is shown and recorded; use api_key_env.")
 
 
 def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.SimpleQueue) -> None:
@@ -231,13 +241,13 @@ class _Session:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
 
         engine = self.engine
-        self.key, self.gate = engine._key(), _Gate(engine.max_concurrency)
+        key, self.gate = engine._key(), _Gate(engine.max_concurrency)
         if engine.base_url is not None:
             # Without a key of its own, the client would send the Hub's token to any server.
-            options = {"base_url": engine.base_url, "api_key": self.key or "none"}
+            options = {"base_url": engine.base_url, "api_key": key or "none"}
         else:
-            self.key = self.key or get_token()
-            options = {"provider": engine.provider or "auto", "api_key": self.key}
+            keep_secret(key := key or get_token() or "")
+            options = {"provider": engine.provider or "auto", "api_key": key or None}
         async with AsyncInferenceClient(timeout=engine.timeout_s, **options) as self.client:
             session = await self.client.exit_stack.enter_async_context(get_async_session())
             hooks = {**session.event_hooks, "response": [*session.event_hooks.get("response", ()), _remember]}
@@ -328,7 +338,7 @@ class _Session:
         if status == 429 and "insufficient_quota" in error.response.text:
             return ModelError(f"{engine._where} refuses requests for {engine.model!r} (429): the quota is used up.")
         again, overloaded = status in (408, 409, 425, 429) or status >= 500, status in (429, 503)
-        reason, wait_s = f"HTTP {status}{_said(_body(error.response), self.key)}", _retry_after(error.response.headers)
+        reason, wait_s = f"HTTP {status}{_said(_body(error.response))}", _retry_after(error.response.headers)
         return _Failure(reason, again=again, overloaded=overloaded, wait_s=wait_s)
 
     def _completion(self, answer: Any) -> Completion:
@@ -337,11 +347,11 @@ class _Session:
         if not isinstance(answer, dict) or not answer.get("choices"):
             failed = isinstance(answer, dict) and answer.get("error")
             what = "an error in place of an answer" if failed else "the answer is broken"
-            raise _Failure(what + _said(answer, self.key), again=True)
+            raise _Failure(what + _said(answer), again=True)
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         reason, text = str(choice.get("finish_reason") or "").lower(), _text(choice["message"].get("content"))
         if error := choice.get("error"):
-            raise _Failure(f"an error in place of an answer{_said(error, self.key)}", again=True)
+            raise _Failure(f"an error in place of an answer{_said(error)}", again=True)
         if reason in _FAILED:
             raise _Failure(f"finish reason {reason}", again=reason in _PASSING)
         n_prompt_tokens, n_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
@@ -368,13 +378,12 @@ def _body(response: Any) -> Any:
         return response.text
 
 
-def _said(said: Any, key: str | None) -> str:
-    """What the server gives as a reason, without the key."""
+def _said(said: Any) -> str:
+    """What the server gives as a reason, without the key, which it may repeat."""
     for name in ("error", "detail", "message"):
         if isinstance(said, dict):
             said = said.get(name, said)
-    text = " ".join(visible(_storable(str(said))).split())
-    text = text.replace(key, "***") if key else text
+    text = without_secrets(" ".join(visible(_storable(str(said))).split()))
     return f": {text[:300]}" if text else ""
 
 

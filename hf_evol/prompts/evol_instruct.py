@@ -222,8 +222,9 @@ def _one_method(method: str | dict[str, Any] | Method) -> Method:
         return Method(**method)
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]
+    shown = f"with {', '.join(map(str, method))}" if isinstance(method, dict) else repr(method)
     raise ConfigError(
-        f"Unknown method {method!r}. Built-in methods: {', '.join(METHODS)}. Presets: {', '.join(PRESETS)}. "
+        f"Unknown method {shown}. Built-in methods: {', '.join(METHODS)}. Presets: {', '.join(PRESETS)}. "
         "Own methods: hf_evol.Method(name, template), a mapping of its arguments, or a file of those ending in .yaml."
     )
 

@@ -15,19 +15,32 @@ from hf_evol.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ENGINES = ("transformers", "vllm", "endpoint")
-# Settings that decide no row, and are not for publishing.
-OF_THIS_MACHINE = {
-    "output", "overwrite", "push_to", "private", "journal", "device", "num_proc", "batch_size", "base_url", "api_key_env",
-}  # fmt: skip
 _ALWAYS_SHOWN = {
     "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
     "response_max_new_tokens", "convention", "select",
 }  # fmt: skip
-_NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer", "judge")  # or mappings with a name
+_NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer", "judge", "name")
+# What is published of a model's mapping, and of what `from_pretrained` gets: known to decide the result, and no secret.
+_OF_LOADING = {
+    "attn_implementation", "experts_implementation", "subfolder", "variant", "use_safetensors", "load_in_4bit", "load_in_8bit",
+    "quantization_config", "quant_method", "bits", "group_size", "sym", "desc_act", "bnb_4bit_compute_dtype",
+    "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_use_double_quant", "llm_int8_threshold",
+}  # fmt: skip
+_OF_A_MODEL = {
+    "name", "engine", "provider", "revision", "dtype", "chat_template", "trust_remote_code", "n_parameters", "loading",
+}  # fmt: skip
+_PARTS = dict.fromkeys(("model", "responder", "scorer", "judge"), _OF_A_MODEL)
+_PARTS |= {"loading": _OF_LOADING, "quantization_config": _OF_LOADING}
 
 
 def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+    """A setting that decides rows, and is published."""
+    return field(default=default, metadata={"help": help, "public": True})
+
+
+def _own(default: Any, help: str) -> Any:
+    """A setting that decides no row, and is not published."""
+    return field(default=default, metadata={"help": help, "public": False})
 
 
 @dataclass(frozen=True)
@@ -59,10 +72,10 @@ class Recipe:
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
     engine: str = _setting("transformers", "what runs models given by name: transformers, vllm or endpoint")
-    base_url: str | None = _setting(None, "OpenAI-compatible server of --engine endpoint, as http://localhost:8000/v1")
-    api_key_env: str | None = _setting(None, "the environment variable with the key of --base-url")
+    base_url: str | None = _own(None, "OpenAI-compatible server of --engine endpoint, as http://localhost:8000/v1")
+    api_key_env: str | None = _own(None, "the environment variable with the key of --base-url")
     dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
-    device: str | None = _setting(None, "device of models given by name, such as cpu or cuda:0")
+    device: str | None = _own(None, "device of models given by name, such as cpu or cuda:0")
     chat_template: str | None = _setting(None, "Jinja chat template, or a .jinja file, for an evolver without one")
     trust_remote_code: bool = _setting(False, "run code that comes with models given by name")
     methods: str | list = _setting(
@@ -83,22 +96,22 @@ class Recipe:
     response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
     response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
     response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
-    batch_size: int = _setting(64, "rows generated together")
-    num_proc: int | None = _setting(None, "processes; by default one for each GPU")
+    batch_size: int = _own(64, "rows generated together")
+    num_proc: int | None = _own(None, "processes; by default one for each GPU")
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
     max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")
     truncate: bool = _setting(False, "score longer rows by the part of the response that fits")
     select: int | float = _setting(0.25, "share (up to 1.0) or number (1: one) of rows to select in each round")
     select_by: str = _setting("ic_ifd", "score to select by, the highest first")
-    output: str = _setting("evolved", "folder or fsspec URL for the result")
+    output: str = _own("evolved", "folder or fsspec URL for the result")
     file_format: str = _setting("parquet", "parquet, json or arrow")
-    overwrite: bool = _setting(False, "replace the result of an earlier run in the output folder")
-    push_to: str | None = _setting(None, "name of a Hub dataset (user/name) to upload the result to")
+    overwrite: bool = _own(False, "replace the result of an earlier run in the output folder")
+    push_to: str | None = _own(None, "name of a Hub dataset (user/name) to upload the result to")
     license: str | None = _setting(
         None, "licence of the set, as the Hub names it; by default the seed set's where all licences plainly allow it"
     )
-    private: bool = _setting(False, "make the Hub dataset private when it is created")
-    journal: bool | str = _setting(True, "remember finished requests: true, false, or a file")
+    private: bool = _own(False, "make the Hub dataset private when it is created")
+    journal: bool | str = _own(True, "remember finished requests: true, false, or a file")
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -145,23 +158,30 @@ class Recipe:
         return replace(self, **settings)
 
     def for_card(self) -> dict[str, Any]:
-        """The settings that decide the result, fit for publishing: of paths and URLs only what `public_name` leaves."""
-        shown = {
-            entry.name: value
+        """The settings that decide the result, fit for publishing: of paths and URLs only what `public_name` leaves, and of
+        models' mappings only what is known to decide the result and to be no secret."""
+        return {
+            entry.name: _public(entry.name, value)
             for entry in fields(self)
-            if entry.name not in OF_THIS_MACHINE
+            if entry.metadata["public"]
             and ((value := getattr(self, entry.name)) != entry.default or entry.name in _ALWAYS_SHOWN)
         }
-        return {name: _public(value) if name in _NAMES else value for name, value in shown.items()}
 
 
-def _public(value: Any) -> Any:
-    if isinstance(value, str):
-        return public_name(value)
-    if isinstance(value, dict):
-        names, kept = ("name", "chat_template"), value.keys() - OF_THIS_MACHINE
-        return {key: _public(part) if key in names else part for key, part in value.items() if key in kept}
-    return value
+def _public(name: str, value: Any) -> Any:
+    if name in _PARTS and isinstance(value, Mapping):
+        kept = {part: of for part, of in value.items() if part in _PARTS[name] and _is_fit(part, of)}
+        return {part: _public(part, of) for part, of in kept.items()}
+    return public_name(value) if name in _NAMES and isinstance(value, str) else value
+
+
+def _is_fit(name: str, value: Any) -> bool:
+    return isinstance(value, Mapping) if name in _PARTS else not isinstance(value, (Mapping, list))
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: of a mapping or list, whose values may be private, only the kind."""
+    return f"a {type(value).__name__}" if isinstance(value, (Mapping, list)) else repr(value)
 
 
 def help_of(name: str) -> str:
@@ -175,5 +195,5 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
         names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in allowed)
-        raise ConfigError(f"The recipe setting {name!r} must be {names}; got {value!r}.")
+        raise ConfigError(f"The recipe setting {name!r} must be {names}; got {shown(value)}.")
     return value

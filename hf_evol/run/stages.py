@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from hf_evol.models import ModelSpec
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import resolve_methods
 from hf_evol.prompts.respond import SYSTEM
-from hf_evol.run.recipe import ENGINES, Recipe
+from hf_evol.run.recipe import ENGINES, Recipe, shown
 from hf_evol.scoring.ic_ifd import IcIfd
 
 NO_SCORER = "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
@@ -84,7 +85,7 @@ def engine_of(recipe: Recipe, setting: str | dict) -> Any:
         return VllmEngine(spec_of(recipe, setting))
     if kind == "transformers":
         return TransformersEngine(spec_of(recipe, setting), recipe.batch_size)
-    raise ConfigError(f"engine must be {', '.join(ENGINES)}; got {kind!r}.")
+    raise ConfigError(f"engine must be {', '.join(ENGINES)}; got {shown(kind)}.")
 
 
 def spec_of(recipe: Recipe, setting: str | dict) -> ModelSpec:
@@ -98,7 +99,10 @@ def _parts(recipe: Recipe, setting: str | dict) -> tuple[str, dict[str, Any]]:
     """The kind of a model's engine, and its other settings."""
     own = dict(setting) if isinstance(setting, dict) else {"name": setting}
     if not own.get("name"):
-        raise ConfigError(f"A model in the recipe has no name: {setting!r}.")
+        raise ConfigError(f"A model in the recipe has no name; it has {', '.join(map(str, own)) or 'no settings'}.")
+    for name, value in own.items():
+        if name != "loading" and isinstance(value, (Mapping, list)):
+            raise ConfigError(f"A model's {name} must be a text, a number, true or false; got {shown(value)}.")
     return own.pop("engine", recipe.engine), own
 
 
@@ -106,5 +110,7 @@ def _built(kind: Any, settings: dict[str, Any]) -> Any:
     try:
         return kind(**settings)
     except TypeError as error:
-        known = ", ".join(kind.__dataclass_fields__)
-        raise ConfigError(f"A model in the recipe has unknown settings: {settings!r}. Known: {known}.") from error
+        known = kind.__dataclass_fields__
+        unknown = ", ".join(sorted(map(repr, settings.keys() - known)))
+        wrong = f"unknown settings: {unknown}" if unknown else f"a setting of a wrong type: {error}"
+        raise ConfigError(f"A model in the recipe has {wrong}. Known: {', '.join(known)}.") from error

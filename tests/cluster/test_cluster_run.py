@@ -125,7 +125,7 @@ def test_another_recipe_does_not_take_over_the_shards(recipe, within, monkeypatc
     with Path(recipe.dataset).open() as file:
         other = Path(recipe.output).with_name("rows.jsonl")
         other.write_text(file.read().replace("So.", "No."))
-    with pytest.raises(OutputError, match="differs in dataset, seeds"):
+    with pytest.raises(OutputError, match="differs in seeds"):
         run(replace(recipe, dataset=str(other)), Execution(tasks=2))
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.run.recipe import BUILT_IN, FILE_FORMATS, Recipe, help_of, public_name
+from hf_evol.run.recipe import BUILT_IN, FILE_FORMATS, Recipe, help_of, public_name, shown
 
 # Settings of arXiv:2412.11231 that all three recipes share.
 PAPER = {
@@ -90,7 +90,7 @@ WRONG = [
 def test_a_value_of_the_wrong_type_is_refused(name, value, allowed):
     with pytest.raises(ConfigError, match=f"'{name}' must be {allowed}; got ") as caught:
         Recipe(**{name: value})
-    assert repr(value) in str(caught.value)
+    assert shown(value) in str(caught.value)
 
 
 def test_an_integer_is_a_float_and_a_boolean_is_neither():
