@@ -136,7 +136,7 @@ class Journal:
 
     def check(self) -> None:
         """Raise `ConfigError` where something lies that is no journal."""
-        if is_journal(self.path) is False:
+        if self._connection is None and is_journal(self.path) is False:
             raise ConfigError(
                 f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Name a journal, or a file that is not "
                 "there yet."
@@ -239,6 +239,6 @@ def open_journal(setting: bool | str | Path) -> Journal | None:
     if setting is False:
         return None
     path = cache_folder() / "journal.sqlite" if setting is True else Path(setting)
-    if path not in _journals:
-        Journal(path).check()
-    return _journals.setdefault(path, Journal(path))
+    journal = _journals.setdefault(path, Journal(path))
+    journal.check()
+    return journal
