@@ -138,8 +138,8 @@ class Journal:
         """Raise `ConfigError` where something lies that is no journal."""
         if self._connection is None and is_journal(self.path) is False:
             raise ConfigError(
-                f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Name a journal, or a file that is not "
-                "there yet."
+                f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Move it away, or name another file "
+                "with journal (--journal)."
             )
 
     def _connect(self) -> sqlite3.Connection | None:

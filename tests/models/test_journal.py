@@ -185,7 +185,7 @@ def test_what_is_no_journal_is_refused_and_left_alone(foreign, tmp_path):
         lambda: Journal(foreign).put({"a": {}}),
         lambda: Journal(foreign).prune(max_bytes=0),
     ):
-        with pytest.raises(ConfigError, match=r"theirs.sqlite' is no journal .* Name a journal"):
+        with pytest.raises(ConfigError, match=r"theirs.sqlite' is no journal .* Move it away, or name another"):
             make()
     assert state(tmp_path) == before
 
