@@ -148,6 +148,7 @@ class ModelTransform(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", self.resolve(self.model))
+        open_journal(self.journal)  # whether what it names is one
 
     def resolve(self, model: Any) -> Any:
         """What ``model`` stands for: an engine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def list_(folder: Folder = None) -> None:
     from hf_evol.models.journal import cache_folder, journals
 
     where = folder or cache_folder()
-    found = journals(where)
+    found, others = journals(where)
     if not found:
         print(f"No journals in {where}.")
     for journal in found:
@@ -26,6 +27,7 @@ def list_(folder: Folder = None) -> None:
             f"{journal.path}: {stats.requests:,} finished requests, {stats.bytes / 2**20:,.1f} MiB"
             + (f", written {stats.first:%Y-%m-%d %H:%M} to {stats.last:%Y-%m-%d %H:%M}" if stats.requests else "")
         )
+    _name(others)
 
 
 @app.command("prune")
@@ -39,11 +41,17 @@ def prune(
 
     if older_than is None and max_size is None:
         raise typer.BadParameter("Give --older-than DAYS or --max-size MIB.")
-    where = folder or cache_folder()
-    for journal in journals(where):
+    found, others = journals(folder or cache_folder())
+    for journal in found:
         before = journal.stats()
         removed = journal.prune(
             older_than_days=older_than, max_bytes=None if max_size is None else int(max_size * 2**20)
         )
-        freed = (before.bytes - journal.stats().bytes) / 2**20
+        freed = max(0, before.bytes - journal.stats().bytes) / 2**20  # a run may write meanwhile
         print(f"{journal.path}: removed {removed:,} of {before.requests:,} requests, {freed:,.1f} MiB freed")
+    _name(others)
+
+
+def _name(others: Sequence[Path]) -> None:
+    if others:
+        print(f"Left alone, as no journals: {', '.join(repr(path.name) for path in others)}")

@@ -77,6 +77,7 @@ class Eliminate(Transform):
             raise ConfigError(f"max_growth must be over 1, or None; got {self.max_growth!r}.")
         if self.judge is not None:
             object.__setattr__(self, "judge", as_engine(self.judge))
+            open_journal(self.journal)  # whether what it names is one
 
     @property
     def uses_model(self) -> bool:

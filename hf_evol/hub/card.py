@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import keyword
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
+from urllib.parse import quote
 
 import yaml
-from huggingface_hub import DatasetCard, DatasetCardData
-from jinja2 import Environment, FileSystemLoader
+from huggingface_hub import DatasetCard, DatasetCardData, constants
+from jinja2 import Environment, FileSystemLoader, Undefined
+from markupsafe import Markup
 
+from hf_evol.errors import OutputError
 from hf_evol.hub.licences import WRITERS
 from hf_evol.hub.merge import BEGIN, END, without_marks
 from hf_evol.hub.provenance import human_number, shareable
@@ -32,13 +36,9 @@ _TAGS = {
     "study": ["model-comparison"],
 }
 _WRAP = TextWrapper(88, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
-_REPO_ID, _COMMIT = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII), re.compile(r"[0-9a-f]{40}")
+_REPO_ID, _COMMIT = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII), re.compile(r"[0-9a-f]{40}")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&])")
-
-# With jinja2's own settings, as `DatasetCard.from_template` has them, which can't find the base of a template. The
-# templates lie inside the package in an installation, and beside it in a checkout.
-_PACKAGE = Path(__file__).parent.parent
-_TEMPLATES = Environment(loader=FileSystemLoader([_PACKAGE / "dataset_cards", _PACKAGE.parent / "dataset_cards"]))
+_AT_START = re.compile(r"^\s*(?:[-=]|\d+\.(?=\s|$))")  # what would make a line an item, a heading or a rule
 
 
 def size_category(n: int) -> str:
@@ -46,29 +46,66 @@ def size_category(n: int) -> str:
     return next((name for bound, name in _SIZES if n < bound), "n>1T")
 
 
-def line(text: Any) -> str:
+def line(text: Any) -> Markup:
     """Text within an HTML block, where Markdown is not read: one line, with nothing in it that HTML would read."""
-    return " ".join(visible(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return Markup(_one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
-def cell(text: Any) -> str:
+def cell(text: Any) -> Markup:
     """Text as a table cell or a running line: one line, with nothing in it that Markdown or HTML would read."""
-    return _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], line(text))
+    shown = _MARKDOWN.sub(lambda match: match[0] if match[0] == "&" else "\\" + match[0], str(line(text)))
+    return Markup(_AT_START.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", shown))
 
 
-def commit(name: str, revision: str) -> str:
+def code(text: Any) -> Markup:
+    """Text as a code span, also within a table."""
+    shown = _one_line(text).replace("|", "\\|") or " "
+    fence, space = _fence(shown, 1), " " if "`" in shown else ""
+    return Markup(f"{fence}{space}{shown}{space}{fence}")
+
+
+def _one_line(text: Any) -> str:
+    return re.sub(r"\s+", " ", visible(text))
+
+
+def _fence(text: str, shortest: int) -> str:
+    """Backticks, more than there are in any run of them in the text."""
+    return "`" * max(shortest, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+
+
+def commit(name: str, revision: str) -> Markup:
     """A model's commit, as a short link where it is on the Hub: whole, it would push the table off the page."""
     if not _REPO_ID.fullmatch(name) or not _COMMIT.fullmatch(revision):
         return cell(revision)
-    return f"[{revision[:7]}](https://huggingface.co/{name}/tree/{revision})"
+    return Markup(f"[{revision[:7]}]({quote(f'{constants.ENDPOINT}/{name}/tree/{revision}', safe=':/')})")
 
 
-def fenced(text: Any, language: str = "text") -> str:
+def image(figure: Mapping[str, Any]) -> Markup:
+    """A figure, which lies within the set."""
+    return Markup(f"![{cell(figure['alt'])}]({quote(figure['path'].lstrip('/'))})")
+
+
+def fenced(text: Any, language: str = "text") -> Markup:
     """Text as a fenced block whose fence is longer than any run of backticks in it."""
     body = without_marks(visible(text))
-    longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{body}\n{fence}"
+    fence = _fence(body, 3)
+    return Markup(f"{fence}{language}\n{body}\n{fence}")
+
+
+def quoted(text: str) -> Markup:
+    """Text as a literal of Python, in one line."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return Markup("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown))
+
+
+def variable(name: str) -> Markup:
+    """A name as Python's, where it can be one."""
+    return Markup(name if name.isidentifier() and not keyword.iskeyword(name) else "rows")
+
+
+def before(context: Sequence[Mapping[str, str]] | None) -> str:
+    """A conversation's earlier turns."""
+    return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in context or ())
 
 
 def wrapped(text: Any) -> str:
@@ -82,19 +119,28 @@ def as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip()
 
 
-def number(value: float | None) -> str:
+def number(value: float | None) -> Markup:
     """Four significant figures, or a dash."""
-    return "–" if value is None else f"{value:.4g}"
+    return Markup("–" if value is None else f"{value:.4g}")
 
 
-def interval(bounds: Sequence[float] | None) -> str:
+def interval(bounds: Sequence[float] | None) -> Markup:
     """Both ends, or a dash."""
-    return "–" if bounds is None else " to ".join(map(number, bounds))
+    return Markup("–" if bounds is None else " to ".join(map(number, bounds)))
 
 
+# With jinja2's own settings otherwise, as `DatasetCard.from_template` has them, which can't find the base of a template.
+# What an expression gives is a `cell`, unless it is a number or the Markup of a function or macro. The templates lie inside
+# the package in an installation, and beside it in a checkout.
+_PACKAGE = Path(__file__).parent.parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader([_PACKAGE / "dataset_cards", _PACKAGE.parent / "dataset_cards"]),
+    autoescape=True,
+    finalize=lambda value: value if isinstance(value, (Markup, int, float, Undefined)) else cell(value),
+)
 _TEMPLATES.globals.update(
-    cell=cell, line=line, commit=commit, fenced=fenced, wrapped=wrapped, as_yaml=as_yaml, number=number, interval=interval,
-    human=human_number, BEGIN=BEGIN, END=END,
+    line=line, code=code, commit=commit, image=image, fenced=fenced, quoted=quoted, variable=variable, before=before,
+    wrapped=wrapped, as_yaml=as_yaml, number=number, interval=interval, human=human_number, BEGIN=Markup(BEGIN), END=Markup(END),
 )  # fmt: skip
 
 
@@ -109,16 +155,29 @@ def card_text(
         repo_id: where the set is, or will be, on the Hub; shown in the loading example.
         revision: its branch there, if not the main one.
         folder: shown instead, where there is no ``repo_id``.
+
+    Raises:
+        OutputError: the provenance, which may come from anywhere, holds something else than these write.
     """
-    provenance = shareable(provenance)
+    try:
+        return _card_text(shareable(provenance), repo_id or folder, revision)
+    except Exception as error:
+        said = _one_line(f"{type(error).__name__}: {error}")[:300]
+        raise OutputError(
+            f"No card can be made of this provenance, which holds something else than hf_evol writes there ({said}). Make "
+            "the set again, or mend its provenance.json."
+        ) from error
+
+
+def _card_text(provenance: Mapping[str, Any], place: str, revision: str | None) -> str:
     template = _TEMPLATES.get_template(f"{provenance['kind']}.md")
     stages = provenance.get("stages", [])
     rounds = [*provenance.get("rounds", []), *(table for stage in stages for table in stage.get("rounds", []))]
     statuses = (name for table in rounds for counts in table.get("tries", []) for name in counts)
     card = template.render(
-        card_data=card_data(provenance).to_yaml(),
+        card_data=Markup(card_data(provenance).to_yaml()),
         p=provenance,
-        repo=repo_id or folder,
+        place=place,
         revision=revision,
         rounds=rounds,
         reasons=list(dict.fromkeys(name for table in provenance.get("rounds", []) for name in table["dropped"])),
@@ -168,10 +227,12 @@ def commands(stages: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(settings.get("methods"), list):  # with their words, perhaps, which no option takes
             settings["methods"] = f"{number}-methods.yaml"
         output = f"{number}-{stage['stage']}"
-        parts = [f"hf-evol {stage['stage']}"]
+        parts = [f"hf-evol {shlex.quote(stage['stage'])}"]
         for name, value in (settings | {"output": output}).items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            parts.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(text)}"))
+            parts.append(
+                shlex.quote(f"--{name.replace('_', '-')}") + ("" if value is True else f" {shlex.quote(text)}")
+            )
         whole = " ".join(parts)
         lines.append(whole if len(whole) < _WRAP.width else " \\\n    ".join(parts))
     return "\n".join(lines)

@@ -1,16 +1,60 @@
-"""Put the IC-IFD module where `evaluate` finds it by its bare name."""
+"""Put the IC-IFD module where `evaluate` finds it by its bare name, or publish it as a Space."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import json
 import os
+import re
 import shlex
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from hf_evol import __version__
+from hf_evol.errors import ConfigError
 from hf_evol.hub.publish import telling
 
 NAME = "ic_ifd"
+_MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
+# What the package holds, by the folders of an installation, in which no folder lies beside it.
+_PACKAGE = {
+    "": (
+        "**/*.py",
+        "py.typed",
+        "demo/seeds/*.jsonl",
+        "prompts/*.jsonl",
+        "prompts/*.yaml",
+        "run/recipes/*.yaml",
+        "study/report.*",
+    ),
+    "dataset_cards": ("*.md",),
+    f"metrics/{NAME}": _MODULE,
+}
+# Makes a Space what pip installs the package from.
+_PYPROJECT = """\
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "hf_evol"
+version = {version}
+license = "Apache-2.0"
+requires-python = {python}
+dependencies = {requirements}
+
+[project.scripts]
+hf-evol = "hf_evol.cli.main:entry_point"
+
+[tool.setuptools.packages.find]
+include = ["hf_evol*"]
+
+[tool.setuptools.package-data]
+"*" = ["*"]
+"""
 CACHED_NAME = (
     f"evaluate-metric--{NAME}"  # where evaluate looks for what neither a folder nor the Hub has under its name
 )
@@ -18,9 +62,12 @@ CACHED_NAME = (
 
 def metric_path() -> Path:
     """The module's folder: beside the package in a checkout, inside it in an installation."""
+    return _folder(f"metrics/{NAME}")
+
+
+def _folder(name: str) -> Path:
     package = Path(__file__).parent.parent
-    inside = package / "metrics" / NAME
-    return inside if inside.is_dir() else package.parent / "metrics" / NAME
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def install() -> Path:
@@ -40,19 +87,65 @@ def install() -> Path:
 
 
 def push(repo_id: str, private: bool = False) -> str:
-    """Publish the module as a Space with its widget, for ``evaluate.load("user/ic_ifd")``. Gives its address."""
+    """Publish the module as a Space with its widget, for ``evaluate.load("user/ic_ifd")``. Gives its address.
+
+    Raises:
+        ConfigError: a name that `evaluate` can't load.
+        HubError: the Hub refused or could not be reached.
+    """
     from huggingface_hub import HfApi
 
+    name = repo_id.rpartition("/")[2]
+    if name == "app" or "." in name:  # the script has its name, and is imported by it
+        raise ConfigError(f"evaluate can't load a module with the name {name!r}. Choose another, such as user/{NAME}.")
     again = f"hf-evol metric push {shlex.quote(repo_id)}{' --private' if private else ''}"
-    with telling(
-        f"The metric could not be pushed to {repo_id!r}", f"Signed in by `hf auth login`, go on with: {again}"
+    with (
+        telling(f"The metric could not be pushed to {repo_id!r}", f"Signed in by `hf auth login`, go on with: {again}"),
+        tempfile.TemporaryDirectory() as folder,
     ):
         url = HfApi().create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        write_space(Path(folder), url.repo_id)
         HfApi().upload_folder(
             repo_id=url.repo_id,
             repo_type="space",
-            folder_path=metric_path(),
-            ignore_patterns=["__pycache__/*", "*.pyc"],
+            folder_path=folder,
+            delete_patterns="hf_evol/*",  # modules of an earlier version
             commit_message="Upload the IC-IFD metric",
         )
     return str(url)
+
+
+def write_space(folder: Path, repo_id: str) -> None:
+    """All that the Space of a name holds: the module, and the package, which is on no index, for the widget and for pip."""
+    from huggingface_hub import constants
+
+    address, name = f"git+{constants.ENDPOINT}/spaces/{repo_id}", repo_id.rpartition("/")[2]
+    requirements = [entry for entry in importlib.metadata.requires("hf_evol") or () if "extra ==" not in entry]
+    for file in _MODULE:
+        text = (metric_path() / file).read_text(encoding="utf-8")
+        text = re.sub(rf'(?<=evaluate\.load\(")(user/)?{NAME}(?=")', repo_id, text)
+        text = text.replace("hf-evol metric install", f"pip install {address}").replace(f'"{NAME}.py"', f'"{name}.py"')
+        # evaluate says so where the package is missing
+        text = re.sub(r"^import hf_evol\S*$", rf"\g<0>  # From: {address}", text, flags=re.MULTILINE)
+        text = re.sub(r"^hf_evol$", "\n".join(requirements), text, flags=re.MULTILINE)
+        (folder / file.replace(f"{NAME}.py", f"{name}.py")).write_text(text, encoding="utf-8")
+    for place, source in _package_files():
+        (folder / "hf_evol" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / "hf_evol" / place)
+    python = importlib.metadata.metadata("hf_evol")["Requires-Python"]
+    filled = {
+        "version": json.dumps(__version__),
+        "python": json.dumps(python),
+        "requirements": json.dumps(requirements),
+    }
+    (folder / "pyproject.toml").write_text(_PYPROJECT.format(**filled), encoding="utf-8")
+
+
+def _package_files() -> Iterator[tuple[Path, Path]]:
+    """The package's files, by where they lie in it, without hidden ones and what lies behind links."""
+    for place, patterns in _PACKAGE.items():
+        folder = _folder(place).resolve()
+        for file in (file for pattern in patterns for file in folder.glob(pattern)):
+            within = file.relative_to(folder)
+            if file.is_file() and file.resolve() == file and not any(part.startswith(".") for part in within.parts):
+                yield Path(place, within), file

@@ -10,13 +10,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hf_evol.errors import OutputError
+from hf_evol.errors import ConfigError, OutputError
 
+_MARK = int.from_bytes(b"hfEv")  # SQLite's application_id of our files
 _TIMEOUT_S = 60
 _CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
 
@@ -33,11 +34,11 @@ class Journal:
     """One SQLite file in WAL mode, safe under several processes and threads.
 
     A request is known by the hash of its content: model identity, sampling parameters, chat and row key. A
-    journal that can't be read or written (a full disk, a damaged file) is switched off with a warning, and
-    the run goes on without it.
+    journal that can't be read or written (a full disk, a read-only or damaged file) is switched off with a warning, and
+    the run goes on without it. A file that is no journal is never touched: it is a `ConfigError`.
 
     Args:
-        path: the file; made, with its folder, at the first write.
+        path: the file; made, with its folder, at the first use. An empty file becomes a journal.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,7 +65,7 @@ class Journal:
                     marks = ",".join("?" * len(part))
                     rows = connection.execute(f"SELECT hash, completion FROM requests WHERE hash IN ({marks})", part)
                     found.update({digest: json.loads(completion) for digest, completion in rows})
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except (sqlite3.Error, OSError, json.JSONDecodeError) as error:
             self._give_up(error)
         return found
 
@@ -97,26 +98,28 @@ class Journal:
     def prune(self, older_than_days: float | None = None, max_bytes: int | None = None) -> int:
         """Remove requests by age, and then the oldest until the rest takes at most ``max_bytes``; how many.
 
+        A run may go on writing meanwhile.
+
         Raises:
             OutputError: the file can't be written.
         """
         with self._working() as connection:
-            before = connection.execute("SELECT COUNT(*) FROM requests").fetchone()[0]
+            removed = 0
             with connection:
                 if older_than_days is not None:
                     limit = time.time() - older_than_days * 86_400
-                    connection.execute("DELETE FROM requests WHERE created < ?", (limit,))
+                    removed += connection.execute("DELETE FROM requests WHERE created < ?", (limit,)).rowcount
                 if max_bytes is not None:
                     # The newest whose sizes, summed from the newest on, stay within the bound.
-                    connection.execute(
+                    removed += connection.execute(
                         "DELETE FROM requests WHERE hash IN (SELECT hash FROM (SELECT hash, SUM(LENGTH(CAST(completion AS "
                         "BLOB)) + LENGTH(hash) + 16) OVER (ORDER BY created DESC, hash) AS total FROM requests) "
                         "WHERE total > ?)",
                         (max_bytes,),
-                    )
+                    ).rowcount
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return before - connection.execute("SELECT COUNT(*) FROM requests").fetchone()[0]
+        return removed
 
     @contextmanager
     def _working(self) -> Iterator[sqlite3.Connection]:
@@ -128,13 +131,22 @@ class Journal:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
-                f"The journal {str(self.path)!r} can't be used: {error}. Delete the file if it is damaged."
+                f"The journal {str(self.path)!r} can't be used: {self._why(error)}. Delete the file if it is damaged."
             ) from error
+
+    def check(self) -> None:
+        """Raise `ConfigError` where something lies that is no journal."""
+        if self._connection is None and is_journal(self.path) is False:
+            raise ConfigError(
+                f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Move it away, or name another file "
+                "with journal (--journal)."
+            )
 
     def _connect(self) -> sqlite3.Connection | None:
         if self._off:
             return None
         if self._connection is None or self._pid != os.getpid():  # a connection must not cross a fork
+            self.check()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = self._open()
             self._connection, self._pid = connection, os.getpid()
@@ -145,6 +157,8 @@ class Journal:
         while True:
             connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S, check_same_thread=False)
             try:
+                if connection.execute("PRAGMA application_id").fetchone()[0] != _MARK:
+                    connection.execute(f"PRAGMA application_id={_MARK}")  # in the file itself, before there is a log
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.execute(
@@ -162,10 +176,15 @@ class Journal:
     def _give_up(self, error: Exception) -> None:
         self._off, self._connection = True, None
         warnings.warn(
-            f"The journal {str(self.path)!r} can't be used and is off for this process: {error}. Finished requests "
-            "are no longer remembered. Free some space or delete the file, then start again.",
+            f"The journal {str(self.path)!r} can't be used and is off for this process: {self._why(error)}. Finished "
+            "requests are no longer remembered. Free some space, make it writable or delete it, then start again.",
             stacklevel=3,
         )
+
+    def _why(self, error: Exception) -> str:
+        """SQLite says of a read-only folder only that it can't open the file."""
+        places = [place for place in (self.path, self.path.parent) if place.exists() and not os.access(place, os.W_OK)]
+        return f"{str(places[0])!r} is not writable" if places else str(error)
 
 
 @dataclass(frozen=True)
@@ -178,9 +197,31 @@ class JournalStats:
     last: datetime | None
 
 
-def journals(folder: Path) -> list[Journal]:
-    """The journals in a folder."""
-    return [Journal(path) for path in sorted(folder.glob("*.sqlite"))]
+def is_journal(path: Path) -> bool | None:
+    """Whether a file is a journal; None where it may become one, or can't be read. Leaves everything as it is."""
+    try:
+        if not path.is_file():
+            return False if path.exists() else None
+        if not path.stat().st_size:
+            return None
+        # Through SQLite: closing the file ourselves would drop the locks that this process holds on it. Immutable means
+        # that no log is read or made, and a writable schema that a file cut short is none the less read.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA writable_schema=ON")
+            return connection.execute("PRAGMA application_id").fetchone()[0] == _MARK
+    except (sqlite3.OperationalError, OSError):
+        return None
+    except sqlite3.DatabaseError:
+        return False
+
+
+def journals(folder: Path) -> tuple[list[Journal], list[Path]]:
+    """The journals in a folder, links followed; and the other files that are named like one."""
+    named = sorted(folder.glob("*.sqlite"))
+    ours = [path for path in named if is_journal(path)]
+    return [Journal(path) for path in dict.fromkeys(path.resolve() for path in ours)], [
+        p for p in named if p not in ours
+    ]
 
 
 _journals: dict[Path, Journal] = {}
@@ -191,8 +232,13 @@ def open_journal(setting: bool | str | Path) -> Journal | None:
 
     Args:
         setting: True for ``journal.sqlite`` in `cache_folder`, False for none, or a path.
+
+    Raises:
+        ConfigError: there is something else.
     """
     if setting is False:
         return None
     path = cache_folder() / "journal.sqlite" if setting is True else Path(setting)
-    return _journals.setdefault(path, Journal(path))
+    journal = _journals.setdefault(path, Journal(path))
+    journal.check()
+    return journal

@@ -39,8 +39,14 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
     style, script, template = ((here / f"report.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
     shown, colour = excerpt(results, rows), colours(results)
     drawn = {figure["name"]: figure | {"svg": inline_svg(figure)} for figure in figures}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(figure=figure, si=si, p=p_value, visible=visible, winner=winner, placed=placed)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=figure, si=si, p=p_value, winner=winner, placed=placed)
     html = environment.from_string(template).render(
         r=results,
         findings=findings(results),
@@ -67,11 +73,11 @@ def embedded_json(data: Any) -> Markup:
 
 def inline_svg(figure: Mapping[str, Any]) -> Markup:
     """A figure's SVG as an element of an HTML page, in the page's colours of text and paper."""
-    svg, prefix = figure["path_svg"].read_text("utf-8"), f"figure-{figure['name']}-"
+    svg, prefix = visible(figure["path_svg"].read_text("utf-8")), f"figure-{figure['name']}-"
     svg = re.sub(' xmlns(:xlink)?="[^"]*"', "", svg[svg.index("<svg") :])
     svg = re.sub('( id="|href="#|url\\(#)', rf"\1{prefix}", svg)
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(figure["alt"])}"', 1))
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(visible(figure["alt"]))}"', 1))
 
 
 def figure(value: float | None, signed: bool = False) -> str:

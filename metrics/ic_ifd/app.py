@@ -6,7 +6,7 @@ import evaluate
 import gradio
 
 SCORER = "HuggingFaceTB/SmolLM2-135M"
-metric = evaluate.load(str(pathlib.Path(__file__).parent), model=SCORER)
+metric = evaluate.load(str(pathlib.Path(__file__).with_name("ic_ifd.py")), model=SCORER)
 SHOWN = ("ic_ifd", "ifd", "loss_q", "loss_a", "loss_a_given_q", "n_tokens_q", "n_tokens_a", "status")
 
 

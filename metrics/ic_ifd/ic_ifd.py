@@ -83,7 +83,7 @@ class IcIfd(evaluate.Metric):
         model = model or self.model
         if model is None:
             raise hf_evol.errors.ConfigError(
-                "Name the scoring model: compute(..., model=...) or evaluate.load('ic_ifd', model=...)."
+                "Name the scoring model: compute(..., model=...), or model=... when the module is loaded."
             )
         if inputs is not None and len(inputs) != len(predictions):
             raise hf_evol.errors.ConfigError(f"There are {len(inputs)} inputs for {len(predictions)} predictions.")

@@ -164,7 +164,7 @@ def test_a_chain_on_rows_from_elsewhere_claims_no_evolving(call, here, wide_mode
     assert record["title"].startswith("plain.parquet, scored by wide (")
     assert record["stages"][0]["counts"] == {"invalid_input": 2, "ok": 1} and record["failures"] == []
     assert [example["instruction"] for example in record["examples"]] == ["Name a river."]
-    text = card.partition("## Citation")[0].replace("hf_evol", "").replace("hf-evol", "")
+    text = card.partition("## Citation")[0].replace("hf\\_evol", "").replace("hf_evol", "").replace("hf-evol", "")
     assert "evol" not in text.casefold() and "synthetic" not in text and "language_creators" not in text
     assert "The texts are those of the seed set" in card
     assert call("select", "--dataset", "scored", "--output", "best", "--select", "1")[0] == 1  # no ids

@@ -1,13 +1,19 @@
+import ast
+import itertools
 import re
 import shlex
+from urllib.parse import urlsplit
 
 import jinja2
 import pytest
 import yaml
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, constants
+from markdown_it import MarkdownIt
 
+from hf_evol.errors import OutputError
 from hf_evol.hub import card as module
 from hf_evol.hub.card import card_data, card_text, cell, commit, fenced, size_category, visible, wrapped
+from hf_evol.hub.merge import BEGIN, END
 
 HOSTILE = "a | b\n```\n</details><script>alert(1)</script>\n---\nlicense: mit\n---\n# Title\n[x](y) {{ 7*7 }} {% raw %} `c` \x1b[31m\u202eevil\x00"
 
@@ -87,6 +93,48 @@ def stages_provenance(text="Plain text."):
         "rounds": [],
     }  # fmt: skip
 
+
+def autoif_provenance():
+    record = provenance()
+    stages = [{"stage": "verify", "what": "constraints", "given": 9, "left": 2, "lost": {"no_function": 7}}]
+    example = dict.fromkeys(("instruction", "input", "output"), "Plain text.")
+    return record | {
+        "kind": "autoif",
+        "recipe": {"thresholds": "paper", "seeds": "demo"},
+        "stages": stages,
+        "rounds": [],
+        "examples": [example | {"functions": ["def evaluate(response):\n    return True"], "pass_rate": 1.0}],
+    }
+
+
+def study_provenance():
+    record = provenance()
+    comparison = {
+        "measure": "mnd",
+        "round": 1,
+        "a": "small",
+        "b": "large",
+        "verdict": "small is higher",
+        "n": 9,
+        "n_unpaired": 1,
+    }
+    spent = {"evolver": "small", "round": 1, "prompt_tokens": 9, "tokens": 9, "seconds": 1.5, "flops": None}
+    results = {
+        "verdict": ["In round 1, small is better."],
+        "n_seeds": 10,
+        "rounds": 1,
+        "stand_ins": ["small stands in for medium."],
+        "measures": [{"measure": "mnd", "label": "distance"}],
+        "comparisons": [comparison | dict.fromkeys(("difference", "low", "high", "adjusted_p"), 0.01)],
+        "yields": [{"evolver": "small", "round": 1, "rows_in": 10, "ok": 9, "unanswered": {"cut_off": 1}}],
+        "costs": [spent],
+        "failures": [{"stage": "reward", "error": "ModelError: no head"}],
+    }
+    models = [model | {"label": "small"} for model in record["models"]]
+    return record | {"kind": "study", "results": results, "models": models, "rounds": []}
+
+
+KINDS = pytest.mark.parametrize("made", [provenance, stages_provenance, autoif_provenance, study_provenance])
 
 EXPECTED = """\
 ---
@@ -284,7 +332,7 @@ seed: 0
 convention: paper
 ```
 
-Versions: python 3.11, hf_evol 0.1.0.
+Versions: python 3.11, hf\\_evol 0.1.0.
 
 ## Citation
 
@@ -320,7 +368,7 @@ def test_every_name_in_the_template_is_given(record, monkeypatch):
     strict = module._TEMPLATES.overlay(undefined=jinja2.StrictUndefined)
     monkeypatch.setattr(module, "_TEMPLATES", strict)
     assert card_text(record).startswith("---")
-    with pytest.raises(jinja2.UndefinedError):
+    with pytest.raises(OutputError, match="libraries"):
         card_text({name: value for name, value in record.items() if name != "libraries"})
 
 
@@ -363,6 +411,116 @@ def test_hostile_text_stays_inside(made, details):
     assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 7
 
 
+def parts(value, path=(), whole=True):
+    """Where all that a provenance holds lies in it: the ``whole``, itself first, or what holds nothing else."""
+    if whole or not isinstance(value, (dict, list)):
+        yield path
+    for name in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from parts(value[name], (*path, name), whole)
+
+
+def changed(value, path, new, rename=False):
+    """With another value there, or with this name in the place of the path's last one."""
+    if not path:
+        return new
+    name, *rest = path
+    if isinstance(value, list):
+        return [changed(part, rest, new, rename) if place == name else part for place, part in enumerate(value)]
+    if rename and not rest:
+        return {new if key == name else key: part for key, part in value.items()}
+    return value | {name: changed(value[name], rest, new, rename)}
+
+
+def shape(card):
+    """What a card is made of, as a reader of Markdown sees it: its blocks, and its texts' links, images and HTML."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(DatasetCard(card).text)
+    blocks = [(token.type, token.tag, token.level) for token in tokens]
+    inline = [part for token in tokens for part in token.children or ()]
+    active = [(part.type, part.attrs.get("href")) for part in inline if part.type in ("link_open", "html_inline")]
+    pictures = [urlsplit(part.attrs["src"])[:2] for part in inline if part.type == "image"]
+    html = [token.content for token in tokens if token.type == "html_block" and "summary" not in token.content]
+    return blocks, active, pictures, html
+
+
+BREAKING = "\n\n".join(
+    [
+        f"](http://evil) ![x](http://evil/x.png) <http://evil> <img src=x> ` `` ``` ~~~ | \\\\| \\\\ {HOSTILE}",
+        f"# Title\n- item\n</details>\n<script>\n{END}\n{BEGIN}\n",
+        '"); import os; os.system("x") #',
+    ]
+)
+STARTS = itertools.cycle(["- item", "1. item", "===", "//evil/x.png"])  # what matters where a line begins
+
+
+@KINDS
+def test_nothing_in_a_provenance_breaks_out(made):
+    """Each value and name in turn is a hostile text: the card is made as for a word there, or there is none for both."""
+    record, cards = made(), 0
+    for path in parts(record, whole=False):
+        for rename in (False, True):
+            if path == ("kind",) or (rename and isinstance(path[-1], int)):
+                continue
+            try:
+                plain = shape(card_text(changed(record, path, "word", rename)))
+            except OutputError:
+                continue
+            for text in (BREAKING, next(STARTS)):
+                try:
+                    card = card_text(changed(record, path, text, rename))
+                except OutputError:  # it decides what is shown
+                    continue
+                assert shape(card) == plain, (path, rename, text)
+                body = DatasetCard(card).text
+                assert not {"\x1b", "\x00", "\u202e"} & set(body)
+                assert body.count(f"\n{BEGIN}") == body.count(f"\n{END}") == 1
+                cards += 1
+    assert cards > 150
+
+
+@KINDS
+def test_what_no_card_can_be_made_of_is_an_error_that_says_so(made):
+    record = made()
+    for path in parts(record):
+        for new in (None, "text", {"x": None}, [None], 10**400):
+            try:
+                card_text(changed(record, path, new))
+            except OutputError as error:
+                assert "mend its provenance.json" in str(error) and "\n" not in str(error)
+    for other in (
+        [],
+        None,
+        "text",
+        {},
+        {"kind": 1},
+        {"kind": "base"},
+        {"kind": "../evolved"},
+        record | {"kind": ["x"]},
+    ):
+        with pytest.raises(OutputError, match="mend its provenance"):
+            card_text(other)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "folder", ['it\'s "here"', "a\nb", "a\n```\n# b", "\\", "a\u202eb", "x" * 9, "\U0001f40d"], ids=repr
+)
+def test_the_example_is_python_whatever_the_folder_and_configs_are_called(made, folder):
+    record = made()
+    record["configs"][0]["name"] = folder
+    block = re.search(r"^```python\n(.*?)\n```$", card_text(record, folder=folder), re.DOTALL | re.MULTILINE)[1]
+    said = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
+    assert said.count(folder) == (3 if made is provenance else 1) and block.isprintable() is False
+    assert all(line.isprintable() for line in block.splitlines())
+
+
+def test_commands_to_copy_are_quoted():
+    record = stages_provenance()
+    record["stages"][1] |= {"stage": "x; rm -rf ~", "settings": {"a $(b)": "`c`"}}
+    block = re.search(r"```bash\n(.*?)\n```", card_text(record), re.DOTALL)[1]
+    assert shlex.split(block.splitlines()[-4 if "\\" in block else 1].replace("\\", ""))
+    assert "hf-evol 'x; rm -rf ~'" in block and "'--a $(b)' '`c`'" in block
+
+
 @pytest.mark.parametrize(
     ("n", "name"),
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (52_000, "10K<n<100K"), (10**7, "10M<n<100M"), (10**12, "n>1T")],
@@ -377,12 +535,14 @@ def test_escapes():
     assert visible("a\tb\nc\r\x07👋🏽 مرحبا") == "a\tb\nc👋🏽 مرحبا"
 
 
-def test_commits_are_short_links_to_the_hub():
+def test_commits_are_short_links_to_the_hub(monkeypatch):
     sha = "0123456789abcdef" * 2 + "01234567"
     assert commit("user/model-0.5B", sha) == f"[0123456](https://huggingface.co/user/model-0.5B/tree/{sha})"
     assert commit("user/model", "local files") == "local files"
     assert commit("user/model", "a_branch") == r"a\_branch"
-    for name in ("folder", "user/mo)del", "user/model/more", "user/mod el", "user/model\n", "demo"):
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example/(in)")
+    assert commit("user/model", sha) == f"[0123456](https://hub.example/%28in%29/user/model/tree/{sha})"
+    for name in ("folder", "../..", "user/mo)del", "user/model/more", "user/mod el", "user/model\n", "demo"):
         assert commit(name, sha) == sha
 
 

@@ -1,5 +1,7 @@
 """The module as users load it: by path, and by its bare name from another folder in a fresh process."""
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 import shlex
@@ -10,12 +12,16 @@ from pathlib import Path
 
 import evaluate
 import pytest
+import yaml
 from hub_server import TOKEN, HubServer
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from hf_evol import models
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, HubError
-from hf_evol.hub.metric import install, metric_path, push
+from hf_evol.hub import metric as module
+from hf_evol.hub.metric import install, metric_path, push, write_space
 from hf_evol.models import ModelSpec
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.scoring.summary import summarize
@@ -116,32 +122,123 @@ def hub(monkeypatch, tmp_path):
         yield server
 
 
-@pytest.mark.parametrize("private", [False, True])
-def test_as_a_space(hub, tmp_path, tiny_model, capsys, private):
+@pytest.mark.parametrize(("name", "private"), [("ic_ifd", False), ("my-own", True)])
+def test_as_a_space(hub, tmp_path, tiny_model, capsys, name, private):
     for _ in range(2):
-        assert main(["metric", "push", "user/ic_ifd", *["--private"] * private]) == 0, capsys.readouterr().err
-    assert f"{hub.url}/spaces/user/ic_ifd" in capsys.readouterr().out
-    space = hub.repos["space", "user/ic_ifd"]
+        assert main(["metric", "push", f"user/{name}", *["--private"] * private]) == 0, capsys.readouterr().err
+    assert f"{hub.url}/spaces/user/{name}" in capsys.readouterr().out
+    space = hub.repos["space", f"user/{name}"]
     assert (space.sdk, space.private, len(space.commits)) == ("gradio", private, 2)
-    assert space.files == {file.name: file.read_bytes() for file in metric_path().iterdir() if file.is_file()}
 
     places = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    code = (
-        "import evaluate; m = evaluate.load('user/ic_ifd', token=True);"
-        f"print(m.compute(predictions=['An answer.'], references=['Do it.'], model={tiny_model!r})['n_scored'])"
-    )
+    example = re.search(r"```python\n(.*?)\n```", space.files["README.md"].decode(), re.DOTALL)[1]
+    assert f'evaluate.load("user/{name}")  # once before: pip install git+{hub.url}/spaces/user/{name}\n' in example
+    code = example.replace(f'"user/{name}"', f'"user/{name}", token=True').replace("Qwen/Qwen2.5-0.5B", tiny_model)
     env = os.environ | hub.environment() | places
+    code += "\nprint(result['n_scored'])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert loaded.stdout.strip() == "1", loaded.stderr
 
 
-def test_byte_code_is_not_pushed(hub, tmp_path, monkeypatch):
-    folder = shutil.copytree(metric_path(), tmp_path / "ic_ifd", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__" / "ic_ifd.cpython-311.pyc").write_bytes(b"code")
-    monkeypatch.setattr("hf_evol.hub.metric.metric_path", lambda: folder)
+@pytest.fixture
+def space(tmp_path):
+    write_space(tmp_path, "user/ic_ifd")
+    return tmp_path
+
+
+def alone(folder, code):
+    """What Python code says that finds, besides what is installed, this folder only."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+GRADIO = """
+class Interface:
+    def __init__(self, score, inputs, outputs, **said):
+        self.fn = score
+
+Textbox = Radio = JSON = lambda *_, **__: None
+"""
+
+
+def test_a_space_runs_by_what_it_holds(space, tiny_model):
+    if importlib.util.find_spec("gradio") is None:
+        (space / "gradio.py").write_text(GRADIO)
+    app = (space / "app.py").read_text()
+    (space / "app.py").write_text(app.replace("HuggingFaceTB/SmolLM2-135M", tiny_model))
+    code = "import app, hf_evol; print(hf_evol.__file__, app.page.fn('Do it.', 'An answer.', 'paper')['status'])"
+    assert alone(space, code).split() == [str(space / "hf_evol" / "__init__.py"), "ok"]
+
+
+def test_without_the_package_evaluate_says_how_to_get_it(space, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hf_evol", None)
+    with pytest.raises(ImportError, match=r"'pip install git\+https://huggingface.co/spaces/user/ic_ifd'"):
+        evaluate.load(str(space / "ic_ifd.py"))
+
+
+def test_a_space_names_what_it_needs(space):
+    needed = [Requirement(entry) for entry in (space / "requirements.txt").read_text().splitlines()]
+    own = [Requirement(entry) for entry in importlib.metadata.requires("hf_evol")]
+    assert {entry.name for entry in needed} == {entry.name for entry in own if not entry.marker} | {"gradio"}
+    data = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    assert data["sdk_version"] in next(entry for entry in needed if entry.name == "gradio").specifier
+    assert data["python_version"] in SpecifierSet(importlib.metadata.metadata("hf_evol")["Requires-Python"])
+
+
+def test_pip_installs_the_package_from_a_space(space, tmp_path_factory):
+    pytest.importorskip("setuptools", "77")
+    site, folder = tmp_path_factory.mktemp("site"), shutil.copytree(space, tmp_path_factory.mktemp("clone") / "space")
+    pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", site]
+    subprocess.run([sys.executable, *pip, folder], check=True, capture_output=True)
+    code = """
+import pathlib, tempfile, hf_evol, hf_evol.prompts.words
+from hf_evol.hub.card import _TEMPLATES
+from hf_evol.hub.metric import write_space
+from hf_evol.run.recipe import Recipe
+
+Recipe.load("alpaca")
+again, templates = pathlib.Path(tempfile.mkdtemp()), _TEMPLATES.list_templates()
+write_space(again, "user/ic_ifd")
+print(hf_evol.__file__, len(templates), *sorted(file.relative_to(again) for file in again.rglob("*") if file.is_file()))
+"""
+    where, templates, *files = alone(site, code).split()
+    assert (where, templates) == (str(site / "hf_evol" / "__init__.py"), "5")
+    assert files == [
+        str(name) for name in sorted(file.relative_to(space) for file in space.rglob("*") if file.is_file())
+    ]
+
+
+def test_nothing_else_is_pushed(hub, tmp_path, monkeypatch):
     push("user/ic_ifd")
-    assert set(hub.repos["space", "user/ic_ifd"].files) == {file.name for file in folder.iterdir() if file.is_file()}
+    space = hub.repos["space", "user/ic_ifd"]
+    before = dict(space.files)
+    package = shutil.copytree(Path(module.__file__).parent.parent, tmp_path / "hf_evol")
+    shutil.copytree(metric_path(), package / "metrics" / "ic_ifd")
+    cards = shutil.copytree(metric_path().parent.parent / "dataset_cards", package / "dataset_cards")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key.py").write_text("KEY = 1")
+    for folder in (package, package / "hub", package / "prompts", package / "metrics" / "ic_ifd", cards):
+        for name in (".env", ".DS_Store", "._card.py", "notes.txt", "__pycache__/card.cpython-311.pyc", ".x/key.py"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("x")
+        (folder / "link.py").symlink_to(tmp_path / "secret" / "key.py")
+        (folder / "linked").symlink_to(tmp_path / "secret")
+    monkeypatch.setattr(module, "__file__", str(package / "hub" / "metric.py"))
+    space.commit("An earlier version", {"hf_evol/old.py": b"", "mine.txt": b"Theirs."})
+    push("user/ic_ifd")
+    assert space.files == before | {"mine.txt": b"Theirs."}
+    assert {path.partition("/")[0] for path in before} == {
+        "README.md", "app.py", "hf_evol", "ic_ifd.py", "pyproject.toml", "requirements.txt",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["user/app", "user/ic.ifd"])
+def test_a_name_that_evaluate_cannot_load_is_refused(hub, capsys, name):
+    assert main(["metric", "push", name]) == 2
+    assert "evaluate can't load a module with the name" in capsys.readouterr().err
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("private", [False, True])

@@ -2,10 +2,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import warnings
+from contextlib import closing
 
 import pytest
 
+from hf_evol import Eliminate, EvolInstruct, IcIfd
+from hf_evol.cli.main import main
+from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Completion, SamplingParams, generate
 from hf_evol.models.journal import Journal, cache_folder, open_journal
 
@@ -73,9 +79,12 @@ def test_many_keys_at_once(tmp_path):
     assert engine.asked == []
 
 
-def test_a_damaged_file_is_a_warning_and_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("left", [100, 2000, 5000])
+@pytest.mark.parametrize("rest", [b"", b"junk" * 2000], ids=["cut short", "overwritten"])
+def test_a_damaged_file_is_a_warning_and_the_run_goes_on(tmp_path, left, rest):
     file = tmp_path / "j.sqlite"
-    file.write_bytes(b"not a database" * 100)
+    closed(filled(file, [1] * 50))
+    file.write_bytes(file.read_bytes()[:left] + rest)
     with pytest.warns(UserWarning, match=r"can't be used and is off.*j.sqlite|j.sqlite.*can't be used and is off"):
         done = ask(Counting(), ["a"], Journal(file))
     assert done[0].text == "A"
@@ -115,7 +124,7 @@ def test_settings(tmp_path, monkeypatch):
 def filled(path, ages_days):
     journal = Journal(path)
     journal.put({str(number): {"text": "x" * 100, "finish_reason": "stop"} for number in range(len(ages_days))})
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for number, age in enumerate(ages_days):
             connection.execute(
                 "UPDATE requests SET created = ? WHERE hash = ?", (time.time() - age * 86_400, str(number))
@@ -133,9 +142,125 @@ def test_pruning_by_age_and_size(tmp_path):
     assert journal.prune(max_bytes=0) == 2 and journal.stats().requests == 0
 
 
-def test_the_cache_command(tmp_path, capsys):
-    from hf_evol.cli.main import main
+def closed(journal):
+    """The journal with all of it in its file."""
+    journal._connection.close()
+    return journal
 
+
+@pytest.fixture(params=["database", "log", "rows", "noise", "folder", "device"])
+def foreign(request, tmp_path):
+    """Something under a journal's name that none of ours has made."""
+    path = tmp_path / "theirs.sqlite"
+    if request.param == "folder":
+        path.mkdir()
+    elif request.param == "device":
+        os.mkfifo(path)
+    elif request.param in ("rows", "noise"):
+        path.write_bytes(b'{"instruction": "a"}\n' if request.param == "rows" else b"\0" * 5000)
+    else:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE requests (hash TEXT PRIMARY KEY, completion TEXT, created REAL)")
+            connection.execute("INSERT INTO requests VALUES ('a', '{}', 0)")
+        if request.param == "log":
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+    return path
+
+
+def state(folder):
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None) for path in folder.iterdir()
+    }
+
+
+def test_what_is_no_journal_is_refused_and_left_alone(foreign, tmp_path):
+    before = state(tmp_path)
+    for make in (
+        lambda: EvolInstruct("no/model", journal=foreign),
+        lambda: IcIfd("no/model", journal=str(foreign)),
+        lambda: Eliminate(judge="no/model", journal=foreign),
+        lambda: open_journal(foreign),
+        lambda: Journal(foreign).get(["a"]),
+        lambda: Journal(foreign).put({"a": {}}),
+        lambda: Journal(foreign).prune(max_bytes=0),
+    ):
+        with pytest.raises(ConfigError, match=r"theirs.sqlite' is no journal .* Move it away, or name another"):
+            make()
+    assert state(tmp_path) == before
+
+
+def test_commands_name_what_is_no_journal_and_leave_it_alone(foreign, tmp_path, capsys):
+    (tmp_path / "empty.sqlite").touch()
+    before = state(tmp_path)
+    for command in (["list"], ["prune", "--max-size", "0"]):
+        assert main(["cache", *command, "--folder", str(tmp_path)]) == 0
+        assert "Left alone, as no journals: 'empty.sqlite', 'theirs.sqlite'\n" in capsys.readouterr().out
+    assert state(tmp_path) == before
+    filled(tmp_path / "ours.sqlite", [1, 2])
+    assert main(["cache", "prune", "--max-size", "0", "--folder", str(tmp_path)]) == 0
+    assert "ours.sqlite: removed 2 of 2" in capsys.readouterr().out
+    assert {name: entry for name, entry in state(tmp_path).items() if "ours" not in name} == before
+
+
+def test_an_empty_file_becomes_a_journal_that_tells_so_without_its_log(tmp_path):
+    file = tmp_path / "j.sqlite"
+    file.touch()
+    journal = open_journal(file)
+    journal.put({"a": {"text": "b"}})
+    assert file.read_bytes()[68:72] == b"hfEv"
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_looking_at_a_journal_leaves_the_locks_of_its_process(tmp_path):
+    """Without its lock on the file, another process that closes it would take the log away."""
+    journal = filled(tmp_path / "j.sqlite", [1])
+    open_journal(journal.path)
+    code = "import sys; from hf_evol.models.journal import Journal; j = Journal(sys.argv[1]); j.stats(); j._connection.close()"
+    subprocess.run([sys.executable, "-c", code, journal.path], check=True)
+    assert (tmp_path / "j.sqlite-wal").exists()
+    journal.put({"b": {"text": "c"}})
+    assert set(Journal(journal.path).get(["0", "b"])) == {"0", "b"}
+
+
+def test_a_run_writes_while_its_journal_is_pruned(tmp_path):
+    journal, stop = Journal(tmp_path / "j.sqlite"), threading.Event()
+
+    def run():
+        number = 0
+        while not stop.is_set():
+            journal.put({str(number): {"text": "x" * 1000}})
+            number += 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        thread = threading.Thread(target=run)
+        thread.start()
+        other = Journal(journal.path)
+        removed, deadline = 0, time.monotonic() + 60
+        while removed < 5 and time.monotonic() < deadline:
+            removed += other.prune(max_bytes=0)
+        stop.set()
+        thread.join()
+    assert removed >= 5
+    journal.put({"last": {"text": "y"}})
+    assert other.get(["last"]) == {"last": {"text": "y"}}
+
+
+def test_a_link_is_its_journal_once(tmp_path, capsys):
+    real = filled(tmp_path / "elsewhere" / "real.sqlite", [9, 1]).path
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for name, target in {"a": real, "b": real, "gone": tmp_path / "gone"}.items():
+        (folder / f"{name}.sqlite").symlink_to(target)
+    assert main(["cache", "prune", "--older-than", "5", "--folder", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("real.sqlite: removed 1 of 2") == 1 and "no journals: 'gone.sqlite'" in said
+    assert len(list(folder.iterdir())) == 3 and not (tmp_path / "gone").exists()
+
+
+def test_the_cache_command(tmp_path, capsys):
     assert main(["cache", "list", "--folder", str(tmp_path)]) == 0
     assert "No journals" in capsys.readouterr().out
     filled(tmp_path / "journal.sqlite", [9, 1])
@@ -144,7 +269,7 @@ def test_the_cache_command(tmp_path, capsys):
     assert main(["cache", "prune", "--folder", str(tmp_path)]) == 2
     assert main(["cache", "prune", "--older-than", "5", "--folder", str(tmp_path)]) == 0
     assert "removed 1 of 2 requests" in capsys.readouterr().out
-    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "journal.sqlite").write_bytes((tmp_path / "journal.sqlite").read_bytes()[:100] + b"junk" * 1000)
     (tmp_path / "journal.sqlite-wal").unlink(missing_ok=True)
     assert main(["cache", "list", "--folder", str(tmp_path)]) == 1
     assert "Delete the file if it is damaged" in capsys.readouterr().err

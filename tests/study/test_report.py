@@ -114,6 +114,13 @@ def test_text_is_text(tmp_path):
     assert "".join(data["pairs"][0]["by"][0]["parts"]).startswith(UTF8)
 
 
+def test_labels_hide_and_reorder_nothing_in_texts_and_figures(tmp_path):
+    path, page, _ = written(make(labels=("small\u202e<b>", "large"), measures=("mnd",)), tmp_path)
+    shown = path.read_text("utf-8").replace(page.scripts[0], "")
+    assert "small&lt;b&gt;" in shown and "\u202e" not in shown
+    assert not any(tag == "b" for tag, _ in page.elements)
+
+
 def test_embedded_json_holds_no_markup_and_reads_back():
     value = {"</script>": ["<!-- <script>", "]]>", "\u2028\u2029", "&lt;", "é 大 😀", None, 1.5]}
     source = embedded_json(value)
