@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard
 
 from hf_evol.data.files import FILE_FORMATS
 from hf_evol.errors import HubError
+from hf_evol.hub.record import CARD, is_inside
 
 _BESIDE_ROWS = {"text", "harbor", "imagefolder", "pdffolder"}  # readers of notes, pictures and papers
 
@@ -31,12 +32,12 @@ def configs_of(card: str | None, files: Collection[str]) -> tuple[dict[str, Foun
     found, reader = {}, None
     with TemporaryDirectory(prefix="hf_evol-") as name:
         folder = Path(name, "set").resolve()
-        for path in {*files} - {"README.md"}:
+        for path in filter(is_inside, {*files} - {CARD}):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).touch()
         folder.mkdir(exist_ok=True)
         if card is not None:
-            (folder / "README.md").write_bytes(card.encode("utf-8"))
+            (folder / CARD).write_bytes(card.encode("utf-8"))
         options = {"path": str(folder), "cache_dir": str(Path(name, "cache"))}
         try:
             names = datasets.get_dataset_config_names(str(folder))
@@ -49,7 +50,7 @@ def configs_of(card: str | None, files: Collection[str]) -> tuple[dict[str, Foun
                 continue
             paths = [path for split in (builder.config.data_files or {}).values() for path in split]
             readers = frozenset(infer([path])[0] or "" for path in paths)
-            found[config] = Found(frozenset(Path(path).relative_to(folder).as_posix() for path in paths), readers)
+            found[config] = Found(frozenset(path.removeprefix(f"{folder}/") for path in paths), readers)
             reader = builder.name
     return found, reader
 

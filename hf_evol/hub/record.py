@@ -37,7 +37,7 @@ def read_provenance(folder: str) -> dict[str, Any]:
     try:
         with fsspec.open(f"{folder.rstrip('/')}/{PROVENANCE}", "r", encoding="utf-8") as file:
             return parsed(file.read())
-    except (OSError, ValueError) as error:
+    except Exception as error:  # stores raise errors of their own
         raise OutputError(f"{folder!r} holds no finished set: {PROVENANCE} can't be read there ({error}).") from error
 
 
@@ -69,11 +69,15 @@ def parsed(text: str, *, unfinished: bool = False) -> dict[str, Any]:
     return record
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path is that of a file within a folder, written plainly."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and path.as_posix() == name != "."
+
+
 def _is_file(entry: tuple[str, Any]) -> bool:
     name, known = entry
-    path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name and path.as_posix() == name
-    return inside and (name == CARD or (isinstance(known, dict) and {"bytes", "sha256"} <= known.keys()))
+    return is_inside(name) and (name == CARD or (isinstance(known, dict) and {"bytes", "sha256"} <= known.keys()))
 
 
 def made(record: Mapping[str, Any]) -> str:
