@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -75,14 +74,14 @@ def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: b
     is_share = top < 1 or (top == 1 and isinstance(top, float))
     order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
     del keys
-    codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order.to_numpy()]
-    chosen = []
-    for code in np.unique(codes):
-        members = np.flatnonzero(codes == code)  # best first
-        count = math.ceil(top * len(members) - 1e-9) if is_share else int(top)
-        chosen.append(order.to_numpy()[members[:count]])
-    picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
-    return places.take(pa.array(picked))
+    order = order.to_numpy()
+    codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order]
+    by_group = np.argsort(codes, kind="stable")  # best first within each
+    _, starts, sizes = np.unique(codes[by_group], return_index=True, return_counts=True)
+    counts = np.ceil(top * sizes - 1e-9) if is_share else np.full(len(sizes), int(top))
+    ranks = np.arange(len(codes)) - np.repeat(starts, sizes)
+    picked = order[by_group[ranks < np.repeat(counts, sizes)]]
+    return places.take(pa.array(np.sort(picked)))
 
 
 def _codes(group: Any) -> pa.Array:
