@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import signal
@@ -27,20 +26,28 @@ import pytest
 
 from hf_evol import publish
 from hf_evol.errors import HubError
-from hf_evol.hub.merge import BEGIN, END
+from hf_evol.hub.card import card_text
+from hf_evol.hub.record import write_provenance
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hub_server import HubServer, Repo
 
 REPO = "user/set"
-CARD = f"---\nlicense: mit\n---\n\n{BEGIN}\n\n# Evolved\n\n{END}\n"
 WORDS = b"Their words.\n"
 THEIRS = {
-    "README.md": b"---\nlicense: cc0-1.0\n---\n\n" + WORDS,
+    "README.md": b"---\nlicense: cc0-1.0\nconfigs:\n- config_name: old\n  data_files: old/*\n---\n\n" + WORDS,
     "notes.txt": b"theirs",
     "old/a.parquet": b"rows",
 }
 FIRST, SECOND = "selected/train.parquet", "round_1/train.parquet"
+RECORD = {
+    "kind": "stages", "title": "Evolved", "recipe": {}, "license": "cc0-1.0", "licence_notes": [], "models": [],
+    "stages": [{"stage": "select", "settings": {}, "rows_in": 2, "rows_out": 2, "counts": {}, "rounds": []}],
+    "source": {"name": "rows", "config": None, "split": "train", "revision": "unknown", "license": "unknown",
+               "on_hub": False, "language": []},
+    "configs": [{"name": name, "rows": 2, "description": "", "extension": "parquet"} for name in ("selected", "round_1")],
+    "methods": [], "failures": [], "scores": [], "examples": [], "libraries": {},
+}  # fmt: skip
 SIZE, LARGE = 2**16, 2**24  # bytes; large: more than what the sockets' buffers hold
 
 FAULTS = ("reset", 401, 403, 404, 409, 412, 429, 500, 503)
@@ -95,8 +102,8 @@ def build(folder: Path, second: int) -> Path:
     for name, size in {FIRST: SIZE, SECOND: second}.items():
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(content(name, size))
-    (folder / "README.md").write_text(CARD, encoding="utf-8")
-    (folder / "provenance.json").write_text(json.dumps({"rows": 2}), encoding="utf-8")
+    (folder / "README.md").write_text(card_text(RECORD), encoding="utf-8")
+    write_provenance({**RECORD}, folder)
     return folder
 
 
