@@ -10,7 +10,10 @@ from hf_evol.secrets import without_secrets
 
 
 class HfEvolError(Exception):
-    """Base of all errors raised on purpose by this package. The message says what to do, and shows no secrets."""
+    """Base of all errors raised on purpose by this package. The message says what to do, and shows no secrets. Where a run had
+    written its set before, ``result`` is what the run made."""
+
+    result: object = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*map(without_secrets, args))
@@ -53,9 +56,7 @@ class TaskError(HfEvolError, RuntimeError):
 
 
 class HubError(HfEvolError, OSError):
-    """The Hub refused or could not be reached. Where a run's set was written before, ``result`` is what the run made."""
-
-    result: object = None
+    """The Hub refused or could not be reached."""
 
 
 def require_extra(module: str, extra: str, what: str) -> None:

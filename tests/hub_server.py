@@ -130,6 +130,10 @@ class HubServer:
         doing what was asked (``"reset"``) or of telling that it is done (``"lost"``)."""
         self._failures.append([path_fragment, status, times])
 
+    def answer_next(self, path_fragment: str, body: bytes, times: int = ALWAYS) -> None:
+        """Answer the next requests whose path holds the fragment with 200 and this body, and do nothing."""
+        self.fail_next(path_fragment, body, times)  # type: ignore[arg-type]
+
     def before_next(self, path_fragment: str, action: Callable[[], object], times: int = 1) -> None:
         """Do something, such as another person's commit, before the next requests whose path holds the fragment."""
         self._actions.append([path_fragment, action, times])
@@ -233,6 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile = io.BytesIO()
                     self._route(urlsplit(self.path).path, body)
                 self._reset()
+            elif isinstance(failure, bytes):
+                self._send(200, failure, Content_Type="application/json")
             elif failure is not None:
                 self._error(int(failure), message=f"Told to fail ({self.headers.get('Authorization')})")
             else:

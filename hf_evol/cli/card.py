@@ -14,36 +14,32 @@ def command(
 ) -> None:
     """Write the README.md of a finished set anew, from its provenance.json; what is written outside its generated part
     stays."""
-    import contextlib
     import difflib
 
     import fsspec
 
+    from hf_evol.data.files import placing
     from hf_evol.data.sources import public_name
     from hf_evol.errors import OutputError
     from hf_evol.hub.card import card_data, card_text
     from hf_evol.hub.merge import merge_cards
-    from hf_evol.hub.record import CARD, made, read_provenance
+    from hf_evol.hub.record import CARD, made, read_card, read_provenance
     from hf_evol.hub.target import hub_dataset
+    from hf_evol.progress import visible
 
     provenance = read_provenance(folder)
     if made(provenance) != "set":
         raise OutputError(
             f"{folder!r} holds a {made(provenance)}, no set. A card needs what hf-evol run, or a stage such as score, has written."
         )
-    path, old = f"{folder.rstrip('/')}/{CARD}", None
-    try:
-        with contextlib.suppress(FileNotFoundError), fsspec.open(path, "r", encoding="utf-8", newline="") as file:
-            old = file.read()
-    except UnicodeDecodeError as error:
-        raise OutputError(f"The card {path!r} is no UTF-8 text, so it is left as it is.") from error
+    path, old = f"{folder.rstrip('/')}/{CARD}", read_card(*fsspec.url_to_fs(folder.rstrip("/")))
     on_hub, revision = (repo_id, None) if repo_id else hub_dataset(folder)
     new = card_text(provenance, repo_id=on_hub, revision=revision, folder=public_name(folder))
     card = merge_cards(old, new, card_data(provenance).to_dict()).rstrip("\n") + "\n"
     if diff:
         lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
-        print("\n".join(lines) or "The card would not change.")
+        print(visible("\n".join(lines)) or "The card would not change.")
         return
-    with fsspec.open(path, "w", encoding="utf-8") as file:
-        file.write(card)
-    print(f"The card: {path}")
+    with placing(path) as new_file:
+        new_file.write_bytes(card.encode("utf-8"))
+    print(f"The card: {visible(path)}")

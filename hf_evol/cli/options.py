@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.errors import HubError
+from hf_evol.errors import HfEvolError
 from hf_evol.progress import visible
 from hf_evol.run.recipe import Recipe, help_of
 
@@ -116,9 +116,9 @@ def shown_anyway(show: Callable[[Any], None]) -> Iterator[None]:
     """Where a push fails at the end, show what the run made, before the error."""
     try:
         yield
-    except HubError as error:
-        if error.result is not None:
-            show(error.result)
+    except (HfEvolError, KeyboardInterrupt) as error:
+        if (result := getattr(error, "result", None)) is not None:
+            show(result)
         raise
 
 
@@ -128,7 +128,7 @@ def interruptible(how_to_go_on: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        print(f"\nInterrupted. {how_to_go_on}", file=sys.stderr)
+        print(f"\nInterrupted. {getattr(interrupt, 'then', how_to_go_on)}", file=sys.stderr)
         raise typer.Exit(143 if interrupt.args == (TERMINATED,) else 130) from None
 
 
@@ -280,7 +280,7 @@ def stage_rows(recipe: Recipe) -> tuple[Any, Target]:
     from hf_evol.data.sources import load_seeds
     from hf_evol.hub.target import check_output
 
-    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset)
+    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
     rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=True)
     return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows)))), target
 

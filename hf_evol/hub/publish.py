@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+import yaml
+from fsspec.implementations.local import LocalFileSystem
+
+from hf_evol.data.files import FILE_FORMATS
 from hf_evol.errors import ConfigError, HfEvolError, HubError, OutputError
 from hf_evol.hub.card import card_data, card_text
 from hf_evol.hub.configs import check_configs
 from hf_evol.hub.merge import merge_cards
-from hf_evol.hub.record import CARD, PROVENANCE, changed, made, own_files, parsed, read_provenance
+from hf_evol.hub.record import CARD, PROVENANCE, changed, made, own_files, parsed, read_card, read_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +45,12 @@ def check_repo_id(repo_id: str) -> None:
         raise ConfigError(f"A dataset on the Hub is named user/name; got {repo_id!r}. {error}") from error
 
 
-def check_push(repo_id: str, *, private: bool = False) -> None:
+def check_push(repo_id: str, *, private: bool = False, file_format: str = "parquet") -> None:
     """Raise unless a set may be pushed to this name, before work for it begins.
 
     Raises:
         ConfigError: a malformed name; or ``private`` for a dataset that is public, which a push leaves public.
-        HubError: the token is missing or may not write there, or the Hub can't be reached.
+        HubError: the token is missing or may not write there, things of others are in the way, or the Hub can't be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -64,6 +69,7 @@ def check_push(repo_id: str, *, private: bool = False) -> None:
                 "Hub, or choose another name."
             )
         check_right(api, repo_id)
+        check_room(api, repo_id, None, file_format)
 
 
 def check_right(api: Any, repo_id: str) -> None:
@@ -78,6 +84,16 @@ def check_right(api: Any, repo_id: str) -> None:
         if error.response.status_code not in _NO_SUCH_PAGE:
             raise
         _check_namespace(api, repo_id)  # the server has no such check
+
+
+def check_room(api: Any, repo_id: str, revision: str | None, file_format: str) -> None:
+    """Raise `HubError` where what others have in a dataset leaves no room for a set, as far as can be told before there is
+    one."""
+    there = Published.of(api, repo_id, revision)
+    file = f"hf_evol/train-00000-of-00001.{FILE_FORMATS[file_format]}"
+    config = {"config_name": "hf_evol", "data_files": [{"split": "train", "path": file}]}
+    card = f"---\n{yaml.safe_dump({'configs': [config]})}---\n"
+    _merged(repo_id, there, card, ["hf_evol"], {file})
 
 
 def _check_namespace(api: Any, repo_id: str) -> None:
@@ -152,6 +168,7 @@ def publish(
     check_repo_id(repo_id)
     folder = Path(folder)
     record = read_provenance(str(folder))
+    read_card(LocalFileSystem(), str(folder))
     lost = changed(folder, record)
     if made(record) != "set":
         raise OutputError(f"{str(folder)!r} holds a {made(record)}, no set.")
@@ -187,7 +204,7 @@ def telling(what: str, then: str) -> Iterator[None]:
         yield
     except HfEvolError:
         raise
-    except (OSError, HTTPError, RuntimeError, ValueError, KeyError) as error:  # a KeyError: an answer without its URL
+    except (OSError, HTTPError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise HubError(f"{what}: {why(error)} {then}") from error
 
 
@@ -205,8 +222,8 @@ def why(error: BaseException) -> str:
             return f"No answer to {_asked(error.request)}: {text}."
     if isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and error.__cause__:  # says what was to be done
         return f"{text}. {why(error.__cause__)}"
-    if isinstance(error, KeyError):
-        return f"The Hub's answer lacks {text}."
+    if isinstance(error, (JSONDecodeError, LookupError, TypeError, AttributeError)):
+        return f"Its answer can't be understood ({type(error).__name__}: {text})."
     return f"{text}."
 
 
@@ -227,7 +244,9 @@ class Published:
     @classmethod
     def of(cls, api: Any, repo_id: str, revision: str | None) -> Published:
         info = api.repo_info(repo_id, repo_type="dataset", revision=revision)
-        files = frozenset(entry.rfilename for entry in info.siblings or ())
+        if not info.sha or info.siblings is None:
+            raise HubError(f"The Hub does not say what is in {repo_id!r}, so it is left as it is.")
+        files = frozenset(entry.rfilename for entry in info.siblings)
         texts = {}
         for name in (CARD, PROVENANCE):
             try:
@@ -277,21 +296,13 @@ def commit_folder(
             raise HubError(
                 f"Someone else has pushed to {repo_id!r} in the meantime. Nothing was changed; run it again."
             )
-        former = there.record
-        if strange := (there.files & files.keys()) - own_files(former) - {CARD}:
-            raise HubError(
-                f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written, and this set has a file of that name. "
-                "Rename it there, or choose another dataset."
-            )
-        gone = (there.files & own_files(former)) - files.keys()
         operations = [CommitOperationAdd(name, files[name]) for name in sorted(files.keys() - {CARD})]
-        operations += [CommitOperationDelete(name) for name in sorted(gone)]
         if CARD in files:  # a method that was optimized has none
-            card = _merged_card(folder, repo_id, record, there, options)
-            after = (there.files | files.keys()) - gone
-            names = [[config["name"] for config in of.get("configs", ())] for of in (former, record)]
-            check_configs(repo_id, (there.card, there.files), (card, after), *names, files)
+            own = _own_card(folder, repo_id, record, options)
+            card = _merged(repo_id, there, own, [config["name"] for config in record["configs"]], files)
             operations.insert(0, CommitOperationAdd(CARD, card.encode("utf-8")))
+        gone = (there.files & own_files(there.record)) - files.keys()
+        operations += [CommitOperationDelete(name) for name in sorted(gone)]
         try:
             done = api.create_commit(repo_id, operations, repo_type="dataset", parent_commit=there.head, **options)
         except HfHubHTTPError as error:
@@ -309,10 +320,33 @@ def commit_folder(
             return done
 
 
-def _merged_card(folder: Path, repo_id: str, record: dict[str, Any], there: Published, options: dict[str, Any]) -> str:
-    """The folder's card, whose example loads the set from where it is going to be, within what is published."""
-    data, own = card_data(record).to_dict(), (folder / CARD).read_text(encoding="utf-8")
+def _own_card(folder: Path, repo_id: str, record: dict[str, Any], options: dict[str, Any]) -> str:
+    """The folder's card, whose example loads the set from where it is going to be."""
     revision = None if options.get("create_pr") else options.get("revision")
-    card = merge_cards(own, card_text(record, repo_id=repo_id, revision=revision), data)
-    former = card_data(there.record).to_dict() if "title" in there.record else {}
-    return merge_cards(there.card, card, former)
+    there = card_text(record, repo_id=repo_id, revision=revision)
+    return merge_cards(read_card(LocalFileSystem(), str(folder)), there, card_data(record).to_dict())
+
+
+def _merged(repo_id: str, there: Published, card: str, names: Collection[str], files: Collection[str]) -> str:
+    """A set's card within what is published; a `HubError` where things of others are in the way of the set.
+
+    Args:
+        card: of the set.
+        names: of its configs.
+        files: of the set.
+    """
+    former = there.record
+    if ".gitignore" in there.files:
+        raise HubError(
+            f"{repo_id!r} holds a .gitignore, by which the Hub may leave out rows of the set. Remove it there first."
+        )
+    if strange := (there.files & {*files}) - own_files(former) - {CARD}:
+        raise HubError(
+            f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written, and this set has a file of that name. "
+            "Rename it there, or choose another dataset."
+        )
+    merged = merge_cards(there.card, card, card_data(former).to_dict() if "title" in former else None)
+    after = (there.files | {*files, CARD}) - (own_files(former) - {*files})
+    earlier = [config["name"] for config in former.get("configs", ())]
+    check_configs(repo_id, (there.card, there.files), (merged, after), earlier, names, files)
+    return merged

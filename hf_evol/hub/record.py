@@ -12,12 +12,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol.errors import OutputError
-from hf_evol.hub.provenance import ModelRecord, SourceRecord, shareable
+from hf_evol.hub.card import card_text
+from hf_evol.hub.provenance import shareable
 
 PROVENANCE, CARD = "provenance.json", "README.md"
 _SETS = ("evolved", "autoif", "stages", "study")  # kinds, each with a template for its card
 _OTHERS = ("recipe", "method")  # of a trainer, and for evolving
-_PARTS = {"title": str, "recipe": dict, "source": dict, "models": list, "configs": list, "libraries": dict}
 
 
 def write_provenance(provenance: dict[str, Any], folder: Path) -> None:
@@ -47,25 +47,26 @@ def parsed(text: str, *, unfinished: bool = False) -> dict[str, Any]:
     Args:
         unfinished: take the one of an upload that has not ended, too.
     """
-    record = json.loads(text)
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     files = record.get("files") if isinstance(record, dict) else None
     if not isinstance(files, dict) or not all(map(_is_file, files.items())):
         raise ValueError("hf_evol has not written it, as it has no list of files")
+    if record.get("kind") not in (*_SETS, *_OTHERS):
+        raise ValueError("its kind is none of hf_evol's")
     if record.get("unfinished"):
-        if unfinished:
+        if unfinished and isinstance(record.get("earlier"), dict) and "kind" in record["earlier"]:
             return record
         raise ValueError("an upload has not ended")
-    if record.get("kind") in _OTHERS:
-        return record
-    wrong = [name for name, kind in _PARTS.items() if not isinstance(record.get(name), kind)]
-    if record.get("kind") not in _SETS or wrong:
-        raise ValueError(f"its {wrong[0] if wrong else 'kind'} is not as hf_evol writes it")
-    try:
-        SourceRecord(**record["source"])
-        for model in record["models"]:  # a study's evolvers have labels
-            ModelRecord(**{name: value for name, value in model.items() if name != "label"})
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"its source or models are not as hf_evol writes them: {error}") from error
+    if record["kind"] in _SETS:
+        if CARD not in files:
+            raise ValueError("it lists no card")
+        try:
+            card_text(record)  # which looks at most of what it holds
+        except OutputError as error:
+            raise ValueError(str(error)) from error
     return record
 
 
@@ -93,7 +94,7 @@ def own_files(record: Mapping[str, Any]) -> set[str]:
 def stranger(fs: Any, root: str, record: Mapping[str, Any]) -> str | None:
     """What lies in a folder and is not a file as the record lists it, in words; None where nothing is. On a store, a file is
     known by its size; on this machine by its content."""
-    own, here = own_files(record), _here(fs, root)
+    own, here = own_files(record), sizes_in(fs, root)
     for name in sorted(here):
         if name not in own:
             return f"{name!r}, which hf_evol has not written"
@@ -101,6 +102,26 @@ def stranger(fs: Any, root: str, record: Mapping[str, Any]) -> str | None:
         if known and not _is_same(fs, f"{root}/{name}", here[name], known):
             return f"{name!r}, which has been changed since it was written"
     return None
+
+
+def read_card(fs: Any, root: str) -> str | None:
+    """The card of a folder, if it has one. Where that is a link to another place than the Hub's cache, which is made of links,
+    it is not read: nobody knows whose words are there."""
+    path, here = f"{root}/{CARD}", Path(root)
+    if isinstance(fs, LocalFileSystem) and Path(path).is_symlink():
+        leads = Path(path).resolve()
+        if not leads.is_relative_to(here.resolve()) and leads.parent != here.resolve().parent.parent / "blobs":
+            raise OutputError(f"The card {path!r} is a link to another place. Put a file there.")
+    if not fs.exists(path):
+        return None
+    if not fs.isfile(path):
+        raise OutputError(f"The card {path!r} is no file.")
+    try:
+        return fs.cat_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OutputError(f"The card {path!r} is no UTF-8 text, so it is left as it is.") from error
+    except OSError as error:
+        raise OutputError(f"The card {path!r} can't be read: {error}.") from error
 
 
 def changed(folder: Path, record: Mapping[str, Any]) -> str | None:
@@ -114,7 +135,7 @@ def changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _here(fs: Any, root: str) -> dict[str, int]:
+def sizes_in(fs: Any, root: str) -> dict[str, int]:
     """Every file under a place, with its size; a link to a folder is one."""
     if not isinstance(fs, LocalFileSystem):
         found = fs.find(root, detail=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import FileLock, Timeout
 
-from hf_evol.errors import HubError, OutputError
+from hf_evol.errors import HfEvolError, HubError, OutputError
 from hf_evol.hub.card import card_data
 from hf_evol.hub.merge import merge_cards
-from hf_evol.hub.publish import MESSAGE, check_right, commit_folder, why
-from hf_evol.hub.record import CARD, PROVENANCE, made, own_files, parsed, read_provenance, stranger
+from hf_evol.hub.publish import MESSAGE, check_right, check_room, commit_folder, why
+from hf_evol.hub.record import CARD, PROVENANCE, made, own_files, parsed, read_card, read_provenance, sizes_in, stranger
+
+_LOCK, _OLD = ".lock", "old"
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,9 @@ def is_remote(output: str) -> bool:
     return "://" in output and not output.startswith(("file://", "local://"))
 
 
-def check_output(output: str, overwrite: bool, what: str = "set", reads: str | None = None) -> Target:
+def check_output(
+    output: str, overwrite: bool, what: str = "set", *, reads: str | None = None, file_format: str = "parquet"
+) -> Target:
     """The place for a result; an `OutputError` unless one may be written there.
 
     A place that holds something is refused. With ``overwrite``, the result of an earlier run may be replaced, which is told
@@ -46,19 +55,31 @@ def check_output(output: str, overwrite: bool, what: str = "set", reads: str | N
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    target = Target(output, what)
     try:
-        repo_id, _ = hub_dataset(output)
+        repo_id, revision = hub_dataset(output)
         if repo_id:
             check_right(HfApi(), repo_id)
-        if reads and not is_remote(output) and _local(output) in (_local(reads), *_local(reads).parents):
-            raise OutputError(f"The output {output!r} is where the rows are read from. Choose another with --output.")
-        target = Target(output, what)
         found = _found(target, overwrite)
-        if not is_remote(output):
-            with _staging(_local(output)):
+        if repo_id:
+            check_room(HfApi(), repo_id, revision, file_format)
+        elif not is_remote(output):
+            place = _local(output)
+            if (
+                reads
+                and "://" not in reads
+                and Path(reads).exists()
+                and place in (_local(reads), *_local(reads).parents)
+            ):
+                raise OutputError(
+                    f"The output {output!r} is where the rows are read from. Choose another with --output."
+                )
+            if place.is_mount():
+                raise OutputError(f"The output {output!r} is a place where a disk is mounted. Choose a folder in it.")
+            with _staging(place):
                 pass
         return replace(target, replaces=found)
-    except OutputError:
+    except (OutputError, HubError):
         raise
     except RepositoryNotFoundError as error:
         raise OutputError(
@@ -82,7 +103,7 @@ def _found(target: Target, overwrite: bool) -> str | None:
         return None
     try:
         text = fs.cat_file(f"{root}/{PROVENANCE}") if PROVENANCE in names else b"null"
-        record = parsed(text.decode("utf-8"), unfinished=True)
+        record = parsed(text.decode("utf-8"), unfinished=is_remote(output))
     except ValueError as error:
         record, reason = (
             {},
@@ -105,6 +126,8 @@ def _found(target: Target, overwrite: bool) -> str | None:
         raise OutputError(
             f"The output {output!r} holds {strange}. All is left as it is: move that file, or choose another --output."
         )
+    if not repo_id:
+        _with_texts("---\n---\n", fs, root, record)  # which raises here, and not after hours
     return hashlib.sha256(text).hexdigest()
 
 
@@ -134,14 +157,23 @@ def hub_dataset(output: str) -> tuple[str | None, str | None]:
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """An empty folder beside the target, so that a rename puts the result in place; removed if left over."""
-    missing = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _staging(place: Path) -> Iterator[Path]:
+    """An empty folder, in one beside the place that goes with all that is in it, so that a rename puts the result in place.
+    What killed runs have left of such folders goes, too."""
+    missing = [folder for folder in place.parents if not folder.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{place.name}-hf_evol-"
+    for left in place.parent.glob(f"{glob.escape(prefix)}*"):
+        with suppress(Timeout, OSError), FileLock(left / _LOCK, blocking=False):
+            if (left / _OLD).exists() and not place.exists():
+                (left / _OLD).replace(place)
+            shutil.rmtree(left, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory("", f".{target.name}-", target.parent, ignore_cleanup_errors=True) as name:
-            Path(name).chmod(0o755)
-            yield Path(name)
+        with tempfile.TemporaryDirectory("", prefix, place.parent, ignore_cleanup_errors=True) as name:
+            with FileLock(Path(name, _LOCK)):
+                new = Path(name, "new")
+                new.mkdir()
+                yield new
     finally:
         for folder in missing:
             with suppress(OSError):
@@ -155,30 +187,39 @@ def writing(target: Target) -> Iterator[Path]:
     not the Hub, can be repeated.
 
     Raises:
-        OutputError: the result can't be written; or something else has come to the output in the meantime, which stays, and
-            the result is put beside it where that is a folder.
+        OutputError: the result can't be written; or it can't be put in place, as something else has come there in the
+            meantime, or the Hub or store refused. It is then in a folder beside, or in the current one, which is named.
     """
     output = target.output
     place = Path(tempfile.gettempdir(), "hf_evol") if is_remote(output) else _local(output)
     try:
         with _staging(place) as folder:
             yield folder
-            if is_remote(output):
-                try:
-                    _upload(folder, target)
-                except (OutputError, HubError):
-                    raise
-                except Exception as error:  # a store's own, such as credentials that have expired
-                    raise OSError(why(error).rstrip(".")) from error
-            else:
-                _put_in_place(folder, place, target)
-    except (OutputError, HubError):
-        raise
+            try:
+                _upload(folder, target) if is_remote(output) else _put_in_place(folder, place, target)
+            except Exception as error:  # a store's own, such as credentials that have expired
+                said = (
+                    str(error) if isinstance(error, HfEvolError) else f"It can't be written to {output!r}: {why(error)}"
+                )
+                kept = _kept(
+                    folder, Path.cwd() / (_store(output)[1].rpartition("/")[2]) if is_remote(output) else place
+                )
+                raise OutputError(f"{said} The result of this run is in {str(kept)!r}.") from error
     except OSError as error:
+        if isinstance(error, HfEvolError):
+            raise
         raise OutputError(
             f"The result could not be written to {output!r}: {error}. Finished requests are in the journal; make room "
             "or choose another --output, and run the same command again."
         ) from error
+
+
+def _kept(folder: Path, near: Path) -> Path:
+    """Where a finished folder, which can't be put in its place, is kept."""
+    numbers = (near.with_name(f"{near.name}-{number}") for number in count(2))
+    free = next(other for other in numbers if not other.exists())
+    shutil.move(folder, free)
+    return free
 
 
 def _replaced(target: Target, folder: Path) -> str | None:
@@ -193,39 +234,54 @@ def _replaced(target: Target, folder: Path) -> str | None:
 
 
 def _put_in_place(folder: Path, place: Path, target: Target) -> None:
-    old = folder.with_name(folder.name + "-old")
-    try:
-        if _replaced(target, folder):
-            _keep_texts(folder, *_store(target.output))
-        try:
-            if place.exists():
-                place.replace(old)
-                _replaced(replace(target, output=str(old)), folder)  # nobody finds it where it is now
+    place_lock = Path(tempfile.gettempdir(), f"hf_evol-{hashlib.sha256(str(place).encode()).hexdigest()[:32]}.lock")
+    with FileLock(place_lock):  # of two runs that end at once, one sees what the other has written
+        found = _replaced(target, folder)
+        folder.chmod(0o755)
+        if not found:
             folder.replace(place)
-        except BaseException:  # Ctrl-C, too
-            if old.exists() and not place.exists():
-                old.replace(place)
-            raise
-    except OutputError as error:
-        numbers = (place.with_name(f"{place.name}-{number}") for number in count(2))
-        free = next(other for other in numbers if not other.exists())
-        folder.replace(free)
-        raise OutputError(f"{error} The result of this run is in {str(free)!r}.") from error
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _keep_texts(folder: Path, fs: Any, root: str) -> None:
-    """What people have written into the card that is replaced goes into the new one."""
-    record = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode("utf-8"), unfinished=True)
-    if (folder / CARD).is_file() and fs.exists(f"{root}/{CARD}"):
-        try:
-            published, new = fs.cat_file(f"{root}/{CARD}").decode("utf-8"), (folder / CARD).read_text(encoding="utf-8")
-            merged = merge_cards(published, new, card_data(record).to_dict() if "title" in record else None)
-        except (UnicodeDecodeError, HubError) as error:
+            return
+        fs, root = _store(target.output)
+        record = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode("utf-8"))
+        if (folder / CARD).is_file():
+            text = _with_texts((folder / CARD).read_text(encoding="utf-8"), fs, root, record)
+            (folder / CARD).write_bytes(text.encode("utf-8"))
+        old = folder.with_name(_OLD)
+        _exchange(folder, place, old)
+        if sizes_in(fs, str(old)).keys() - own_files(record):  # they have come in the last moment
+            _exchange(old, place, folder)
             raise OutputError(
-                f"The card {root}/{CARD}, which may hold words of others, can't be read: {error}"
-            ) from error
-        (folder / CARD).write_bytes(merged.encode("utf-8"))
+                f"Files have come to the output {target.output!r} that hf_evol has not written. All is as it was."
+            )
+
+
+def _exchange(new: Path, place: Path, old: Path) -> None:
+    """Put a folder in the place of another, which becomes ``old``: at one stroke on Linux, so that a kill leaves either."""
+    try:
+        at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        swapped = ctypes.CDLL(None).renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(place), exchange) == 0
+    except (AttributeError, OSError):
+        swapped = False
+    if swapped:
+        new.replace(old)
+        return
+    try:
+        place.replace(old)
+        new.replace(place)
+    except BaseException:  # Ctrl-C, too
+        if old.exists() and not place.exists():
+            old.replace(place)
+        raise
+
+
+def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
+    """A new card within the one that is there, which may hold words of people; an `OutputError` if that can't be read."""
+    record = record.get("earlier", record)  # of a broken upload
+    ours = card_data(record).to_dict() if made(record) == "set" and "title" in record else None
+    try:
+        return merge_cards(read_card(fs, root), new, ours)
+    except HubError as error:
+        raise OutputError(f"The card {root}/{CARD} may hold words of people: {error}") from error
 
 
 def _upload(folder: Path, target: Target) -> None:
@@ -237,18 +293,27 @@ def _upload(folder: Path, target: Target) -> None:
         commit_folder(HfApi(), folder, repo_id, agrees, revision=revision, commit_message=MESSAGE)
         return
     found, (fs, root) = _replaced(target, folder), _store(target.output)
-    record = read_provenance(str(folder))
-    old = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode(), unfinished=True) if found else {"files": {}}
-    if found:
-        _keep_texts(folder, fs, root)
-    # What lies there until the end is known as ours, so that a broken upload can be repeated.
+    record, mark = read_provenance(str(folder)), f"{root}/{PROVENANCE}"
+    old = parsed(fs.cat_file(mark).decode("utf-8"), unfinished=True) if found else {"kind": record["kind"], "files": {}}
+    if found and (folder / CARD).is_file():
+        text = _with_texts((folder / CARD).read_text(encoding="utf-8"), fs, root, old)
+        (folder / CARD).write_bytes(text.encode("utf-8"))
+    # What lies there until the end is known as ours, so that a broken upload can be repeated; and as this upload's.
+    until_then = {"kind": record["kind"], "unfinished": uuid.uuid4().hex, "files": old["files"] | record["files"]}
+    until_then |= {"earlier": old.get("earlier", old)}
     fs.makedirs(root, exist_ok=True)
-    until_then = {"kind": record["kind"], "unfinished": True, "files": old["files"] | record["files"]}
-    fs.pipe_file(f"{root}/{PROVENANCE}", json.dumps(until_then).encode())
-    own = own_files(record)
-    for name in sorted(own - {PROVENANCE}):
+    fs.pipe_file(mark, json.dumps(until_then).encode())
+    own = own_files(record) - {PROVENANCE}
+    for name in sorted(own, key=lambda name: (name == CARD, name)):
         fs.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+        _check_mine(fs, mark, until_then, target)
         fs.put_file(str(folder / name), f"{root}/{name}")
     if gone := [f"{root}/{name}" for name in sorted(old["files"].keys() - own) if fs.exists(f"{root}/{name}")]:
         fs.rm(gone)
-    fs.put_file(str(folder / PROVENANCE), f"{root}/{PROVENANCE}")
+    _check_mine(fs, mark, until_then, target)
+    fs.put_file(str(folder / PROVENANCE), mark)
+
+
+def _check_mine(fs: Any, mark: str, until_then: Mapping[str, Any], target: Target) -> None:
+    if json.loads(fs.cat_file(mark)) != until_then:
+        raise OutputError(f"Another run writes to the output {target.output!r} at this moment.")

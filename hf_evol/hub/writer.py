@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.data.sources import public_name
-from hf_evol.errors import ConfigError, HubError
+from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.hub.card import card_text
 from hf_evol.hub.publish import check_push, check_repo_id, publish
 from hf_evol.hub.record import CARD, write_provenance
@@ -58,9 +59,9 @@ def check_target(recipe: Recipe) -> Target:
         check_repo_id(recipe.push_to)
         if is_remote(recipe.output):
             raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
-    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset)
+    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
     if recipe.push_to:
-        check_push(recipe.push_to, private=recipe.private)
+        check_push(recipe.push_to, private=recipe.private, file_format=recipe.file_format)
     return target
 
 
@@ -101,12 +102,14 @@ def set_folder(
 
 
 def finished(recipe: Recipe, record: dict[str, Any], failed_because: str | None = None) -> RunResult:
-    """The result of a run whose set is in place, pushed if asked; a `HubError` has it as its ``result``."""
+    """The result of a run whose set is in place, pushed if asked. If that fails, the error has the result, and what to do
+    then."""
     result = RunResult(recipe.output, record, failed_because=failed_because)
     if not recipe.push_to:
         return result
     try:
         return replace(result, url=publish(recipe.output, recipe.push_to, private=recipe.private))
-    except HubError as error:
-        error.result = result
+    except (HfEvolError, KeyboardInterrupt) as error:
+        error.result = result  # type: ignore[union-attr]
+        error.then = f"The set is in {recipe.output!r}: hf-evol push {shlex.quote(recipe.output)} {recipe.push_to}"
         raise

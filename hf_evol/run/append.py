@@ -84,8 +84,7 @@ def append(
         for name, added in more.items()
     }
     _extend(record, rows, new)
-    extension = record["configs"][0]["extension"]
-    file_format = next(name for name, known in FILE_FORMATS.items() if known == extension)
+    file_format = _file_format(record)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
         folder, message = Path(made, "set"), message or f"Add round {number}"
         write_rounds(Target(str(folder)), record, whole["selected"], [*earlier, kept], whole["dropped"], file_format)
@@ -116,8 +115,9 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
         file = api.hf_hub_download(repo_id, "provenance.json", repo_type="dataset", revision=head)
         record = parsed(Path(file).read_text(encoding="utf-8"))
-        if record.get("kind") != "evolved":
+        if record["kind"] != "evolved":
             raise ValueError("its provenance.json is not of a run")
+        _file_format(record)
         return record, head
     except (RemoteEntryNotFoundError, RepositoryNotFoundError, ValueError) as error:
         raise HubError(
@@ -125,6 +125,15 @@ def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str
         ) from error
     except (OSError, HTTPError) as error:
         raise HubError(f"What is published at {repo_id!r} can't be read. {why(error)} Nothing was changed.") from error
+
+
+def _file_format(record: dict[str, Any]) -> str:
+    """That of a published set; a `ValueError` unless its record has all that appending looks at."""
+    recipe, rounds, configs = record["recipe"], record.get("rounds"), record["configs"]
+    formats = [name for name, known in FILE_FORMATS.items() if configs and known == configs[0].get("extension")]
+    if not formats or not isinstance(rounds, list) or not {"select", "convention"} <= recipe.keys():
+        raise ValueError("its provenance.json is not as a run writes it")
+    return formats[0]
 
 
 def _check_rows(

@@ -1,9 +1,11 @@
+import contextlib
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from hub_server import SIGNATURE, TOKEN
 from huggingface_hub import DatasetCard, HfApi, snapshot_download
 from test_card import provenance
 
+from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, HubError, OutputError
 from hf_evol.hub.merge import END
 from hf_evol.hub.publish import check_push, publish
@@ -169,7 +172,7 @@ def test_the_message_says_what_got_no_answer(hub, finished, place):
 
 def test_a_conflict_without_the_address_of_the_dataset(hub, finished):
     hub.fail_next("/repos/create", 409)
-    with pytest.raises(HubError, match="The Hub's answer lacks 'url'") as caught:
+    with pytest.raises(HubError, match=r"Its answer can't be understood \(KeyError: 'url'") as caught:
         publish(finished, REPO)
     _check_message(caught.value, finished)
 
@@ -223,8 +226,6 @@ def test_refused_by_the_xet_storage(hub, monkeypatch, finished, status):
 
 @pytest.mark.parametrize("private", [False, True])
 def test_the_command_in_the_message_finishes_the_same_push(hub, finished, capsys, private):
-    from hf_evol.cli.main import main
-
     hub.fail_next("/repos/create", 403)
     with pytest.raises(HubError) as caught:
         publish(finished, REPO, private=private)
@@ -668,3 +669,65 @@ def test_a_set_of_others_is_told_first(hub, status):
     hub.fail_next("/auth-check", status)
     with pytest.raises(HubError, match=r"can't be pushed to .*Nothing was done"):
         check_push(REPO)
+
+
+def test_a_card_that_is_a_link_is_not_published(hub, finished, tmp_path):
+    (tmp_path / "id_rsa").write_text("secret")
+    (finished / "README.md").unlink()
+    (finished / "README.md").symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(OutputError, match="is a link to another place"):
+        publish(finished, REPO)
+    assert main(["card", str(finished)]) == 1
+    assert hub.requests == [] and (tmp_path / "id_rsa").read_text() == "secret"
+
+
+def test_a_card_in_the_cache_of_the_hub_is_not_changed(hub, finished):
+    publish(finished, REPO)
+    down = Path(snapshot_download(REPO, repo_type="dataset"))
+    cached = (down / "README.md").resolve()
+    before = cached.read_text()
+    assert main(["card", str(down), "--repo-id", "user/other"]) == 0
+    assert cached.read_text() == before and "user/other" in (down / "README.md").read_text()
+
+
+def test_a_gitignore_there_is_told(hub, finished):
+    repo = hub.add_repo("dataset", REPO, {".gitignore": b"*.parquet"})
+    with pytest.raises(HubError, match=r"holds a \.gitignore"):
+        publish(finished, REPO)
+    assert len(repo.commits) == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["/repos/create", "whoami", "/preupload/", "/objects/batch", "/commit/", f"/api/datasets/{REPO}"]
+)
+@pytest.mark.parametrize("body", [b"null", b"[]", b"5", b"<html>", b"{}"])
+def test_an_answer_that_makes_no_sense_is_told(hub, finished, place, body):
+    repo = hub.add_repo("dataset", REPO, {"README.md": b"# Theirs\n"})
+    hub.answer_next(place, body)
+    with contextlib.suppress(HubError):
+        check_push(REPO)
+    with contextlib.suppress(HubError):
+        publish(finished, REPO)
+    assert "# Theirs" in card_of(repo)
+
+
+def test_of_what_others_have_is_asked_before_the_work(hub, tmp_path):
+    hub.add_repo("dataset", REPO, {"data.csv": b"x\n1\n"})
+    with pytest.raises(HubError, match="holds rows that no config"):
+        check_push(REPO)
+    hub.repos["dataset", REPO].commit("A set", {"data.csv": None, "README.md": b"---\nlicense: [\n---\n"})
+    with pytest.raises(HubError, match="can't be read"):
+        check_output(f"hf://datasets/{REPO}", overwrite=False)
+
+
+def test_where_the_hub_refuses_at_the_end_the_result_is_kept(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hub.add_repo("dataset", REPO, {})
+    target = check_output(f"hf://datasets/{REPO}", overwrite=False)
+    hub.fail_next("/commit/", 403)
+    with pytest.raises(OutputError, match=r"403 Forbidden.*The result of this run is in '.*evolved-set-2'"):
+        with set_folder(target, provenance(), [Config("selected", Dataset.from_dict(ROWS), "")], file_format="parquet"):
+            pass
+    hub.heal()
+    publish("evolved-set-2", REPO)
+    check_loads({"selected": ROWS})

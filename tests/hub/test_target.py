@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 
 from hf_evol.data.files import write_dataset
 from hf_evol.errors import OutputError
+from hf_evol.hub import target as module
 from hf_evol.hub.record import PROVENANCE, read_provenance, write_provenance
 from hf_evol.hub.target import Target, check_output, writing
 from hf_evol.run.recipe import FILE_FORMATS
@@ -103,6 +106,15 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, overwrite):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_an_upload_has_never_stopped_in_a_folder(tmp_path):
+    listed = {"kind": "method", "unfinished": "x", "files": {"mine": {"bytes": 4, "sha256": "x"}}}
+    write(str(tmp_path), PROVENANCE, json.dumps(listed | {"earlier": {"kind": "method"}}))
+    write(str(tmp_path), "mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="exists"):
+            check(str(tmp_path), overwrite)
+
+
 @pytest.mark.parametrize("what", ["set", "recipe"])
 def test_something_else_of_ours_is_refused(output, what):
     put(output, OLD)
@@ -167,21 +179,26 @@ def test_a_failure_without_an_old_result_leaves_nothing(output):
     assert not fsspec.filesystem(fsspec.utils.get_protocol(output)).exists(output)
 
 
-def test_a_failed_rename_puts_the_old_result_back(tmp_path, monkeypatch):
-    output = tmp_path / "out"
+def without_exchange(monkeypatch):
+    """As on a system that can't exchange two folders at one stroke."""
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: object())
+
+
+def test_a_failed_rename_puts_the_old_result_back_and_keeps_the_new_one(tmp_path, monkeypatch):
+    output, rename = tmp_path / "out", Path.replace
     put(str(output), OLD)
-    rename = Path.replace
 
     def fails_for_the_new_one(self, target):
         if (self / "new").exists():
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
+    without_exchange(monkeypatch)
     monkeypatch.setattr(Path, "replace", fails_for_the_new_one)
-    with pytest.raises(OutputError, match="Input/output error"):
+    with pytest.raises(OutputError, match=r"Input/output error.*result of this run is in .*out-2'"):
         put(str(output), NEW, ["new"])
-    assert run_at(str(output)) == OLD
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert run_at(str(output)) == OLD and run_at(f"{output}-2") == NEW
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-2"]
 
 
 def test_a_failed_upload_does_not_pass_for_a_finished_set_and_can_be_repeated(monkeypatch):
@@ -285,22 +302,19 @@ def test_a_last_step_that_is_started_again_finds_its_own_result(output):
     assert run_at(output) == NEW and beside(output) == [f"out/{PROVENANCE}", "out/rows.jsonl"]
 
 
-def test_a_result_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch):
-    output, rename, come = str(tmp_path / "out"), Path.replace, []
+def test_a_file_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch):
+    output, exchange = str(tmp_path / "out"), module._exchange
     put(output, OLD)
-    target = check(output, overwrite=True)
 
-    def after_another(self, place):
-        if self == tmp_path / "out" and not come:
-            come.append(1)
-            put(output, OLD | {"run": "another"})
-        return rename(self, place)
+    def after_a_note(new, place, old):
+        if old.name == "old":
+            (tmp_path / "out" / "notes").write_text("mine")
+        exchange(new, place, old)
 
-    monkeypatch.setattr(Path, "replace", after_another)
-    with pytest.raises(OutputError, match=r"Another run.*out-2"):
-        with writing(target) as folder:
-            write_provenance({**NEW}, folder)
-    assert run_at(output) == OLD | {"run": "another"} and run_at(f"{output}-2") == NEW
+    monkeypatch.setattr(module, "_exchange", after_a_note)
+    with pytest.raises(OutputError, match=r"All is as it was.*out-2"):
+        put(output, NEW)
+    assert run_at(output) == OLD and read(output, "notes") == "mine" and run_at(f"{output}-2") == NEW
     assert {path.name for path in tmp_path.iterdir()} == {"out", "out-2"}
 
 
@@ -308,7 +322,6 @@ def test_a_result_that_comes_at_the_last_moment_stays(tmp_path, monkeypatch):
 def test_an_interruption_while_a_result_is_put_in_place_leaves_the_old_one(tmp_path, monkeypatch, number):
     output, rename, calls = str(tmp_path / "out"), Path.replace, []
     put(output, OLD, ["rows.jsonl"])
-    target = check(output, overwrite=True)
 
     def interrupted(self, place):
         calls.append(self)
@@ -317,11 +330,78 @@ def test_an_interruption_while_a_result_is_put_in_place_leaves_the_old_one(tmp_p
         return rename(self, place)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        without_exchange(patch)
         patch.setattr(Path, "replace", interrupted)
-        with writing(target) as folder:
-            write_provenance({**NEW}, folder)
+        put(output, NEW)
     assert run_at(output) == OLD and read(output, "rows.jsonl") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+KILLED = """
+import os, sys
+from hf_evol.hub import target as module
+from hf_evol.hub import target as module
+from hf_evol.hub.record import write_provenance
+
+output, moment, exchanges = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+if not exchanges:
+    module.ctypes.CDLL = lambda name: object()
+rename, calls = module.Path.replace, []
+
+def killed(self, place):
+    calls.append(self)
+    if moment == f"rename {len(calls)}":
+        os.kill(os.getpid(), 9)
+    return rename(self, place)
+
+module.Path.replace = killed
+with module.writing(module.check_output(output, True, "method")) as folder:
+    (folder / "rows").write_text("new")
+    write_provenance({"kind": "method", "run": "new"}, folder)
+    if moment == "before":
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't exchange two folders")
+@pytest.mark.parametrize(
+    ("moment", "exchanges", "left"),
+    [("before", True, OLD), ("rename 1", True, NEW), ("rename 1", False, OLD), ("rename 2", False, None)],
+)
+def test_a_kill_leaves_the_old_result_or_the_new_one(tmp_path, moment, exchanges, left):
+    output = str(tmp_path / "out")
+    put(output, OLD, ["rows"])
+    subprocess.run([sys.executable, "-c", KILLED, output, moment, str(exchanges)], check=False)
+    if left is not None:
+        assert run_at(output) == left and read(output, "rows") == left["run"]
+    check(output, overwrite=True)  # puts back what was away, and clears up
+    assert run_at(output) == (left or OLD)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_another_run_that_writes_at_this_moment_is_not_cleared_up(tmp_path):
+    output = str(tmp_path / "out")
+    with writing(check(output, overwrite=False)) as folder:
+        check(output, overwrite=False)
+        write_provenance({**NEW}, folder)
+    assert run_at(output) == NEW
+
+
+def test_a_card_that_is_a_link_to_another_place_is_not_read(tmp_path):
+    output, secret = tmp_path / "out", tmp_path / "secret"
+    secret.write_text("mine")
+    put(str(output), OLD, ["README.md"])
+    (output / "README.md").unlink()
+    (output / "README.md").symlink_to(secret)
+    with pytest.raises(OutputError, match="is a link to another place"):
+        put(str(output), NEW, ["README.md"])
+    assert secret.read_text() == "mine"
+
+
+def test_a_mount_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "out")
+    with pytest.raises(OutputError, match="where a disk is mounted"):
+        check(str(tmp_path / "out"), overwrite=True)
 
 
 def test_a_file_url_is_a_local_folder(tmp_path):
