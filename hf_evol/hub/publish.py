@@ -290,7 +290,7 @@ def commit_folder(
             card = _merged_card(folder, repo_id, record, there, options)
             after = (there.files | files.keys()) - gone
             names = [[config["name"] for config in of.get("configs", ())] for of in (former, record)]
-            check_configs(repo_id, (there.card, there.files), (card, after), *names, files)
+            check_configs(repo_id, (there.card, there.files), (card, after), *names, own_files(former), files)
             operations.insert(0, CommitOperationAdd(CARD, card.encode("utf-8")))
         try:
             done = api.create_commit(repo_id, operations, repo_type="dataset", parent_commit=there.head, **options)
