@@ -119,6 +119,7 @@ def check_configs(
     """
     there, will = seen(repo_id, *before), seen(repo_id, *after)
     theirs = {unit: files for unit, files in there.splits.items() if unit not in {(name, _SPLIT) for name in earlier}}
+    names = {name for name, _ in theirs}
     if not there.is_named:
         rows = frozenset().union(*theirs.values()) - {*former_files}
         if rows and not _are_notes(rows):
@@ -126,7 +127,9 @@ def check_configs(
                 f"{repo_id!r} holds rows that no config of its card names, such as {min(rows)!r}; the configs of this set would "
                 "hide them. Name them in the card first (configs: with config_name and data_files), or choose another dataset."
             )
-        theirs = {}
+        theirs, names = {}, set()
+    added = [unit for unit in will.splits if unit[0] in names and unit not in {(name, _SPLIT) for name in new}]
+    theirs = dict.fromkeys(added, frozenset()) | theirs
     for (name, split), files in theirs.items():
         if name in new and name not in earlier:
             raise HubError(
@@ -159,7 +162,7 @@ def check_configs(
                 f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written and which would be read as rows of this "
                 f"set's config {name!r}. Move it there, or choose another dataset."
             )
-    if there.default in {name for name, _ in theirs} - {*earlier} and will.default != there.default:
+    if there.default in names - {*earlier} and will.default != there.default:
         raise HubError(
             f"Without a config's name, {repo_id!r} loads {there.default!r}, and would not any more. Mark that config in the card "
             "first (default: true), or choose another dataset."

@@ -48,7 +48,8 @@ def merge_cards(published: str | None, new: str, earlier: Mapping[str, Any] | No
         return new
     try:
         (old, end, old_text), (fresh, _, fresh_text) = _parsed(published.removeprefix("\ufeff")), _parsed(new)
-        merged = f"---\n{''.join(map(str, _merge_metadata(old, fresh, earlier or {})))}{end}---\n"
+        metadata = "".join(map(str, _merge_metadata(old, fresh, earlier or {}))) + end
+        merged = f"---\n{metadata}---\n" if metadata else "---\n{}\n---\n"
         _parsed(merged)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, yaml.YAMLError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -118,7 +119,7 @@ class _Part:
                 starts = [block.rfind(f"\n{' ' * column}-", 0, start) + 1 for start in starts]
             cuts = [first, *starts[1:], node.end_mark.index - node.end_mark.column]
             chunks = [re.sub(rf"^ {{,{column}}}", "", block[start:end], flags=re.M) for start, end in pairwise(cuts)]
-        found, lead = [], _HEAD.match(self.text)[2] if self._is_list else ""
+        found, lead = [], textwrap.dedent(_HEAD.match(self.text)[2]) if self._is_list else ""
         for (key, value), chunk in zip(pairs, chunks, strict=True):
             end = _COMMENTS.search(chunk).start()
             name = key.value if is_mapping and isinstance(key, yaml.ScalarNode) else None
