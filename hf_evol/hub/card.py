@@ -214,7 +214,7 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
 
 
 def _card_config(entry: Mapping[str, Any]) -> dict[str, Any]:
-    path = entry.get("data_files", f"{entry['name']}/*.{entry['extension']}")
+    path = entry.get("data_files", f"{entry['name']}/train-*.{entry['extension']}")
     config = {"config_name": entry["name"], "data_files": [{"split": "train", "path": path}]}
     return config | ({"default": True} if entry["name"] in ("selected", "rows") else {})
 

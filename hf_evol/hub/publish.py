@@ -348,5 +348,5 @@ def _merged(repo_id: str, there: Published, card: str, names: Collection[str], f
     merged = merge_cards(there.card, card, card_data(former).to_dict() if "title" in former else None)
     after = (there.files | {*files, CARD}) - (own_files(former) - {*files})
     earlier = [config["name"] for config in former.get("configs", ())]
-    check_configs(repo_id, (there.card, there.files), (merged, after), earlier, names, files)
+    check_configs(repo_id, (there.card, there.files), (merged, after), earlier, names, own_files(former), files)
     return merged

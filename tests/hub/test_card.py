@@ -162,12 +162,12 @@ configs:
 - config_name: selected
   data_files:
   - split: train
-    path: selected/*.parquet
+    path: selected/train-*.parquet
   default: true
 - config_name: round_1
   data_files:
   - split: train
-    path: round_1/*.parquet
+    path: round_1/train-*.parquet
 ---
 
 <!-- hf_evol: begin of the generated part. Text outside of it is kept when the set is pushed again. -->
@@ -510,7 +510,7 @@ def test_the_example_is_python_whatever_the_folder_and_configs_are_called(made, 
     record["configs"][0]["name"] = folder
     block = re.search(r"^```python\n(.*?)\n```$", card_text(record, folder=folder), re.DOTALL | re.MULTILINE)[1]
     said = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
-    assert said.count(folder) == (3 if made is provenance else 1) and block.isprintable() is False
+    assert said.count(folder) == (3 if made is provenance else 2) and block.isprintable() is False
     assert all(line.isprintable() for line in block.splitlines())
 
 
@@ -561,7 +561,7 @@ def test_a_chain_of_stages_loads_from_the_top_of_its_folder_and_tells_its_comman
     assert card.data.to_dict()["configs"] == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}
     ]
-    assert 'rows = load_dataset("user/set", split="train")' in card.text
+    assert 'rows = load_dataset("user/set", "default", split="train")' in card.text
     assert "| evolve | evol\\_status | 10 (limit 10) | 10 | round 1: ok 7, leak 3 |" in card.text
     assert "exp(L(A \\| Q)) / exp(L(A))" in card.text and "A is the last of a row's messages" in card.text
     block = re.search(r"```bash\n(.*?)\n```", card.text, re.DOTALL)[1]

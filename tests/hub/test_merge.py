@@ -48,7 +48,7 @@ def test_nothing_published(published):
 def test_configs_are_merged_by_name_with_one_default():
     old = [config("mine", True), config("round_1") | {"features": []}, config("round_9")]
     merged = data_of(merge_cards(card({"configs": old}, MARKED), NEW))
-    assert merged["configs"] == [config("selected", True), config("round_1"), config("mine"), config("round_9")]
+    assert merged["configs"] == [config("selected"), config("round_1"), config("mine", True), config("round_9")]
 
 
 def test_a_default_stays_where_the_new_card_names_none():
@@ -56,10 +56,27 @@ def test_a_default_stays_where_the_new_card_names_none():
     assert merged["configs"] == [config("a"), config("mine", True)]
 
 
-def test_a_set_of_one_config_takes_the_place_of_the_default():
-    new = card({"configs": [config("default")]}, "x")
-    merged = data_of(merge_cards(card({"configs": [config("selected", True), config("round_1")]}, ""), new))
-    assert merged["configs"] == [config("default"), config("selected"), config("round_1")]
+def test_the_only_config_of_others_stays_the_default():
+    merged = data_of(merge_cards(card({"configs": [config("mine")]}, ""), NEW))
+    assert merged["configs"] == [config("selected"), config("round_1"), config("mine", True)]
+
+
+def test_a_set_of_one_config_takes_the_place_of_its_earlier_default():
+    old, new = {"configs": [config("selected", True), config("mine")]}, card({"configs": [config("default")]}, "x")
+    merged = data_of(merge_cards(card(old, ""), new, {"configs": [config("selected", True)]}))
+    assert merged["configs"] == [config("default"), config("mine")]
+    with pytest.raises(HubError, match="'selected' of others is the default one there"):
+        merge_cards(card(old, ""), new)
+
+
+@pytest.mark.parametrize("kept", ["round_1", "round_9"])
+def test_splits_that_people_added_stay(kept):
+    splits = [{"split": "train", "path": "a"}, {"split": "test", "path": ["b", "c"]}]
+    old = {"configs": [config("selected", True), config(kept) | {"data_files": splits}]}
+    earlier = {"configs": [config("selected", True), config(kept)]}
+    merged = {entry["config_name"]: entry for entry in data_of(merge_cards(card(old, ""), NEW, earlier))["configs"]}
+    expected = [*config(kept)["data_files"], splits[1]] if kept == "round_1" else [splits[1]]
+    assert merged[kept] == {"config_name": kept, "data_files": expected}
 
 
 @pytest.mark.parametrize(
@@ -93,10 +110,51 @@ def test_what_people_decided_stays(name, value):
     assert DatasetCard(merge_cards(card({name: value}, MARKED), new)).data.to_dict()[name] == value
 
 
-@pytest.mark.xfail(strict=True, reason="the Hub's card library reads `language: no` as false")
-def test_a_language_code_that_yaml_takes_for_a_boolean_stays():
-    merged = merge_cards(f"---\nlanguage:\n- no\n---\n{MARKED}", NEW)
-    assert DatasetCard(merged).data.to_dict()["language"] == ["no"]
+WRITTEN = """\
+# About this set
+language: [no,   # Norsk
+  de]
+2024: 010
+on: Yes
+version: 1.10
+time: 12:30:45
+viewer: null
+"quoted": 'single'   # and why
+folded: >-
+    a
+      # no comment
+
+    b
+shared: &x [1, 2]
+again: *x
+# The end
+"""
+THEIRS = """\
+configs:
+  # By Anna
+  - config_name: "theirs"  # 1.0
+    data_files:
+      - {split: train, path: b}
+    version: 1.10
+    default: true
+"""
+
+
+def test_what_people_wrote_stays_as_they_wrote_it():
+    start, end = WRITTEN.split("# The end")[0], "# The end\n"
+    old = f"---\n{start}tags: [no, b]\n{THEIRS}{end}---\n{MARKED}"
+    merged = merge_cards(old, NEW)
+    head = merged.split("---\n")[1]
+    assert head.startswith(f"{start}tags:\n- no\n- b\n- synthetic\nconfigs:\n- config_name: selected\n")
+    theirs = "".join(line.removeprefix("  ") for line in THEIRS.splitlines(keepends=True)[1:])
+    assert head.endswith(f"/*.parquet\n{theirs}pretty_name: Mine\n{end}")
+    assert merge_cards(merged, NEW) == merged
+
+
+def test_aliases_do_not_grow():
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    merged = merge_cards(f"---\nl0: &l0 [a]\n{levels}---\n", NEW)
+    assert levels in merged and len(merged) < 2000
 
 
 def test_text_without_marks_follows_the_generated_part():
@@ -182,8 +240,8 @@ def test_line_breaks_and_byte_order_marks(start, line_break, end):
 
 
 UNREADABLE = [
-    "license: [mit", "- a\n- b", "just text", "a: b: c", "x: !!python/object/apply:os.system ['true']", "1: 2",
-    "license: \x07", "? [a]\n: b", "ignore_metadata_errors: true",
+    "license: [mit", "- a\n- b", "just text", "a: b: c", "x: !!python/object/apply:os.system ['true']",
+    "license: \x07", "? [a]\n: b", "a: 1\nb: 2\na: 3", "a: &a {b: 1}\nc: {<<: *a}", "[" * 2000, "tags: &a [b]\nmore: *a",
 ]  # fmt: skip
 
 

@@ -350,15 +350,14 @@ def test_into_a_set_that_datasets_made_and_back(hub, finished, rows_of, name, de
     Dataset.from_dict(THEIRS).push_to_hub(REPO, name, set_default=default)
     publish(finished, REPO)
     theirs = {name: THEIRS}
-    first = THEIRS if name == "default" else rows_of["selected"]  # `datasets` takes a config of that name first
-    check_loads(rows_of | theirs | {None: first})
+    check_loads(rows_of | theirs | {None: THEIRS})
     data = yaml.safe_load(card_of(hub.repos["dataset", REPO]).split("---\n")[1])
     assert [config["config_name"] for config in data["configs"]] == ["selected", "round_1", *theirs]
     assert data["dataset_info"]
 
     Dataset.from_dict(THEIRS).push_to_hub(REPO, "later")
     publish(finished, REPO)
-    check_loads(rows_of | theirs | {"later": THEIRS, None: first})
+    check_loads(rows_of | theirs | {"later": THEIRS, None: THEIRS})
     commits = len(hub.repos["dataset", REPO].commits)
     publish(finished, REPO)
     assert len(hub.repos["dataset", REPO].commits) == commits
@@ -548,7 +547,7 @@ def test_rows_that_no_config_names_are_not_hidden(hub, finished, name):
     [
         ({"histogram.png": b"theirs"}, "'histogram.png', which hf_evol has not written, and this set has a file"),
         ({"provenance.json": b"{}"}, r"provenance\.json that is left as it is"),
-        ({"selected/theirs.parquet": b"PAR1"}, "'selected/theirs.parquet', which hf_evol has not written and which would"),
+        ({"selected/train-theirs.parquet": b"PAR1"}, "'selected/train-theirs.parquet', which hf_evol has not written and which would"),
     ],
 )  # fmt: skip
 def test_files_of_others_are_in_no_ones_way(hub, finished, files, said):
