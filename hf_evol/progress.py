@@ -55,9 +55,6 @@ class _Lines:
     def set_postfix_str(self, note: str, refresh: bool) -> None:
         self.note = note
 
-    def update(self, rows: float) -> None:
-        self.n += rows
-
     def refresh(self) -> None:
         finished = self.total is not None and self.n >= self.total  # `close` says so
         if time.monotonic() - self.last >= LINE_EVERY_S and not finished:
@@ -234,7 +231,7 @@ class _Bar(_Counts):
             if left := self.left_s(work):
                 notes.append(f"{duration(left)} left")
             self.tqdm.set_postfix_str(", ".join(notes), refresh=False)
-            self.tqdm.update(work.rows - self.tqdm.n)
+            self.tqdm.n = work.rows
             self.tqdm.refresh()
 
     @property

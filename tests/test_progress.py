@@ -25,9 +25,6 @@ def bars(monkeypatch):
             self.total, self.desc, self.n, self.note, self.shown = total, desc, 0, "", []
             made.append(self)
 
-        def update(self, rows):
-            self.n += rows
-
         def set_postfix_str(self, note, refresh):
             self.note = note
 
