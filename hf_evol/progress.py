@@ -20,8 +20,8 @@ LINE_EVERY_S = 60.0
 _SHOWN_EVERY_S = 0.2
 _HEARD_EVERY_S = 0.5
 _FOLDER = "HF_EVOL_PROGRESS"  # the variable that tells workers where to say what they do
-_WRITTEN = 5  # a written token takes as long as about so many read ones, until some are written
-_USUAL = 50  # tokens of a reply, until the first one is there
+_WRITTEN = 4  # a written token takes as long as about so many read ones, until some are written
+_USUAL = 40  # tokens of a reply, until the first one is there
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"
 
 

@@ -75,7 +75,7 @@ def test_what_is_left():
     assert work.left_s(12) == pytest.approx(expected)
     assert Work(limit=100).left_s(12) is None
     reading = Work(in_hand=4, to_read=400, reading=100.0, reading_s=1.0, limit=30)  # a read token takes 0.01 s
-    assert reading.left_s(4) == pytest.approx(300 * 0.01 + 4 * 30 * 0.05)
+    assert reading.left_s(4) == pytest.approx(300 * 0.01 + 4 * 30 * 0.04)
     assert (work + reading).reading_s == 13.0 and (work + reading).tries == 3
 
 
