@@ -185,14 +185,15 @@ class GreedyTransform(ModelTransform):
     def sampling(self) -> SamplingParams:
         return replace(GREEDY, max_new_tokens=self.max_new_tokens)
 
-    def complete(self, chats: Sequence[Chat], keys: Sequence[str] | None = None) -> list[Completion]:
+    def complete(self, chats: Sequence[Chat], keys: Sequence[str] | None = None, **options: Any) -> list[Completion]:
         """The replies, in order; those that the journal knows are not generated again.
 
         Args:
             keys: what each chat's sampling noise belongs to. Without: equal prompts have equal greedy answers.
+            options: as `generate` has them.
         """
         keys = ["greedy"] * len(chats) if keys is None else keys
-        return generate(self.model, chats, self.sampling, keys, open_journal(self.journal))
+        return generate(self.model, chats, self.sampling, keys, open_journal(self.journal), **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,20 +386,21 @@ def status_columns(transform: Transform) -> list[str]:
 
 
 def _mapped(dataset: Dataset, transform: Transform, processes: int, label: str, options: dict[str, Any]) -> Dataset:
-    if processes > 1 and len(dataset) > 1:
-        with _spawning(processes):
-            try:
-                return dataset.map(transform, num_proc=processes, desc=label, **options)
-            except EOFError as error:  # a worker ended before it began
-                raise ConfigError(
-                    "The worker processes could not start. A script that uses several processes must call hf_evol under "
-                    "if __name__ == '__main__':, as each worker imports the script anew; or pass num_proc=1."
-                ) from error
     with progress.without_datasets_bars() as shown, ExitStack() as stack:
         if shown:  # our bar, which counts tokens too, in place of the one of datasets
             total = len(dataset) * transform.passes
             stack.enter_context(progress.bar(label, total, leave=transform.uses_model))
-        return dataset.map(transform, **options)
+        if processes == 1 or len(dataset) == 1:
+            return dataset.map(transform, **options)
+        stack.enter_context(_spawning(processes))
+        stack.enter_context(progress.of_workers())
+        try:
+            return dataset.map(transform, num_proc=processes, **options)
+        except EOFError as error:  # a worker ended before it began
+            raise ConfigError(
+                "The worker processes could not start. A script that uses several processes must call hf_evol under "
+                "if __name__ == '__main__':, as each worker imports the script anew; or pass num_proc=1."
+            ) from error
 
 
 def _gpu_count(wanted: int) -> int:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from datasets import Dataset
@@ -9,29 +10,32 @@ import hf_evol
 from hf_evol import progress
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
+from hf_evol.generation.base import Completion
+from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.progress import Work
 
 
 @pytest.fixture
 def bars(monkeypatch):
-    """Every bar that is made, with its label, total, what it counted and its last note."""
+    """Every bar that is made, with its label, total, and the counts and notes that were seen."""
     made = []
 
     class Recorder:
         def __init__(self, total, desc, **options):
-            self.total, self.desc, self.n, self.note, self.notes = total, desc, 0, "", []
+            self.total, self.desc, self.n, self.note, self.shown = total, desc, 0, "", []
             made.append(self)
-
-        def update(self, rows):
-            self.n += rows
 
         def set_postfix_str(self, note, refresh):
             self.note = note
-            self.notes.append(note)
+
+        def refresh(self):
+            self.shown.append((self.n, self.note))
 
         def close(self):
             self.closed = True
 
     monkeypatch.setattr(progress, "_tqdm", Recorder)
+    monkeypatch.setattr(progress, "_SHOWN_EVERY_S", 0.0)
     return made
 
 
@@ -44,10 +48,70 @@ def test_each_row_counts_once_a_round_also_without_text_or_from_the_journal(tiny
         transform = EvolInstruct(tiny_model, methods=short, rounds=2, max_new_tokens=4, journal=str(tmp_path / "j"))
         hf_evol.map(data, transform, desc="Evolve it", load_from_cache_file=False)
     assert [(bar.desc, bar.n, bar.total, bar.closed) for bar in bars] == [("Evolve it", 14, 14, True)] * 2
-    assert bars[0].note.endswith("tokens/s") and all("try 2 of " in " ".join(bar.notes) for bar in bars)
-    assert not any("tokens/s" in note for note in bars[1].notes)
+    assert bars[0].note.endswith("tokens/s") and all("try 2 of " in str(bar.shown) for bar in bars)
+    assert "tokens/s" not in str(bars[1].shown)
     hf_evol.map(data, Respond(tiny_model, max_new_tokens=2, journal=False))
     assert (bars[2].desc, bars[2].n, bars[2].total) == ("Respond", 7, 7)
+
+
+def test_the_bar_tells_of_a_batch_before_its_first_row_ends(tiny_model, seeds, bars):
+    engine = TransformersEngine(hf_evol.ModelSpec(tiny_model), batching="static")
+    with progress.times() as times, progress.counted_tokens() as tokens:
+        hf_evol.map(seeds, Respond(engine, max_new_tokens=6, journal=False))
+    assert [(time.label, time.tokens) for time in times] == [("Respond", tokens[0])] and tokens[0] > 7
+    before = [note for rows, note in bars[0].shown if rows == 0]
+    assert any(note.endswith(" s left") and "tokens/s" not in note for note in before)  # by the layers that have read
+    assert any("tokens/s" in note for note in before)
+
+
+def test_what_is_left():
+    """Two replies are written, 10 tokens each so far, and an average one, 20, is before both; 18 requests come after them."""
+    work = Work(
+        requests=10, through=5, read=1000, written=200, in_hand=2, to_read=200, reading=200.0, writing=20, reading_s=12.0,
+        writing_s=22.0, in_try=4, limit=100, tries=3, tries_left=2,
+    )  # fmt: skip
+    requests = 4 * (1 + 0.5) + 8 * (1 + 0.5 + 0.25) - 2
+    expected = requests * 1200 / 12 * 12 / 1200 + (2 * 20 + requests * (220 + 2 * 20) / 12) * 22 / 220
+    assert work.left_s(12) == pytest.approx(expected)
+    assert Work(limit=100).left_s(12) is None
+    reading = Work(in_hand=4, to_read=400, reading=100.0, reading_s=1.0, limit=30)  # a read token takes 0.01 s
+    assert reading.left_s(4) == pytest.approx(300 * 0.01 + 4 * 30 * 0.04)
+    assert (work + reading).reading_s == 13.0 and (work + reading).tries == 3
+
+
+def test_after_a_tenth_the_time_left_is_right_within_a_third(monkeypatch, bars):
+    """200 rows in batches of 20, half of which are asked again; a step of a batch takes as long with few rows as with many."""
+    now, random, estimates = [0.0], Random(0), []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def batch(rows, number):
+        lengths = [min(100, 5 + int(random.expovariate(1 / 20))) for _ in range(rows)]
+        through = 0
+        for share in (0.0, 0.5, 1.0):
+            now[0] += 4.0 if share or estimates else 300.0  # at first, models are loaded
+            progress.underway(in_hand=rows, to_read=300 * rows, reading=300 * rows * share, writing=0)
+        for step in range(1, max(lengths) + 1):
+            now[0] += 0.2
+            n_ended, n_running = lengths.count(step), sum(length > step for length in lengths)
+            progress.underway(
+                in_hand=n_running, to_read=300 * n_running, reading=300 * n_running, writing=step * n_running
+            )
+            n_through = n_ended if number == 3 else sum(random.random() < 0.5 for _ in range(n_ended))
+            progress.generated(n_through, [Completion("", "stop", 300, step)] * n_ended)
+            through += n_through
+            estimates.append((now[0], progress._current.left_s(progress._current.all)))
+        return through
+
+    with progress.bar("Evolve", 200):
+        progress.underway(limit=100)
+        for _ in range(5):
+            waiting = 40
+            for number in (1, 2, 3):
+                with progress.attempt(number, 3, waiting):
+                    waiting -= sum(batch(min(20, waiting - first), number) for first in range(0, waiting, 20))
+    end, begun = now[0], 300.0
+    late = [(left, end - at) for at, left in estimates if 0.1 < (at - begun) / (end - begun) < 0.95]
+    assert len(late) > 1000 and all(2 / 3 < left / true < 4 / 3 for left, true in late)
 
 
 def test_a_map_from_the_cache_says_so(tiny_model, seeds, bars, tmp_path):
@@ -55,6 +119,15 @@ def test_a_map_from_the_cache_says_so(tiny_model, seeds, bars, tmp_path):
     for _ in range(2):
         hf_evol.map(Dataset.load_from_disk(tmp_path / "seeds"), Respond(tiny_model, max_new_tokens=2, journal=False))
     assert [bar.n for bar in bars] == [7, 7] and bars[1].note == "from the cache"
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_the_bar_hears_of_other_processes(bars, rows):
+    code = "from hf_evol import progress; progress.advance(1, 10); progress.advance(2, 20)"
+    with progress.times() as times, progress.bar("Work", 9), progress.of_workers(rows):
+        workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+        assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
+    assert (times[0].tokens, bars[0].shown[-2][0]) == (60, 6 if rows else 0)
 
 
 def test_advance_without_a_bar_does_nothing():

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import ENGINE_OPTIONS, MODEL_OPTIONS, OUTPUT_OPTIONS, quiet, recipe_options, shown_anyway
+from hf_evol.cli.options import (
+    ENGINE_OPTIONS,
+    MODEL_OPTIONS,
+    OUTPUT_OPTIONS,
+    quiet,
+    recipe_options,
+    shown_anyway,
+    took,
+)
+from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
 
 @recipe_options(
-    "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens", "batch_size",
-    "num_proc", "journal", "license", "push_to", "private", *OUTPUT_OPTIONS,
-)  # fmt: skip
+    "model",
+    "responder",
+    *ENGINE_OPTIONS,
+    *MODEL_OPTIONS,
+    "seed",
+    "temperature",
+    "top_p",
+    "max_new_tokens",
+    "response_max_new_tokens",
+    "batch_size",
+    "num_proc",
+    "journal",
+    "license",
+    "push_to",
+    "private",
+    *OUTPUT_OPTIONS,
+)
 def command(
     recipe: Recipe,
     given: frozenset[str],
@@ -46,12 +70,12 @@ def command(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
         per_constraint, require_pass,
     )  # fmt: skip
-    with shown_anyway(_show):
+    with shown_anyway(_show) as times:
         result = run(settings, recipe)
-    _show(result)
+    _show(result, times)
 
 
-def _show(result: object) -> None:
+def _show(result: object, times: Sequence[Time]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -69,6 +93,7 @@ def _show(result: object) -> None:
         table.add_row(stage["stage"], stage["what"], str(stage["given"]), str(stage["left"]), lost)
     console = Console(highlight=False)
     console.print("", table)
+    print(*took(times), sep="\n")
     print(f"The set:  {result.output}\nThe card: {result.output}/README.md")
     if result.url:
         print(f"On the Hub: {result.url}")

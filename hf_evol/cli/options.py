@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_evol import progress
 from hf_evol.errors import HfEvolError
-from hf_evol.progress import visible
+from hf_evol.progress import Time, visible
 from hf_evol.run.recipe import Recipe, help_of
 
 if TYPE_CHECKING:
@@ -112,14 +113,26 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 @contextmanager
-def shown_anyway(show: Callable[[Any], None]) -> Iterator[None]:
-    """Where a push fails at the end, show what the run made, before the error."""
-    try:
-        yield
-    except (HfEvolError, KeyboardInterrupt) as error:
-        if (result := getattr(error, "result", None)) is not None:
-            show(result)
-        raise
+def shown_anyway(show: Callable[[Any, Sequence[Time]], None]) -> Iterator[list[Time]]:
+    """Gives what the stages in the block take. Where a push fails at the end, show what the run made, before the error."""
+    with progress.times() as times:
+        try:
+            yield times
+        except (HfEvolError, KeyboardInterrupt) as error:
+            if (result := getattr(error, "result", None)) is not None:
+                show(result, times)
+            raise
+
+
+def took(times: Sequence[Time]) -> Iterator[str]:
+    """A line for each stage, whatever its rounds, such as ``Evolve: 2 min 05 s, 4,210 tokens, 34 tokens/s``."""
+    stages: dict[str, list[Time]] = {}
+    for time in times:
+        stages.setdefault(time.label.partition(",")[0], []).append(time)
+    for stage, parts in stages.items():
+        seconds, tokens = (sum(getattr(part, name) for part in parts) for name in ("seconds", "tokens"))
+        rate = f", {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else ""
+        yield f"{stage}: {progress.duration(seconds)}{rate}"
 
 
 @contextmanager
@@ -257,16 +270,17 @@ def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[
 def run_stage(
     stage: str, recipe: Recipe, target: Target, transform: Any, rows: Any, status: str, label: str, **options: Any
 ) -> Any:
-    """Apply a stage's transform, save what it leaves, and print how many rows have which status. Gives the rows."""
+    """Apply a stage's transform, save what it leaves, and print how many rows have which status, and what it took. Gives the rows."""
     from hf_evol.columns import PASSING_FAILURES
     from hf_evol.data.selection import column
     from hf_evol.run.steps import mapper
     from hf_evol.run.tables import status_counts
 
-    rows = mapper(recipe)(rows, transform, transform.label)
+    with progress.times() as times:
+        rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))
     save(stage, recipe, target, rows, counts, **options)
-    print(f"{label}: {listed(counts)}")
+    print(f"{label}: {listed(counts)}", *took(times), sep="\n")
     failed = Counter(why for why in rows[status] if str(why).startswith(PASSING_FAILURES))
     if failed:
         print(f"Requests failed for {failed.total()} rows. Most often: {visible(failed.most_common(1)[0][0])}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import listed, recipe_options, shown_anyway
-from hf_evol.progress import visible
+from hf_evol.cli.options import listed, recipe_options, shown_anyway, took
+from hf_evol.progress import Time, visible
 from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def command(
 def _run(recipe: Recipe, execution: Execution | None) -> None:
     from hf_evol.run import pipeline
 
-    with shown_anyway(_show_result):
+    with shown_anyway(_show_result) as times:
         if execution is None:
             result = pipeline.run(recipe)
         else:
@@ -71,7 +71,7 @@ def _run(recipe: Recipe, execution: Execution | None) -> None:
 
             result = cluster.run(recipe, execution)
     if not isinstance(result, list):
-        _show_result(result)
+        _show_result(result, times)
     elif result:
         print(f"Submitted to Slurm: {', '.join(result)}. The last of them writes the set to {recipe.output}.")
     else:
@@ -123,7 +123,7 @@ def _rough(number: float) -> str:
     return f"{float(f'{number:.2g}'):,g}"
 
 
-def _show_result(result: RunResult) -> None:
+def _show_result(result: RunResult, times: Sequence[Time]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -144,6 +144,8 @@ def _show_result(result: RunResult) -> None:
             console.print(f"Left out in round {entry['round']}: {listed(entry['dropped'])}")
         if entry["unscored"]:
             console.print(f"Without a score in round {entry['round']}: {listed(entry['unscored'])}")
+    for line in took(times):
+        console.print(line, markup=False)
     if result.n_failed_requests:
         again = "The same command with --overwrite asks for them again, and for what depends on them."
         why = f" Most often: {visible(result.failed_because)}." if result.failed_because else ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway
+from hf_evol.cli.options import OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway, took
+from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
 
@@ -31,9 +33,9 @@ def command(
     settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
     models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward))}
     study = Study(_evolvers(evolver), positions=positions, **models, **settings)
-    with shown_anyway(_show):
+    with shown_anyway(_show) as times:
         result = run(study, recipe)
-    _show(result)
+    _show(result, times)
 
 
 def _evolvers(given: list[str]) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _evolvers(given: list[str]) -> dict[str, Any]:
     return evolvers
 
 
-def _show(result: Any) -> None:
+def _show(result: Any, times: Sequence[Time]) -> None:
     import shlex
     import sys
 
@@ -76,6 +78,8 @@ def _show(result: Any) -> None:
         console.print(table)
     for sentence in (*results["verdict"], "", *results["stand_ins"]):
         console.print(sentence)
+    for line in took(times):
+        console.print(line)
     for failure in results["failures"]:
         console.print(f"Not measured: {failure['stage']}. {failure['error']}")
     console.print(f"The report: {result.output}/report.html\nThe set:    {result.output}")

@@ -26,7 +26,9 @@ def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> Ba
     """Do the missing tasks, of so many rows each, and give the first error. A task that fails leaves the others running."""
     missing = executor.get_incomplete_ranks()
     packed, first = dill.dumps(executor), None
-    with progress.bar(label, sum(rows)), worker_pool(min(executor.workers, len(missing) or 1)) as pool:
+    n_workers = min(executor.workers, len(missing) or 1)
+    # A row goes through many steps, so that only whole tasks move the bar.
+    with progress.bar(label, sum(rows)), progress.of_workers(rows=False), worker_pool(n_workers) as pool:
         progress.advance(sum(rows) - sum(rows[rank] for rank in missing))
         futures = {pool.submit(_run_task, packed, rank): rows[rank] for rank in missing}
         for future in as_completed(futures):

@@ -172,7 +172,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
             return _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)
         first = None
         if is_local:
-            first = run_tasks(shards, [len(part) for part in parts], "Evolve, answer and score")
+            first = run_tasks(shards, [len(part) for part in parts], "All stages")
         else:
             shards.run()
         shards.logging_dir.invalidate_cache()

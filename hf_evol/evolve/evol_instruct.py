@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -203,17 +203,23 @@ class EvolInstruct(SampledTransform):
             if not self.temperature:
                 waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
             keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
-            with progress.still(f"try {attempt} of {len(waiting):,} rows") if attempt > 1 else nullcontext():
-                completions = self.complete([in_context(one.prompt, one.row[col.CONTEXT]) for one in waiting], keys)
-            for one, completion in zip(waiting, completions, strict=True):
-                one.completions.append(completion)
-                text, status = (None, completion.error) if completion.error else self.read(one, completion)
-                one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
-            waiting = [one for one in waiting if one.error is None and len(one.good) < self.best_of]
-        progress.advance(sum(not one.tried for one in asked))
+            chats = [in_context(one.prompt, one.row[col.CONTEXT]) for one in waiting]
+            with progress.attempt(attempt, self.tries, len(waiting)):
+                self.complete(chats, keys, is_through=partial(self._take, waiting, attempt))
+            waiting = [one for one in waiting if not one.is_through]
+        progress.advance(sum(not one.is_through for one in asked))
         self._prefer([one for one in asked if len(one.good) > 1])
         for one in asked:
             self._record(one)
+
+    def _take(self, waiting: list[Asked], attempt: int, place: int, completion: Completion) -> bool:
+        """Note what a try gave; says whether it was the row's last."""
+        one = waiting[place]
+        one.completions.append(completion)
+        text, status = (None, completion.error) if completion.error else self.read(one, completion)
+        one.tried.append({"try": attempt, "method": one.method.name, "instruction": text, "status": status})
+        one.is_through = attempt == self.tries or one.error is not None or len(one.good) >= self.best_of
+        return one.is_through
 
     def read(self, one: Asked, completion: Completion) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
@@ -291,6 +297,7 @@ class Asked:
     completions: list[Completion] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     preferred: dict[str, Any] | None = None
+    is_through: bool = False
 
     @property
     def error(self) -> str | None:

@@ -152,23 +152,37 @@ class LocalEngine:
 
 
 def generate(
-    engine: Engine, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str], journal: Journal | None
+    engine: Engine,
+    chats: Sequence[Chat],
+    params: SamplingParams,
+    keys: Sequence[str],
+    journal: Journal | None,
+    is_through: Callable[[int, Completion], bool] = lambda place, completion: True,
 ) -> list[Completion]:
-    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are."""
+    """Complete ``chats`` in order. Requests that the journal holds are not generated again; failed ones are.
+
+    Args:
+        is_through: is given each completion as it comes; says whether its row, which then moves the progress bar, needs no other.
+    """
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
             yield {number: asdict(completion) for number, completion in finished}
 
+    def read(records: dict[int, Record]) -> tuple[dict[int, Completion], int]:
+        finished = {place: Completion(**record) for place, record in records.items()}
+        return finished, sum(is_through(place, completion) for place, completion in finished.items())
+
     requests = dict(enumerate(zip(chats, keys, strict=True)))
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
-        done = next(batches)
-        progress.advance(len(done))
-        for finished in batches:
+        progress.underway(limit=params.max_new_tokens)
+        done, rows = read(next(batches))
+        progress.advance(rows)
+        for records in batches:
+            finished, rows = read(records)
             done |= finished
-            failed = sum(record["error"] is not None for record in finished.values())
-            progress.advance(len(finished), sum(record["n_tokens"] for record in finished.values()), failed)
-    return [Completion(**done[place]) for place in range(len(chats))]
+            progress.generated(rows, finished.values())
+    return [done[place] for place in range(len(chats))]
 
 
 def remembered(

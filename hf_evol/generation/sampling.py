@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from hf_evol.generation.base import SamplingParams
 
 
+_LIKELY = 1024  # tokens sorted first: the whole vocabulary takes ten times as long, and the nucleus is seldom larger
+_ROUNDING = 1e-6  # more than that of a sum of probabilities
+
+
 def row_key(seed: int, row_id: str, round: int, stage: str, attempt: int = 1) -> str:
     """The key of a request's sampling noise; ``attempt`` counts the tries of a row from 1."""
     return f"{seed}|{round}|{stage}|{attempt}|{row_id}"
@@ -43,10 +47,28 @@ def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) ->
     logits = logits.float()
     # From the greatest logit down: a tiny temperature then gives minus infinities, not a difference of infinities.
     probabilities = ((logits - logits.amax(-1, keepdim=True)) / params.temperature).softmax(-1)
-    probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    noise = noise.to(probabilities)[:, None]
+    few = probabilities.shape[-1] <= _LIKELY or params.top_p == 1
+    if few or probabilities.device.type != "cpu":  # a GPU would wait for a look at values, and can't in CUDA graphs
+        return _inverted(probabilities, params.top_p, noise)[0]
+    likely = probabilities.topk(_LIKELY, sorted=False).indices.sort().values  # in order, for those that are equal
+    places, chosen, total = _inverted(part := probabilities.gather(-1, likely), params.top_p, noise)
+    tokens = likely.gather(-1, places[:, None]).squeeze(-1)
+    # Of tokens as probable as the least of the part, others may come first.
+    unsure = (total < params.top_p + _ROUNDING) | (chosen == part.amin(-1))
+    if unsure.any():
+        tokens[unsure] = _inverted(probabilities[unsure], params.top_p, noise[unsure])[0]
+    return tokens
+
+
+def _inverted(
+    probabilities: torch.Tensor, top_p: float, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each row, where the chosen token stands, its probability, and the sum of all. Equal ones stay in order."""
+    probabilities, places = probabilities.sort(dim=-1, descending=True, stable=True)
     cumulative = probabilities.cumsum(-1)
     # A token is in the nucleus if the tokens before it do not reach top_p; the first one always is.
-    size = (cumulative - probabilities < params.top_p).sum(-1, keepdim=True)
+    size = (cumulative - probabilities < top_p).sum(-1, keepdim=True)
     mass = cumulative.gather(-1, size - 1)
-    place = (cumulative <= noise.to(cumulative)[:, None] * mass).sum(-1, keepdim=True)
-    return tokens.gather(-1, place.minimum(size - 1)).squeeze(-1)
+    rank = (cumulative <= noise * mass).sum(-1, keepdim=True).minimum(size - 1)
+    return places.gather(-1, rank).squeeze(-1), probabilities.gather(-1, rank).squeeze(-1), cumulative[:, -1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_evol import models
+from hf_evol import models, progress
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import continuous
 from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
@@ -172,10 +173,12 @@ class _Decoder:
         with torch.inference_mode():
             while rows:
                 inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | state
-                out = self.model(**inputs, use_cache=True, logits_to_keep=1)
+                with self._reading(rows) if not state else nullcontext():
+                    out = self.model(**inputs, use_cache=True, logits_to_keep=1)
                 state = state or self._state(out)
                 tokens = self._next_tokens(out.logits[:, -1], rows)
                 finished, keep = self._record(tokens.tolist(), rows)
+                self._report([rows[line] for line in keep])
                 if finished:
                     self.done.update(row for row, _ in finished)
                     yield finished
@@ -186,6 +189,26 @@ class _Decoder:
                 ids = tokens[:, None]
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
                 positions = positions[:, -1:] + 1
+
+    @contextmanager
+    def _reading(self, rows: list[int]) -> Iterator[None]:
+        """Report layer by layer: to read the prompts of a batch may take minutes."""
+        import torch
+
+        layers = next((part for part in self.model.modules() if isinstance(part, torch.nn.ModuleList)), ())
+        shares = (number / len(layers) for number in range(1, len(layers) + 1))
+        hooks = [layer.register_forward_hook(lambda *_: self._report(rows, next(shares, 1.0))) for layer in layers]
+        self._report(rows, 0.0)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _report(self, rows: list[int], share_read: float = 1.0) -> None:
+        to_read = sum(len(self.requests[row].prompt) for row in rows)
+        writing = sum(len(self.generated[row]) for row in rows)
+        progress.underway(in_hand=len(rows), to_read=to_read, reading=to_read * share_read, writing=writing)
 
     def _state(self, out: Any) -> dict[str, Any]:
         """The cache that a forward pass gave back: ``past_key_values`` until transformers 5.23, then ``cache``."""

@@ -10,6 +10,8 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import hf_evol
+from hf_evol.cli.options import took
+from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
 COMMANDS = [
@@ -253,6 +255,7 @@ def test_the_stages_chain(call, wide_model, seed_file):
     model = ["--model", wide_model]
     code, said = call("evolve", "--dataset", seed_file, *model, *SHORT, "--rounds", "2", "--output", "evolved")
     assert (code, "3 rows in evolved" in said, "Last round: ok 3" in said) == (0, True, True)
+    assert re.search(r"^Evolve: \d+ s, \d+ tokens, [\d,]+ tokens/s$", said, re.MULTILINE)
     code, said = call("eliminate", "--dataset", "evolved", "--keep", "--output", "flagged")
     assert (code, "3 rows in flagged" in said) == (0, True)
     code, said = call(
@@ -261,6 +264,7 @@ def test_the_stages_chain(call, wide_model, seed_file):
     assert (code, "3 rows in answered" in said, "Responses: ok 3" in said) == (0, True, True)
     code, said = call("score", "--dataset", "answered", *model, "--output", "scored", "--file-format", "arrow")
     assert (code, "3 rows in scored" in said, "Status: " in said) == (0, True, True)
+    assert re.search(r"^Score: \d+ s$", said, re.MULTILINE)
     code, said = call("select", "--dataset", "scored", "--select", "2", "--select-by", "n_tokens_q", "--output", "best")
     assert (code, "2 rows in best" in said) == (0, True)
 
@@ -399,3 +403,12 @@ def test_columns_are_named_on_the_command_line(call, here, tiny_model):
     assert code == 0 and "rows.csv: 1 rows" in said
     code, said = call("run", "--dataset", "rows.csv", "--dry-run", "--model", tiny_model, "--columns", "task")
     assert code == 2 and "'task' is not OLD=NEW" in said
+
+
+def test_what_stages_took_is_told_by_stage():
+    times = [
+        Time("Evolve, round 1 of 2", 100.0, 3000),
+        Time("Evolve, round 2 of 2", 50.0, 1500),
+        Time("Score", 3700.0, 0),
+    ]
+    assert list(took(times)) == ["Evolve: 2 min 30 s, 4,500 tokens, 30 tokens/s", "Score: 1 h 01 min"]

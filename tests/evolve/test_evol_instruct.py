@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import hf_evol
 from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
@@ -167,7 +168,7 @@ def test_no_arrangement_changes_a_row(tiny_model, seeds):
     assert sorted(streamed, key=lambda row: row[col.ID]) == whole
 
 
-def test_processes_change_neither_rows_nor_the_fingerprint(tiny_model, seeds, monkeypatch):
+def test_processes_change_neither_rows_nor_the_fingerprint_and_tell_what_they_do(tiny_model, seeds, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)  # each process hashes strings in its own way
     settings = {"methods": SHORT, "max_new_tokens": 8, "journal": False}
     transform = Hashed(tiny_model, **settings)
@@ -175,7 +176,10 @@ def test_processes_change_neither_rows_nor_the_fingerprint(tiny_model, seeds, mo
     whole = rows_of(hf_evol.map(seeds, transform))
     assert {row[col.EVOLVER] for row in whole} == {before, Hasher.hash(transform)} == {before}
     assert Hasher.hash(Hashed(tiny_model, seed=5, **settings)) != before
-    assert rows_of(hf_evol.map(seeds, transform, num_proc=2)) == whole
+    with progress.times() as times:
+        mapped = hf_evol.map(seeds, transform, num_proc=2)
+    assert rows_of(mapped) == whole
+    assert [time.tokens for time in times] == [sum(history[-1]["n_tokens"] for history in mapped[col.HISTORY])]
 
 
 def test_dataset_dict(tiny_model, seeds):

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,42 @@ def test_sampled_distribution_is_the_nucleus():
     live = expected > 0
     chi2 = ((drawn[live] - n * expected[live]) ** 2 / (n * expected[live])).sum()
     assert chi2 < 20  # 3 degrees of freedom: 1 in 5,000 would be 19.7
+
+
+def plainly_chosen(ordered, top_p, noise):
+    """Where the chosen one of ordered probabilities stands; sums as a CPU makes them, in double precision and rounded."""
+    cumulative = np.cumsum(ordered, dtype=np.float64).astype(np.float32)
+    size = np.count_nonzero(cumulative - ordered < np.float32(top_p))
+    return min(size - 1, np.count_nonzero(cumulative <= np.float32(noise) * cumulative[size - 1]))
+
+
+@pytest.mark.parametrize("vocabulary", [100, 49_152, 262_144])
+def test_the_token_is_that_of_the_whole_vocabulary_sorted(vocabulary):
+    """Also where the most probable tokens, which are sorted first, are not the nucleus, or end among equal ones."""
+    noise = torch.randn(vocabulary, generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(1))
+    logits = torch.stack(
+        [
+            noise * 3,
+            noise * 20,  # peaked
+            noise * 0.01,  # flat
+            (noise * 2).round(),  # of many equal ones
+            torch.zeros(vocabulary),
+            (noise * 3).bfloat16().float(),
+            torch.where(shuffled < 60, noise, -torch.inf),
+            torch.where(shuffled < 1030, 0.0, -30.0),  # more equal ones than are sorted first
+        ]
+    )
+    logits = logits[:4] if vocabulary > 100_000 else logits  # for time
+    for temperature in (0.01, 0.7, 5.0):
+        probabilities = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1).numpy()
+        orders = [np.lexsort((np.arange(vocabulary), -row)) for row in probabilities]
+        for top_p, number in product((0.5, 0.95, 1.0), (0.0, 0.7, 1 - 1e-9)):
+            tokens = sample(logits, SamplingParams(temperature, top_p), torch.full((len(logits),), number))
+            assert tokens.tolist() == [
+                order[plainly_chosen(row[order], top_p, number)]
+                for row, order in zip(probabilities, orders, strict=True)
+            ]
 
 
 @pytest.mark.parametrize("top_p", [1.0, 1e-9])
