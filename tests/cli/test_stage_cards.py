@@ -124,7 +124,7 @@ def test_the_card_says_which_models_and_scores_there_are(chain):
     assert record_of(chain / "respond")["scores"] == [] and len(record_of(chain / "respond")["models"]) == 2
     card = card_of(chain / "select")
     assert "evolved by\n**wide, a model of" in card and "evol-instruct" in card and "12 (limit 12)" in card
-    assert 'load_dataset("select", split="train")' in card and "## Scores" in card
+    assert 'load_dataset("select", "default", split="train")' in card and "## Scores" in card
     assert "## Scores" not in card_of(chain / "respond") and "ic-ifd" not in card_of(chain / "respond")
 
 
@@ -152,7 +152,7 @@ def test_the_card_command_works_on_every_stage(chain, call):
     for stage in CHAIN:
         assert call("card", stage, "--diff") == (0, "The card would not change.\n")
         code, _ = call("card", stage, "--repo-id", "user/name")
-        assert code == 0 and 'load_dataset("user/name", split="train")' in card_of(chain / stage)
+        assert code == 0 and 'load_dataset("user/name", "default", split="train")' in card_of(chain / stage)
 
 
 def test_a_chain_on_rows_from_elsewhere_claims_no_evolving(call, here, wide_model):
