@@ -1,9 +1,9 @@
-"""Run the tests that meet other libraries most, and say with which versions they passed.
+"""Run the tests that use other libraries most, and write the outcomes and the versions to results/<name>-versions.txt.
 
     make test-newest
+    make test-oldest
 
-There, pip has taken the newest versions that setup.cfg allows, but of torch. What is printed stands in
-results/newest-versions.txt as well.
+Each has an environment of its own, with the newest versions that setup.cfg allows, or the oldest that it names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "newest-versions.txt"
+RESULTS = ROOT / "benchmarks" / "results"
 TESTS = "cli data generation metrics models scoring training test_private_names.py test_transform.py".split()
 LIBRARIES = (
     "torch transformers datasets huggingface_hub evaluate tokenizers accelerate peft trl gguf sentence-transformers "
@@ -33,7 +33,7 @@ class Tally:
     """A pytest plugin that counts outcomes by the first part of the test's path below tests/."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, Counter[str]] = {name: Counter() for name in TESTS}
+        self.counts: dict[str, Counter[str]] = {test: Counter() for test in TESTS}
         self.failed: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -50,28 +50,29 @@ class Tally:
             self.failed.append(report.nodeid)
 
 
-def main() -> int:
+def main(name: str) -> int:
     tally, start = Tally(), time.monotonic()
     os.chdir(ROOT)
-    status = pytest.main(["--numprocesses=auto", "--dist=loadfile", *(f"tests/{name}" for name in TESTS)], [tally])
+    status = pytest.main(["--numprocesses=auto", "--dist=loadfile", *(f"tests/{test}" for test in TESTS)], [tally])
     lines = [
         f"{datetime.date.today()}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores, {time.monotonic() - start:.0f} s of tests",
-        "make test-newest: torch as in constraints.txt, all else the newest that setup.cfg allows",
+        f"make test-{name}: the {name} versions within setup.cfg, and torch of constraints.txt",
         "",
-        *(f"{name:22} {version(name)}" for name in LIBRARIES),
+        *(f"{library:22} {version(library)}" for library in LIBRARIES),
         "",
         f"{'tests':22}" + "".join(f"{outcome:>9}" for outcome in OUTCOMES),
         *(
-            f"{name:22}" + "".join(f"{count[outcome]:9}" for outcome in OUTCOMES)
-            for name, count in [*tally.counts.items(), ("all", sum(tally.counts.values(), Counter()))]
+            f"{part:22}" + "".join(f"{count[outcome]:9}" for outcome in OUTCOMES)
+            for part, count in [*tally.counts.items(), ("all", sum(tally.counts.values(), Counter()))]
         ),
         *(f"failed: {test}" for test in tally.failed),
     ]
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"), end="")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / f"{name}-versions.txt").write_text(text, encoding="utf-8")
+    print(text, end="")
     return int(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))
