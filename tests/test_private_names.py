@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 import pytest
@@ -9,7 +10,8 @@ from datasets import Dataset
 
 
 def test_of_datasets():
-    """`hf_evol.data.selection`, `hf_evol.data.files`, `hf_evol.transform`, `hf_evol.cluster.run`."""
+    """`hf_evol.data.selection`, `hf_evol.data.files`, `hf_evol.transform`, `hf_evol.cluster.run`, `hf_evol.hub.configs`."""
+    from datasets.load import infer_module_for_data_files_list
     from datasets.utils._dill import Pickler, pklregister
 
     rows = Dataset.from_dict({"a": [1, 2, 3]})
@@ -17,6 +19,7 @@ def test_of_datasets():
     assert rows._indices is None and chosen._indices.column(0).to_pylist() == [2, 0]
     assert rows._estimate_nbytes() > 0 and rows._fingerprint != chosen._fingerprint
     assert callable(pklregister) and isinstance(Pickler.dispatch, dict)
+    assert infer_module_for_data_files_list(["a/rows.jsonl"])[0] == "json"
 
 
 def test_of_transformers():
@@ -36,6 +39,31 @@ def test_of_transformers():
     )
     assert all(hasattr(ContinuousBatchingLogitsProcessor, name) for name in ("fill_defaults", "prepare_tensor_args"))
     assert inspect.isclass(ContinuousBatchingLogitsProcessorList)
+
+
+def test_where_transformers_finds_files(tmp_path):
+    """`hf_evol.models.loading`, `hf_evol.hub.provenance`: the file of a model in a folder, on the Hub or in its cache."""
+    from transformers.utils import cached_file, find_adapter_config_file
+
+    assert find_adapter_config_file(str(tmp_path)) is None
+    file = tmp_path / "adapter_config.json"
+    file.touch()
+    assert find_adapter_config_file(str(tmp_path), revision=None) == str(file)
+    assert cached_file(str(tmp_path), file.name, revision=None, local_files_only=True) == str(file)
+
+
+def test_of_huggingface_hub():
+    """`hf_evol.generation.endpoint`: the session that a client sends its requests by, closed with the client."""
+    from huggingface_hub import AsyncInferenceClient, get_async_session
+
+    async def used() -> bool:
+        async with AsyncInferenceClient() as client:
+            client._async_client = session = await client.exit_stack.enter_async_context(get_async_session())
+            assert {"request", "response"} <= set(session.event_hooks)
+            chosen = await client._get_async_client()
+        return chosen is session and session.is_closed
+
+    assert asyncio.run(used())
 
 
 def test_of_datatrove():

@@ -289,7 +289,7 @@ def test_never_more_requests_than_allowed(server, most, rows):
 
 def test_fewer_requests_under_overload_and_more_again_after_it(server):
     server.fault = lambda prompt, attempt: (429, 503)[attempt % 2] if 20 < len(server.requests) <= 50 else None
-    server.delay_s = 0.03
+    server.delay_s = 0.05
     prompts = [*PROMPTS, *(f"later {prompt}" for prompt in PROMPTS)]
     done = ask(engine_for(server, max_concurrency=16, max_tries=50), prompts)
     assert [c.text for c in done] == [reply_to(prompt) for prompt in prompts]
@@ -316,7 +316,7 @@ def test_a_limit_on_the_rate_costs_time_and_no_row(server):
             return None if answered[window] <= 10 else Refusal(429, {"Retry-After": f"{0.2 - now % 0.2:.3f}"})
 
     server.fault = quota
-    done = ask(engine_for(server, max_tries=3), PROMPTS[:100])
+    done = ask(engine_for(server, max_tries=4), PROMPTS[:100])
     assert [c.error for c in done if c.error] == []
 
 

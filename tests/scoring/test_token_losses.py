@@ -116,12 +116,8 @@ def test_a_head_that_is_more_than_its_weight():
 def test_adapters(wrapped, modules):
     peft, model = pytest.importorskip("peft"), build_llama()
     config = peft.LoraConfig(target_modules=modules, init_lora_weights=False, task_type="CAUSAL_LM")
-    if wrapped:
-        model = peft.get_peft_model(model, config).eval()
-    else:
-        model.add_adapter(config)
-        model.eval()
-    got, expected = both(model, IDS)
+    model = peft.get_peft_model(model, config) if wrapped else peft.inject_adapter_in_model(config, model)
+    got, expected = both(model.eval(), IDS)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
