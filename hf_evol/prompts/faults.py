@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise, takewhile
 
 from hf_evol.columns import OK
@@ -122,7 +123,8 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     return len(said) >= 20 and len(set(said)) / len(said) < fewest
 
 
-def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
+@lru_cache(maxsize=1024)
+def _runs(said: tuple[str, ...]) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(said[start:] for start in range(_RUN)), strict=False))
 
 

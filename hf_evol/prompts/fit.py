@@ -78,7 +78,7 @@ _LENGTH = re.compile(
 
 def form_fault(text: str, parent: str) -> str | None:
     """What keeps a text from being an instruction at all: ``chatter``, ``answered``, ``not_instruction``; or None."""
-    letters = [char for char in parent if char.isalpha()]
+    letters = () if parent.isascii() else [char for char in parent if char.isalpha()]
     if letters and sum(char.isascii() for char in letters) / len(letters) <= 0.9:
         return None  # no English
     if only_in(META, text, parent):

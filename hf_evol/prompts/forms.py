@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hf_evol.prompts.words import VERBS, words
+from hf_evol.prompts.words import VERBS, remembering, words
 
 _AUXILIARIES = "can could would will should is are was were do does did has have".split()
 OPENS_QUESTION = re.compile(rf"(?i)\A(?:who|what|when|where|why|which|whose|whom|how|if|{'|'.join(_AUXILIARIES)})\b")
@@ -33,10 +33,12 @@ def is_instruction(text: str) -> bool:
     return any(asks(sentence) for sentence in sentences(text))
 
 
-def sentences(text: str) -> list[str]:
-    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+@remembering
+def sentences(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _SENTENCE.split(text) if part.strip())
 
 
+@remembering
 def asks(sentence: str) -> bool:
     return sentence.rstrip(" \"”')*_`").endswith(("?", "？")) or is_order(sentence) or _is_question(sentence)
 
@@ -52,6 +54,7 @@ def _is_question(sentence: str) -> bool:
     return said[0] in ("how", "why", "who", "which")
 
 
+@remembering
 def is_order(sentence: str) -> bool:
     text = OPENING.sub("", sentence, count=1)
     said = words(text)
