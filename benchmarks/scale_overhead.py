@@ -206,7 +206,9 @@ def main() -> None:
             raise SystemExit(process.exitcode)
         found[rows] = results.get()
     few, many = found.values()
-    print(f"{'step':34}{'seconds':>9}{'processor':>11}{'power of rows':>15}{'resident, GiB':>15}{'of no file':>12}{'a tenth: of no file':>21}")
+    print(
+        f"{'step':34}{'seconds':>9}{'processor':>11}{'power of rows':>15}{'resident, GiB':>15}{'of no file':>12}{'a tenth: of no file':>21}"
+    )
     for label, (wall, processor, everything, own) in many.items():
         power = math.log10(max(processor, 0.01) / max(few[label][1], 0.01))
         print(f"{label:34}{wall:9.1f}{processor:11.1f}{power:15.2f}{everything:15.2f}{own:12.2f}{few[label][3]:21.2f}")

@@ -142,7 +142,9 @@ class Journal:
                 rows = [(digest, completion, now) for digest, completion in self._unwritten.items()]
                 if rows and (connection := self._connect()):
                     with connection:
-                        connection.executemany("INSERT INTO requests (hash, completion, created) VALUES (?, ?, ?)", rows)
+                        connection.executemany(
+                            "INSERT INTO requests (hash, completion, created) VALUES (?, ?, ?)", rows
+                        )
                         self._index(connection, _TAIL)
                 self._unwritten.clear()
         except (sqlite3.Error, OSError) as error:

@@ -14,9 +14,7 @@ import yaml
 Read = TypeVar("Read")
 
 # A word or a number; in scripts written without spaces, a character.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+(?:['’][a-z]+)?"
-)
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+(?:['’][a-z]+)?")
 _KNOWN_TEXTS, _SHORT = 2048, 1000  # texts, and characters of one
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
