@@ -20,7 +20,7 @@ from hf_evol.errors import ConfigError, OutputError
 
 _MARK = int.from_bytes(b"hfEv")  # SQLite's application_id of our files
 _TIMEOUT_S = 60
-_CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
+_CHUNK = 400  # SQLite's smallest limit on the variables of one statement is 999, and each hash is two
 _WRITE_AFTER_S = 2.0  # a transaction writes whole pages, so it pays to have many requests in one
 _WRITE_FROM = 1000  # requests
 _TAIL = 100_000  # requests at the file's end that are found by an index in memory, beside a tenth of the others

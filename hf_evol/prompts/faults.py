@@ -98,7 +98,7 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
     own, now = Counter(content(parent)), Counter(content(text))
-    is_math = domain_of(text) == "math"
+    is_math = bool(numbers(text)) and domain_of(text) == "math"
     usual = _runs(before)
     for run, count in _runs(said).items():
         if len(set(run)) == 1 and run not in usual:

@@ -25,7 +25,8 @@ _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 
 def only_in(pattern: re.Pattern[str], text: str, other: str) -> re.Match[str] | None:
     """Where a text has what the other one lacks."""
-    return None if pattern.search(other) else pattern.search(text)
+    found = pattern.search(text)
+    return found if found and not pattern.search(other) else None
 
 
 def is_instruction(text: str) -> bool:
