@@ -155,7 +155,7 @@ def generate(
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
-            yield {number: asdict(completion) for number, completion in finished}
+            yield {number: dict(vars(completion)) for number, completion in finished}
 
     requests = dict(enumerate(zip(chats, keys, strict=True)))
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
