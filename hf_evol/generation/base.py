@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,6 @@ from hf_evol.models.journal import Journal
 
 Chat = list[dict[str, str]]
 Record = dict[str, Any]
-
-_WRITE_EVERY_S = 0.25  # making a journal durable takes milliseconds; a killed run does this much again
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ def generate(
 
     def stream(places: list[int]) -> Iterator[dict[int, Record]]:
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
-            yield {number: asdict(completion) for number, completion in finished}
+            yield {number: dict(vars(completion)) for number, completion in finished}
 
     def read(records: dict[int, Record]) -> tuple[dict[int, Completion], int]:
         finished = {place: Completion(**record) for place, record in records.items()}
@@ -192,8 +189,8 @@ def remembered(
     stream: Callable[[list[int]], Iterator[dict[int, Record]]],
     lasting: Callable[[Record], bool] = lambda record: record["error"] is None,
 ) -> Iterator[dict[int, Record]]:
-    """Yield records by place: those that the journal knows, then those of ``stream``, durable within a fraction of a
-    second.
+    """Yield records by place: those that the journal knows, then those of ``stream``, durable within two seconds, and at
+    the end.
 
     Args:
         identity: what decides a record beside its request.
@@ -201,23 +198,19 @@ def remembered(
         stream: from places to their requests' records, by number among these places, as they finish.
         lasting: whether a record is worth remembering; of the others, another try may give better ones.
     """
-    hashes: dict[int, str] = {}
+    hashes: dict[int, bytes] = {}
     if journal is not None:
         whole = identity()
         hashes = {place: journal.key(whole, *request) for place, request in requests.items()}
     known = journal.get(hashes.values()) if journal is not None else {}
     yield {place: known[digest] for place, digest in hashes.items() if digest in known}
     missing = [place for place in requests if hashes.get(place) not in known]
-    unwritten, written = {}, time.monotonic()
     try:
         for finished in stream(missing) if missing else ():
             records = {missing[number]: record for number, record in finished.items()}
             if journal is not None:
-                unwritten |= {hashes[place]: record for place, record in records.items() if lasting(record)}
-                if time.monotonic() - written > _WRITE_EVERY_S:
-                    journal.put(unwritten)
-                    unwritten, written = {}, time.monotonic()
+                journal.put({hashes[place]: record for place, record in records.items() if lasting(record)})
             yield records
     finally:  # also when interrupted
         if journal is not None:
-            journal.put(unwritten)
+            journal.flush()

@@ -19,8 +19,16 @@ def encode_text(
     """Token ids of plain texts; special tokens written inside a text count as ordinary characters."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
-    return encoded["input_ids"]
+    if not tokenizer.is_fast:
+        encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
+        return encoded["input_ids"]
+    # The same, without offsets and masks, which nobody asked for.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if not backend.encode_special_tokens:
+        backend.encode_special_tokens = True
+    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=special_tokens)]
 
 
 def render_chat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -19,7 +20,19 @@ from hf_evol.errors import ConfigError, OutputError
 
 _MARK = int.from_bytes(b"hfEv")  # SQLite's application_id of our files
 _TIMEOUT_S = 60
-_CHUNK = 500  # SQLite's smallest limit on the variables of one statement is 999
+_CHUNK = 400  # SQLite's smallest limit on the variables of one statement is 999, and each hash is two
+_WRITE_AFTER_S = 2.0  # a transaction writes whole pages, so it pays to have many requests in one
+_WRITE_FROM = 1000  # requests
+_TAIL = 100_000  # requests at the file's end that are found by an index in memory, beside a tenth of the others
+
+# Requests are written one after the other. Their hashes are random, and so would touch, and write, a page each in an index
+# that is kept up at once: it gets those of the tail together, in order. ``user_version`` is the last id that it has.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL, completion TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS places (hash BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TEMP TABLE tail (hash BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+"""
 
 
 def cache_folder() -> Path:
@@ -43,42 +56,110 @@ class Journal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        self._connection: sqlite3.Connection | None = None
-        self._pid = 0
         self._off = False
+        self._begin()
+        atexit.register(self.flush)
+
+    def _begin(self) -> None:
+        """What belongs to one process: after a fork, the other one's requests and locks are none of ours."""
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()
+        self._unwritten: dict[bytes, str] = {}
+        self._timer: threading.Timer | None = None
+        self._seen = 0  # the last id that is in ``places`` or ``tail``
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            yield
 
     @staticmethod
-    def key(identity: Mapping[str, object], chat: object, row_key: str) -> str:
+    def key(identity: Mapping[str, object], chat: object, row_key: str) -> bytes:
         """The hash under which a request is kept."""
         content = json.dumps([identity, chat, row_key], sort_keys=True, ensure_ascii=False, default=str)
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:16]
 
-    def get(self, hashes: Iterable[str]) -> dict[str, dict[str, object]]:
+    def get(self, hashes: Iterable[bytes]) -> dict[bytes, dict[str, object]]:
         """The known requests among ``hashes``, by hash."""
         wanted, found = list(dict.fromkeys(hashes)), {}
         try:
-            with self._lock:
-                connection = self._connect()
-                for start in range(0, len(wanted) if connection else 0, _CHUNK):
-                    part = wanted[start : start + _CHUNK]
-                    marks = ",".join("?" * len(part))
-                    rows = connection.execute(f"SELECT hash, completion FROM requests WHERE hash IN ({marks})", part)
-                    found.update({digest: json.loads(completion) for digest, completion in rows})
+            with self._alone():
+                if wanted and (connection := self._connect()):
+                    with connection:  # of one moment
+                        self._catch_up(connection)
+                        for start in range(0, len(wanted), _CHUNK):
+                            part = wanted[start : start + _CHUNK]
+                            marks = ",".join("?" * len(part))
+                            found.update(
+                                connection.execute(
+                                    "SELECT r.hash, completion FROM (SELECT id FROM places WHERE hash IN "
+                                    f"({marks}) UNION SELECT id FROM tail WHERE hash IN ({marks})) JOIN requests r USING (id) "
+                                    "ORDER BY id",
+                                    [*part, *part],
+                                )
+                            )
+                found |= {digest: self._unwritten[digest] for digest in wanted if digest in self._unwritten}
+                return {digest: json.loads(completion) for digest, completion in found.items()}
         except (sqlite3.Error, OSError, json.JSONDecodeError) as error:
             self._give_up(error)
-        return found
+        return {}
 
-    def put(self, completions: Mapping[str, Mapping[str, object]]) -> None:
-        """Make ``completions``, by hash, durable in one transaction."""
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Have ``tail`` hold what any process has written and ``places`` doesn't."""
+        indexed = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute("DELETE FROM tail WHERE id <= ?", (indexed,))
+        self._seen = max(self._seen, indexed)
+        connection.execute("INSERT OR REPLACE INTO tail SELECT hash, id FROM requests WHERE id > ?", (self._seen,))
+        self._seen = max(self._seen, connection.execute("SELECT MAX(id) FROM requests").fetchone()[0] or 0)
+
+    def put(self, completions: Mapping[bytes, Mapping[str, object]]) -> None:
+        """Make ``completions``, by hash, durable within two seconds. `get` knows them at once."""
         try:
-            rows = [(digest, json.dumps(completion), time.time()) for digest, completion in completions.items()]
-            with self._lock:
-                if rows and (connection := self._connect()):
-                    with connection:
-                        connection.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", rows)
+            with self._alone():
+                if not completions or not self._connect():
+                    return
+                self._unwritten |= {digest: json.dumps(completion) for digest, completion in completions.items()}
+                if len(self._unwritten) >= _WRITE_FROM:
+                    self.flush()
+                elif self._timer is None:
+                    self._timer = threading.Timer(_WRITE_AFTER_S, self.flush)
+                    self._timer.daemon = True
+                    self._timer.start()
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
+
+    def flush(self) -> None:
+        """Make what was `put` durable now, in one transaction."""
+        try:
+            with self._alone():
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                now = time.time()
+                rows = [(digest, completion, now) for digest, completion in self._unwritten.items()]
+                if rows and (connection := self._connect()):
+                    with connection:
+                        connection.executemany(
+                            "INSERT INTO requests (hash, completion, created) VALUES (?, ?, ?)", rows
+                        )
+                        self._index(connection, _TAIL)
+                self._unwritten.clear()
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    @staticmethod
+    def _index(connection: sqlite3.Connection, tail: int) -> None:
+        """Take the tail into ``places``, where it is longer than so much and a tenth of what is there."""
+        indexed = connection.execute("PRAGMA user_version").fetchone()[0]
+        last = connection.execute("SELECT MAX(id) FROM requests").fetchone()[0] or 0
+        if last - indexed > tail + indexed // 10:
+            connection.execute(
+                "INSERT OR REPLACE INTO places SELECT hash, id FROM requests WHERE id > ? ORDER BY hash, id", (indexed,)
+            )
+            connection.execute(f"PRAGMA user_version={last}")
 
     def stats(self) -> JournalStats:
         """What the file holds.
@@ -112,19 +193,21 @@ class Journal:
                 if max_bytes is not None:
                     # The newest whose sizes, summed from the newest on, stay within the bound.
                     removed += connection.execute(
-                        "DELETE FROM requests WHERE hash IN (SELECT hash FROM (SELECT hash, SUM(LENGTH(CAST(completion AS "
-                        "BLOB)) + LENGTH(hash) + 16) OVER (ORDER BY created DESC, hash) AS total FROM requests) "
+                        "DELETE FROM requests WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(CAST(completion AS "
+                        "BLOB)) + LENGTH(hash) + 16) OVER (ORDER BY created DESC, id DESC) AS total FROM requests) "
                         "WHERE total > ?)",
                         (max_bytes,),
                     ).rowcount
+                connection.execute("DELETE FROM places WHERE id NOT IN (SELECT id FROM requests)")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
 
     @contextmanager
     def _working(self) -> Iterator[sqlite3.Connection]:
+        self.flush()
         try:
-            with self._lock:
+            with self._alone():
                 connection = self._connect()
                 if connection is None:
                     raise OSError("it is off for this process")
@@ -145,11 +228,10 @@ class Journal:
     def _connect(self) -> sqlite3.Connection | None:
         if self._off:
             return None
-        if self._connection is None or self._pid != os.getpid():  # a connection must not cross a fork
+        if self._connection is None:
             self.check()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = self._open()
-            self._connection, self._pid = connection, os.getpid()
+            self._connection = self._open()
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
@@ -161,10 +243,8 @@ class Journal:
                     connection.execute(f"PRAGMA application_id={_MARK}")  # in the file itself, before there is a log
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS requests (hash TEXT PRIMARY KEY, completion TEXT NOT NULL, "
-                    "created REAL NOT NULL) WITHOUT ROWID"
-                )
+                connection.execute("PRAGMA temp_store=MEMORY")
+                connection.executescript(_TABLES)
                 return connection
             except sqlite3.OperationalError as error:
                 connection.close()
@@ -175,6 +255,7 @@ class Journal:
 
     def _give_up(self, error: Exception) -> None:
         self._off, self._connection = True, None
+        self._unwritten.clear()
         warnings.warn(
             f"The journal {str(self.path)!r} can't be used and is off for this process: {self._why(error)}. Finished "
             "requests are no longer remembered. Free some space, make it writable or delete it, then start again.",

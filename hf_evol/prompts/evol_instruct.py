@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -104,18 +105,24 @@ def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) ->
     takes one more. Examples that add what the instruction says already come at the end."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
-    said = set(content(instruction))
+    said, letters = set(content(instruction)), instruction.encode("utf-8", "surrogatepass")
 
     def rank(pair: _Turns) -> tuple[Any, ...]:
         (_, given), (_, evolved) = pair
-        added = set(content(evolved)) - set(content(given))
-        order = crc32((evolved + instruction).encode("utf-8", "surrogatepass"))  # equally good ones, mixed
+        added, checksum = _adds(given, evolved)
+        order = crc32(letters, checksum)  # equally good ones, mixed
         return 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
 
     pairs.sort(key=rank)
     shift = (attempt - 1) % max(1, len(pairs))
     chosen = [*pairs[shift:], *pairs[:shift]][:shots]
     return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
+
+
+@lru_cache(maxsize=4096)
+def _adds(given: str, evolved: str) -> tuple[frozenset[str], int]:
+    """The content words that an example adds, and the checksum of its text."""
+    return frozenset(content(evolved)) - frozenset(content(given)), crc32(evolved.encode("utf-8", "surrogatepass"))
 
 
 def _by_domain(name: str, template: Any) -> tuple[tuple[str, _Turns], ...]:

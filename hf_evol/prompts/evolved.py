@@ -91,7 +91,10 @@ def _unpack(text: str, parent: str) -> str:
     for _ in range(4):
         before = text
         for _ in range(6):
-            text = _without_lead(_unwrap(text.strip()), parent)
+            inner = _without_lead(_unwrap(text.strip()), parent)
+            if inner == text:
+                break
+            text = inner
         text = _without_end(text, parent).strip()
         alone = re.fullmatch(r"(?:[-*•]|1[.)])\s+([^\n]+)", text)  # the one item of a list
         if alone and not parent.startswith(text[:2]):
@@ -108,7 +111,7 @@ def _without_lead(text: str, parent: str) -> str:
         lead = found[1].strip()
         said = words(lead)
         only_lead = said and len(said) <= 16 and all(word in LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
-        named = _HAS_NOUN.search(lead) or said[:1] in (["here"], ["here's"], ["sure"])
+        named = _HAS_NOUN.search(lead) or said[:1] in (("here",), ("here's",), ("sure",))
         announces = _OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":")
         if named and (only_lead or announces):
             return text[found.end() :]

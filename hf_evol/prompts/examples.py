@@ -79,7 +79,11 @@ def likeness(example: str, instruction: str) -> float:
     """How well an example fits an instruction in form: the share, from 0 to 1, of what makes up their forms that they have in
     common. The form is how a text begins and, with twice the weight, the kinds of thing it names; an example of no such form
     fits anything a little."""
-    shown, asked = _form(example), _form(instruction)
+    return _in_common(_form(example), _form(instruction))
+
+
+@lru_cache(maxsize=65_536)
+def _in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise, takewhile
 
 from hf_evol.columns import OK
@@ -97,7 +98,7 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
     own, now = Counter(content(parent)), Counter(content(text))
-    is_math = domain_of(text) == "math"
+    is_math = bool(numbers(text)) and domain_of(text) == "math"
     usual = _runs(before)
     for run, count in _runs(said).items():
         if len(set(run)) == 1 and run not in usual:
@@ -122,7 +123,8 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
     return len(said) >= 20 and len(set(said)) / len(said) < fewest
 
 
-def _runs(said: list[str]) -> Counter[tuple[str, ...]]:
+@lru_cache(maxsize=1024)
+def _runs(said: tuple[str, ...]) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(said[start:] for start in range(_RUN)), strict=False))
 
 

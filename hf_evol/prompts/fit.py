@@ -78,7 +78,7 @@ _LENGTH = re.compile(
 
 def form_fault(text: str, parent: str) -> str | None:
     """What keeps a text from being an instruction at all: ``chatter``, ``answered``, ``not_instruction``; or None."""
-    letters = [char for char in parent if char.isalpha()]
+    letters = () if parent.isascii() else [char for char in parent if char.isalpha()]
     if letters and sum(char.isascii() for char in letters) / len(letters) <= 0.9:
         return None  # no English
     if only_in(META, text, parent):
@@ -156,11 +156,14 @@ def fits(text: str, parent: str) -> bool:
         return False
     if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
         return False
-    before, now = (  # how often a length in words, sentences and so on is demanded of the whole
-        Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.sub("", said)))
-        for said in (parent, text)
-    )
+    before = _lengths(parent)
+    now = _lengths(text) if before else before
     if any(now[unit] > before[unit] for unit in before):
         return False
     empty, was_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
     return was_empty or not empty
+
+
+def _lengths(text: str) -> Counter[str]:
+    """How often a length in words, sentences and so on is demanded of the whole."""
+    return Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.sub("", text)))

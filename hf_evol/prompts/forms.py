@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hf_evol.prompts.words import VERBS, words
+from hf_evol.prompts.words import VERBS, remembering, words
 
 _AUXILIARIES = "can could would will should is are was were do does did has have".split()
 OPENS_QUESTION = re.compile(rf"(?i)\A(?:who|what|when|where|why|which|whose|whom|how|if|{'|'.join(_AUXILIARIES)})\b")
@@ -25,7 +25,8 @@ _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 
 def only_in(pattern: re.Pattern[str], text: str, other: str) -> re.Match[str] | None:
     """Where a text has what the other one lacks."""
-    return None if pattern.search(other) else pattern.search(text)
+    found = pattern.search(text)
+    return found if found and not pattern.search(other) else None
 
 
 def is_instruction(text: str) -> bool:
@@ -33,10 +34,12 @@ def is_instruction(text: str) -> bool:
     return any(asks(sentence) for sentence in sentences(text))
 
 
-def sentences(text: str) -> list[str]:
-    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+@remembering
+def sentences(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _SENTENCE.split(text) if part.strip())
 
 
+@remembering
 def asks(sentence: str) -> bool:
     return sentence.rstrip(" \"”')*_`").endswith(("?", "？")) or is_order(sentence) or _is_question(sentence)
 
@@ -52,6 +55,7 @@ def _is_question(sentence: str) -> bool:
     return said[0] in ("how", "why", "who", "which")
 
 
+@remembering
 def is_order(sentence: str) -> bool:
     text = OPENING.sub("", sentence, count=1)
     said = words(text)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
+Read = TypeVar("Read")
+
 # A word or a number; in scripts written without spaces, a character.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|(?:(?![\d_\u3040-\u30ff\u3400-\u9fff])\w)+(?:['’][a-z]+)?"
-)
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+(?:['’][a-z]+)?")
+_KNOWN_TEXTS, _SHORT = 2048, 1000  # texts, and characters of one
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 STOP_WORDS, VERBS, LEAD_WORDS = (frozenset(_LISTS[name].split()) for name in ("stop_words", "verbs", "lead"))
 
 
-def words(text: str) -> list[str]:
+def remembering(read: Callable[[str], Read]) -> Callable[[str], Read]:
+    """What is read of short texts is kept for a while, as the rules ask for it again and again."""
+    known = lru_cache(maxsize=_KNOWN_TEXTS)(read)
+    return wraps(read)(lambda text: known(text) if len(text) <= _SHORT else read(text))
+
+
+@remembering
+def words(text: str) -> tuple[str, ...]:
     """The words of a text, in lower case."""
-    return _WORD.findall(text.lower().replace("’", "'"))
+    return tuple(_WORD.findall(text.lower().replace("’", "'")))
 
 
 @lru_cache(maxsize=100_000)
@@ -38,10 +48,11 @@ VERB_STEMS, _GENERIC = (frozenset(map(stem, _LISTS[name].split())) for name in (
 FIT_ANYWHERE = VERB_STEMS.union(map(stem, _LISTS["fit_anywhere"].split()))
 
 
-def content(text: str) -> list[str]:
+@remembering
+def content(text: str) -> tuple[str, ...]:
     """The stems of a text's words that say something: neither stop words nor generic ones."""
     said = (stem(word) for word in words(text) if word not in STOP_WORDS)
-    return [word for word in said if word not in _GENERIC]
+    return tuple(word for word in said if word not in _GENERIC)
 
 
 _NUMBERS = {"half": 0.5, "quarter": 0.25, "fourth": 0.25, "fifth": 0.2, "tenth": 0.1}
@@ -52,7 +63,8 @@ _NUMBERS |= {word: number for number, word in enumerate(_FROM_TWO.split(), start
 _NUMBERS |= {word: 10 * number for number, word in enumerate(_TENS.split(), start=1)}
 
 
-def numbers(text: str) -> list[float]:
+@remembering
+def numbers(text: str) -> tuple[float, ...]:
     """The quantities of a text, in figures or words up to a hundred; "one" is none, as it is mostly a pronoun."""
     found = []
     for word in words(text):
@@ -62,7 +74,7 @@ def numbers(text: str) -> list[float]:
                 found.append(float(word.replace(",", comma)))
         elif word in _NUMBERS:
             found.append(float(_NUMBERS[word]))
-    return found
+    return tuple(found)
 
 
 _CODE = re.compile(
@@ -88,6 +100,7 @@ _QUANTITY = re.compile(
 )
 
 
+@remembering
 def domain_of(instruction: str) -> str:
     """The domain of an instruction by its words: ``"code"``, ``"math"`` (two quantities and a question for one),
     ``"writing"`` (a text of a named form) or ``"general"``."""

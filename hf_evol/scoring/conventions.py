@@ -52,14 +52,20 @@ class JoinedText:
         questions = ["\n".join(turn["content"] for turn in turns) for turns, _ in pairs]
         answers = [answer for _, answer in pairs]
         end = "\n" if self.newline_of_question else ""
-        heads = encoding.encode_text(tokenizer, [question + end for question in questions])
         alone = encoding.encode_text(tokenizer, answers)
         joint = encoding.encode_text(tokenizer, [f"{q}\n{a}" for q, a in zip(questions, answers, strict=True)])
+        lengths = [
+            length and length + len(end) for length in _lengths_before_newline(tokenizer, questions, alone, joint)
+        ]
+        unknown = [place for place, length in enumerate(lengths) if not length]
+        heads = encoding.encode_text(tokenizer, [questions[place] + end for place in unknown])
+        for place, head in zip(unknown, heads, strict=True):
+            lengths[place] = len(head)
         layouts: list[Layout | str] = []
-        for pair, head, a, both in zip(pairs, heads, alone, joint, strict=True):
-            n = min(len(head), len(both))  # tokens may merge across the newline
+        for pair, length, a, both in zip(pairs, lengths, alone, joint, strict=True):
+            n = min(length, len(both))  # tokens may merge across the newline
             sequences = TokenSpans.of(both, [(0, n)], [(n, len(both))]), TokenSpans.of(a, [(0, len(a))])
-            layout = Layout(*sequences, len(head), len(a))
+            layout = Layout(*sequences, length, len(a))
             if not layout.fits(limit):
                 layout = (self._cut(tokenizer, pair, limit) if truncate else None) or TOO_LONG
             layouts.append(layout)
@@ -132,6 +138,30 @@ CONVENTIONS: dict[str, JoinedText | Parts] = {
     "exact": Parts(chat_template=False),
     "exact_chat": Parts(chat_template=True),
 }
+
+
+def _lengths_before_newline(
+    tokenizer: Any, questions: Sequence[str], alone: Sequence[list[int]], joint: Sequence[list[int]]
+) -> list[int | None]:
+    r"""Of each Q the tokens that it has by itself, as far as those of Q + "\n" + A and of A say: byte-level BPE that merges
+    nothing across a place gives before it what it gives of that part by itself. None where it may have merged."""
+    backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
+    newline, before = encoding.encode_text(tokenizer, ["\n"], False)[0], _ids_before(tokenizer)
+    if (
+        type(getattr(backend, "model", None)).__name__ != "BPE"
+        or backend.model.dropout
+        or "ByteLevel(add_prefix_space=False" not in str(backend.pre_tokenizer)
+        or (backend.normalizer is not None and type(backend.normalizer).__name__ != "NFC")
+        or len(newline) != 1
+    ):
+        return [None] * len(questions)
+    lengths: list[int | None] = []
+    for question, a, both in zip(questions, alone, joint, strict=True):
+        tail = newline + a[len(before) :]
+        length = len(both) - len(tail)
+        apart = question and not question[-1].isspace() and both[length:] == tail
+        lengths.append(length if apart else None)
+    return lengths
 
 
 def _token_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:

@@ -409,9 +409,7 @@ def test_closing_the_stream_ends_requests_that_hang_or_wait(server):
     assert working() == [] and time.monotonic() - start < 1
 
 
-def test_an_interrupt_in_the_consumer_stops_the_requests(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_evol.generation.base._WRITE_EVERY_S", -1)  # so each request is written by itself
-
+def test_an_interrupt_in_the_consumer_stops_the_requests(server, tmp_path):
     class Interrupted(Journal):
         puts = 0
 

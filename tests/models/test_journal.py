@@ -1,4 +1,6 @@
 import os
+import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -6,6 +8,7 @@ import threading
 import time
 import warnings
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -102,12 +105,65 @@ def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
 def test_several_processes_write_one_file(tmp_path):
     code = (
         "import sys; from hf_evol.models.journal import Journal; j = Journal(sys.argv[1])\n"
-        "for i in range(100): j.put({f'{sys.argv[2]}-{i}': {'text': str(i)}})"
+        "for i in range(100):\n"
+        "    j.put({f'{sys.argv[2]}-{i}': {'text': str(i)}})\n"
+        "    if i % 10 == 0: j.flush()"
     )
     workers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "j.sqlite", str(n)]) for n in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
     with sqlite3.connect(tmp_path / "j.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM requests").fetchone() == (300,)
+
+
+def test_a_killed_process_leaves_what_it_had_put_before_the_last_seconds(tmp_path):
+    code = (
+        "import sys, time; from hf_evol.models.journal import Journal; j = Journal(sys.argv[1])\n"
+        "j.put({'a': {'text': 'b'}}); print(j.get('a'), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "j.sqlite"], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"{'a': {'text': 'b'}}\n"
+        put, other = time.monotonic(), Journal(tmp_path / "j.sqlite")
+        while not other.get("a") and time.monotonic() - put < 30:
+            time.sleep(0.05)
+        process.kill()
+    assert time.monotonic() - put < 10
+    assert Journal(tmp_path / "j.sqlite").get("a") == {"a": {"text": "b"}}
+
+
+def test_journals_of_one_file_find_what_each_has_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_evol.models.journal._TAIL", 50)  # of 1000 requests, most are in the index on disk
+    both = [Journal(tmp_path / "j.sqlite") for _ in range(2)]
+    names = [str(number) for number in range(1000)]
+    for start in range(0, 1000, 20):
+        for number, journal in enumerate(both):
+            journal.put({name: {"text": name} for name in names[start + 10 * number : start + 10 * number + 10]})
+            journal.flush()
+        assert all(len(journal.get(names)) == start + 20 for journal in both)
+    both[0].put({"0": {"text": "newer"}})
+    both[0].flush()
+    assert both[1].get(["0", "1"]) == {"0": {"text": "newer"}, "1": {"text": "1"}}
+    assert both[1].prune(max_bytes=0) == 1001 and both[0].get(names) == {}
+    both[1].put({"7": {"text": "again"}})
+    both[1].flush()
+    assert both[0].get(names) == Journal(tmp_path / "j.sqlite").get(names) == {"7": {"text": "again"}}
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts the bytes that a process writes")
+@pytest.mark.parametrize("together", [1, 64, 500])
+def test_what_is_written_is_a_small_multiple_of_a_row(tmp_path, monkeypatch, together):
+    monkeypatch.setattr("hf_evol.models.journal._TAIL", 2000)
+    journal, noise = Journal(tmp_path / "j.sqlite"), random.Random(0)
+    rows = {noise.randbytes(16): {"text": noise.randbytes(180).hex(), "finish_reason": "stop"} for _ in range(20_000)}
+
+    def written():
+        return int(re.search(r"wchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+    before, places = written(), list(rows)
+    for start in range(0, len(places), together):
+        journal.put({place: rows[place] for place in places[start : start + together]})
+    journal.flush()
+    assert written() - before < 2000 * len(rows)
+    assert journal.get(places) == rows
 
 
 def test_settings(tmp_path, monkeypatch):
@@ -124,6 +180,7 @@ def test_settings(tmp_path, monkeypatch):
 def filled(path, ages_days):
     journal = Journal(path)
     journal.put({str(number): {"text": "x" * 100, "finish_reason": "stop"} for number in range(len(ages_days))})
+    journal.flush()
     with closing(sqlite3.connect(path)) as connection, connection:
         for number, age in enumerate(ages_days):
             connection.execute(
@@ -208,6 +265,7 @@ def test_an_empty_file_becomes_a_journal_that_tells_so_without_its_log(tmp_path)
     file.touch()
     journal = open_journal(file)
     journal.put({"a": {"text": "b"}})
+    journal.flush()
     assert file.read_bytes()[68:72] == b"hfEv"
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -221,6 +279,7 @@ def test_looking_at_a_journal_leaves_the_locks_of_its_process(tmp_path):
     subprocess.run([sys.executable, "-c", code, journal.path], check=True)
     assert (tmp_path / "j.sqlite-wal").exists()
     journal.put({"b": {"text": "c"}})
+    journal.flush()
     assert set(Journal(journal.path).get(["0", "b"])) == {"0", "b"}
 
 
@@ -231,6 +290,7 @@ def test_a_run_writes_while_its_journal_is_pruned(tmp_path):
         number = 0
         while not stop.is_set():
             journal.put({str(number): {"text": "x" * 1000}})
+            journal.flush()
             number += 1
 
     with warnings.catch_warnings():
@@ -245,6 +305,7 @@ def test_a_run_writes_while_its_journal_is_pruned(tmp_path):
         thread.join()
     assert removed >= 5
     journal.put({"last": {"text": "y"}})
+    journal.flush()
     assert other.get(["last"]) == {"last": {"text": "y"}}
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -249,3 +249,56 @@ def test_a_role_that_is_no_text_gives_a_status(tiny_model, role):
     spec = ModelSpec(tiny_model, chat_template=template)
     out = IcIfd(spec, convention="exact_chat", turns="last", journal=False)({"messages": chats})
     assert out[col.IC_IFD_STATUS][0] in ("invalid_input", "template_error") and out[col.IC_IFD_STATUS][1] == "ok"
+
+
+ENDS = (
+    "Why?",
+    "Why",
+    "why is it so ",
+    "a.\n",
+    "b\t",
+    "é",
+    "e\u0301",
+    "海",
+    "<|end|>",
+    "7",
+    "it's",
+    "!!",
+    "  ",
+    "\n",
+    "the sea.\n\n",
+    "a  ",
+)
+STARTS = ("The sea", " the", "\n\nsea", "\tx", "!", "'s", "7", "海", "\u0301", "<|end|>", "\n", " \n x", "e")
+SPLITS = {  # of GPT-2, and of Llama 3 and its kin, where punctuation takes newlines along
+    "runs": None,
+    "newlines": r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+
+def trained(split, bos):
+    """A byte-level BPE that has learnt the texts above, newlines among them."""
+    tokenizer = Tokenizer(BPE())
+    parts = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), pre_tokenizers.Sequence([*parts, whole])
+    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<s>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([f"{end}\n{start}" for end in ENDS for start in STARTS], trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<s>")
+
+
+@pytest.mark.parametrize("convention", JOINED)
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("split", SPLITS)
+def test_tokens_of_q_are_those_that_it_has_by_itself(split, bos, convention):
+    tokenizer = trained(SPLITS[split], bos)
+    pairs = [([{"role": "user", "content": end}], start) for end in ENDS for start in STARTS]
+    layouts = CONVENTIONS[convention].encode(tokenizer, pairs, 1000, truncate=False)
+    for (turns, answer), layout in zip(pairs, layouts, strict=True):
+        (joint, of_q, _), (alone, _) = lay_out(tokenizer, convention, [("user", turns[0]["content"])], answer)
+        assert (layout.n_tokens_q, [*layout.joint.ids], [*layout.alone.ids]) == (len(of_q), joint, alone)
