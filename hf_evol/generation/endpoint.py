@@ -358,6 +358,8 @@ class _Session:
         end = "stop" if reason in _STOPPED else "unknown"
         if reason in _CUT_OFF or (end == "unknown" and n_tokens >= params.max_new_tokens):
             end = "length"
+        if end == "stop":
+            n_tokens = max(0, n_tokens - 1)
         return Completion(text, end, n_prompt_tokens, n_tokens, top1_probs=_top1_probs(choice, params.top1_probs))
 
 

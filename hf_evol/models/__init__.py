@@ -4,6 +4,7 @@ from hf_evol.models.identity import model_identity as model_identity
 from hf_evol.models.identity import weights_identity as weights_identity
 from hf_evol.models.loading import CAUSAL as CAUSAL
 from hf_evol.models.loading import CLASSIFIER as CLASSIFIER
+from hf_evol.models.loading import base_of_adapter as base_of_adapter
 from hf_evol.models.loading import check_device as check_device
 from hf_evol.models.loading import choose_device as choose_device
 from hf_evol.models.loading import context_length as context_length
@@ -12,6 +13,7 @@ from hf_evol.models.loading import load_config as load_config
 from hf_evol.models.loading import load_embedder as load_embedder
 from hf_evol.models.loading import load_model as load_model
 from hf_evol.models.loading import load_tokenizer as load_tokenizer
+from hf_evol.models.loading import loaded as loaded
 from hf_evol.models.loading import n_parameters as n_parameters
 from hf_evol.models.loading import precision as precision
 from hf_evol.models.loading import release as release

@@ -127,10 +127,10 @@ def load_model(spec: ModelSpec, kind: str = CAUSAL) -> PreTrainedModel:
         ModelError: the weights can't be loaded, or a classifier's head is not among them.
     """
     _calm_worker(os.getpid())
-    return _loaded(spec, kind, _load_model)
+    return loaded(spec, kind, _load_model)
 
 
-def _loaded(spec: ModelSpec, kind: str, load: Callable[[ModelSpec, str], Any]) -> Any:
+def loaded(spec: ModelSpec, kind: str, load: Callable[[ModelSpec, str], Any]) -> Any:
     """What is in memory, or else what ``load`` gives. Other weights under a name take the place of those before."""
     spec = replace(spec, device=choose_device(spec), chat_template=None, n_parameters=None)
     base = base_of_adapter(spec)
@@ -186,7 +186,7 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
 def load_embedder(spec: ModelSpec) -> SentenceTransformer:
     """The sentence-transformers model on its device, as `load_model`."""
     _calm_worker(os.getpid())
-    return _loaded(spec, EMBEDDER, _load_embedder)
+    return loaded(spec, EMBEDDER, _load_embedder)
 
 
 def _load_embedder(spec: ModelSpec, kind: str) -> SentenceTransformer:
@@ -208,9 +208,10 @@ def _load_embedder(spec: ModelSpec, kind: str) -> SentenceTransformer:
     return model.eval()
 
 
-def release() -> None:
-    """Forget every loaded model, so that the next stage has the memory."""
-    _models.clear()
+def release(kind: str | None = None) -> None:
+    """Forget every loaded model, or those of a kind, so that the next stage has the memory."""
+    for loaded_as in [key for key in _models if kind in (None, key[1])]:
+        del _models[loaded_as]
     gc.collect()
     import torch
 

@@ -40,7 +40,8 @@ class ModelSpec:
         trust_remote_code: run code that comes with the model.
         n_parameters: the number of parameters as stated by the user, for models whose weights can't be counted.
         loading: further arguments of ``from_pretrained``, such as ``{"device_map": "auto"}``,
-            ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping. Kept as JSON. No token.
+            ``{"attn_implementation": "flash_attention_2"}`` or a ``quantization_config`` as a mapping; for `VllmEngine`,
+            arguments of vLLM. Kept as JSON. No token.
     """
 
     name: str = DEMO

@@ -24,7 +24,8 @@ _NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer",
 _OF_LOADING = {
     "attn_implementation", "experts_implementation", "subfolder", "variant", "use_safetensors", "load_in_4bit", "load_in_8bit",
     "quantization_config", "quant_method", "bits", "group_size", "sym", "desc_act", "bnb_4bit_compute_dtype",
-    "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_use_double_quant", "llm_int8_threshold",
+    "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_use_double_quant", "llm_int8_threshold", "quantization",
+    "max_model_len", "kv_cache_dtype",
 }  # fmt: skip
 _OF_A_MODEL = {
     "name", "engine", "provider", "revision", "dtype", "chat_template", "trust_remote_code", "n_parameters", "loading",
@@ -49,8 +50,9 @@ class Recipe:
 
     ``model``, ``responder``, ``scorer`` and ``judge`` are names, folders, or mappings with the fields of
     `hf_evol.ModelSpec` (``name``, ``revision``, ``dtype``, ``device``, ``chat_template``,
-    ``trust_remote_code``, ``n_parameters``, ``loading``), or, with ``engine: endpoint`` or ``engine: vllm`` among them,
-    of `EndpointEngine` or `VllmEngine`; a scorer is always loaded here.
+    ``trust_remote_code``, ``n_parameters``, ``loading``), where ``engine`` may stand as well: with ``engine: endpoint``, the
+    fields are those of `EndpointEngine`, and with ``engine: vllm``, ``loading`` holds arguments of vLLM. A scorer is always
+    loaded here; one that is the evolver by default, without vLLM's arguments.
 
     Raises:
         ConfigError: a value of the wrong type or out of range.
@@ -71,7 +73,9 @@ class Recipe:
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
-    engine: str = _setting("transformers", "what runs models given by name: transformers, vllm or endpoint")
+    engine: str = _setting(
+        "transformers", "what runs models given by name: transformers, vllm (extra vllm) or endpoint"
+    )
     base_url: str | None = _own(None, "OpenAI-compatible server of --engine endpoint, as http://localhost:8000/v1")
     api_key_env: str | None = _own(None, "the environment variable with the key of --base-url")
     dtype: str = _setting("auto", "precision of models given by name: auto, float32, bfloat16 or float16")
@@ -96,7 +100,7 @@ class Recipe:
     response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
     response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
     response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
-    batch_size: int = _own(64, "rows generated together")
+    batch_size: int = _own(64, "rows that the engine transformers generates together")
     num_proc: int | None = _own(None, "processes; by default one for each GPU")
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
     max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")

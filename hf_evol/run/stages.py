@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_evol.errors import ConfigError
@@ -43,7 +43,10 @@ class Stages:
         }
         scorer = None  # an endpoint gives no losses
         if recipe.scorer or not isinstance(engines["evolver"], EndpointEngine):
-            scorer = models["scorer"] = spec_of(recipe, recipe.scorer or recipe.model)
+            scorer = spec_of(recipe, recipe.scorer or recipe.model)
+            if isinstance(engines["evolver"], VllmEngine) and not recipe.scorer:
+                scorer = replace(scorer, loading=None)  # vLLM's arguments
+            models["scorer"] = scorer
         models = {role: models[role] for role in ("evolver", "responder", "scorer", "judge") if role in models}
         methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
         respond = Respond(

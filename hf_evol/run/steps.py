@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
+from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.transform import Transform, map_dataset
@@ -75,9 +76,9 @@ def run(
         say(_of_first_rows(seeds, stages, apply))
     labels = [f"round {number} of {rounds}" for number in range(1, rounds + 1)]
     evolved = list(evolve(seeds, stages, rounds, apply))
-    _make_room(stages, "evolver", "responder")
+    _make_room(stages.evolve.model, stages.respond.model)
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
-    _make_room(stages, "responder", "scorer")
+    _make_room(stages.respond.model, stages.score.model)
     scored = [apply(entry.rows, stages.score, f"Score, {of}") for entry, of in zip(answered, labels, strict=True)]
     return [replace(entry, rows=rows) for entry, rows in zip(answered, scored, strict=True)]
 
@@ -118,8 +119,10 @@ def _of_first_rows(seeds: Dataset, stages: Stages, apply: Mapper) -> str:
     )
 
 
-def _make_room(stages: Stages, last: str, following: str) -> None:
-    if stages.models[last] != stages.models[following]:
+def _make_room(last: Any, following: Any) -> None:
+    """Forget the last step's model, unless the following one has the same weights in memory."""
+    here = [model.model if isinstance(model, TransformersEngine) else model for model in (last, following)]
+    if here[0] != here[1]:
         models.release()
 
 

@@ -255,7 +255,7 @@ def test_texts_that_are_not_the_models_are_errors(server, found):
 
 def test_counts_of_tokens(server):
     completion = only(engine_for(server))
-    assert (completion.n_prompt_tokens, completion.n_tokens) == (7, len(reply_to("why").split()))
+    assert (completion.n_prompt_tokens, completion.n_tokens) == (7, len(reply_to("why").split()) - 1)
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": None, "completion_tokens": None}])
@@ -300,6 +300,15 @@ def test_probabilities_where_the_sampled_token_comes_first(server):
     """vLLM lists the sampled token before the most probable ones and cuts that list to the length asked for."""
     server.choice = says_of("bac", sampled_first=True)
     assert only(engine_for(server), params=TOP1).top1_probs == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "expected"),
+    [("stop", 8, 7), ("eos_token", 1, 0), ("stop", 0, 0), ("length", 8, 8), ("odd", 8, 8)],
+)
+def test_the_end_token_is_not_counted_as_generated(server, reason, said, expected):
+    server.choice = lambda body: {"finish_reason": reason, "usage": {"completion_tokens": said}}
+    assert only(engine_for(server)).n_tokens == expected
 
 
 @pytest.mark.parametrize("said", [None, {}, {"content": None}, {"content": []}])
