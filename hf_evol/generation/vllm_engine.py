@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import tempfile
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -97,11 +96,10 @@ class VllmEngine(LocalEngine):
                 if finished := [output for output in running.engine.step() if output.finished]:
                     yield [(int(output.request_id), self._completion(output, params)) for output in finished]
         except Exception as error:
-            raise ModelError(f"vLLM broke off with {self.model.name!r}: {running.reason(error)}") from error
+            raise ModelError(f"vLLM broke off with {self.model.name!r}: {_reason(running.said, error)}") from error
         finally:
             if running.engine.has_unfinished_requests():  # Ctrl-C ends vLLM's processes, too
                 models.release(_KIND)
-                running.end()
 
     def _completion(self, output: Any, params: SamplingParams) -> Completion:
         best, n_prompt_tokens = output.outputs[0], len(output.prompt_token_ids)
@@ -116,11 +114,13 @@ class VllmEngine(LocalEngine):
 
 
 class _Running:
-    """vLLM's engine and what its processes say; ended when it is let go of."""
+    """vLLM's engine and what its processes say."""
 
     def __init__(self, engine: Any, said: Any) -> None:
         self.engine, self.said, self.context = engine, said, engine.model_config.max_model_len
-        self.end = weakref.finalize(self, engine.engine_core.shutdown)
+
+    def shutdown(self) -> None:
+        self.engine.engine_core.shutdown()
 
     def add(self, place: int, prompt: list[int], key: str, params: SamplingParams) -> None:
         from vllm.sampling_params import RequestOutputKind
@@ -136,14 +136,13 @@ class _Running:
         )
         self.engine.add_request(str(place), {"prompt_token_ids": prompt}, settings)
 
-    def reason(self, error: Exception) -> str:
-        return _reason(self.said, error)
-
 
 def _library() -> Any:
     """vLLM, told to log on standard error, and errors alone, unless the environment says more."""
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     logging.getLogger("vllm").setLevel(os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR"))  # from the import on
+    # The scheduler runs here and the model in processes below, which end with this one: vLLM's own would outlive a SIGKILL.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     import vllm
 
     return vllm
@@ -151,18 +150,20 @@ def _library() -> Any:
 
 def _start(spec: models.ModelSpec, kind: str) -> _Running:
     models.release(kind)
-    vllm, loading = _library(), spec.loading_options
-    share = _free_share(loading.get("tensor_parallel_size", 1))
+    vllm = _library()
+    loading = {"distributed_executor_backend": "mp", "disable_log_stats": True} | spec.loading_options
     quiet = os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
     said = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - vLLM's processes write to it as long as they run
     try:
         with _output_to(said.fileno() if said else 2):
+            if "gpu_memory_utilization" not in loading:
+                loading["gpu_memory_utilization"] = _free_share(loading.get("tensor_parallel_size", 1))
             settings = vllm.EngineArgs(
                 model=spec.path,
                 revision=spec.revision,
                 dtype=models.precision(spec),
                 trust_remote_code=spec.trust_remote_code,
-                **{"gpu_memory_utilization": share, "disable_log_stats": True} | loading,
+                **loading,
             )
             return _Running(vllm.LLMEngine.from_engine_args(settings), said)
     except Exception as error:  # of vLLM, or of what it is made of

@@ -136,7 +136,7 @@ def loaded(spec: ModelSpec, kind: str, load: Callable[[ModelSpec, str], Any]) ->
     base = base_of_adapter(spec)
     files = files_of(spec) + (files_of(base) if base else ())
     if (spec, kind) in _models and _models[spec, kind][0] != files:
-        del _models[spec, kind]  # before the others need the memory
+        _forget((spec, kind))  # before the others need the memory
     if (spec, kind) not in _models:
         _models[spec, kind] = (files, load(spec, kind))
     return _models[spec, kind][1]
@@ -210,13 +210,19 @@ def _load_embedder(spec: ModelSpec, kind: str) -> SentenceTransformer:
 
 def release(kind: str | None = None) -> None:
     """Forget every loaded model, or those of a kind, so that the next stage has the memory."""
-    for loaded_as in [key for key in _models if kind in (None, key[1])]:
-        del _models[loaded_as]
+    for key in [key for key in _models if kind in (None, key[1])]:
+        _forget(key)
     gc.collect()
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _forget(key: tuple[ModelSpec, str]) -> None:
+    _, model = _models.pop(key)
+    if hasattr(model, "shutdown"):  # it runs in processes of its own
+        model.shutdown()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

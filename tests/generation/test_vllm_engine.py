@@ -35,8 +35,12 @@ SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=32)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The demo's model as safetensors, which vLLM reads."""
+    from transformers import AutoModelForCausalLM
+
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    models.load_model(ModelSpec(DEMO)).save_pretrained(folder)
+    unpacked = AutoModelForCausalLM.from_config(models.load_config(ModelSpec(DEMO)))
+    unpacked.load_state_dict(models.load_model(ModelSpec(DEMO)).state_dict())
+    unpacked.save_pretrained(folder)
     models.load_tokenizer(ModelSpec(DEMO)).save_pretrained(folder)
     models.release()
     return folder
@@ -167,9 +171,9 @@ def finished_requests(tmp_path):
 def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
     """By Ctrl-C, which all processes of a terminal get, and by SIGKILL, which only ours gets. The share of the memory is the
     one by default."""
-    before = {}
+    model, before = json.dumps({"name": str(folder), "loading": {"enforce_eager": True}}), {}
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process, deadline = command(tmp_path, folder, "--max-new-tokens", "256"), time.monotonic() + 300
+        process, deadline = command(tmp_path, model, "--max-new-tokens", "128"), time.monotonic() + 300
         while (done := finished_requests(tmp_path)).keys() == before.keys() and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
@@ -186,7 +190,7 @@ def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
         done = finished_requests(tmp_path)
         assert len(before) < len(done) < len(TEXTS) and before.items() <= done.items()
         before = done
-    process = command(tmp_path, folder, "--max-new-tokens", "256")
+    process = command(tmp_path, model, "--max-new-tokens", "128")
     out, errors = process.communicate(timeout=600)
     assert process.returncode == 0 and "INFO" not in out + errors and out.startswith(f"{len(TEXTS)} rows in")
     done = finished_requests(tmp_path)

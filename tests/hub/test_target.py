@@ -26,6 +26,12 @@ def check(output, overwrite):
 OLD, NEW = {"kind": "method", "run": "old"}, {"kind": "method", "run": "new"}
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory, monkeypatch):
+    """Where what can't be uploaded is kept."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture(params=["local", "memory"])
 def output(request, tmp_path):
     """A place for a result that isn't there yet, on disk and in fsspec's memory."""
