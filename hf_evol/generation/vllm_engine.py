@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from hf_evol import models
@@ -26,6 +27,7 @@ _OF_PLACE_AND_SPEED = {
     "distributed_executor_backend", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "block_size", "load_format",
     "download_dir",
 }  # fmt: skip
+_MORE = "VLLM_LOGGING_LEVEL=INFO in the environment shows all that vLLM logs."
 _CAUSE = re.compile(r"(?:^|[\s.])(\w*(?:Error|Exception|Exit)): (.+)")
 
 
@@ -96,7 +98,9 @@ class VllmEngine(LocalEngine):
                 if finished := [output for output in running.engine.step() if output.finished]:
                     yield [(int(output.request_id), self._completion(output, params)) for output in finished]
         except Exception as error:
-            raise ModelError(f"vLLM broke off with {self.model.name!r}: {_reason(running.said, error)}") from error
+            raise ModelError(
+                f"vLLM broke off with {self.model.name!r}: {_reason(running.said, error)}. Memory may have run out. {_MORE}"
+            ) from error
         finally:
             if running.engine.has_unfinished_requests():  # Ctrl-C ends vLLM's processes, too
                 models.release(_KIND)
@@ -137,6 +141,7 @@ class _Running:
         self.engine.add_request(str(place), {"prompt_token_ids": prompt}, settings)
 
 
+@lru_cache(maxsize=1)
 def _library() -> Any:
     """vLLM, told to log on standard error, and errors alone, unless the environment says more."""
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -165,9 +170,12 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
                 trust_remote_code=spec.trust_remote_code,
                 **loading,
             )
-            return _Running(vllm.LLMEngine.from_engine_args(settings), said)
+            running = _Running(vllm.LLMEngine.from_engine_args(settings), said)
     except Exception as error:  # of vLLM, or of what it is made of
-        raise ModelError(f"vLLM can't start with {spec.name!r}: {_reason(said, error)}") from error
+        raise ModelError(f"vLLM can't start with {spec.name!r}: {_reason(said, error)}. {_MORE}") from error
+    if quiet:
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)  # below, it prints all requests when it breaks off
+    return running
 
 
 def _free_share(gpus: int) -> float:
@@ -206,7 +214,7 @@ def _reason(said: Any, error: Exception) -> str:
         said.seek(0)
         for line in said.read().decode("utf-8", "replace").splitlines():
             if (cause := _CAUSE.search(line)) and "root cause" not in line:
-                return cause.group(2)
+                return cause.group(2).rstrip(".")
     if wrong := getattr(error, "errors", None):  # pydantic's, of arguments
         return "; ".join(": ".join([*map(str, of["loc"]), of["msg"]]) for of in wrong())
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -111,6 +111,16 @@ def test_what_is_finished_comes_while_the_rest_runs(engine):
     assert len(lists) > len(texts) / 4 and sorted(place for of in lists for place, _ in of) == list(range(len(texts)))
 
 
+def test_a_process_that_is_killed_is_an_error_and_the_next_call_starts_anew(engine, capfd):
+    finished = engine.stream([chat("Say yes."), *map(chat, TEXTS)], GREEDY, ["yes", *TEXTS])
+    assert next(finished) == [] and next(finished)
+    for process in processes():
+        process.kill()
+    with pytest.raises(ModelError, match="vLLM broke off"):
+        list(finished)
+    assert texts_of(engine, TEXTS[:1]) != [""] and not any(capfd.readouterr())
+
+
 def test_one_engine_at_a_time_and_none_after_release(folder, engine):
     complete(engine, TEXTS[:1])
     before = processes()
