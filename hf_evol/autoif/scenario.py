@@ -92,7 +92,7 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
     verify = Verify(evolver, n=settings.completions, **sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
-    target = check_target(recipe)
+    target = check_target(replace(recipe, dataset=settings.queries))
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)
     queries, unusable = user_queries(asked)
     if len(queries) < settings.per_constraint:

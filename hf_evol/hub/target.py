@@ -65,12 +65,8 @@ def check_output(
             check_room(HfApi(), repo_id, revision, file_format)
         elif not is_remote(output):
             place = _local(output)
-            if (
-                reads
-                and "://" not in reads
-                and Path(reads).exists()
-                and place in (_local(reads), *_local(reads).parents)
-            ):
+            is_read = reads and "://" not in reads and Path(reads).exists()
+            if is_read and place in (_local(reads), *_local(reads).parents):
                 raise OutputError(
                     f"The output {output!r} is where the rows are read from. Choose another with --output."
                 )
@@ -105,10 +101,8 @@ def _found(target: Target, overwrite: bool) -> str | None:
         text = fs.cat_file(f"{root}/{PROVENANCE}") if PROVENANCE in names else b"null"
         record = parsed(text.decode("utf-8"), unfinished=is_remote(output))
     except ValueError as error:
-        record, reason = (
-            {},
-            f"{PROVENANCE} can't be used: {error}" if PROVENANCE in names else f"{PROVENANCE} is missing",
-        )
+        said = f"can't be used: {error}" if PROVENANCE in names else "is missing"
+        record, reason = {}, f"{PROVENANCE} {said}"
     if not overwrite and not record.get("unfinished"):
         raise OutputError(
             f"The output {output!r} exists. Choose another with --output, or replace it with --overwrite."
@@ -163,8 +157,9 @@ def _staging(place: Path) -> Iterator[Path]:
     missing = [folder for folder in place.parents if not folder.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{place.name}-hf_evol-"
-    for left in place.parent.glob(f"{glob.escape(prefix)}*"):
-        with suppress(Timeout, OSError), FileLock(left / _LOCK, blocking=False):
+    for lock in place.parent.glob(f"{glob.escape(prefix)}*/{_LOCK}"):
+        left = lock.parent
+        with suppress(Timeout, OSError), FileLock(lock, blocking=False):
             if (left / _OLD).exists() and not place.exists():
                 (left / _OLD).replace(place)
             shutil.rmtree(left, ignore_errors=True)
@@ -234,18 +229,18 @@ def _replaced(target: Target, folder: Path) -> str | None:
 
 
 def _put_in_place(folder: Path, place: Path, target: Target) -> None:
-    place_lock = Path(tempfile.gettempdir(), f"hf_evol-{hashlib.sha256(str(place).encode()).hexdigest()[:32]}.lock")
-    with FileLock(place_lock):  # of two runs that end at once, one sees what the other has written
-        found = _replaced(target, folder)
-        folder.chmod(0o755)
-        if not found:
+    of_user = hashlib.sha256(f"{Path.home()} {place}".encode()).hexdigest()[
+        :32
+    ]  # others may not open a file of this one
+    with FileLock(
+        Path(tempfile.gettempdir(), f"hf_evol-{of_user}.lock")
+    ):  # of two runs that end at once, one sees what the other has written
+        if not _replaced(target, folder):
             folder.replace(place)
             return
         fs, root = _store(target.output)
         record = parsed(fs.cat_file(f"{root}/{PROVENANCE}").decode("utf-8"))
-        if (folder / CARD).is_file():
-            text = _with_texts((folder / CARD).read_text(encoding="utf-8"), fs, root, record)
-            (folder / CARD).write_bytes(text.encode("utf-8"))
+        _keep_texts(folder, fs, root, record)
         old = folder.with_name(_OLD)
         _exchange(folder, place, old)
         if sizes_in(fs, str(old)).keys() - own_files(record):  # they have come in the last moment
@@ -274,6 +269,12 @@ def _exchange(new: Path, place: Path, old: Path) -> None:
         raise
 
 
+def _keep_texts(folder: Path, fs: Any, root: str, record: Mapping[str, Any]) -> None:
+    if (folder / CARD).is_file():
+        text = _with_texts((folder / CARD).read_text(encoding="utf-8"), fs, root, record)
+        (folder / CARD).write_bytes(text.encode("utf-8"))
+
+
 def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
     """A new card within the one that is there, which may hold words of people; an `OutputError` if that can't be read."""
     record = record.get("earlier", record)  # of a broken upload
@@ -295,12 +296,11 @@ def _upload(folder: Path, target: Target) -> None:
     found, (fs, root) = _replaced(target, folder), _store(target.output)
     record, mark = read_provenance(str(folder)), f"{root}/{PROVENANCE}"
     old = parsed(fs.cat_file(mark).decode("utf-8"), unfinished=True) if found else {"kind": record["kind"], "files": {}}
-    if found and (folder / CARD).is_file():
-        text = _with_texts((folder / CARD).read_text(encoding="utf-8"), fs, root, old)
-        (folder / CARD).write_bytes(text.encode("utf-8"))
+    if found:
+        _keep_texts(folder, fs, root, old)
     # What lies there until the end is known as ours, so that a broken upload can be repeated; and as this upload's.
-    until_then = {"kind": record["kind"], "unfinished": uuid.uuid4().hex, "files": old["files"] | record["files"]}
-    until_then |= {"earlier": old.get("earlier", old)}
+    until_then = {"kind": record["kind"], "files": old["files"] | record["files"], "earlier": old.get("earlier", old)}
+    until_then["unfinished"] = uuid.uuid4().hex
     fs.makedirs(root, exist_ok=True)
     fs.pipe_file(mark, json.dumps(until_then).encode())
     own = own_files(record) - {PROVENANCE}
