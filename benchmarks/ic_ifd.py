@@ -216,8 +216,8 @@ def read(path: str, limit: int | None, repeat_to: int | None) -> list[tuple[str,
     reader = FORMATS[detect_format(list(rows[0]))].read
     texts = []
     for row in rows[:limit]:
-        instruction, extra, output = reader(row)
-        if pair := make_pair(instruction, output, extra):
+        seed = reader(row)
+        if pair := make_pair(seed.instruction, seed.output, seed.input):
             texts.append((pair[0][0]["content"], pair[1]))
     if repeat_to:  # numbered, so that no text repeats
         texts = [(f"{n}. {texts[n % len(texts)][0]}", f"{n}: {texts[n % len(texts)][1]}") for n in range(repeat_to)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_evol.evolve import evol_instruct
+from hf_evol.generation import transformers_engine
 from hf_evol.prompts import judge
 
 STONES = (
@@ -31,9 +32,7 @@ def make_talkative(monkeypatch, processes: bool = False) -> None:
     Args:
         processes: in Python processes that are started from here on, too.
     """
-    from hf_evol.generation.transformers_engine import _Decoder
-
-    monkeypatch.setattr(_Decoder, "_completion", _talking(_Decoder._completion))
+    monkeypatch.setattr(transformers_engine, "_completion", _talking(transformers_engine._completion))
     monkeypatch.setattr(evol_instruct, "_SMALL", 0)  # what is drawn comes from no example
     if processes:
         here = Path(__file__).parent
@@ -44,9 +43,7 @@ def make_talkative(monkeypatch, processes: bool = False) -> None:
 
 def talk() -> None:
     """The same for good, in a process of its own."""
-    from hf_evol.generation.transformers_engine import _Decoder
-
-    _Decoder._completion = _talking(_Decoder._completion)
+    transformers_engine._completion = _talking(transformers_engine._completion)
     evol_instruct._SMALL = 0
 
 
@@ -56,14 +53,16 @@ def _drawn(verdicts, prompt):
 
 
 def _talking(complete):
-    def completion(self, row, stopped):
-        given, request = complete(self, row, stopped), self.requests[row]
+    def completion(tokenizer, request, tokens, stops, probs=None):
+        given = complete(tokenizer, request, tokens, stops, probs)
         if request.limit == 1:  # no room for a reply, which is cut off
             return given
-        asked = self.tokenizer.decode(request.prompt)
+        asked = tokenizer.decode(request.prompt)
         if verdicts := next((verdicts for system, verdicts in _VERDICTS.items() if system in asked), None):
             return replace(given, text=_drawn(verdicts, request.prompt), finish_reason="stop")
-        draw = hashlib.sha256(repr((request.prompt, self.generated[row])).encode()).digest()
+        draw = hashlib.sha256(
+            repr((request.prompt, [token for token in tokens if token not in stops])).encode()
+        ).digest()
         if draw[0] % RAW == 0:
             return replace(given, finish_reason="stop")
         turn = re.split(r"<\|user\|>|\n", re.sub(r"(<\|end\|><\|assistant\|>|\s)+$", "", asked))[-1]

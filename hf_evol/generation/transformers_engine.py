@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from hf_evol import models, progress
+from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation import continuous
 from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
-from hf_evol.generation.sampling import sample, uniforms
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +69,17 @@ class TransformersEngine(LocalEngine):
     def _static(
         self, model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
     ) -> Iterator[list[tuple[int, Completion]]]:
-        waiting = sorted(requests, key=lambda place: (len(requests[place].prompt), place))
+        from hf_evol.generation import static
+
+        stops, waiting = _stop_ids(model, tokenizer), dict(requests)
         while waiting:
             size = _sizes.get(self, self.batch_size)
-            batch = waiting[:size]
-            decoder = _Decoder(model, tokenizer, [requests[place] for place in batch], params)
             try:
-                for finished in decoder.run():
-                    yield [(batch[row], completion) for row, completion in finished]
+                for place, tokens, probs in static.generate_tokens(model, waiting, params, stops, size):
+                    request = waiting.pop(place)
+                    yield [
+                        (place, _completion(tokenizer, request, tokens, stops, probs if params.top1_probs else None))
+                    ]
             except RuntimeError as error:  # torch.OutOfMemoryError is one
                 if not models.is_out_of_memory(error):
                     raise
@@ -91,8 +89,6 @@ class TransformersEngine(LocalEngine):
                         "dtype='bfloat16', or a smaller max_new_tokens."
                     ) from error
                 _sizes[self] = size // 2
-            ended = {batch[row] for row in decoder.done}
-            waiting = [place for place in waiting if place not in ended]
 
 
 class _Request(NamedTuple):
@@ -116,8 +112,7 @@ def _continuous(
         if error is not None:
             yield place, Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
             continue
-        stopped = bool(tokens) and tokens[-1] in stops
-        yield place, _completion(tokenizer, request, tokens[:-1] if stopped else tokens, stopped)
+        yield place, _completion(tokenizer, request, tokens, stops)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -127,8 +122,10 @@ def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _completion(
-    tokenizer: Any, request: _Request, tokens: list[int], stopped: bool, probs: list[float] | None = None
+    tokenizer: Any, request: _Request, tokens: list[int], stops: set[int], probs: list[float] | None = None
 ) -> Completion:
+    stopped = bool(tokens) and tokens[-1] in stops
+    tokens = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     return Completion(text, "stop" if stopped else "length", len(request.prompt), len(tokens), top1_probs=probs)
 
@@ -143,111 +140,3 @@ def as_engine(model: str | models.ModelSpec | Engine) -> Engine:
 
 
 _sizes: dict[TransformersEngine, int] = {}  # the batch size that worked, once memory has run out
-
-
-class _Decoder:
-    """Decodes one batch; knows which of its rows are done."""
-
-    def __init__(self, model: Any, tokenizer: Any, requests: list[_Request], params: SamplingParams) -> None:
-        self.model, self.tokenizer, self.requests, self.params = model, tokenizer, requests, params
-        self.stop_ids = _stop_ids(model, tokenizer)
-        longest = max(request.limit for request in requests)
-        self.noise = uniforms([request.key for request in requests], longest) if params.temperature > 0 else None
-        self.generated: list[list[int]] = [[] for _ in requests]
-        self.probs: list[list[float]] = [[] for _ in requests]
-        self.done: set[int] = set()
-
-    def run(self) -> Iterator[list[tuple[int, Completion]]]:
-        """Yield (row, completion) pairs as rows finish."""
-        import torch
-
-        device = self.model.device
-        prompts = [request.prompt for request in self.requests]
-        width = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        rows = list(range(len(prompts)))  # the row of each line of the batch
-        state: dict[str, Any] = {}  # the key-value cache, under the model's own name for it
-        with torch.inference_mode():
-            while rows:
-                inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | state
-                with self._reading(rows) if not state else nullcontext():
-                    out = self.model(**inputs, use_cache=True, logits_to_keep=1)
-                state = state or self._state(out)
-                tokens = self._next_tokens(out.logits[:, -1], rows)
-                finished, keep = self._record(tokens.tolist(), rows)
-                self._report([rows[line] for line in keep])
-                if finished:
-                    self.done.update(row for row, _ in finished)
-                    yield finished
-                    lines = torch.tensor(keep, device=device, dtype=torch.long)
-                    next(iter(state.values())).reorder_cache(lines)
-                    tokens, mask, positions = tokens[lines], mask[lines], positions[lines]
-                    rows = [rows[line] for line in keep]
-                ids = tokens[:, None]
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-                positions = positions[:, -1:] + 1
-
-    @contextmanager
-    def _reading(self, rows: list[int]) -> Iterator[None]:
-        """Report layer by layer: to read the prompts of a batch may take minutes."""
-        import torch
-
-        layers = next((part for part in self.model.modules() if isinstance(part, torch.nn.ModuleList)), ())
-        shares = (number / len(layers) for number in range(1, len(layers) + 1))
-        hooks = [layer.register_forward_hook(lambda *_: self._report(rows, next(shares, 1.0))) for layer in layers]
-        self._report(rows, 0.0)
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _report(self, rows: list[int], share_read: float = 1.0) -> None:
-        to_read = sum(len(self.requests[row].prompt) for row in rows)
-        writing = sum(len(self.generated[row]) for row in rows)
-        progress.underway(in_hand=len(rows), to_read=to_read, reading=to_read * share_read, writing=writing)
-
-    def _state(self, out: Any) -> dict[str, Any]:
-        """The cache that a forward pass gave back: ``past_key_values`` until transformers 5.23, then ``cache``."""
-        from transformers import Cache
-
-        for name in ("cache", "past_key_values"):
-            cache = out.get(name)
-            if isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers):
-                return {name: cache}
-        raise ModelError(
-            f"The model {self.model.name_or_path!r} ({type(self.model).__name__}) keeps its state in a form of its own; only "
-            "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
-        )
-
-    def _next_tokens(self, logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        import torch
-
-        if self.params.top1_probs and len(self.generated[rows[0]]) < self.params.top1_probs:
-            for row, prob in zip(rows, logits.float().softmax(-1).amax(-1).tolist(), strict=True):
-                self.probs[row].append(prob)
-        noise = None
-        if self.noise is not None:
-            noise = torch.tensor([self.noise[row, len(self.generated[row])] for row in rows], device=logits.device)
-        return sample(logits, self.params, noise)
-
-    def _record(self, tokens: list[int], rows: list[int]) -> tuple[list[tuple[int, Completion]], list[int]]:
-        """Append one token a row; return the completions of rows that end here, and the lines that go on."""
-        finished, keep = [], []
-        for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            if token in self.stop_ids:
-                finished.append((row, self._completion(row, True)))
-                continue
-            self.generated[row].append(token)
-            if len(self.generated[row]) >= self.requests[row].limit:
-                finished.append((row, self._completion(row, False)))
-            else:
-                keep.append(line)
-        return finished, keep
-
-    def _completion(self, row: int, stopped: bool) -> Completion:
-        probs = self.probs[row] if self.params.top1_probs else None
-        return _completion(self.tokenizer, self.requests[row], self.generated[row], stopped, probs)

@@ -5,8 +5,9 @@ import torch
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
+from hf_evol.generation import static
 from hf_evol.generation.base import GREEDY, SamplingParams, generate
-from hf_evol.generation.transformers_engine import TransformersEngine, _Decoder, _sizes
+from hf_evol.generation.transformers_engine import TransformersEngine, _sizes
 from hf_evol.models import ModelSpec, encoding
 from hf_evol.prompts.template import chat
 
@@ -158,29 +159,33 @@ def test_a_hybrid_model_generates_what_the_library_generates(tmp_path):
         assert got == tokenizer.decode(out[0][len(ids) :], skip_special_tokens=True)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(tiny_model, engine, monkeypatch):
-    expected, run = texts_of(engine), _Decoder.run
-    engine = TransformersEngine(ModelSpec(tiny_model), 63)
-    sizes = []
+@pytest.fixture
+def crowded(monkeypatch):
+    """Memory that holds few rows: the sizes of batches in which it runs out."""
+    sizes, step = [], static._Shared.step
 
-    def crowded(self):
-        sizes.append(len(self.requests))
-        if len(self.requests) > 2:
+    def run_out(self, tokens):
+        if len(tokens) > run_out.most:
+            sizes.append(len(tokens))
             raise torch.OutOfMemoryError("CUDA out of memory")
-        yield from run(self)
+        return step(self, tokens)
 
-    monkeypatch.setattr(_Decoder, "run", crowded)
-    _sizes[engine] = 6
+    monkeypatch.setattr(static._Shared, "step", run_out)
+    run_out.sizes = sizes
+    return run_out
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tiny_model, engine, crowded):
+    crowded.most = 99
+    expected = texts_of(engine)
+    engine = TransformersEngine(ModelSpec(tiny_model), 6)
+    crowded.most = 2
     assert texts_of(engine) == expected
-    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1] and _sizes[engine] == 1
+    assert crowded.sizes == [6, 3] and _sizes[engine] == 1
 
 
-def test_one_row_that_does_not_fit_is_an_error(engine, monkeypatch):
-    def crowded(self):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-        yield
-
-    monkeypatch.setattr(_Decoder, "run", crowded)
+def test_one_row_that_does_not_fit_is_an_error(engine, crowded, monkeypatch):
+    crowded.most = 0
     monkeypatch.setitem(_sizes, engine, 1)
     with pytest.raises(ModelError, match="Not enough memory"):
         texts_of(engine, ["why"])

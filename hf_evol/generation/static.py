@@ -1,0 +1,376 @@
+"""Batches in one cache: what prompts have in common at the beginning is read once, and a row that ends makes room for another."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from hf_evol import progress
+from hf_evol.errors import ModelError
+from hf_evol.generation.base import SamplingParams
+from hf_evol.generation.sampling import sample, uniforms
+
+_PASS = 40  # tokens that a CPU reads in the time that a forward pass takes beside its tokens
+_PASS_ON_GPU = 2000
+_SPARE = 128  # columns that a cache has beyond those in use
+_REFILL = 3 / 4  # of the most rows: from here down, waiting ones join; few at a time take longer to read
+_SHARE = 1 / 2  # of the free memory, for the cache
+
+
+@dataclass
+class _Row:
+    """A request in work."""
+
+    place: int
+    prompt: list[int]
+    limit: int
+    noise: np.ndarray | None
+    generated: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.prompt + self.generated
+
+
+def generate_tokens(
+    model: Any, requests: Mapping[int, Any], params: SamplingParams, stop_ids: set[int], size: int
+) -> Iterator[tuple[int, list[int], list[float]]]:
+    """Yield (place, generated tokens, top-1 probabilities) as requests finish, at most ``size`` of them in work at a time.
+
+    Raises:
+        ModelError: the model has no key-value cache.
+    """
+    rows: list[_Row] = []
+    # Of about one length, so that padding at most doubles a batch; then those next to each other that begin alike.
+    order = sorted(
+        requests, key=lambda place: (len(requests[place].prompt).bit_length(), requests[place].prompt, place)
+    )
+    waiting = deque(_row(place, requests[place], params) for place in order)
+    batch = _Shared(model) if _attends_to_all(model) else _Padded(model)
+    while rows or waiting:
+        with torch.inference_mode():
+            joining = [waiting.popleft() for _ in range(batch.room(waiting, size))]
+            batch.read(joining, lambda share, old=rows, new=joining: _report(old, new, share))
+            rows = rows + joining
+            logits = batch.step([row.tokens[-1] for row in rows])
+            tokens = _choose(logits, rows, params)
+        ended = []
+        for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            row.generated.append(token)
+            if token in stop_ids or len(row.generated) == row.limit:
+                ended.append(line)
+        finished = [rows[line] for line in ended]
+        if ended or batch.is_over():
+            if not ended:  # the one that joined last begins again later, where it stands
+                ended = [len(rows) - 1]
+                waiting.appendleft(rows[-1])
+            lines = _closed_up(len(rows), ended)
+            with torch.inference_mode():
+                batch.keep(lines)
+            rows = [rows[line] for line in lines]
+        _report(rows)
+        yield from ((row.place, row.generated, row.probs) for row in finished)
+
+
+def _row(place: int, request: Any, params: SamplingParams) -> _Row:
+    noise = uniforms([request.key], request.limit)[0] if params.temperature > 0 else None
+    return _Row(place, request.prompt, request.limit, noise)
+
+
+def _report(rows: Sequence[_Row], reading: Sequence[_Row] = (), share: float = 1.0) -> None:
+    read, to_read = (sum(len(row.prompt) for row in part) for part in (rows, reading))
+    writing = sum(len(row.generated) for row in rows)
+    in_hand = len(rows) + len(reading)
+    progress.underway(in_hand=in_hand, to_read=read + to_read, reading=read + to_read * share, writing=writing)
+
+
+def _choose(logits: torch.Tensor, rows: Sequence[_Row], params: SamplingParams) -> list[int]:
+    if asked := [line for line, row in enumerate(rows) if len(row.generated) < params.top1_probs]:
+        for line, prob in zip(asked, logits[asked].float().softmax(-1).amax(-1).tolist(), strict=True):
+            rows[line].probs.append(prob)
+    noise = None
+    if params.temperature > 0:
+        noise = torch.tensor([row.noise[len(row.generated)] for row in rows], device=logits.device)
+    return sample(logits, params, noise).tolist()
+
+
+def _closed_up(count: int, ended: Sequence[int]) -> list[int]:
+    """The lines that go on, the last of them in the places of those that ended, so that few move."""
+    going = sorted(set(range(count)) - set(ended))
+    moving = iter(line for line in going if line >= len(going))
+    return [line if line not in ended else next(moving) for line in range(len(going))]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts have in common at the beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _groups(before: Sequence[int], prompts: Sequence[list[int]], pass_cost: int) -> Iterator[tuple[int, int]]:
+    """Prompts that follow each other, as (first, end) of those that are read in one pass: of all divisions, that with the
+    fewest tokens and passes. A pass reads what its prompts do not have in common with the last of the pass before."""
+    common = [_common(one, other) for one, other in pairwise([before, *prompts])]
+    best: list[tuple[int, int]] = [(0, 0)]  # the cost of the prompts up to here, and where their last group begins
+    for end in range(1, len(prompts) + 1):
+        longest, shared, costs = 0, len(prompts[end - 1]), []
+        for first in range(end - 1, -1, -1):
+            longest, shared = max(longest, len(prompts[first])), min(shared, common[first])
+            costs.append((best[first][0] + pass_cost + (end - first) * (longest - shared), first))
+        best.append(min(costs))
+    ends = [len(prompts)]
+    while ends[-1]:
+        ends.append(best[ends[-1]][1])
+    return pairwise(reversed(ends))
+
+
+def _attends_to_all(model: Any) -> bool:
+    """Whether all layers keep the keys and values of all tokens."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def _cache_name(model: Any) -> str:
+    """What the model calls its cache: ``past_key_values`` until transformers 5.23, then ``cache``."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def _cache_of(model: Any, out: Any) -> Any:
+    """The cache that a forward pass gave back."""
+    cache = out.get(_cache_name(model))
+    if isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers):
+        return cache
+    raise ModelError(
+        f"The model {model.name_or_path!r} ({type(model).__name__}) keeps its state in a form of its own; only "
+        "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
+    )
+
+
+@contextmanager
+def _by_layers(model: Any, report: Callable[[float], None]) -> Iterator[None]:
+    """Report the share of the layers that have read: to read the prompts of a batch may take minutes."""
+    layers = next((part for part in model.modules() if isinstance(part, torch.nn.ModuleList)), ())
+    shares = (number / len(layers) for number in range(1, len(layers) + 1))
+    hooks = [layer.register_forward_hook(lambda *_: report(next(shares, 1.0))) for layer in layers]
+    report(0.0)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class _Columns:
+    """Where the rows of a batch stand in its cache. All end in the same column, so that padding is on the left."""
+
+    start: int = 0
+    end: int = 0
+
+
+class _Layer(DynamicLayer):
+    """A layer with room for more rows and tokens than it holds: a step writes a column, and copies nothing."""
+
+    def __init__(self, columns: _Columns) -> None:
+        super().__init__()
+        self.columns, self.is_initialized = columns, True
+        self.room: list[torch.Tensor] = []  # for keys and for values: (rows, heads, columns, dimensions)
+
+    def get_seq_length(self) -> int:
+        return self.columns.end - self.columns.start
+
+    def reserve(self, like: Sequence[torch.Tensor], rows: int, end: int) -> None:
+        """Make room, where what is held ends at the column ``end``."""
+        held, old = self.get_seq_length(), self.room
+        self.room = [part.new_zeros(rows, part.shape[1], end + _SPARE, part.shape[3]) for part in like]
+        for new, part in zip(self.room, old, strict=bool(old)):
+            new[: len(part), :, end - held : end] = part[:rows, :, self.columns.start : self.columns.end]
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.room:
+            self.reserve((keys, values), len(keys), self.columns.end)
+        after = self.columns.end + keys.shape[2]
+        for room, new in zip(self.room, (keys, values), strict=True):
+            room[: len(new), :, self.columns.end : after] = new
+        self.keys, self.values = (room[: len(keys), :, self.columns.start : after] for room in self.room)
+        return self.keys, self.values
+
+
+class _Shared:
+    """A batch of a model whose layers attend to all tokens. Of the prompt read last, the keys and values are kept: those
+    of what the next ones have in common with it are copied from there."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.columns, self.lengths = model, _Columns(), list[int]()
+        self.cache = Cache(layers=[_Layer(self.columns) for _ in DynamicCache(config=model.config).layers])
+        self.last: list[int] = []
+        self.last_read: list[list[torch.Tensor]] = []  # by layer, its keys and values
+        self.most = 0  # columns of all rows together that fit into memory; known after a step
+
+    def room(self, waiting: Sequence[_Row], size: int) -> int:
+        """How many of the waiting rows can join."""
+        count, width, joining = len(self.lengths), max(self.lengths, default=0), 0
+        while count <= _REFILL * size and joining < min(len(waiting), size - count):
+            width, rows = max(width, len(waiting[joining].tokens)), count + joining + 1
+            if rows > 1 and rows * (width + _SPARE) > self.most:
+                break
+            joining += 1
+        return joining
+
+    def is_over(self) -> bool:
+        return len(self.lengths) > 1 and len(self.lengths) * max(self.lengths) > self.most
+
+    def read(self, rows: Sequence[_Row], report: Callable[[float], None]) -> None:
+        """Let rows join: all of their tokens but the last, which is the next to be given to the model."""
+        prompts = [row.tokens[:-1] for row in rows]
+        total = max(1, sum(map(len, prompts)))
+        count, done = len(self.lengths) + len(rows), 0
+        pass_cost = _PASS if self.model.device.type == "cpu" else _PASS_ON_GPU
+        for first, end in _groups(self.last, prompts, pass_cost):
+            group = prompts[first:end]
+            size = sum(map(len, group))
+            with _by_layers(self.model, lambda share, d=done, s=size: report((d + s * share) / total)):
+                read = self._read(group)
+            done += size
+            self._join(group, read, count)
+
+    def _read(self, prompts: list[list[int]]) -> list[list[torch.Tensor]]:
+        """By layer, keys and values of prompts, which begin with the same column."""
+        shared = min(_common(self.last, prompt) for prompt in prompts)
+        rests = [prompt[shared:] for prompt in prompts]
+        width = max(map(len, rests))
+        past = [[part[:, :, :shared].expand(len(prompts), -1, -1, -1) for part in layer] for layer in self.last_read]
+        if not width:
+            return past
+        device = self.model.device
+        ids = torch.tensor([rest + [0] * (width - len(rest)) for rest in rests], device=device)
+        positions = torch.arange(shared, shared + width, device=device).expand(len(prompts), -1)
+        inputs = {"input_ids": ids, "position_ids": positions, "use_cache": True, "logits_to_keep": 1}
+        if shared:
+            inputs[_cache_name(self.model)] = DynamicCache([tuple(layer) for layer in past])
+        return [[layer.keys, layer.values] for layer in _cache_of(self.model, self.model(**inputs)).layers]
+
+    def _join(self, prompts: list[list[int]], read: list[list[torch.Tensor]], count: int) -> None:
+        lengths = [len(prompt) for prompt in prompts]
+        if max(lengths):
+            self._reserve(read, count, max(lengths))
+            for layer, parts in zip(self.cache.layers, read, strict=True):
+                for room, part in zip(layer.room, parts, strict=True):
+                    for line, length in enumerate(lengths):
+                        at = slice(self.columns.end - length, self.columns.end)
+                        room[len(self.lengths) + line, :, at] = part[line, :, :length]
+            self.last = prompts[-1]
+            self.last_read = [[part[-1:, :, : lengths[-1]].clone() for part in parts] for parts in read]
+        self._hold(self.lengths + lengths)
+
+    def _reserve(self, like: list[list[torch.Tensor]], rows: int, width: int) -> None:
+        """Have room for so many rows, of which the new ones have at most ``width`` tokens, and for a step."""
+        room = self.cache.layers[0].room
+        if room and len(room[0]) >= rows and width <= self.columns.end < room[0].shape[2]:
+            return
+        end = max(width, self.columns.end - self.columns.start)
+        for layer, parts in zip(self.cache.layers, like, strict=True):
+            layer.reserve(parts, rows, end)
+        self.columns.start, self.columns.end = end - (self.columns.end - self.columns.start), end
+
+    def _hold(self, lengths: list[int]) -> None:
+        self.lengths = lengths
+        self.columns.start = self.columns.end - max(lengths, default=0)
+
+    def step(self, tokens: list[int]) -> torch.Tensor:
+        """Logits of the next tokens, of shape (rows, vocabulary), after these."""
+        if self.cache.layers[0].room:
+            self._reserve([layer.room for layer in self.cache.layers], len(tokens), 0)
+        device, width = self.model.device, max(self.lengths)
+        lengths = torch.tensor(self.lengths, device=device)[:, None]
+        mask = (torch.arange(width + 1, device=device) >= width - lengths).long()
+        out = self.model(
+            input_ids=torch.tensor(tokens, device=device)[:, None], attention_mask=mask, position_ids=lengths,
+            use_cache=True, logits_to_keep=1, **{_cache_name(self.model): self.cache},
+        )  # fmt: skip
+        self.columns.end += 1
+        self._hold([length + 1 for length in self.lengths])
+        if not self.most:
+            rooms = [room for layer in self.cache.layers for room in layer.room]
+            column = sum(room.nbytes for room in rooms) / (len(rooms[0]) * rooms[0].shape[2])
+            self.most = int(_SHARE * _free_bytes(device) / column)
+        return out.logits[:, -1]
+
+    def keep(self, lines: list[int]) -> None:
+        """Let these rows go on, in this order."""
+        for target, source in enumerate(lines):
+            if target != source:
+                for room in (room for layer in self.cache.layers for room in layer.room):
+                    held = room[:, :, self.columns.start : self.columns.end]
+                    held[target] = held[source]
+        self._hold([self.lengths[line] for line in lines])
+
+
+class _Padded:
+    """A batch of a model with layers of other kinds, in the library's cache. Its rows begin together."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+        self.state: dict[str, Any] = {}  # the cache, under the model's own name for it
+
+    def room(self, waiting: Sequence[_Row], size: int) -> int:
+        return 0 if len(self.mask) else min(len(waiting), size)
+
+    def is_over(self) -> bool:
+        return False
+
+    def read(self, rows: Sequence[_Row], report: Callable[[float], None]) -> None:
+        if not rows:
+            return
+        prompts = [row.tokens[:-1] for row in rows]
+        width, device = max(map(len, prompts)), self.model.device
+        self.state = {}
+        self.mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        if width:
+            with _by_layers(self.model, report):
+                self._forward([[0] * (width - len(p)) + p for p in prompts])
+
+    def _forward(self, ids: list[list[int]]) -> torch.Tensor:
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -len(ids[0]) :]
+        out = self.model(
+            input_ids=torch.tensor(ids, device=self.model.device), attention_mask=self.mask, position_ids=positions,
+            use_cache=True, logits_to_keep=1, **self.state,
+        )  # fmt: skip
+        self.state = self.state or {_cache_name(self.model): _cache_of(self.model, out)}
+        return out.logits[:, -1]
+
+    def step(self, tokens: list[int]) -> torch.Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        return self._forward([[token] for token in tokens])
+
+    def keep(self, lines: list[int]) -> None:
+        kept = torch.tensor(lines, dtype=torch.long, device=self.model.device)
+        next(iter(self.state.values())).reorder_cache(kept)
+        self.mask = self.mask[kept]
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that a device, or this machine, has free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # not Linux
+        return 4 * 2**30
+    try:  # of a container
+        most, used = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.max", "memory.current"))
+        return min(free, int(most) - int(used))
+    except (OSError, ValueError):  # none, or no limit
+        return free
