@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,19 +14,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from hf_evol import progress
+from hf_evol import models, progress
 from hf_evol.errors import ModelError
 from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.sampling import sample, uniforms
+
+logger = logging.getLogger(__name__)
 
 _PASS = 40  # tokens that a CPU reads in the time that a forward pass takes beside its tokens
 _PASS_ON_GPU = 2000
 _SPARE = 128  # columns that a cache has beyond those in use
 _REFILL = 3 / 4  # of the most rows: from here down, waiting ones join; few at a time take longer to read
 _SHARE = 1 / 2  # of the free memory, for the cache
+# cuDNN's attention makes a plan for each length, which takes longer than the step itself.
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -60,7 +66,7 @@ def generate_tokens(
     waiting = deque(_row(place, requests[place], params) for place in order)
     batch = _Shared(model) if _attends_to_all(model) else _Padded(model)
     while rows or waiting:
-        with torch.inference_mode():
+        with torch.inference_mode(), sdpa_kernel(_KERNELS):
             joining = [waiting.popleft() for _ in range(batch.room(waiting, size))]
             batch.read(joining, lambda share, old=rows, new=joining: _report(old, new, share))
             rows = rows + joining
@@ -176,6 +182,7 @@ class _Columns:
 
     start: int = 0
     end: int = 0
+    at: torch.Tensor | None = None  # the column to write, while a step over the whole room is recorded
 
 
 class _Layer(DynamicLayer):
@@ -192,11 +199,17 @@ class _Layer(DynamicLayer):
     def reserve(self, like: Sequence[torch.Tensor], rows: int, end: int) -> None:
         """Make room, where what is held ends at the column ``end``."""
         held, old = self.get_seq_length(), self.room
-        self.room = [part.new_zeros(rows, part.shape[1], end + _SPARE, part.shape[3]) for part in like]
+        width = -(-(end + _SPARE) // 64) * 64  # kernels like even numbers
+        self.room = [part.new_zeros(rows, part.shape[1], width, part.shape[3]) for part in like]
         for new, part in zip(self.room, old, strict=bool(old)):
             new[: len(part), :, end - held : end] = part[:rows, :, self.columns.start : self.columns.end]
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.columns.at is not None:
+            self.keys, self.values = (
+                room.index_copy_(2, self.columns.at, new) for room, new in zip(self.room, (keys, values), strict=True)
+            )
+            return self.keys, self.values
         if not self.room:
             self.reserve((keys, values), len(keys), self.columns.end)
         after = self.columns.end + keys.shape[2]
@@ -204,6 +217,45 @@ class _Layer(DynamicLayer):
             room[: len(new), :, self.columns.end : after] = new
         self.keys, self.values = (room[: len(keys), :, self.columns.start : after] for room in self.room)
         return self.keys, self.values
+
+
+class _Recorded:
+    """A step of all rows and columns that a batch has room for, as a CUDA graph. To launch its kernels one by one takes
+    longer than they run."""
+
+    def __init__(self, model: Any, cache: Cache, columns: _Columns) -> None:
+        self.model, self.cache, self.room = model, cache, cache.layers[0].room
+        rows, width = self.room[0].shape[0], self.room[0].shape[2]
+        self.inputs = torch.zeros(2, rows, 1, dtype=torch.long, device=model.device)  # tokens, and lengths before them
+        self.column = torch.full((1,), columns.end, device=model.device)
+        self.places = torch.arange(width, device=model.device)
+        columns.at, stream = self.column, torch.cuda.Stream(model.device)
+        try:
+            stream.wait_stream(torch.cuda.current_stream(model.device))
+            with torch.cuda.stream(stream):  # what libraries set up at first must not be recorded
+                self._forward()
+            torch.cuda.current_stream(model.device).wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.logits = self._forward()
+        finally:
+            columns.at = None
+
+    def _forward(self) -> torch.Tensor:
+        tokens, lengths = self.inputs
+        mask = (self.places <= self.column) & (self.places >= self.column - lengths)
+        out = self.model(
+            input_ids=tokens, attention_mask=mask[:, None, None], position_ids=lengths, use_cache=True, logits_to_keep=1,
+            **{_cache_name(self.model): self.cache},
+        )  # fmt: skip
+        return out.logits[:, -1]
+
+    def __call__(self, tokens: list[int], lengths: list[int], column: int) -> torch.Tensor:
+        self.inputs[:, : len(tokens), 0] = torch.tensor([tokens, lengths], device=self.inputs.device)
+        self.inputs[:, len(tokens) :] = 0
+        self.column.fill_(column)
+        self.graph.replay()
+        return self.logits[: len(tokens)]
 
 
 class _Shared:
@@ -216,6 +268,8 @@ class _Shared:
         self.last: list[int] = []
         self.last_read: list[list[torch.Tensor]] = []  # by layer, its keys and values
         self.most = 0  # columns of all rows together that fit into memory; known after a step
+        self.recorded: _Recorded | None = None
+        self.records = model.device.type == "cuda" and model.config._attn_implementation == "sdpa"
 
     def room(self, waiting: Sequence[_Row], size: int) -> int:
         """How many of the waiting rows can join."""
@@ -291,6 +345,18 @@ class _Shared:
         """Logits of the next tokens, of shape (rows, vocabulary), after these."""
         if self.cache.layers[0].room:
             self._reserve([layer.room for layer in self.cache.layers], len(tokens), 0)
+        logits = self._recorded(tokens) if self.records else None
+        if logits is None:
+            logits = self._stepped(tokens)
+        self.columns.end += 1
+        self._hold([length + 1 for length in self.lengths])
+        if not self.most:
+            rooms = [room for layer in self.cache.layers for room in layer.room]
+            column = sum(room.nbytes for room in rooms) / (len(rooms[0]) * rooms[0].shape[2])
+            self.most = int(_SHARE * _free_bytes(self.model.device) / column)
+        return logits
+
+    def _stepped(self, tokens: list[int]) -> torch.Tensor:
         device, width = self.model.device, max(self.lengths)
         lengths = torch.tensor(self.lengths, device=device)[:, None]
         mask = (torch.arange(width + 1, device=device) >= width - lengths).long()
@@ -298,13 +364,24 @@ class _Shared:
             input_ids=torch.tensor(tokens, device=device)[:, None], attention_mask=mask, position_ids=lengths,
             use_cache=True, logits_to_keep=1, **{_cache_name(self.model): self.cache},
         )  # fmt: skip
-        self.columns.end += 1
-        self._hold([length + 1 for length in self.lengths])
-        if not self.most:
-            rooms = [room for layer in self.cache.layers for room in layer.room]
-            column = sum(room.nbytes for room in rooms) / (len(rooms[0]) * rooms[0].shape[2])
-            self.most = int(_SHARE * _free_bytes(device) / column)
         return out.logits[:, -1]
+
+    def _recorded(self, tokens: list[int]) -> torch.Tensor | None:
+        """As `_stepped`; None where there is no room yet, or the model can't be recorded."""
+        room = self.cache.layers[0].room
+        if not room:
+            return None
+        if self.recorded is None or self.recorded.room is not room:
+            self.recorded = None  # its memory first
+            try:
+                self.recorded = _Recorded(self.model, self.cache, self.columns)
+            except RuntimeError as error:
+                if models.is_out_of_memory(error):
+                    raise
+                logger.debug("The steps of %s can't be recorded: %s", self.model.name_or_path, error)
+                self.records = False
+                return None
+        return self.recorded(tokens, self.lengths, self.columns.end)
 
     def keep(self, lines: list[int]) -> None:
         """Let these rows go on, in this order."""

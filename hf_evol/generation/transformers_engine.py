@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import continuous
 from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TransformersEngine(LocalEngine):
-    """Completes chats by continuous batching (`transformers`' paged cache), or in static batches.
-
-    Static batches are sorted by length and padded on the left, and finished rows are dropped from them. A row gets the
-    same text either way, in float32.
+    """Completes chats in batches, in which a row that ends makes room for the next, and what prompts have in common at the
+    beginning is read once. In float32, a row gets the same text in any batch.
 
     Args:
         model: name, folder or `ModelSpec`.
-        batch_size: rows decoded together in a static batch; halved, for this process, when memory runs out.
-        batching: ``"continuous"``, ``"static"``, or ``"auto"``: continuous on a CUDA GPU, and static elsewhere, for
-            models that can't be batched continuously, and for what is left when continuous batching fails.
+        batch_size: the most rows decoded together; fewer where the memory can't hold them, and halved, for this process,
+            when it runs out.
     """
 
     batch_size: int = 64
-    batching: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.batching not in ("auto", "static", "continuous"):
-            raise ConfigError(f"batching must be auto, static or continuous; got {self.batching!r}.")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
 
@@ -54,16 +44,6 @@ class TransformersEngine(LocalEngine):
             place: _Request(prompt, keys[place], min(params.max_new_tokens, context - len(prompt)))
             for place, prompt in prompts.items()
         }
-        wanted = self.batching == "continuous" or (self.batching == "auto" and _is_on_gpu(model))
-        if wanted and requests and not params.top1_probs:  # which the library's scheduler doesn't give
-            try:
-                for place, completion in _continuous(model, tokenizer, requests, params):
-                    del requests[place]
-                    yield [(place, completion)]
-            except (ModelError, RuntimeError, ValueError, AttributeError) as error:
-                if self.batching == "continuous":
-                    raise ModelError(f"Continuous batching of {self.model.name!r} failed: {error}") from error
-                logger.warning("Going on in static batches, as continuous batching failed: %s", error)
         yield from self._static(model, tokenizer, requests, params)
 
     def _static(
@@ -97,22 +77,6 @@ class _Request(NamedTuple):
     prompt: list[int]
     key: str
     limit: int
-
-
-def _is_on_gpu(model: Any) -> bool:
-    return model.device.type == "cuda"
-
-
-def _continuous(
-    model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
-) -> Iterator[tuple[int, Completion]]:
-    stops = _stop_ids(model, tokenizer)
-    for place, tokens, error in continuous.generate_tokens(model, requests, params, stops):
-        request = requests[place]
-        if error is not None:
-            yield place, Completion("", "error", len(request.prompt), error=f"engine_error: {error}")
-            continue
-        yield place, _completion(tokenizer, request, tokens, stops)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
