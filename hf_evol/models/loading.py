@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import struct
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -164,14 +166,17 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
     import transformers
 
     dtype = precision(spec)
+    # The bar of a GGUF file's reader heeds no setting of the library.
+    unwanted = spec.gguf_file is not None and not transformers.utils.logging.is_progress_bar_enabled()
     try:
-        model, loaded = getattr(transformers, kind).from_pretrained(
-            **spec.where,
-            trust_remote_code=spec.trust_remote_code,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            output_loading_info=True,
-            **spec.loading_options,
-        )
+        with redirect_stderr(io.StringIO()) if unwanted else nullcontext():
+            model, loaded = getattr(transformers, kind).from_pretrained(
+                **spec.where,
+                trust_remote_code=spec.trust_remote_code,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                output_loading_info=True,
+                **spec.loading_options,
+            )
     except (*_UNREADABLE, ImportError) as error:
         raise _model_error(spec, "weights", error) from error
     if kind == CLASSIFIER and loaded["missing_keys"]:  # transformers would fill them with random numbers

@@ -153,7 +153,8 @@ def check_place(spec: ModelSpec) -> None:
             f"There is no model folder {spec.name!r}. Give an existing folder or a Hub id such as user/model."
         )
     if spec.gguf_file is not None:
-        require_extra("gguf", "gguf", "A GGUF file")
+        for module in ("gguf", "accelerate"):
+            require_extra(module, "gguf", "A GGUF file")
         if spec.is_local and not (folder / spec.gguf_file).is_file():
             raise ModelError(f"There is no GGUF file {spec.name!r}.")
     elif len(files := _gguf_files(folder)) > 1:

@@ -162,10 +162,24 @@ def test_an_architecture_that_only_servers_know(tiny_model, tmp_path):
         TransformersEngine(ModelSpec(str(tmp_path / "odd.gguf"))).check()
 
 
-def test_without_the_reader(gguf_model, monkeypatch):
+@pytest.mark.parametrize("package", ["gguf", "accelerate"])  # transformers reads GGUF files by both
+def test_without_the_reader(gguf_model, monkeypatch, package):
     import sys
 
-    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, package, None)
     loading._load_config.cache_clear()
-    with pytest.raises(ImportError, match=r"pip install .*gguf"):
+    with pytest.raises(ImportError, match=rf"needs {package}, .*pip install .*gguf"):
         models.load_config(ModelSpec(str(gguf_model)))
+
+
+def test_no_bar_is_shown_where_bars_are_unwanted(gguf_model, capfd):
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        models.release()
+        models.load_model(ModelSpec(str(gguf_model)))
+    finally:
+        logging.enable_progress_bar() if shown else None
+    assert capfd.readouterr().err == ""
