@@ -10,7 +10,7 @@ import torch
 
 import hf_evol
 from hf_evol import models
-from hf_evol.generation import transformers_engine
+from hf_evol.generation import static
 from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.sampling import sample
 from hf_evol.generation.transformers_engine import TransformersEngine
@@ -35,11 +35,10 @@ def texts_of(folder, params, device="cuda:0", places=None, **options):
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_texts_are_those_of_a_cpu_in_any_company(tiny_model, params, caplog):
+def test_texts_are_those_of_a_cpu_in_any_company(tiny_model, params):
     expected = texts_of(tiny_model, params, "cpu")
-    assert texts_of(tiny_model, params, batching="continuous") == expected
-    assert texts_of(tiny_model, params, batching="static") == expected
-    assert texts_of(tiny_model, params) == expected and "static batches" not in caplog.text
+    for size in (1, 7, 64):
+        assert texts_of(tiny_model, params, batch_size=size) == expected
     places = random.Random(0).sample(range(len(TEXTS)), 5)
     assert texts_of(tiny_model, params, places=places) == [expected[place] for place in places]
     assert texts_of(tiny_model, params, places=[3]) == [expected[3]]
@@ -55,7 +54,7 @@ def test_sampled_tokens_are_those_of_a_cpu():
 
 
 def test_a_static_batch_shrinks_when_memory_runs_out(tiny_model, monkeypatch):
-    expected, real, sizes = texts_of(tiny_model, SAMPLED, "cpu"), transformers_engine.sample, []
+    expected, real, sizes = texts_of(tiny_model, SAMPLED, "cpu"), static.sample, []
 
     def hungry(logits, params, noise):
         sizes.append(len(logits))
@@ -63,9 +62,23 @@ def test_a_static_batch_shrinks_when_memory_runs_out(tiny_model, monkeypatch):
             torch.empty(len(logits) << 36, dtype=torch.uint8, device="cuda")  # more than there is
         return real(logits, params, noise)
 
-    monkeypatch.setattr(transformers_engine, "sample", hungry)
-    assert texts_of(tiny_model, SAMPLED, batching="static", batch_size=16) == expected
+    monkeypatch.setattr(static, "sample", hungry)
+    assert texts_of(tiny_model, SAMPLED, batch_size=16) == expected
     assert max(sizes) == 16 and sizes[-1] <= 4
+
+
+def test_steps_are_recorded_and_give_what_unrecorded_ones_give(tiny_model, monkeypatch):
+    made, real = [], static._Recorded.__init__
+    monkeypatch.setattr(static._Recorded, "__init__", lambda self, *given: made.append(real(self, *given)))
+    params = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=160)  # more columns than a batch has room for at first
+    recorded = texts_of(tiny_model, params, places=range(8))
+    assert 1 < len(made) < 10
+
+    def unable(self, *_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(static._Recorded, "__init__", unable)
+    assert texts_of(tiny_model, params, places=range(8)) == recorded
 
 
 def losses(folder, sequences, device, **options):

@@ -48,8 +48,7 @@ def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) ->
     # From the greatest logit down: a tiny temperature then gives minus infinities, not a difference of infinities.
     probabilities = ((logits - logits.amax(-1, keepdim=True)) / params.temperature).softmax(-1)
     noise = noise.to(probabilities)[:, None]
-    few = probabilities.shape[-1] <= _LIKELY or params.top_p == 1
-    if few or probabilities.device.type != "cpu":  # a GPU would wait for a look at values, and can't in CUDA graphs
+    if probabilities.shape[-1] <= _LIKELY or params.top_p == 1:
         return _inverted(probabilities, params.top_p, noise)[0]
     likely = probabilities.topk(_LIKELY, sorted=False).indices.sort().values  # in order, for those that are equal
     places, chosen, total = _inverted(part := probabilities.gather(-1, likely), params.top_p, noise)
