@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hf_evol.errors import ConfigError, ModelError
@@ -54,9 +56,16 @@ def render_chat(
     return _rendered(tokenizer, [first, *chat[2:]], generation_prompt)
 
 
+@lru_cache(maxsize=8)
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What finds special tokens in a text. To list those of a large vocabulary takes longer than to render a chat."""
+    special = [re.escape(str(token)) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(special) or "(?!)")  # which is nowhere
+
+
 def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool) -> list[int]:
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    apart = [place for place, turn in enumerate(chat) if any(token in turn["content"] for token in special)]
+    special = _special_tokens(tokenizer)
+    apart = [place for place, turn in enumerate(chat) if special.search(turn["content"])]
     if not apart:
         return tokenizer.apply_chat_template(list(chat), add_generation_prompt=generation_prompt, return_dict=False)
     frame = _frame(tokenizer, chat, apart, generation_prompt)
