@@ -10,7 +10,7 @@ import torch
 
 import hf_evol
 from hf_evol import models
-from hf_evol.generation import static
+from hf_evol.generation import batches
 from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.sampling import sample
 from hf_evol.generation.transformers_engine import TransformersEngine
@@ -54,7 +54,7 @@ def test_sampled_tokens_are_those_of_a_cpu():
 
 
 def test_a_static_batch_shrinks_when_memory_runs_out(tiny_model, monkeypatch):
-    expected, real, sizes = texts_of(tiny_model, SAMPLED, "cpu"), static.sample, []
+    expected, real, sizes = texts_of(tiny_model, SAMPLED, "cpu"), batches.sample, []
 
     def hungry(logits, params, noise):
         sizes.append(len(logits))
@@ -62,22 +62,24 @@ def test_a_static_batch_shrinks_when_memory_runs_out(tiny_model, monkeypatch):
             torch.empty(len(logits) << 36, dtype=torch.uint8, device="cuda")  # more than there is
         return real(logits, params, noise)
 
-    monkeypatch.setattr(static, "sample", hungry)
+    monkeypatch.setattr(batches, "sample", hungry)
     assert texts_of(tiny_model, SAMPLED, batch_size=16) == expected
     assert max(sizes) == 16 and sizes[-1] <= 4
 
 
 def test_steps_are_recorded_and_give_what_unrecorded_ones_give(tiny_model, monkeypatch):
-    made, real = [], static._Recorded.__init__
-    monkeypatch.setattr(static._Recorded, "__init__", lambda self, *given: made.append(real(self, *given)))
-    params = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=160)  # more columns than a batch has room for at first
+    made, real = [], batches._Recorded.__init__
+    monkeypatch.setattr(batches._Recorded, "__init__", lambda self, *given: made.append(real(self, *given)))
+    params = SamplingParams(
+        temperature=0.7, top_p=0.95, max_new_tokens=160
+    )  # more columns than a batch has room for at first
     recorded = texts_of(tiny_model, params, places=range(8))
     assert 1 < len(made) < 10
 
     def unable(self, *_):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(static._Recorded, "__init__", unable)
+    monkeypatch.setattr(batches._Recorded, "__init__", unable)
     assert texts_of(tiny_model, params, places=range(8)) == recorded
 
 

@@ -22,25 +22,6 @@ def test_of_datasets():
     assert infer_module_for_data_files_list(["a/rows.jsonl"])[0] == "json"
 
 
-def test_of_transformers():
-    """`hf_evol.generation.continuous`: its scheduler is young, and sampling noise of our own goes through its processors."""
-    from transformers import GenerationMixin
-    from transformers.generation import ContinuousBatchingConfig
-    from transformers.generation.continuous_batching.cb_logits_processors import (
-        ContinuousBatchingLogitsProcessor,
-        ContinuousBatchingLogitsProcessorList,
-    )
-
-    assert {"generation_config", "continuous_batching_config"} <= set(
-        inspect.signature(GenerationMixin.init_continuous_batching).parameters
-    )
-    assert {"num_blocks", "max_batch_tokens", "max_memory_percent"} <= set(
-        inspect.signature(ContinuousBatchingConfig).parameters
-    )
-    assert all(hasattr(ContinuousBatchingLogitsProcessor, name) for name in ("fill_defaults", "prepare_tensor_args"))
-    assert inspect.isclass(ContinuousBatchingLogitsProcessorList)
-
-
 def test_where_transformers_finds_files(tmp_path):
     """`hf_evol.models.loading`, `hf_evol.hub.provenance`: the file of a model in a folder, on the Hub or in its cache."""
     from transformers.utils import cached_file, find_adapter_config_file

@@ -11,7 +11,6 @@ from hf_evol import progress
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
-from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.progress import Work
 
 
@@ -55,9 +54,8 @@ def test_each_row_counts_once_a_round_also_without_text_or_from_the_journal(tiny
 
 
 def test_the_bar_tells_of_a_batch_before_its_first_row_ends(tiny_model, seeds, bars):
-    engine = TransformersEngine(hf_evol.ModelSpec(tiny_model), batching="static")
     with progress.times() as times, progress.counted_tokens() as tokens:
-        hf_evol.map(seeds, Respond(engine, max_new_tokens=6, journal=False))
+        hf_evol.map(seeds, Respond(tiny_model, max_new_tokens=6, journal=False))
     assert [(time.label, time.tokens) for time in times] == [("Respond", tokens[0])] and tokens[0] > 7
     before = [note for rows, note in bars[0].shown if rows == 0]
     assert any(note.endswith(" s left") and "tokens/s" not in note for note in before)  # by the layers that have read

@@ -10,6 +10,8 @@ from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
 
+_AT_ONCE = {"cpu": 64, "cuda": 512}
+
 
 @dataclass(frozen=True)
 class TransformersEngine(LocalEngine):
@@ -18,14 +20,14 @@ class TransformersEngine(LocalEngine):
 
     Args:
         model: name, folder or `ModelSpec`.
-        batch_size: the most rows decoded together; fewer where the memory can't hold them, and halved, for this process,
-            when it runs out.
+        batch_size: the most rows decoded together; by default 512 on a CUDA GPU and 64 elsewhere. Fewer where the memory can't
+            hold them, and halved, for this process, when it runs out.
     """
 
-    batch_size: int = 64
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
 
     def check(self) -> None:
@@ -35,6 +37,8 @@ class TransformersEngine(LocalEngine):
     def stream(
         self, chats: Sequence[Chat], params: SamplingParams, keys: Sequence[str]
     ) -> Iterator[list[tuple[int, Completion]]]:
+        from hf_evol.generation import batches
+
         self.check()
         model, tokenizer = models.load_model(self.model), models.load_tokenizer(self.model)
         context = models.context_length(model.config)
@@ -44,19 +48,13 @@ class TransformersEngine(LocalEngine):
             place: _Request(prompt, keys[place], min(params.max_new_tokens, context - len(prompt)))
             for place, prompt in prompts.items()
         }
-        yield from self._static(model, tokenizer, requests, params)
-
-    def _static(
-        self, model: Any, tokenizer: Any, requests: dict[int, _Request], params: SamplingParams
-    ) -> Iterator[list[tuple[int, Completion]]]:
-        from hf_evol.generation import static
-
-        stops, waiting = _stop_ids(model, tokenizer), dict(requests)
-        while waiting:
-            size = _sizes.get(self, self.batch_size)
+        stops = _stop_ids(model, tokenizer)
+        while requests:
+            most = _sizes.get(self, self.batch_size or _AT_ONCE.get(model.device.type, _AT_ONCE["cpu"]))
+            size = min(most, len(requests))
             try:
-                for place, tokens, probs in static.generate_tokens(model, waiting, params, stops, size):
-                    request = waiting.pop(place)
+                for place, tokens, probs in batches.generate_tokens(model, requests, params, stops, size):
+                    request = requests.pop(place)
                     yield [
                         (place, _completion(tokenizer, request, tokens, stops, probs if params.top1_probs else None))
                     ]

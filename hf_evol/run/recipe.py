@@ -100,7 +100,9 @@ class Recipe:
     response_temperature: float = _setting(0.0, "sampling temperature of the responder; 0 is greedy")
     response_top_p: float = _setting(1.0, "nucleus sampling of the responder")
     response_max_new_tokens: int = _setting(2048, "longest response, in tokens")
-    batch_size: int = _own(64, "rows that the engine transformers generates together")
+    batch_size: int | None = _own(
+        None, "rows that the engine transformers generates together, at most; by default 512 on a GPU and 64 elsewhere"
+    )
     num_proc: int | None = _own(None, "processes; by default one for each GPU")
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
     max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")

@@ -5,8 +5,8 @@ import torch
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation import static
-from hf_evol.generation.base import GREEDY, SamplingParams, generate
+from hf_evol.generation import batches
+from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.transformers_engine import TransformersEngine, _sizes
 from hf_evol.models import ModelSpec, encoding
 from hf_evol.prompts.template import chat
@@ -166,7 +166,7 @@ def test_a_hybrid_model_generates_what_the_library_generates(tmp_path):
 @pytest.fixture
 def crowded(monkeypatch):
     """Memory that holds few rows: the sizes of batches in which it runs out."""
-    sizes, step = [], static._Shared.step
+    sizes, step = [], batches._Shared.step
 
     def run_out(self, tokens):
         if len(tokens) > run_out.most:
@@ -174,7 +174,7 @@ def crowded(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(self, tokens)
 
-    monkeypatch.setattr(static._Shared, "step", run_out)
+    monkeypatch.setattr(batches._Shared, "step", run_out)
     run_out.sizes = sizes
     return run_out
 
@@ -218,43 +218,6 @@ def test_identity_changes_with_the_weights(tmp_path, tiny_model):
     before = models.weights_identity(ModelSpec(str(folder)))
     (folder / "model.safetensors").touch()
     assert models.weights_identity(ModelSpec(str(folder))) != before
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_gives_completions(tiny_model):
-    engine = TransformersEngine(ModelSpec(tiny_model, device="cuda:0", dtype="float32"))
-    assert all(c.error is None for c in generate(engine, [chat(t) for t in TEXTS], GREEDY, TEXTS, None))
-
-
-@pytest.mark.parametrize("params", [PARAMS, SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=24)])
-def test_continuous_batching_gives_the_same_texts(tiny_model, engine, params):
-    """Through the library's paged cache, which shares beginnings and mixes prefilling with decoding."""
-    texts = [f"{text} {'the sea ' * (place % 5)}" for place, text in enumerate(TEXTS * 3)]
-    keys = [f"{place}|{text}" for place, text in enumerate(texts)]
-    chats = [chat(text) for text in texts]
-    continuous = TransformersEngine(ModelSpec(tiny_model), batching="continuous")
-    assert generate(continuous, chats, params, keys, None) == generate(engine, chats, params, keys, None)
-
-
-def test_static_batches_go_on_where_continuous_batching_fails(tiny_model, engine, monkeypatch, caplog):
-    from hf_evol.generation import continuous, transformers_engine
-
-    real = continuous.generate_tokens
-
-    def breaks(*args):
-        done = real(*args)
-        yield next(done)
-        done.close()
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(continuous, "generate_tokens", breaks)
-    wanted = TransformersEngine(ModelSpec(tiny_model), batching="continuous")
-    with pytest.raises(ModelError, match=r"Continuous batching of .* failed"):
-        texts_of(wanted)
-    monkeypatch.setattr(transformers_engine, "_is_on_gpu", lambda model: True)
-    assert texts_of(TransformersEngine(ModelSpec(tiny_model), batching="auto")) == texts_of(engine)
-    assert "Going on in static batches" in caplog.text
 
 
 def test_top1_probabilities(tiny_model, engine):
@@ -301,8 +264,6 @@ def test_loading_options_reach_from_pretrained(tiny_model):
     assert models.weights_identity(spec) != models.weights_identity(ModelSpec(tiny_model))
     with pytest.raises(ConfigError, match="loading must be a mapping"):
         ModelSpec(tiny_model, loading={"x": object()})
-    with pytest.raises(ConfigError, match="batching must be"):
-        TransformersEngine(ModelSpec(tiny_model), batching="dynamic")
 
 
 def test_a_missing_gpu_is_found_without_starting_cuda(tiny_model, monkeypatch):
