@@ -107,7 +107,7 @@ def test_memory_bounds_a_batch_and_rows_that_outgrow_it_go_on_later(model, reque
 
     monkeypatch.setattr(static._Shared, "step", noted)
     column = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, dimensions, bytes
-    monkeypatch.setattr(static, "_SPARE", 8)
+    monkeypatch.setattr(static, "_SPARE", 1)
     monkeypatch.setattr(static, "_free_bytes", lambda device: 400 * column / static._SHARE)
     assert {place: tokens for place, (tokens, _) in generated(model, requests).items()} == expected
     assert max(rows for rows, _ in sizes) > 3
