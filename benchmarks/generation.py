@@ -1,37 +1,33 @@
-"""Output tokens per second of the transformers engine, against `generate` and the text-generation pipeline.
+"""Output tokens per second of the transformers engine, against `generate` in padded batches, on the same rows in one run.
 
     python benchmarks/generation.py rows.jsonl                       # the demo's model, SmolLM2-135M-Instruct, on this CPU
+    python benchmarks/generation.py rows.jsonl --limit 24 --length 64  # where each row goes on to 64 tokens
+    python benchmarks/generation.py rows.jsonl --texts               # how often bfloat16 and the batch change a text
     python benchmarks/generation.py rows.jsonl --model random-1b --dtype bfloat16 --device cuda
 
 The requests are the evolving prompts of the rows, sampled at temperature 0.7 and top-p 0.95. The demo's model stops by
-itself; the random one goes on to a length drawn for each row. (a) is `generate` in input order in batches of 16, (b) the
-pipeline with batches of 16. Also measured: sampling by keyed noise against the library's own, the journal's share of the
-time, and how many rows' texts depend on the batch.
+itself; the random one goes on to a length drawn for each row. `generate` takes them in input order, 24 at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from ic_ifd import build, hardware, read, synchronize  # the benchmark beside this one
+from ic_ifd import PeakMemory, build, hardware, read, synchronize  # the benchmark beside this one
 
 from hf_evol import EvolInstruct, models
-from hf_evol.generation import transformers_engine
-from hf_evol.generation.base import SamplingParams, generate
+from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.transformers_engine import TransformersEngine, _continuous, _Request
 from hf_evol.models import ModelSpec, encoding
-from hf_evol.models.journal import Journal
 
-BATCH = 16
+BATCH = 24
 PARAMS = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=256)
 
 
@@ -53,7 +49,7 @@ def batches_of(items: list[Any]) -> Iterator[list[Any]]:
 
 
 def plain_generate(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], _: str) -> int:
-    """(a): input order, fixed batches, padded on the left; a batch ends with its last row."""
+    """Input order, fixed batches, padded on the left; a batch ends with its last row."""
     tokenizer.padding_side, tokens = "left", 0
     for part in batches_of(list(zip(chats, limits, strict=True))):
         inputs = tokenizer.apply_chat_template(
@@ -76,47 +72,22 @@ def count(rows: list[list[int]], limits: list[int], model: Any) -> int:
     return sum(min(end, limit) for end, limit in zip(ends, limits, strict=True))
 
 
-def pipeline(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], _: str) -> int:
-    """(b): the library's pipeline over all chats; it has one limit, so the longest."""
-    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
-    answers = pipe(
-        chats, batch_size=BATCH, do_sample=True, temperature=0.7, top_p=0.95, top_k=0, max_new_tokens=max(limits),
-        return_full_text=False,
-    )  # fmt: skip
-    texts = [answer[0]["generated_text"] for answer in answers]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    return sum(min(length, limit) for length, limit in zip(lengths, limits, strict=True))
-
-
-def timed(function: Callable[..., int], *args: Any, device: str) -> tuple[int, float]:
+def timed(function: Callable[..., int], *args: Any, device: str) -> tuple[int, float, float]:
     synchronize(device)
-    start = time.perf_counter()
-    tokens = function(*args)
-    synchronize(device)
-    return tokens, time.perf_counter() - start
-
-
-@contextmanager
-def library_sampling() -> Iterator[None]:
-    """The engine's loop with the library's warpers and `torch.multinomial` in place of keyed noise."""
-    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
-
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(PARAMS.temperature), TopPLogitsWarper(PARAMS.top_p)])
-
-    def sample(logits: torch.Tensor, _: Any, __: Any) -> torch.Tensor:
-        return torch.multinomial(warpers(None, logits.float()).softmax(-1), 1)[:, 0]
-
-    own = transformers_engine.sample
-    transformers_engine.sample = sample
-    try:
-        yield
-    finally:
-        transformers_engine.sample = own
+    with PeakMemory(device) as memory:
+        start = time.perf_counter()
+        tokens = function(*args)
+        synchronize(device)
+        seconds = time.perf_counter() - start
+    return tokens, seconds, memory.peak
 
 
 def evolving_chats(texts: list[tuple[str, str]]) -> list[Any]:
     evolver = EvolInstruct("demo", methods="alpaca")
     return [evolver.prompt(f"alpaca-{place}", question, 0) for place, (question, _) in enumerate(texts)]
+
+
+ARMS = {"hf_evol": ours, "generate": plain_generate}
 
 
 def main() -> None:
@@ -125,68 +96,62 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--limit", type=int, default=500, help="rows")
+    parser.add_argument("--limit", type=int, default=200, help="rows")
+    parser.add_argument("--length", type=int, help="tokens that each row goes on to")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--batching", default=None, help="static or continuous; by default as the engine chooses")
+    parser.add_argument("--texts", action="store_true", help="compare texts and their statuses instead")
     args = parser.parse_args()
     torch.manual_seed(0)
     transformers.utils.logging.set_verbosity_error()
-    model, tokenizer = build(args.model, getattr(torch, args.dtype), args.device), models.load_tokenizer(ModelSpec())
-    chats = evolving_chats(read(args.rows, args.limit, None))
-    limits = [PARAMS.max_new_tokens] * len(chats)
-    if args.model != "demo":  # a random model never stops: lengths as those of real rewritings are spread
-        model.generation_config.eos_token_id = None
+    texts, tokenizer = read(args.rows, args.limit, None), models.load_tokenizer(ModelSpec())
+    chats = evolving_chats(texts)
+    print(f"{args.model}, {args.dtype}, {len(chats)} prompts; {hardware(args.device)}, load {os.getloadavg()[0]:.1f}; "
+          f"torch {torch.__version__}, transformers {transformers.__version__}\n", flush=True)  # fmt: skip
+    if args.texts:
+        compare_texts([question for question, _ in texts], args.device)
+        return
+    model = build(args.model, getattr(torch, args.dtype), args.device)
+    limits = [args.length or PARAMS.max_new_tokens] * len(chats)
+    if args.model != "demo" and not args.length:  # lengths as those of real rewritings are spread
         limits = torch.randint(16, 257, (len(chats),), generator=torch.Generator().manual_seed(0)).tolist()
+    if args.model != "demo" or args.length:
+        model.generation_config.eos_token_id = []
     batching = args.batching or ("continuous" if args.device.startswith("cuda") else "static")
-    ours(model, tokenizer, chats[:32], limits[:32], batching)  # warm up
-    print(f"{args.model}, {args.dtype}, {len(chats)} prompts; {hardware(args.device)}; torch {torch.__version__}, "
-          f"transformers {transformers.__version__}\n")  # fmt: skip
-    print(f"{'':26}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}")
+    for arm in args.arms:  # warm up
+        ARMS[arm](model, tokenizer, chats[:4], [4] * 4, batching)
+    start = time.perf_counter()
+    for chat in chats:
+        encoding.render_chat(tokenizer, chat)
+    print(f"render_chat: {(time.perf_counter() - start) / len(chats) * 1e3:.2f} ms a chat, {len(tokenizer):,} tokens")
+    print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
-    arms = (
-        (f"hf_evol, {batching}", ours),
-        ("(a) generate, batch 16", plain_generate),
-        ("(b) pipeline, batch 16", pipeline),
-    )
-    runs = [
-        [timed(arm, model, tokenizer, chats, limits, batching, device=args.device) for _, arm in arms] for _ in range(3)
-    ]
-    for place, (name, _) in enumerate(arms):  # of three turns through all, the one in the middle
-        tokens, seconds = sorted((run[place] for run in runs), key=lambda run: run[0] / run[1])[1]
-        rates[name] = tokens / seconds
-        print(f"{name:26}{tokens:9}{seconds:9.2f}{rates[name]:10.0f}")
-    own, *others = rates.values()
-    print(f"\nhf_evol: {own / max(others):.2f} x the better of (a) and (b)")
-    if args.model == "demo":
-        extras(model, tokenizer, chats, limits, args)
+    for arm in args.arms:
+        tokens, seconds, memory = timed(ARMS[arm], model, tokenizer, chats, limits, batching, device=args.device)
+        rates[arm] = tokens / seconds
+        print(f"{arm:12}{tokens:9}{seconds:9.1f}{rates[arm]:10.1f}{memory:19.2f}", flush=True)
+    if len(rates) == 2:
+        print(f"\nhf_evol: {rates['hf_evol'] / rates['generate']:.2f} x generate; load {os.getloadavg()[0]:.1f}")
 
 
-def extras(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], args: argparse.Namespace) -> None:
-    """Keyed noise and journal, alternating with what they are compared to; and texts by batch."""
-    ratios = []
-    for _ in range(5):
-        tokens, seconds = timed(ours, model, tokenizer, chats, limits, "static", device=args.device)
-        with library_sampling():
-            others, time_of_others = timed(ours, model, tokenizer, chats, limits, "static", device=args.device)
-        ratios.append(tokens / seconds / (others / time_of_others))
-    print(
-        f"keyed noise: {sorted(ratios)[2]:.3f} x the speed of the library's sampling in the same loop, the middle of five"
-    )
-    engine = TransformersEngine(ModelSpec(dtype=args.dtype, device=args.device), batching="static")
-    keys = [f"row {place}" for place in range(len(chats))]
-    with tempfile.TemporaryDirectory() as folder:
-        ratios = []
-        for number in range(5):
-            without = timed(generate, engine, chats, PARAMS, keys, None, device=args.device)[1]
-            journal = Journal(Path(folder) / f"{number}.sqlite")
-            ratios.append(timed(generate, engine, chats, PARAMS, keys, journal, device=args.device)[1] / without)
-    print(f"journal: {sorted(ratios)[2] - 1:+.1%} of the time, the middle of five")
-    few, some = chats[:100], keys[:100]
-    for dtype in dict.fromkeys((args.dtype, "bfloat16")):
-        spec = ModelSpec(dtype=dtype, device=args.device)
-        alone = generate(TransformersEngine(spec, 1, "static"), few, PARAMS, some, None)
-        together = generate(TransformersEngine(spec, 64, "static"), few, PARAMS, some, None)
-        differing = sum(one.text != other.text for one, other in zip(alone, together, strict=True))
-        print(f"{dtype}: {differing} of {len(few)} texts differ between batches of 1 and of 64")
+def compare_texts(questions: list[str], device: str) -> None:
+    """Texts of both precisions, alone and together, beside those of float32 together; and how many are ok at the first try."""
+    rows, base = {"id": [f"alpaca-{place}" for place in range(len(questions))], "instruction": questions}, []
+    print(f"{'':24}{'seconds':>9}{'tokens':>9}{'ok':>6}{'other text':>12}{'other status':>14}")
+    for dtype, size in (("float32", 64), ("float32", 1), ("bfloat16", 64), ("bfloat16", 1)):
+        engine = TransformersEngine(ModelSpec(dtype=dtype, device=device), size, "static")
+        evolver = EvolInstruct(engine, tries=1, temperature=0.7, max_new_tokens=256, journal=False)
+        start = time.perf_counter()
+        records = [history[-1] for history in evolver(rows)["history"]]
+        seconds, base = time.perf_counter() - start, base or records
+        others = [
+            sum(one[name] != other[name] for one, other in zip(base, records, strict=True))
+            for name in ("instruction", "status")
+        ]
+        ok, tokens = sum(one["status"] == "ok" for one in records), sum(one["n_tokens"] for one in records)
+        print(
+            f"{dtype + f', {size} together':24}{seconds:9.1f}{tokens:9}{ok:6}{others[0]:12}{others[1]:14}", flush=True
+        )
 
 
 if __name__ == "__main__":

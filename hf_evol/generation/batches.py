@@ -72,20 +72,17 @@ def generate_tokens(
             rows = rows + joining
             logits = batch.step([row.tokens[-1] for row in rows])
             tokens = _choose(logits, rows, params)
-        ended = []
+        ended = set()
         for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             row.generated.append(token)
             if token in stop_ids or len(row.generated) == row.limit:
-                ended.append(line)
-        finished = [rows[line] for line in ended]
-        if ended or batch.is_over():
-            if not ended:  # the one that joined last begins again later, where it stands
-                ended = [len(rows) - 1]
-                waiting.appendleft(rows[-1])
-            lines = _closed_up(len(rows), ended)
-            with torch.inference_mode():
-                batch.keep(lines)
-            rows = [rows[line] for line in lines]
+                ended.add(line)
+        finished, lines = [rows[line] for line in ended], _closed_up(len(rows), ended)
+        fit = batch.fitting(lines)
+        waiting.extendleft(rows[line] for line in reversed(lines[fit:]))  # to go on later from where they are
+        with torch.inference_mode():
+            batch.keep(lines[:fit])
+        rows = [rows[line] for line in lines[:fit]]
         _report(rows)
         yield from ((row.place, row.generated, row.probs) for row in finished)
 
@@ -112,9 +109,9 @@ def _choose(logits: torch.Tensor, rows: Sequence[_Row], params: SamplingParams) 
     return sample(logits, params, noise).tolist()
 
 
-def _closed_up(count: int, ended: Sequence[int]) -> list[int]:
+def _closed_up(count: int, ended: set[int]) -> list[int]:
     """The lines that go on, the last of them in the places of those that ended, so that few move."""
-    going = sorted(set(range(count)) - set(ended))
+    going = [line for line in range(count) if line not in ended]
     moving = iter(line for line in going if line >= len(going))
     return [line if line not in ended else next(moving) for line in range(len(going))]
 
@@ -281,8 +278,10 @@ class _Shared:
             joining += 1
         return joining
 
-    def is_over(self) -> bool:
-        return len(self.lengths) > 1 and len(self.lengths) * max(self.lengths) > self.most
+    def fitting(self, lines: list[int]) -> int:
+        """How many of these rows have memory for a step."""
+        width = max((self.lengths[line] for line in lines), default=0) + 1
+        return min(len(lines), max(1, self.most // width))
 
     def read(self, rows: Sequence[_Row], report: Callable[[float], None]) -> None:
         """Let rows join: all of their tokens but the last, which is the next to be given to the model."""
@@ -404,8 +403,8 @@ class _Padded:
     def room(self, waiting: Sequence[_Row], size: int) -> int:
         return 0 if len(self.mask) else min(len(waiting), size)
 
-    def is_over(self) -> bool:
-        return False
+    def fitting(self, lines: list[int]) -> int:
+        return len(lines)
 
     def read(self, rows: Sequence[_Row], report: Callable[[float], None]) -> None:
         if not rows:
@@ -432,6 +431,8 @@ class _Padded:
         return self._forward([[token] for token in tokens])
 
     def keep(self, lines: list[int]) -> None:
+        if lines == list(range(len(self.mask))):
+            return
         kept = torch.tensor(lines, dtype=torch.long, device=self.model.device)
         next(iter(self.state.values())).reorder_cache(kept)
         self.mask = self.mask[kept]
