@@ -23,32 +23,32 @@ import transformers
 from ic_ifd import PeakMemory, build, hardware, read, synchronize  # the benchmark beside this one
 
 from hf_evol import EvolInstruct, models
+from hf_evol.generation import batches
 from hf_evol.generation.base import SamplingParams
-from hf_evol.generation.transformers_engine import TransformersEngine, _continuous, _Request
+from hf_evol.generation.transformers_engine import _AT_ONCE, TransformersEngine, _Request, _stop_ids
 from hf_evol.models import ModelSpec, encoding
 
 BATCH = 24
 PARAMS = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=256)
 
 
-def ours(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], batching: str) -> int:
+def ours(model: Any, tokenizer: Any, chats: list[Any], limits: list[int]) -> int:
     """Output tokens of the engine's own paths, below its protocol, as that has one limit for all rows."""
     context = models.context_length(model.config)
     requests = {}
     for place, (chat, limit) in enumerate(zip(chats, limits, strict=True)):
         prompt = encoding.render_chat(tokenizer, chat)
         requests[place] = _Request(prompt, f"row {place}", min(limit, context - len(prompt)))
-    if batching == "continuous":
-        return sum(completion.n_tokens for _, completion in _continuous(model, tokenizer, requests, PARAMS))
-    finished = TransformersEngine(ModelSpec("benchmark"))._static(model, tokenizer, requests, PARAMS)
-    return sum(completion.n_tokens for part in finished for _, completion in part)
+    stops, at_once = _stop_ids(model, tokenizer), _AT_ONCE[model.device.type]
+    finished = batches.generate_tokens(model, requests, PARAMS, stops, at_once)
+    return sum(len(tokens) - (tokens[-1] in stops) for _, tokens, _ in finished)
 
 
 def batches_of(items: list[Any]) -> Iterator[list[Any]]:
     yield from (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
-def plain_generate(model: Any, tokenizer: Any, chats: list[Any], limits: list[int], _: str) -> int:
+def plain_generate(model: Any, tokenizer: Any, chats: list[Any], limits: list[int]) -> int:
     """Input order, fixed batches, padded on the left; a batch ends with its last row."""
     tokenizer.padding_side, tokens = "left", 0
     for part in batches_of(list(zip(chats, limits, strict=True))):
@@ -99,7 +99,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="rows")
     parser.add_argument("--length", type=int, help="tokens that each row goes on to")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--batching", default=None, help="static or continuous; by default as the engine chooses")
     parser.add_argument("--texts", action="store_true", help="compare texts and their statuses instead")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -117,9 +116,8 @@ def main() -> None:
         limits = torch.randint(16, 257, (len(chats),), generator=torch.Generator().manual_seed(0)).tolist()
     if args.model != "demo" or args.length:
         model.generation_config.eos_token_id = []
-    batching = args.batching or ("continuous" if args.device.startswith("cuda") else "static")
     for arm in args.arms:  # warm up
-        ARMS[arm](model, tokenizer, chats[:4], [4] * 4, batching)
+        ARMS[arm](model, tokenizer, chats[:4], [4] * 4)
     start = time.perf_counter()
     for chat in chats:
         encoding.render_chat(tokenizer, chat)
@@ -127,7 +125,7 @@ def main() -> None:
     print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
     for arm in args.arms:
-        tokens, seconds, memory = timed(ARMS[arm], model, tokenizer, chats, limits, batching, device=args.device)
+        tokens, seconds, memory = timed(ARMS[arm], model, tokenizer, chats, limits, device=args.device)
         rates[arm] = tokens / seconds
         print(f"{arm:12}{tokens:9}{seconds:9.1f}{rates[arm]:10.1f}{memory:19.2f}", flush=True)
     if len(rates) == 2:
@@ -139,7 +137,7 @@ def compare_texts(questions: list[str], device: str) -> None:
     rows, base = {"id": [f"alpaca-{place}" for place in range(len(questions))], "instruction": questions}, []
     print(f"{'':24}{'seconds':>9}{'tokens':>9}{'ok':>6}{'other text':>12}{'other status':>14}")
     for dtype, size in (("float32", 64), ("float32", 1), ("bfloat16", 64), ("bfloat16", 1)):
-        engine = TransformersEngine(ModelSpec(dtype=dtype, device=device), size, "static")
+        engine = TransformersEngine(ModelSpec(dtype=dtype, device=device), size)
         evolver = EvolInstruct(engine, tries=1, temperature=0.7, max_new_tokens=256, journal=False)
         start = time.perf_counter()
         records = [history[-1] for history in evolver(rows)["history"]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import build_llama
 
-from hf_evol.generation import static
+from hf_evol.generation import batches
 from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.transformers_engine import _Request
 
@@ -42,7 +42,7 @@ def requests():
 
 
 def generated(model, requests, params=GREEDY, size=64):
-    done = list(static.generate_tokens(model, requests, params, {STOP}, size))
+    done = list(batches.generate_tokens(model, requests, params, {STOP}, size))
     assert len({place for place, *_ in done}) == len(done) == len(requests)
     return {place: (tokens, probs) for place, tokens, probs in done}
 
@@ -83,7 +83,7 @@ def test_a_common_beginning_is_read_once_and_a_step_copies_no_cache(model, monke
     def counted(*args, **inputs):
         out = forward(*args, **inputs)
         (steps if inputs["input_ids"].shape[1] == 1 else read).append(inputs["input_ids"].numel())
-        if isinstance(cache := inputs.get("cache") or inputs.get("past_key_values"), static.Cache):
+        if isinstance(cache := inputs.get("cache") or inputs.get("past_key_values"), batches.Cache):
             rooms.update(room.data_ptr() for layer in cache.layers for room in getattr(layer, "room", ()))
         return out
 
@@ -91,7 +91,7 @@ def test_a_common_beginning_is_read_once_and_a_step_copies_no_cache(model, monke
     monkeypatch.setattr(model, "forward", counted)
     common = list(range(10, 210))
     requests = {n: _Request([*common, 220 + n, 300, 301], str(n), 30) for n in range(20)}
-    done = list(static.generate_tokens(model, requests, GREEDY, set(), 64))
+    done = list(batches.generate_tokens(model, requests, GREEDY, set(), 64))
     assert len(done) == 20
     assert sum(read) < 200 + 2 * 20 + 20
     assert sum(steps) == 20 * 30
@@ -100,16 +100,16 @@ def test_a_common_beginning_is_read_once_and_a_step_copies_no_cache(model, monke
 
 def test_memory_bounds_a_batch_and_rows_that_outgrow_it_go_on_later(model, monkeypatch):
     requests = {n: _Request(list(range(10 + n, 20 + n)), f"key {n}", 40) for n in range(20)}
-    expected, sizes, step = generated(model, requests, SAMPLED), [], static._Shared.step
+    expected, sizes, step = generated(model, requests, SAMPLED), [], batches._Shared.step
 
     def noted(self, tokens):
         sizes.append((len(tokens), len(tokens) * (max(self.lengths) + 1)))
         return step(self, tokens)
 
-    monkeypatch.setattr(static._Shared, "step", noted)
+    monkeypatch.setattr(batches._Shared, "step", noted)
     column = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, dimensions, bytes
-    monkeypatch.setattr(static, "_SPARE", 1)
-    monkeypatch.setattr(static, "_free_bytes", lambda device: 400 * column / static._SHARE)
+    monkeypatch.setattr(batches, "_SPARE", 1)
+    monkeypatch.setattr(batches, "_free_bytes", lambda device: 400 * column / batches._SHARE)
     got = generated(model, requests, SAMPLED)
     assert [got[n][0] for n in range(20)] == [expected[n][0] for n in range(20)]
     assert max(rows for rows, _ in sizes) == 20
@@ -125,18 +125,18 @@ def test_groups_cost_the_least_of_all_divisions():
         total, last = 0, before
         for first, end in pairwise([0, *ends]):
             group = prompts[first:end]
-            shared = min(static._common(last, prompt) for prompt in group)
+            shared = min(batches._common(last, prompt) for prompt in group)
             total, last = total + 3 + len(group) * (max(map(len, group)) - shared), group[-1]
         return total
 
     divisions = [[n for n in range(1, 8) if bits >> n & 1] + [8] for bits in range(0, 256, 2)]
-    assert cost([end for _, end in static._groups(before, prompts, 3)]) == min(map(cost, divisions))
-    assert list(static._groups(before, [], 3)) == []
+    assert cost([end for _, end in batches._groups(before, prompts, 3)]) == min(map(cost, divisions))
+    assert list(batches._groups(before, [], 3)) == []
 
 
 def test_a_row_that_ends_makes_room_for_another(model, requests, monkeypatch):
-    sizes, step = [], static._Shared.step
-    monkeypatch.setattr(static._Shared, "step", lambda self, tokens: sizes.append(len(tokens)) or step(self, tokens))
+    sizes, step = [], batches._Shared.step
+    monkeypatch.setattr(batches._Shared, "step", lambda self, tokens: sizes.append(len(tokens)) or step(self, tokens))
     generated(model, requests, size=8)
     busy = sizes[1 : len(sizes) - sizes[::-1].index(8)]  # from the second step on, until none wait
     assert min(busy) >= 6 and max(busy) == 8
