@@ -70,7 +70,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
     make_talkative(monkeypatch)
     endpoint._probe.cache_clear()
-    monkeypatch.setattr(endpoint, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(endpoint, "LONGEST_WAIT_S", 0.01)
     rows = [{"prompt": f"Write a poem about {what}.", "output": "An answer."} for what in ("sea", "a {x}", "owls")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
