@@ -274,7 +274,6 @@ class _Session:
             self.client._async_client = session
             if engine.base_url is not None and not self.known.named:
                 await self._check_name()
-                self.known.named = True
             try:
                 async with asyncio.TaskGroup() as group:
                     for place, (chat, key) in requests.items():
@@ -301,7 +300,9 @@ class _Session:
                 except Failure as error:
                     failure = error
                 completion, again = Completion("", "error", error=str(failure)), attempt < self.engine.max_tries
-                if failure.away and self.known.answers:  # the row has no part in that, nor has any other a chance
+                if not failure.away:
+                    self.away_since = None
+                elif self.known.answers:  # the row has no part in that, nor has any other a chance
                     if not await self._is_back(failure):
                         self.gone, self.known.given_up = completion, True
                         break
@@ -326,11 +327,11 @@ class _Session:
             if patience_s:
                 said = "%s is away (%s). It is waited for, up to %g s (patience_s)."
                 logger.warning(said, self.engine._where, str(failure).partition(": ")[2], patience_s)
-        while time.monotonic() - (self.away_since or math.inf) < patience_s:
+        while self.away_since is not None and time.monotonic() - self.away_since < patience_s:
             await asyncio.sleep(random.uniform(0, _LOOKS_EVERY_S))
             if await self._is_there():
                 return True
-        return self.away_since is None  # another row was answered
+        return self.away_since is None  # another row has met it
 
     async def _ask(self, chat: Chat, key: str) -> Completion:
         """Leaves out the fields that the server refuses."""
@@ -355,7 +356,7 @@ class _Session:
         except HfHubHTTPError as error:
             raise self._refusal(error.response, sent) from None  # its text may repeat the key
         except InferenceTimeoutError as error:
-            raise Failure("timed out", again=True, overloaded=True) from error
+            raise TimeoutError from error
         except (HTTPError, OSError) as error:
             name = type(error).__name__
             raise Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
@@ -410,6 +411,7 @@ class _Session:
         """A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
         on demand."""
         entries = await self._models()
+        self.known.named = entries is not None
         if not entries or len(entries) > 1 or not isinstance(entries[0], dict) or "status" in entries[0]:
             return
         listed = str(entries[0].get("id"))
