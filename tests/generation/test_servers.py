@@ -30,6 +30,7 @@ from hf_evol.prompts.template import chat
 
 ROOT = Path(__file__).parents[2]
 LLAMA_CPP, VLLM = (ROOT / f".venv-{name}" / "bin" / "python" for name in ("servers", "vllm"))
+MODELS = ROOT / ".venv-servers" / "models"
 pytestmark = pytest.mark.servers
 
 CONTEXT = 1024
@@ -52,32 +53,37 @@ threading.Event().wait()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The demo's model as safetensors, with sampling settings of its own and a short context."""
+def folder():
+    """The demo's model as safetensors, with sampling settings of its own and a short context. It stays for the next time."""
     from transformers import AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
+    folder = MODELS / "SmolLM2-135M-Instruct"
+    if (folder / "tokenizer.json").exists():
+        return folder
     config = models.load_config(ModelSpec(DEMO))
     unpacked = AutoModelForCausalLM.from_config(config)
     unpacked.load_state_dict(models.load_model(ModelSpec(DEMO)).state_dict())
     unpacked.save_pretrained(folder)
-    models.load_tokenizer(ModelSpec(DEMO)).save_pretrained(folder)
-    models.release()
     for name, more in (("config", {"max_position_embeddings": CONTEXT}), ("generation_config", OF_ITS_OWN)):
         file = folder / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    models.load_tokenizer(ModelSpec(DEMO)).save_pretrained(folder)
+    models.release()
     return folder
 
 
 @pytest.fixture(scope="module")
-def gguf_file(tmp_path_factory):
+def gguf_file():
     """The same weights as a GGUF file without packing, which llama.cpp multiplies in float32."""
     import gguf
 
     spec = ModelSpec(DEMO)
-    file = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct.gguf"
+    file = MODELS / "SmolLM2-135M-Instruct.gguf"
+    if file.exists():
+        return file
+    MODELS.mkdir(exist_ok=True)
     reader = gguf.GGUFReader(Path(spec.path) / spec.gguf_file)
-    writer = gguf.GGUFWriter(file, reader.fields["general.architecture"].contents())
+    writer = gguf.GGUFWriter(part := file.with_suffix(".part"), reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name not in ("general.architecture", "general.file_type"):
             inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
@@ -88,7 +94,7 @@ def gguf_file(tmp_path_factory):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return file
+    return part.rename(file)
 
 
 class Server:
