@@ -204,7 +204,7 @@ def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.Sim
 def _probe(engine: EndpointEngine) -> None:
     (completion,) = _trial(engine, "Hello", replace(GREEDY, max_new_tokens=1), ["probe"])
     if completion.error:
-        why = completion.error.partition(": ")[2]
+        why = completion.error.partition(": ")[2].rstrip(".")
         raise ModelError(f"{engine.model!r} does not answer at {engine._where}: {why}. Is the server up?")
 
 
@@ -391,6 +391,8 @@ class _Session:
 
     async def _models(self) -> list[Any] | None:
         """What the server lists; None if it does not answer at all."""
+        from huggingface_hub.errors import HTTPError
+
         key = self.engine._key()
         try:
             response = await self.client._async_client.get(
@@ -398,7 +400,7 @@ class _Session:
                 timeout=_LOOK_S,
                 headers={"Authorization": f"Bearer {key}"} if key else None,
             )
-        except Exception:
+        except (HTTPError, OSError):
             return None
         listed = body(response)
         entries = listed.get("data") if isinstance(listed, dict) else None

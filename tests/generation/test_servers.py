@@ -155,9 +155,9 @@ def server(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected():
+def expected(folder):
     """What the engine in this process gives greedily."""
-    done = complete(TransformersEngine(ModelSpec(DEMO)), TEXTS, GREEDY)
+    done = complete(TransformersEngine(ModelSpec(str(folder))), TEXTS, GREEDY)
     models.release()
     return done
 
@@ -192,13 +192,13 @@ def test_greedily_it_is_what_transformers_gives(server, expected):
     assert engine.notes == []
 
 
-def test_sampled_tokens_have_the_probabilities_of_temperature_and_top_p(server):
+def test_sampled_tokens_have_the_probabilities_of_temperature_and_top_p(server, folder):
     """Of 200 first tokens with as many seeds: no top-k, min-p or penalty, and the temperature before the nucleus."""
     import torch
 
     engine, text, params = server.engine(), "Name an animal.", SamplingParams(1.4, 0.8, 1)
     engine.check(params)
-    spec = ModelSpec(DEMO)
+    spec = ModelSpec(str(folder))
     tokenizer, model = models.load_tokenizer(spec), models.load_model(spec)
     ids = tokenizer.apply_chat_template(chat(text), add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.inference_mode():
