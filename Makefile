@@ -3,12 +3,14 @@
 # with the oldest that it names; what came of it stands in benchmarks/results. torch alone keeps its version in constraints.txt, as
 # its default builds are gigabytes.
 # make test-vllm: those of the vLLM engine, on a CPU, in an environment of its own, as vLLM needs other versions.
+# make test-servers: the endpoint engine against transformers serve, a llama.cpp server and vLLM's, which are started on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+SERVERS := .venv-servers
 
-.PHONY: demo test test-newest test-oldest test-vllm lint clean
+.PHONY: demo test test-newest test-oldest test-vllm test-servers lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +43,14 @@ $(VLLM)/installed: setup.cfg pyproject.toml
 
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest -vv --durations 0 tests/generation/test_vllm_engine.py
+
+$(SERVERS)/installed:
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/pip install --quiet --disable-pip-version-check xllamacpp==2026.10.11549
+	touch $@
+
+test-servers: $(VENV)/installed $(VLLM)/installed $(SERVERS)/installed
+	$(BIN)/python -m pytest -vv -s -m servers --durations 0 tests/generation/test_servers.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -185,6 +185,9 @@ class GreedyTransform(ModelTransform):
     def sampling(self) -> SamplingParams:
         return replace(GREEDY, max_new_tokens=self.max_new_tokens)
 
+    def check(self) -> None:
+        self.model.check(self.sampling)
+
     def complete(self, chats: Sequence[Chat], keys: Sequence[str] | None = None, **options: Any) -> list[Completion]:
         """The replies, in order; those that the journal knows are not generated again.
 

@@ -113,6 +113,7 @@ class ChatServer:
             ``"reset"``, ``"hang"`` (no answer) or ``"drip"`` (a byte now and then, without end).
         choice: from a request's body to what differs from the usual choice; ``"usage"`` is replaced too.
         delay_s: how long an answer takes.
+        models: the entries of ``/v1/models``, or None for a server without it; ``"hang"`` never answers.
         requests: what was asked, in order.
     """
 
@@ -120,6 +121,7 @@ class ChatServer:
         self.fault: Callable[[str, int], int | str | Refusal | None] = lambda prompt, attempt: None
         self.choice: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {}
         self.delay_s = 0.0
+        self.models: list[dict[str, Any]] | str | None = None
         self.requests: list[Seen] = []
         self.attempts: Counter[str] = Counter()
         self.active = 0
@@ -165,6 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        models = self.chats.models
+        if models == "hang":
+            self._hang(b"")
+        else:
+            self._json(404 if models is None else 200, {"object": "list", "data": models})
 
     def do_POST(self) -> None:
         data, chats = self.rfile.read(int(self.headers["Content-Length"])), self.chats

@@ -268,9 +268,11 @@ def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[
 
 
 def run_stage(
-    stage: str, recipe: Recipe, target: Target, transform: Any, rows: Any, status: str, label: str, **options: Any
-) -> Any:
-    """Apply a stage's transform, save what it leaves, and print how many rows have which status, and what it took. Gives the rows."""
+    stage: str, recipe: Recipe, target: Target, transform: Any, rows: Any, status: str, label: str,
+    show: Callable[[Any], None] = lambda rows: None, **options: Any,
+) -> None:  # fmt: skip
+    """Apply a stage's transform, save what it leaves, and print how many rows have which status, what it took, and what else is
+    to be shown of the rows. Exits with 1 if requests failed."""
     from hf_evol.columns import PASSING_FAILURES
     from hf_evol.data.selection import column
     from hf_evol.run.steps import mapper
@@ -281,12 +283,15 @@ def run_stage(
     counts = status_counts(column(rows, status))
     save(stage, recipe, target, rows, counts, **options)
     print(f"{label}: {listed(counts)}", *took(times), sep="\n")
+    show(rows)
     failed = Counter(why for why in rows[status] if str(why).startswith(PASSING_FAILURES))
     if failed:
-        print(f"Requests failed for {failed.total()} rows. Most often: {visible(failed.most_common(1)[0][0])}.")
-        if failed.total() == len(rows):
-            raise typer.Exit(1)
-    return rows
+        why = visible(failed.most_common(1)[0][0])
+        print(
+            f"Requests failed for {failed.total()} rows. Most often: {why}. "
+            "The same command with --overwrite asks for those again, and no others."
+        )
+        raise typer.Exit(1)
 
 
 def stage_rows(recipe: Recipe) -> tuple[Any, Target]:

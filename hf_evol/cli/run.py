@@ -53,14 +53,18 @@ def command(
         return
     for each in recipes:
         check_output(each.output, each.overwrite)
+    failed = 0
     for each in recipes:
         evolver = Stages.of(each).evolve.model
         evolver.check()
         print(f"{each.dataset}: evolving with {evolver.name}", flush=True)
-        _run(each, execution)
+        failed += _run(each, execution)
+    if failed:
+        raise typer.Exit(1)
 
 
-def _run(recipe: Recipe, execution: Execution | None) -> None:
+def _run(recipe: Recipe, execution: Execution | None) -> int:
+    """How many rows were left out because requests failed."""
     from hf_evol.run import pipeline
 
     with shown_anyway(_show_result) as times:
@@ -72,10 +76,12 @@ def _run(recipe: Recipe, execution: Execution | None) -> None:
             result = cluster.run(recipe, execution)
     if not isinstance(result, list):
         _show_result(result, times)
-    elif result:
+        return result.n_failed_requests
+    if result:
         print(f"Submitted to Slurm: {', '.join(result)}. The last of them writes the set to {recipe.output}.")
     else:
         print(f"Nothing is left to submit: the set is in {recipe.output}.")
+    return 0
 
 
 def _demo_recipes(recipe: Recipe, given: frozenset[str]) -> Iterable[Recipe]:
@@ -147,7 +153,7 @@ def _show_result(result: RunResult, times: Sequence[Time]) -> None:
     for line in took(times):
         console.print(line, markup=False)
     if result.n_failed_requests:
-        again = "The same command with --overwrite asks for them again, and for what depends on them."
+        again = "The same command with --overwrite asks for those again, and for what depends on them, and no others."
         why = f" Most often: {visible(result.failed_because)}." if result.failed_because else ""
         console.print(
             f"{result.n_failed_requests} rows were left out because requests failed.{why} {again}", markup=False
@@ -163,5 +169,3 @@ def _show_result(result: RunResult, times: Sequence[Time]) -> None:
         console.print(f"The figures: {result.output}/{figure['path']}")
     if result.url:
         console.print(f"On the Hub:  {result.url}")
-    if result.n_failed_requests and not any(entry["ok"] for entry in rounds):
-        raise typer.Exit(1)  # no request gave anything

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,13 +28,16 @@ def command(
 
     scorer = replace(Stages.of(recipe).score, turns=turns)
     rows, target = stage_rows(recipe)
-    rows = run_stage("score", recipe, target, scorer, rows, IC_IFD_STATUS, "Status", turns=turns)
-    for name in (IFD, IC_IFD):
-        summary = summarize(name, column(rows, name))
-        if summary["n"]:
-            low, high = summary["ci95"] or (None, None)
-            interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
-            print(
-                f"{name}: mean {summary['mean']:.4f}{interval}, "
-                f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
-            )
+
+    def show(rows: Any) -> None:
+        for name in (IFD, IC_IFD):
+            summary = summarize(name, column(rows, name))
+            if summary["n"]:
+                low, high = summary["ci95"] or (None, None)
+                interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
+                print(
+                    f"{name}: mean {summary['mean']:.4f}{interval}, "
+                    f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
+                )
+
+    run_stage("score", recipe, target, scorer, rows, IC_IFD_STATUS, "Status", show, turns=turns)

@@ -148,7 +148,8 @@ class EvolInstruct(SampledTransform):
         return self.rounds
 
     def check(self) -> None:
-        for one in (self.model, *self._preferring):
+        super().check()
+        for one in self._preferring:
             one.check()
 
     def identity(self) -> Any:

@@ -78,7 +78,7 @@ class Engine(Protocol):
     def name(self) -> str:
         """The model's name, as recorded in the ``evolver`` and ``responder`` columns."""
 
-    def check(self) -> None:
+    def check(self, params: SamplingParams = GREEDY) -> None:
         """Raise what is wrong with the settings, without loading weights."""
 
     def identity(self) -> dict[str, object]:
@@ -116,7 +116,7 @@ class LocalEngine:
     def name(self) -> str:
         return self.model.label
 
-    def check(self) -> None:
+    def check(self, params: SamplingParams = GREEDY) -> None:
         """Raise if the model can't be found or has no chat template; reads no weights."""
         models.load_config(self.model)
         check_has_template(self.model)

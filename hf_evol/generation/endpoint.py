@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import queue
@@ -10,35 +11,32 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
-from hf_evol.generation.sampling import request_seed
-from hf_evol.progress import visible
+from hf_evol.generation.chat_completions import (
+    LONGEST_WAIT_S,
+    PLAIN,
+    Failure,
+    body,
+    completion_of,
+    failure_of,
+    fields,
+    missing,
+    refused_fields,
+)
 from hf_evol.secrets import keep_secret, without_secrets
 
-# What servers say of the end of a text, in lower case: it ended; it was cut off; it is none to keep, of which some may come
-# right when tried again. A text of which they say anything else, or nothing, is kept as "unknown".
-_STOPPED = {
-    "stop", "eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end", "complete", "completed", "finished",
-}  # fmt: skip
-_CUT_OFF = {
-    "length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit", "model_context_window_exceeded",
-}  # fmt: skip
-_PASSING = {"error", "network_error", "insufficient_system_resource"}
-_FAILED = {
-    *_PASSING, "abort", "aborted", "cancelled", "tool_calls", "function_call", "malformed_function_call", "content_filter", "safety",
-    "sensitive", "refusal", "recitation", "blocklist", "prohibited_content", "spii",
-}  # fmt: skip
-_LONGEST_WAIT_S = 60.0
+logger = logging.getLogger(__name__)
+
+_LOOK_S, _LOOKS_EVERY_S = 10.0, 2.0  # at a server that may be away
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")  # as no key looks
 # What to do about refusals that would meet every row.
 _KEY = "Name the environment variable that holds the right key with api_key_env, or sign in with `hf auth login`."
@@ -57,8 +55,11 @@ class EndpointEngine:
     As many requests run as the server bears: one more after a round of successes, half as many after a 429, 503 or
     timeout. Those, other 5xx, broken connections and broken answers are tried again, after a random wait that grows
     exponentially, or the ``Retry-After`` that the server asks for; after the last try the row gets an error. A server that
-    went away during the work is waited for. A complete answer is kept whatever the server says of its end. Each request
-    carries a seed made of its row key; whether it gives the same text again is the server's affair.
+    went away or hangs during the work is waited for; after ``patience_s``, the rows that are left get an error. A complete
+    answer is kept whatever the server says of its end. Each request carries a seed made of its row key; whether it gives the
+    same text again is the server's affair. Requests switch off what servers add to temperature and top-p (top-k, min-p,
+    penalties), by the fields of vLLM, SGLang, llama.cpp and ``transformers serve``; fields that a server refuses are left out,
+    and a warning and the set's card say what could not be had.
 
     Args:
         model: the model's name on the server.
@@ -69,7 +70,7 @@ class EndpointEngine:
         max_concurrency: most requests at a time.
         max_tries: how often a request is sent before its row gets an error.
         timeout_s: seconds for one try.
-        patience_s: how many seconds a server that takes no connections any more is waited for.
+        patience_s: how many seconds a server that answered before is waited for.
         n_parameters: the model's size, for cards.
     """
 
@@ -104,9 +105,21 @@ class EndpointEngine:
         name = self.model.rstrip("/").rsplit("/", 1)[-1] if self.model.startswith(("/", "~", ".")) else self.model
         return without_secrets(name)
 
-    def check(self) -> None:
-        """Ask for one token, once in this process; raise `ModelError` if there is no answer."""
+    def check(self, params: SamplingParams = GREEDY) -> None:
+        """Ask for one token and, where texts are to be sampled, for two short ones, once in this process.
+
+        Raises:
+            ModelError: there is no answer.
+            ConfigError: the server has one model, of another name.
+        """
         _probe(self)
+        if params.temperature > 0:
+            _compare_seeds(self, params.top_p)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the server was found not to do as `SamplingParams` say, in sentences."""
+        return list(_known[self._place].notes)
 
     @property
     def _place(self) -> tuple[str, str | None]:
@@ -132,7 +145,7 @@ class EndpointEngine:
         return key
 
     def identity(self) -> dict[str, object]:
-        return {"model": self.model, "endpoint": self.base_url or self.provider or "auto"}
+        return {"model": self.model, "endpoint": self.base_url or self.provider or "auto", "fields": PLAIN}
 
     def count_prompt_tokens(self, chats: Sequence[Chat]) -> int:
         """An estimate, at four characters a token: only the server knows its tokenizer and template."""
@@ -189,12 +202,25 @@ def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task, results: queue.Sim
 
 @lru_cache(maxsize=32)
 def _probe(engine: EndpointEngine) -> None:
-    chats = [[{"role": "user", "content": "Hello"}]]
-    for ((_, completion),) in replace(engine, patience_s=0).stream(chats, replace(GREEDY, max_new_tokens=1), ["probe"]):
-        if completion.error:
-            raise ModelError(
-                f"{engine.model!r} does not answer at {engine._where}: {completion.error}. Is the server up?"
-            )
+    (completion,) = _trial(engine, "Hello", replace(GREEDY, max_new_tokens=1), ["probe"])
+    if completion.error:
+        why = completion.error.partition(": ")[2].rstrip(".")
+        raise ModelError(f"{engine.model!r} does not answer at {engine._where}: {why}. Is the server up?")
+
+
+@lru_cache(maxsize=32)
+def _compare_seeds(engine: EndpointEngine, top_p: float) -> None:
+    """A server that ignores the temperature gives the same text for any seed."""
+    one, other = _trial(engine, "Make up a sentence.", SamplingParams(1.0, top_p, 24), ["one seed", "another seed"])
+    if one.text == other.text and not (one.error or other.error):
+        note = "Two seeds gave the same text at temperature 1, so its texts are greedy, whatever the temperature."
+        _known[engine._place].note(engine, note)
+
+
+def _trial(engine: EndpointEngine, text: str, params: SamplingParams, keys: list[str]) -> list[Completion]:
+    chats: list[Chat] = [[{"role": "user", "content": text}] for _ in keys]
+    done = dict(pair for finished in engine.stream(chats, params, keys) for pair in finished)
+    return [done[place] for place in range(len(keys))]
 
 
 class _Gate:
@@ -221,21 +247,13 @@ class _Gate:
         self.limit = max(1.0, self.limit / 2)
 
 
-class _Failure(Exception):
-    """What went wrong with one try."""
-
-    def __init__(
-        self, reason: str, *, again: bool, overloaded: bool = False, away: bool = False, wait_s: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.again, self.overloaded, self.away, self.wait_s = again, overloaded, away, wait_s
-
-
 class _Session:
     """One call of `EndpointEngine.stream`: its client, its gate, and where results go."""
 
     def __init__(self, engine: EndpointEngine, params: SamplingParams, results: queue.SimpleQueue) -> None:
-        self.engine, self.params, self.results = engine, params, results
+        self.engine, self.params, self.results, self.known = engine, params, results, _known[engine._place]
+        self.away_since: float | None = None
+        self.gone: Completion | None = None  # what rows get once the server was waited for in vain
 
     async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
@@ -254,6 +272,8 @@ class _Session:
             # HF_HUB_OFFLINE is about the Hub; the client would obey it with any server
             session.event_hooks = hooks if engine.base_url is None else hooks | {"request": []}
             self.client._async_client = session
+            if engine.base_url is not None and not self.known.named:
+                await self._check_name()
             try:
                 async with asyncio.TaskGroup() as group:
                     for place, (chat, key) in requests.items():
@@ -262,172 +282,182 @@ class _Session:
                 raise errors.exceptions[0] from None
 
     async def _row(self, place: int, chat: Chat, key: str) -> None:
-        attempt, away_since = 0, None
+        attempt = 0
         while True:
             attempt, wait = attempt + 1, 0.0
             async with self.gate:
+                if completion := self.gone:
+                    break
                 try:
                     async with asyncio.timeout(self.engine.timeout_s):
-                        completion = await self._once(chat, key)
+                        completion = await self._ask(chat, key)
                     self.gate.widen()
-                    _answering.add(self.engine._place)
+                    self.known.answers, self.known.given_up, self.away_since = True, False, None
                     break
                 except TimeoutError:
-                    failure = _Failure(f"no answer within {self.engine.timeout_s:g} s", again=True, overloaded=True)
-                except _Failure as error:
+                    reason, hangs = f"no answer within {self.engine.timeout_s:g} s", not await self._is_there()
+                    failure = Failure(reason, again=True, overloaded=True, away=hangs)
+                except Failure as error:
                     failure = error
-                completion = Completion("", "error", error=f"engine_error: {_storable(str(failure))}")
-                now, again = time.monotonic(), failure.again and attempt < self.engine.max_tries
-                away_since = (away_since or now) if failure.away else None
-                if failure.away and self.engine._place in _answering and now - away_since < self.engine.patience_s:
-                    again, attempt = True, min(attempt, 4)
-                if again:
-                    longest = min(_LONGEST_WAIT_S, 0.5 * 2**attempt)
-                    wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
+                completion, again = Completion("", "error", error=str(failure)), attempt < self.engine.max_tries
+                if not failure.away:
+                    self.away_since = None
+                elif self.known.answers:  # the row has no part in that, nor has any other a chance
+                    if not await self._is_back(failure):
+                        self.gone, self.known.given_up = completion, True
+                        break
+                    attempt -= 1
+                    continue
+                if not (failure.again and again):
+                    break
+                longest = min(LONGEST_WAIT_S, 0.5 * 2**attempt)
+                wait = random.uniform(0, longest) if failure.wait_s is None else failure.wait_s
                 if failure.overloaded:
                     self.gate.narrow()
                     await asyncio.sleep(wait)  # in its place, so that no other row runs into the same refusal
-                    wait = 0.0
-            if not again:
-                break
+                    continue
             await asyncio.sleep(wait)
         self.results.put((place, completion))
 
-    async def _once(self, chat: Chat, key: str) -> Completion:
+    async def _is_back(self, failure: Failure) -> bool:
+        """Wait for a server that answered before; whether it takes requests again."""
+        patience_s = 0.0 if self.known.given_up else self.engine.patience_s
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+            if patience_s:
+                said = "%s is away (%s). It is waited for, up to %g s (patience_s)."
+                logger.warning(said, self.engine._where, str(failure).partition(": ")[2], patience_s)
+        while self.away_since is not None and time.monotonic() - self.away_since < patience_s:
+            await asyncio.sleep(random.uniform(0, _LOOKS_EVERY_S))
+            if await self._is_there():
+                return True
+        return self.away_since is None  # another row has met it
+
+    async def _ask(self, chat: Chat, key: str) -> Completion:
+        """Leaves out the fields that the server refuses."""
+        refused = self.known.refused
+        while True:
+            try:
+                completion = await self._once(chat, fields(self.params, key, refused))
+            except _Refused as error:
+                refused |= error.fields
+                continue
+            if refused - self.known.refused:
+                self.known.refused |= refused
+                self.known.note(self.engine, missing(self.known.refused))
+            return completion
+
+    async def _once(self, chat: Chat, sent: dict[str, Any]) -> Completion:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
 
-        params = self.params
-        logprobs = {"logprobs": True, "top_logprobs": 2} if params.top1_probs else {}
         try:
             _answer.set(None)
-            await self.client.chat_completion(
-                chat,
-                model=self.engine.model,
-                max_tokens=params.max_new_tokens,
-                temperature=params.temperature,
-                top_p=params.top_p if params.temperature > 0 else None,  # TGI refuses 1, the value of greedy sampling
-                seed=request_seed(key),
-                **logprobs,
-            )
+            await self.client.chat_completion(chat, model=self.engine.model, extra_body=sent)
         except HfHubHTTPError as error:
-            raise self._refused(error) from None  # its text may repeat the key
+            raise self._refusal(error.response, sent) from None  # its text may repeat the key
         except InferenceTimeoutError as error:
-            raise _Failure("timed out", again=True, overloaded=True) from error
+            raise TimeoutError from error
         except (HTTPError, OSError) as error:
             name = type(error).__name__
-            raise _Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
+            raise Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             unasked = _answer.get() is None
             if unasked and self.engine.base_url is None and type(error) is ValueError:  # no token, provider or model
                 raise ModelError(f"{self.engine._where} can't be asked for {self.engine.model!r}: {error}") from None
             if unasked:
-                raise _Failure(f"the request can't be sent ({type(error).__name__})", again=False) from error
+                raise Failure(f"the request can't be sent ({type(error).__name__})", again=False) from error
         # Read here, as the client's own reading is strict, and odd log-probabilities would cost the text.
         try:
-            return self._completion(_body(_answer.get()))
+            return completion_of(body(_answer.get()), self.params)
         except (TypeError, AttributeError, LookupError, UnicodeError) as error:
-            raise _Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
+            raise Failure(f"the answer is broken ({type(error).__name__})", again=True) from error
 
-    def _refused(self, error: Any) -> Exception:
-        status, engine = error.response.status_code, self.engine
-        about_the_prompt = status == 403 and engine._place in _answering
+    def _refusal(self, response: Any, sent: dict[str, Any]) -> Exception:
+        status, engine = response.status_code, self.engine
+        about_the_prompt = status == 403 and self.known.answers
         if status in _ADVICE and not about_the_prompt:
             key = engine.api_key_env or ("the Hub's token" if engine.base_url is None else "no key")
-            sent = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
-            return ModelError(f"{sent} {_ADVICE[status]}")
-        if status == 429 and "insufficient_quota" in error.response.text:
+            said = f"{engine._where} refuses requests for {engine.model!r} ({status}); they were sent with {key}."
+            return ModelError(f"{said} {_ADVICE[status]}")
+        if status == 429 and "insufficient_quota" in response.text:
             return ModelError(f"{engine._where} refuses requests for {engine.model!r} (429): the quota is used up.")
-        again, overloaded = status in (408, 409, 425, 429) or status >= 500, status in (429, 503)
-        reason, wait_s = f"HTTP {status}{_said(_body(error.response))}", _retry_after(error.response.headers)
-        return _Failure(reason, again=again, overloaded=overloaded, wait_s=wait_s)
+        failure = failure_of(response)
+        if status in (400, 422) and not failure.too_long:
+            named = refused_fields(response.text, sent)
+            unnamed = frozenset() if self.known.answers else sent.keys() & set(PLAIN)
+            if named or unnamed:
+                return _Refused(named or frozenset(unnamed))
+        return failure
 
-    def _completion(self, answer: Any) -> Completion:
-        """What an answer says, as far as it is there: servers leave out much of what the protocol has."""
-        params = self.params
-        if not isinstance(answer, dict) or not answer.get("choices"):
-            failed = isinstance(answer, dict) and answer.get("error")
-            what = "an error in place of an answer" if failed else "the answer is broken"
-            raise _Failure(what + _said(answer), again=True)
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
-        reason, text = str(choice.get("finish_reason") or "").lower(), _text(choice["message"].get("content"))
-        if error := choice.get("error"):
-            raise _Failure(f"an error in place of an answer{_said(error)}", again=True)
-        if reason in _FAILED:
-            raise _Failure(f"finish reason {reason}", again=reason in _PASSING)
-        n_prompt_tokens, n_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-        end = "stop" if reason in _STOPPED else "unknown"
-        if reason in _CUT_OFF or (end == "unknown" and n_tokens >= params.max_new_tokens):
-            end = "length"
-        if end == "stop":
-            n_tokens = max(0, n_tokens - 1)
-        return Completion(text, end, n_prompt_tokens, n_tokens, top1_probs=_top1_probs(choice, params.top1_probs))
+    async def _models(self) -> list[Any] | None:
+        """What the server lists; None if it does not answer at all."""
+        from huggingface_hub.errors import HTTPError
+
+        key = self.engine._key()
+        try:
+            response = await self.client._async_client.get(
+                f"{self.engine.base_url.rstrip('/')}/models",
+                timeout=_LOOK_S,
+                headers={"Authorization": f"Bearer {key}"} if key else None,
+            )
+        except (HTTPError, OSError):
+            return None
+        listed = body(response)
+        entries = listed.get("data") if isinstance(listed, dict) else None
+        return entries if isinstance(entries, list) else []
+
+    async def _is_there(self) -> bool:
+        return self.engine.base_url is None or await self._models() is not None
+
+    async def _check_name(self) -> None:
+        """A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
+        on demand."""
+        entries = await self._models()
+        self.known.named = entries is not None
+        if not entries or len(entries) > 1 or not isinstance(entries[0], dict) or "status" in entries[0]:
+            return
+        listed = str(entries[0].get("id"))
+        if not _is_named(self.engine.model, listed):
+            raise ConfigError(
+                f"{self.engine._where} has no model {self.engine.model!r}; it has {listed!r}. Name that as the model."
+            )
 
 
-_answering: set[tuple[str, str | None]] = set()  # models and servers that have answered this process
+def _is_named(model: str, listed: str) -> bool:
+    """Whether a server means this model by a name; the tag or the folder may be left out."""
+    if listed.endswith(".gguf") or listed.startswith(("/", ".", "~")):
+        model, listed = (re.split(r"[/\\]", name)[-1].removesuffix(".gguf") for name in (model, listed))
+    return model == listed or model.partition(":")[0] == listed or model == listed.partition(":")[0]
+
+
+class _Refused(Exception):
+    """The server does not take some fields of a request."""
+
+    def __init__(self, fields: frozenset[str]) -> None:
+        self.fields = fields
+
+
+@dataclass
+class _Known:
+    """What this process knows of a model on a server: whether it has answered, which fields it refuses, that it was waited for in
+    vain, and what it does not do as recorded."""
+
+    answers: bool = False
+    named: bool = False
+    given_up: bool = False
+    refused: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, engine: EndpointEngine, note: str) -> None:
+        if note and note not in self.notes:
+            self.notes.append(note)
+            logger.warning("%s, %s: %s", engine._where, engine.name, note)
+
+
+_known: defaultdict[tuple[str, str | None], _Known] = defaultdict(_Known)
 _answer: ContextVar[Any] = ContextVar("answer")  # the last response to the running task
 
 
 async def _remember(response: Any) -> None:
     await response.aread()
     _answer.set(response)
-
-
-def _body(response: Any) -> Any:
-    """JSON, or else text."""
-    try:
-        return response.json()
-    except ValueError:
-        return response.text
-
-
-def _said(said: Any) -> str:
-    """What the server gives as a reason, without the key, which it may repeat."""
-    for name in ("error", "detail", "message"):
-        if isinstance(said, dict):
-            said = said.get(name, said)
-    text = without_secrets(" ".join(visible(_storable(str(said))).split()))
-    return f": {text[:300]}" if text else ""
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait, from seconds or a date."""
-    value = headers.get("Retry-After", "")
-    try:
-        wait = float(value)
-    except ValueError:
-        try:
-            wait = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(wait, 0.0), 10 * _LONGEST_WAIT_S) if math.isfinite(wait) else None
-
-
-def _count(value: Any) -> int:
-    """A number of tokens; 0 where it is none."""
-    return int(value) if str(value).isdecimal() else 0
-
-
-def _text(content: Any) -> str:
-    """A content's text; of parts, those that are text, and no reasoning."""
-    if isinstance(content, list):
-        parts = [{"text": part} if isinstance(part, str) else part for part in content]
-        content = "".join(
-            part.get("text") or "" for part in parts if part.get("type", "text") in ("text", "output_text")
-        )
-    return _storable(content or "")
-
-
-def _top1_probs(choice: Mapping[str, Any], count: int) -> list[float] | None:
-    """The probability of the most probable token at each of the first positions; None where one is missing or odd."""
-    try:
-        tokens = choice["logprobs"]["content"][:count]
-        # vLLM puts the sampled token first and cuts the list afterwards, hence two of them and their maximum.
-        probs = [math.exp(max(other["logprob"] for other in token["top_logprobs"])) for token in tokens]
-    except (TypeError, LookupError, ValueError, OverflowError):
-        return None
-    return probs if probs and all(map(math.isfinite, probs)) else None
-
-
-def _storable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can hold and UTF-8 can't, becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

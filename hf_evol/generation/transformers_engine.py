@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
-from hf_evol.generation.base import Chat, Completion, Engine, LocalEngine, SamplingParams
+from hf_evol.generation.base import GREEDY, Chat, Completion, Engine, LocalEngine, SamplingParams
 
 _AT_ONCE = {"cpu": 64, "cuda": 512}
 
@@ -30,8 +30,8 @@ class TransformersEngine(LocalEngine):
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
 
-    def check(self) -> None:
-        super().check()
+    def check(self, params: SamplingParams = GREEDY) -> None:
+        super().check(params)
         models.check_device(self.model)
 
     def stream(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError, require_extra
-from hf_evol.generation.base import Chat, Completion, LocalEngine, SamplingParams
+from hf_evol.generation.base import GREEDY, Chat, Completion, LocalEngine, SamplingParams
 from hf_evol.generation.sampling import request_seed
 
 _KIND = "vLLM"
@@ -66,8 +66,8 @@ class VllmEngine(LocalEngine):
                 "HuggingFaceTB/SmolLM2-135M-Instruct for the demo's, or leave it to the engine transformers."
             )
 
-    def check(self) -> None:
-        super().check()
+    def check(self, params: SamplingParams = GREEDY) -> None:
+        super().check(params)
         if models.base_of_adapter(self.model) is not None:
             raise ConfigError(
                 f"{self.model.name!r} is a PEFT adapter. Merge it into its base for vLLM, or use transformers."

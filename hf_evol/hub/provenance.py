@@ -42,6 +42,7 @@ class ModelRecord:
     dtype: str
     license: str
     base: str | None = None  # of a PEFT adapter; `n_parameters` counts both
+    note: str | None = None  # what a server does otherwise than the settings say
 
     @property
     def size(self) -> str:
@@ -295,7 +296,8 @@ def describe(role: str, model: Any) -> ModelRecord:
     """What is known of a model by its `hf_evol.ModelSpec`, or by the engine that runs it."""
     spec = model if isinstance(model, ModelSpec) else model.model
     if not isinstance(spec, ModelSpec):  # its name on a server
-        return describe_model(role, model.name, spec, dtype="unknown", stated=model.n_parameters)
+        record = describe_model(role, model.name, spec, dtype="unknown", stated=model.n_parameters)
+        return replace(record, note=" ".join(model.notes) or None)
     record = describe_model(
         role, spec.label, spec.path, revision=spec.revision, gguf_file=spec.gguf_file, dtype=precision(spec), stated=spec.n_parameters
     )  # fmt: skip

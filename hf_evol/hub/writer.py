@@ -102,14 +102,18 @@ def set_folder(
 
 
 def finished(recipe: Recipe, record: dict[str, Any], failed_because: str | None = None) -> RunResult:
-    """The result of a run whose set is in place, pushed if asked. If that fails, the error has the result, and what to do
-    then."""
+    """The result of a run whose set is in place, pushed if asked, unless requests failed. If the push fails, the error has the
+    result, and what to do then."""
     result = RunResult(recipe.output, record, failed_because=failed_because)
     if not recipe.push_to:
+        return result
+    push = f"hf-evol push {shlex.quote(recipe.output)} {recipe.push_to}"
+    if result.n_failed_requests:
+        logger.warning("The set is not pushed, as requests failed. To push it as it is: %s", push)
         return result
     try:
         return replace(result, url=publish(recipe.output, recipe.push_to, private=recipe.private))
     except (HfEvolError, KeyboardInterrupt) as error:
         error.result = result  # type: ignore[union-attr]
-        error.then = f"The set is in {recipe.output!r}: hf-evol push {shlex.quote(recipe.output)} {recipe.push_to}"
+        error.then = f"The set is in {recipe.output!r}: {push}"
         raise

@@ -112,7 +112,7 @@ class Recipe:
     output: str = _own("evolved", "folder or fsspec URL for the result")
     file_format: str = _setting("parquet", "parquet, json or arrow")
     overwrite: bool = _own(False, "replace the result of an earlier run in the output folder")
-    push_to: str | None = _own(None, "name of a Hub dataset (user/name) to upload the result to")
+    push_to: str | None = _own(None, "name of a Hub dataset (user/name) to upload the result to, if no request failed")
     license: str | None = _setting(
         None, "licence of the set, as the Hub names it; by default the seed set's where all licences plainly allow it"
     )

@@ -183,7 +183,7 @@ class Scripted:
     replies: tuple[tuple[str, str], ...]
     name = "scripted"
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def identity(self):

@@ -60,7 +60,7 @@ class Scripted:
 
     name = "scripted"
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def identity(self):

@@ -19,7 +19,7 @@ class Scripted:
     answers: tuple[tuple[str, str, str], ...]
     name: str = "scripted"
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def identity(self):

@@ -89,7 +89,7 @@ def test_each_rule_can_be_turned_off(row, off):
 class Judge:
     name = "judge"
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def stream(self, chats, params, keys):

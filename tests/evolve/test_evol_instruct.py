@@ -52,7 +52,7 @@ class Scripted:
     def __init__(self, answer):
         self.answer, self.prompts, self.keys, self.sizes = answer, [], [], []
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def stream(self, chats, params, keys):

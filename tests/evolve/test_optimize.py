@@ -22,7 +22,7 @@ class Evolver:
     name: str = "evolver"
     asked: list = field(default_factory=list, compare=False)
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def identity(self):

@@ -30,7 +30,7 @@ class Echo:
     def __init__(self):
         self.asked = []
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def stream(self, chats, params, keys):

@@ -10,6 +10,7 @@ def waits(monkeypatch):
     longest = []
     monkeypatch.setattr(endpoint.random, "uniform", lambda low, high: longest.append(high) or 0.0)
     endpoint._probe.cache_clear()
+    endpoint._known.clear()
     return longest
 
 

@@ -179,3 +179,16 @@ def test_a_run_through_an_endpoint(server, tmp_path, tiny_model):
     assert "/srv/secret" not in written and server.url not in written
     with pytest.raises(ConfigError, match="no losses to score by"):
         hf_evol.run(dataclasses.replace(recipe, scorer=None, output=str(tmp_path / "other")))
+
+
+def test_the_card_says_what_the_server_did_otherwise(server, tmp_path, tiny_model):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Name a river.", "input": "", "output": "The Nile."}\n')
+    recipe = hf_evol.Recipe(
+        dataset=str(rows), engine="endpoint", base_url=server.url, model="tiny", scorer=tiny_model, temperature=0.7,
+        output=str(tmp_path / "set"), journal=False,
+    )  # fmt: skip
+    note = "Two seeds gave the same text at temperature 1, so its texts are greedy, whatever the temperature."
+    assert [model["note"] for model in hf_evol.run(recipe).provenance["models"]] == [note, note, None]
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert f"The server of the evolver did not do all that the settings say. {note}\n" in card

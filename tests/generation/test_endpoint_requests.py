@@ -1,5 +1,6 @@
 """What is sent, to whom, and what the engine makes of the answers."""
 
+import json
 import logging
 import math
 import pickle
@@ -11,6 +12,7 @@ from chat_server import KEY, Refusal, ask, engine_for, only, reply_to
 
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.generation.base import GREEDY, SamplingParams
+from hf_evol.generation.chat_completions import PLAIN
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.models.journal import Journal
 from hf_evol.prompts.template import chat
@@ -72,7 +74,7 @@ def test_a_token_of_the_hub_that_a_provider_repeats_is_not_shown(monkeypatch):
     class Refused(HfHubHTTPError):
         def __init__(self):
             said = {"error": f"No credit for {HUB_TOKEN}"}
-            self.response = SimpleNamespace(status_code=400, headers={}, json=lambda: said)
+            self.response = SimpleNamespace(status_code=400, headers={}, json=lambda: said, text="")
 
     async def refuse(*_, **__):
         raise Refused
@@ -220,6 +222,165 @@ def test_a_quota_that_is_used_up_ends_the_run(server):
     with pytest.raises(HfEvolError, match="quota is used up"):
         ask(engine_for(server), [f"prompt {i}" for i in range(20)])
     assert len(server.requests) <= 20
+
+
+# What servers take, and what they make of it
+
+
+class Strict:
+    """A server that takes some fields alone, and refuses others as one of these does."""
+
+    BASE = {"messages", "model", "stream", "max_tokens", "temperature", "top_p", "seed"}
+
+    def __init__(
+        self, server, *more, name=lambda others: f"Unexpected fields in the request: {set(others)}", status=422
+    ):
+        self.server, self.taken, self.name, self.status = server, self.BASE | set(more), name, status
+        server.fault = self
+
+    def __call__(self, prompt, attempt):
+        others = sorted(self.server.requests[-1].body.keys() - self.taken)
+        return Refusal(self.status, body={"detail": self.name(others)}) if others else None
+
+
+def test_a_request_switches_off_what_servers_add(server):
+    """Those of vLLM, SGLang and llama.cpp; for transformers serve, which would be greedy, a whole configuration."""
+    for params, samples in ((GREEDY, False), (SamplingParams(0.7, 0.95, 8), True)):
+        only(engine_for(server), params=params)
+        body = server.requests[-1].body
+        assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (-1, 0, 1)
+        assert body["presence_penalty"] == body["frequency_penalty"] == 0
+        assert body["samplers"] == ["temperature", "top_p"]
+        own = json.loads(body["generation_config"])
+        assert own["do_sample"] is samples and (own["top_k"], own["min_p"], own["repetition_penalty"]) == (0, 0, 1)
+
+
+def test_fields_that_transformers_serve_refuses_are_left_out(server, caplog):
+    Strict(server, "generation_config", "presence_penalty", "frequency_penalty")
+    engine = engine_for(server)
+    engine.check()
+    assert ask(engine, ["a", "b"])[1].text == reply_to("b")
+    assert len(server.requests) == 4 and not caplog.messages and engine.notes == []  # it can be had all the same
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda others: f"Unrecognized request argument supplied: {others[0]}",
+        lambda others: [{"type": "extra_forbidden", "loc": ["body", other], "msg": "Extra inputs"} for other in others],
+        lambda others: "Bad request.",
+    ],
+    ids=["one at a time", "all at once", "without a name"],
+)
+def test_what_a_strict_server_cannot_be_had_to_do_is_said_once(server, caplog, name):
+    Strict(server, name=name, status=400)
+    engine = engine_for(server)
+    engine.check()
+    assert len(server.requests) <= 8
+    before = len(server.requests)
+    assert not any(completion.error for completion in ask(engine, ["a", "b"]))
+    assert len(server.requests) == before + 2
+    (note,) = engine.notes
+    assert note.startswith("It takes no top_k, min_p, repetition_penalty, ")
+    assert caplog.messages == [f"{server.url}, tiny: {note}"]
+
+
+def test_a_seed_that_is_refused_is_left_out_and_said(server):
+    Strict(server, *PLAIN).taken.remove("seed")
+    engine = engine_for(server)
+    engine.check()
+    assert engine.notes == ["It takes no seed, so what it does there is its own affair."]
+
+
+def test_a_top_p_of_one_that_is_refused_is_left_out(server):
+    said = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"}
+    server.fault = lambda *_: Refusal(422, body=said) if server.requests[-1].body.get("top_p", 0.5) >= 1 else None
+    assert only(engine_for(server), params=SamplingParams(0.7, 1.0, 8)).error is None
+
+
+def test_models_that_take_the_limit_under_its_newer_name(server):
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    body = {"error": {"message": said, "param": "max_tokens", "code": "unsupported_parameter"}}
+    server.fault = lambda *_: Refusal(400, body=body) if "max_tokens" in server.requests[-1].body else None
+    for _ in range(2):
+        assert only(engine_for(server)).error is None
+    assert [request.body.get("max_completion_tokens") for request in server.requests] == [None, 64, 64]
+
+
+def test_a_refusal_that_is_about_one_row_changes_no_other_request(server):
+    engine = engine_for(server)
+    engine.check()
+    server.fault = lambda prompt, attempt: 400 if prompt == "bad" else None
+    ask(engine, ["a", "bad", "b"])
+    assert server.attempts["bad"] == 1 and all("top_k" in request.body for request in server.requests)
+
+
+def test_a_server_that_does_not_sample_is_found_out(server, caplog):
+    engine = engine_for(server)
+    engine.check(GREEDY)
+    assert len(server.requests) == 1 and not caplog.messages
+    engine.check(SamplingParams(temperature=0.3))
+    assert len(server.requests) == 3 and len({request.body["seed"] for request in server.requests}) == 3
+    (note,) = engine.notes
+    assert "greedy" in note and caplog.messages == [f"{server.url}, tiny: {note}"]
+
+
+def test_a_server_that_samples_is_not_suspected(server):
+    server.choice = lambda body: {"message": {"role": "assistant", "content": f"Number {body['seed']}."}}
+    engine = engine_for(server)
+    engine.check(SamplingParams(temperature=0.3))
+    assert engine.notes == []
+
+
+ONE = {"object": "model", "owned_by": "llamacpp"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "fine"),
+    [
+        (["tiny"], True),
+        (["/models/tiny.gguf"], True),
+        (["tiny:latest"], True),
+        (["other"], False),
+        (["/models/tiny-Q4_K_M.gguf"], False),
+        (["gpt-4o", "gpt-4o-mini"], True),  # such a server looks at the name
+        ([], True),
+        (None, True),
+    ],
+)
+def test_the_name_must_be_that_of_a_server_with_one_model(server, listed, fine):
+    server.models = listed and [ONE | {"id": name} for name in listed]
+    if fine:
+        assert only(engine_for(server)).error is None
+        return
+    with pytest.raises(ConfigError, match=f"has no model 'tiny'; it has '{listed[0]}'"):
+        only(engine_for(server))
+    assert server.requests == []
+
+
+def test_a_server_that_loads_models_by_name_is_asked_for_any(server):
+    server.models = [ONE | {"id": "other", "status": {"value": "unloaded"}}]
+    assert only(engine_for(server)).error is None
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "This model's maximum context length is 2048 tokens. However, your prompt contains at least 2049 input tokens"),
+        (400, {"code": 400, "message": "request (20031 tokens) exceeds the available context size (2048 tokens)",
+               "type": "exceed_context_size_error"}),
+        (400, {"message": "Please reduce the length of the messages.", "code": "context_length_exceeded"}),
+        (400, "The input (4000 tokens) is longer than the model's context length (2048 tokens)."),
+        (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 4000 `inputs` tokens"),
+        (400, "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length"),
+    ],
+    ids=["vLLM", "llama.cpp", "OpenAI", "SGLang", "TGI", "Mistral"],
+)  # fmt: skip
+def test_a_prompt_that_does_not_fit_has_a_status_of_its_own(server, status, said):
+    server.fault = lambda prompt, attempt: Refusal(status, body={"error": said}) if prompt == "long" else None
+    long, other = ask(engine_for(server), ["long", "why"])
+    assert long.error.startswith(f"too_long: HTTP {status}: ") and long.finish_reason == "error"
+    assert other.text == reply_to("why") and server.attempts["long"] == 1
 
 
 def test_a_prompt_that_can_t_be_sent_is_an_error_of_its_row(server):

@@ -30,8 +30,8 @@ def provenance(text="Plain text."):
         "licence_notes": ["The seed set is under cc-by-nc-4.0: *not* for <b>sale</b>."],
         "n_seeds": 10,
         "models": [
-            {"role": "evolver", "name": "tiny", "license": "apache-2.0", "base": None, **model},
-            {"role": "scorer", "name": "user/other", "license": "unknown", "base": "user/base", **model, "n_parameters": None,
+            {"role": "evolver", "name": "tiny", "license": "apache-2.0", "base": None, "note": None, **model},
+            {"role": "scorer", "name": "user/other", "license": "unknown", "base": "user/base", "note": None, **model, "n_parameters": None,
              "n_parameters_from": "unknown"},
         ],
         "methods": ["constraint", "breadth"],

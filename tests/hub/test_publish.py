@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from chat_server import ChatServer
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from hub_server import SIGNATURE, TOKEN
@@ -730,3 +731,37 @@ def test_where_the_hub_refuses_at_the_end_the_result_is_kept(hub, tmp_path, monk
     hub.heal()
     publish("evolved-set-2", REPO)
     check_loads({"selected": ROWS})
+
+
+def test_a_run_whose_requests_failed_exits_with_1_and_is_pushed_only_when_told(
+    hub, tmp_path, wide_model, caplog, capsys
+):
+    rivers, folder = ("Nile", "Po", "Elbe", "Main"), tmp_path / "my set"
+    rows = [f'{{"instruction": "How long is the {river}?", "input": "", "output": "Long."}}\n' for river in rivers]
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    with ChatServer() as server:
+        server.choice = lambda body: {
+            "message": {
+                "content": f"{body['messages'][-1]['content'].splitlines()[-1]} Say how deep it is in May as well."
+            }
+        }
+        server.fault = lambda prompt, attempt: 400 if "Elbe" in prompt else None
+        arguments = ["run", "--dataset", tmp_path / "rows.jsonl", "--engine", "endpoint", "--base-url", server.url]
+        arguments += ["--model", "tiny", "--scorer", wide_model, "--methods", "constraint", "--license", "mit"]
+        arguments += ["--output", folder, "--push-to", REPO, "--journal", tmp_path / "journal.sqlite", "--overwrite"]
+        arguments = list(map(str, arguments))
+        assert main(arguments) == 1
+        said = capsys.readouterr().out
+        assert "1 rows were left out because requests failed. Most often: engine_error: HTTP 400" in said
+        assert "The same command with --overwrite asks for those again" in said and "On the Hub" not in said
+        assert load_dataset(str(folder), "round_1", split="train").num_rows == 3 and ("dataset", REPO) not in hub.repos
+        (told,) = [message for message in caplog.messages if "is not pushed" in message]
+        assert main(shlex.split(told.partition(": ")[2])[1:]) == 0  # as it is
+        assert ("dataset", REPO) in hub.repos
+
+        server.fault = lambda prompt, attempt: None
+        server.requests.clear()
+        assert main(arguments) == 0
+        assert f"On the Hub:  {hub.url}/datasets/{REPO}" in capsys.readouterr().out
+        assert {river for prompt in server.prompts for river in rivers if river in prompt} == {"Elbe"}
+    assert load_dataset(REPO, "round_1", split="train").num_rows == 4

@@ -99,3 +99,8 @@ def test_the_summary_names_the_commonest_failure_and_a_run_of_failures_exits_wit
     options = ["--engine", "endpoint", "--base-url", server.url, "--model", "tiny", "--tries", "1"]
     assert main(["evolve", "--dataset", settings["dataset"], *options, "--output", str(tmp_path / "evolved")]) == 1
     assert "Requests failed for 3 rows. Most often: engine_error: HTTP 422" in capsys.readouterr().out
+    server.attempts.clear()
+    server.fault = lambda prompt, attempt: 422 if attempt == 1 else None
+    options += ["--journal", "false", "--temperature", "0.7"]  # so that equal rows are asked on their own
+    assert main(["evolve", "--dataset", settings["dataset"], *options, "--output", str(tmp_path / "some")]) == 1
+    assert "Requests failed for 1 rows." in capsys.readouterr().out

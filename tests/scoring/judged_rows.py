@@ -15,7 +15,7 @@ class Scripted:
     script: tuple[tuple[str, str], ...]
     name: str = "scripted"
 
-    def check(self):
+    def check(self, params=None):
         pass
 
     def identity(self):
