@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     transformers.utils.logging.set_verbosity_error()
-    texts, tokenizer = read(args.rows, args.limit, None), models.load_tokenizer(ModelSpec())
+    texts, tokenizer = read(args.rows)[: args.limit], models.load_tokenizer(ModelSpec())
     chats = evolving_chats(texts)
     print(f"{args.model}, {args.dtype}, {len(chats)} prompts; {hardware(args.device)}, load {os.getloadavg()[0]:.1f}; "
           f"torch {torch.__version__}, transformers {transformers.__version__}\n", flush=True)  # fmt: skip

@@ -1,27 +1,29 @@
-"""IC-IFD, batched, against one row at a time and against naive padding: same rows, model, dtype and device.
+"""IC-IFD, batched, against the paper's procedure: same rows, model, precision and device, turn by turn.
 
+    python benchmarks/ic_ifd.py rows.jsonl --model demo --rows 24 100 200
+    python benchmarks/ic_ifd.py rows.jsonl --model demo --rows 200 --turns 1 --record turns.jsonl
     python benchmarks/ic_ifd.py rows.jsonl    # a random 41M-parameter Llama on this CPU
-    python benchmarks/ic_ifd.py rows.jsonl --model demo
     python benchmarks/ic_ifd.py rows.jsonl --model random-1b --dtype bfloat16 --device cuda
-    python benchmarks/ic_ifd.py rows.jsonl --model random-gpt2 --dtype bfloat16 --device cuda --repeat-to 52000
+    python benchmarks/ic_ifd.py rows.jsonl --model random-gpt2 --dtype bfloat16 --device cuda --rows 52000 --repeat
 
-(a) is the procedure of the paper: three forward passes a row, batch size 1, the library's own loss. (b) is joint and
-alone sequences in batches of 16 in input order, padded, with an attention mask and all logits. Useful FLOP are those
+The procedure of the paper is three forward passes a row, batch size 1, the library's own loss. Useful FLOP are those
 of the distinct sequences' own tokens, without padding; the peak is that of square matrix products in the same run.
+Figures are medians over the turns, those of earlier runs in the record's file among them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -76,24 +78,18 @@ def train_tokenizer(texts: list[tuple[str, str]], vocabulary: int) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-@dataclass
-class Run:
-    name: str
-    rows: int
-    seconds: float
-    memory: float
-    losses: list[tuple[float | None, ...]]
+Losses = list[tuple[float | None, ...]]
 
 
-def measured(name: str, function: Callable[[], list[tuple[float | None, ...]]], device: str) -> Run:
-    """Time and peak memory above what is there now."""
+def timed(function: Callable[[], Losses], device: str) -> tuple[Losses, float, float]:
+    """What a function gives, its seconds, and the peak memory above what is there now, in GiB."""
     synchronize(device)
     with PeakMemory(device) as memory:
         start = time.perf_counter()
         losses = function()
         synchronize(device)
         seconds = time.perf_counter() - start
-    return Run(name, len(losses), seconds, memory.peak, losses)
+    return losses, seconds, memory.peak
 
 
 class PeakMemory:
@@ -133,8 +129,8 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def three_passes(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> list[tuple[float | None, ...]]:
-    """(a): Q, A given Q, and A, each in a pass of its own with labels masked by -100."""
+def three_passes(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> Losses:
+    """Q, A given Q, and A, each in a pass of its own with labels masked by -100."""
 
     def ids(text: str) -> torch.Tensor:
         return torch.tensor([encoding.encode_text(tokenizer, [text])[0]], device=model.device)
@@ -152,29 +148,7 @@ def three_passes(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> li
     return results
 
 
-def naive_batches(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> list[tuple[float | None, ...]]:
-    """(b): batches of 16 sequences in input order, padded to the longest, masked, all logits at once."""
-    sequences, spans = [], []
-    for question, answer in texts:
-        n = len(encoding.encode_text(tokenizer, [question])[0])
-        joint, alone = encoding.encode_text(tokenizer, [f"{question}\n{answer}", answer])
-        sequences += [joint, alone]
-        spans += [[(0, n), (n, len(joint))], [(0, len(alone))]]
-    means: list[list[float]] = []
-    for start in range(0, len(sequences), 16):
-        batch = sequences[start : start + 16]
-        width = max(map(len, batch))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in batch], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
-        with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").cpu()
-        for row, parts in zip(losses, spans[start : start + 16], strict=True):
-            means.append([float(row[max(begin, 1) - 1 : end - 1].mean()) for begin, end in parts])
-    return [(means[i][0], means[i + 1][0], means[i][1]) for i in range(0, len(means), 2)]
-
-
-def ours(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> list[tuple[float | None, ...]]:
+def ours(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> Losses:
     records = PairScorer().score(model, tokenizer, [make_pair(*text) for text in texts])
     return [tuple(record[name] for name in LOSSES) for record in records]
 
@@ -211,17 +185,18 @@ def matmul_peak(dtype: torch.dtype, device: str) -> float:
     return count * 2 * size**3 / (time.perf_counter() - start)
 
 
-def read(path: str, limit: int | None, repeat_to: int | None) -> list[tuple[str, str]]:
+def read(path: str) -> list[tuple[str, str]]:
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    reader = FORMATS[detect_format(list(rows[0]))].read
-    texts = []
-    for row in rows[:limit]:
-        seed = reader(row)
-        if pair := make_pair(seed.instruction, seed.output, seed.input):
-            texts.append((pair[0][0]["content"], pair[1]))
-    if repeat_to:  # numbered, so that no text repeats
-        texts = [(f"{n}. {texts[n % len(texts)][0]}", f"{n}: {texts[n % len(texts)][1]}") for n in range(repeat_to)]
-    return texts
+    seeds = map(FORMATS[detect_format(list(rows[0]))].read, rows)
+    pairs = [make_pair(seed.instruction, seed.output, seed.input, seed.context) for seed in seeds]
+    return [("\n".join(turn["content"] for turn in turns), answer) for turns, answer in filter(None, pairs)]
+
+
+def spread(texts: list[tuple[str, str]], count: int, repeat: bool) -> list[tuple[str, str]]:
+    """So many texts, evenly out of all; or all again and again, numbered, so that none is there twice."""
+    if repeat:
+        return [(f"{n}. {texts[n % len(texts)][0]}", f"{n}: {texts[n % len(texts)][1]}") for n in range(count)]
+    return texts[:: max(1, len(texts) // count)][:count]
 
 
 def hardware(device: str) -> str:
@@ -234,55 +209,67 @@ def hardware(device: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", help="JSON lines of alpaca, gsm8k or chat rows")
+    parser.add_argument("path", metavar="rows.jsonl", help="alpaca, gsm8k or chat rows")
     parser.add_argument("--model", default="random-41m", help=f"{', '.join(RANDOM)}, or a name or folder")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--limit", type=int, help="use the first rows only")
-    parser.add_argument("--repeat-to", type=int, help="go through the rows again until there are so many")
-    parser.add_argument(
-        "--compare", type=int, default=200, help="rows for (a) and (b), spread over the set; 0 for none"
-    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[200], help="how many, spread over the file")
+    parser.add_argument("--repeat", action="store_true", help="go through the file again until there are so many")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--record", type=Path, help="a file of turns, to which these are added")
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
-    model = build(args.model, dtype, args.device)
+    model, texts = build(args.model, dtype, args.device), read(args.path)
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    texts = read(args.rows, args.limit, args.repeat_to)
     random = args.model in RANDOM
     tokenizer = train_tokenizer(texts, vocabulary) if random else models.load_tokenizer(ModelSpec(args.model))
-    step = max(1, len(texts) // args.compare) if args.compare else 1
-    compared = texts[::step][: args.compare]
-    ours(model, tokenizer, texts[:64])  # warm up, and check the model's head
-    peak = matmul_peak(dtype, args.device)
-    runs = [(measured("hf_evol", lambda: ours(model, tokenizer, texts), args.device), texts)]
-    if compared:
-        runs += [
-            (measured(name, lambda f=f: f(model, tokenizer, compared), args.device), compared)
-            for name, f in (("(a) 3 passes", three_passes), ("(b) naive 16", naive_batches), ("hf_evol", ours))
-        ]
-    peak = (peak + matmul_peak(dtype, args.device)) / 2  # before and after, as the clock of a shared machine varies
-    count = sum(parameter.numel() for parameter in model.parameters())
+    ours(model, tokenizer, texts[:8])  # warm up, and check the model's head
+    three_passes(model, tokenizer, texts[:2])
+    turns = []
+    for count in args.rows:
+        some = spread(texts, count, args.repeat)
+        flop, tokens = useful_flop(model, tokenizer, some)
+        for _ in range(args.turns):
+            turn = {"model": args.model, "dtype": args.dtype, "rows": len(some), "tokens": tokens, "flop": flop}
+            turn |= {"load": round(os.getloadavg()[0], 2), "peak": matmul_peak(dtype, args.device)}
+            theirs, turn["theirs_s"], turn["theirs_gib"] = timed(
+                lambda some=some: three_passes(model, tokenizer, some), args.device
+            )
+            losses, turn["ours_s"], turn["ours_gib"] = timed(
+                lambda some=some: ours(model, tokenizer, some), args.device
+            )
+            turns.append(turn | {"difference": difference(theirs, losses)})
+            if args.record:
+                with args.record.open("a") as file:
+                    print(json.dumps(turns[-1]), file=file)
+    if args.record:
+        turns = [json.loads(line) for line in args.record.read_text().splitlines()]
+    print(f"{hardware(args.device)}; torch {torch.__version__}, transformers {transformers.__version__}")
+    report(turns)
+
+
+def report(turns: list[dict[str, Any]]) -> None:
     print(
-        f"{args.model}: {count / 1e6:.1f}M parameters, vocabulary {vocabulary}, {args.dtype}; {hardware(args.device)}"
+        f"\n{'model':12}{'dtype':>9}{'rows':>6}{'tokens':>8}{'turns':>6}{'load':>6}{'GFLOP/s':>9}{'paper s':>9}{'ours s':>8}"
+        f"{'of peak':>9}{'times':>7}  {'range':12}{'GiB':>5}{'difference':>12}"
     )
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}; matrix-product peak {peak / 1e9:.0f} GFLOP/s"
-    )
-    print(f"\n{'':14}{'rows':>7}{'seconds':>9}{'rows/s':>9}{'tokens/s':>10}{'of peak':>9}{'GiB above weights':>19}")
-    for run, used in runs:
-        flop, tokens = useful_flop(model, tokenizer, used)
-        rates = f"{run.rows / run.seconds:9.1f}{tokens / run.seconds:10.0f}{flop / run.seconds / peak:9.0%}"
-        print(f"{run.name:14}{run.rows:7}{run.seconds:9.2f}{rates}{run.memory:19.2f}")
-    if compared:
-        (a, _), (b, _), (same, _) = runs[1:]
+    kinds = dict.fromkeys((turn["model"], turn["dtype"], turn["rows"]) for turn in turns)
+    for kind in kinds:
+        same = [turn for turn in turns if (turn["model"], turn["dtype"], turn["rows"]) == kind]
+        middle = {name: median(turn[name] for turn in same) for name in same[0] if name not in ("model", "dtype")}
+        ratios = sorted(turn["theirs_s"] / turn["ours_s"] for turn in same)
+        share = median(turn["flop"] / turn["ours_s"] / turn["peak"] for turn in same)
         print(
-            f"\nhf_evol on the compared rows: {a.seconds / same.seconds:.2f} x (a), {b.seconds / same.seconds:.2f} x (b)"
+            f"{Path(kind[0]).name[:11]:12}{kind[1]:>9}{kind[2]:6}{middle['tokens']:8.0f}{len(same):6}{middle['load']:6.1f}"
+            f"{middle['peak'] / 1e9:9.0f}{middle['theirs_s']:9.2f}{middle['ours_s']:8.2f}{share:9.0%}"
+            f"{median(ratios):7.2f}  {f'{ratios[0]:.2f} to {ratios[-1]:.2f}':12}{middle['ours_gib']:5.2f}"
+            f"{max(turn['difference'] for turn in same):12.1e}"
         )
-        print(f"greatest difference of a loss from (a): {difference(a, same):.1e}, from (b): {difference(b, same):.1e}")
 
 
-def difference(one: Run, other: Run) -> float:
-    pairs = ((x, y) for row, row2 in zip(one.losses, other.losses, strict=True) for x, y in zip(row, row2, strict=True))
+def difference(one: Losses, other: Losses) -> float:
+    """The greatest of a loss."""
+    pairs = ((x, y) for row, row2 in zip(one, other, strict=True) for x, y in zip(row, row2, strict=True))
     return max(abs(x - y) for x, y in pairs if x is not None and y is not None and x == x)
 
 

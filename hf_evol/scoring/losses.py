@@ -1,8 +1,9 @@
 """Mean cross-entropy of parts of token sequences under a causal language model.
 
-Sequences are padded to a few lengths, and all forward passes of one length have one shape, filled up with padding. On a
-CPU each pass has one thread. So the same kernels add the same numbers in the same order, whatever else is in a batch,
-and a loss is the same to the last bit in any arrangement of the rows.
+Each sequence is padded to one of a few lengths, by its own alone, and a forward pass has sequences of one length. On a
+CPU each pass has one thread. In products of 16 rows or more MKL then adds the same float32 numbers in the same order, so
+a loss is the same to the last bit in any arrangement of the rows. In bfloat16, and on a GPU, the number of rows decides
+which kernel adds: that would take passes of one shape, filled up, which cost a third of the time where rows are few.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
 OUT_OF_MEMORY = "out_of_memory"
 Loss = float | Literal["out_of_memory"] | None
-Forward = Callable[
-    [list[int], tuple[int, int]], Any
-]  # from places and the shape of a batch, which is no less, to results
+Forward = Callable[[list[int], int], Any]  # from places, and the length that they are padded to, to results
+# Of each kind of device, the tokens of a forward pass: a GPU is busy with these, and a CPU's caches hold what comes of them.
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 4096}
+# Of how many batches in the order given the longest sequences are run first: few, so that what belongs together is
+# finished soon, and little is lost with the process; more on a GPU, whose passes are short.
+_TURN = {"cpu": 8, "cuda": 64}
 
 _budgets: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # what worked, once memory has run out
 
@@ -83,8 +88,8 @@ def measured(
 
     split = split_model(model)
 
-    def forward(batch: list[int], shape: tuple[int, int]) -> tuple[list[int], torch.Tensor]:
-        ids = np.zeros(shape, dtype=np.int64)
+    def forward(batch: list[int], width: int) -> tuple[list[int], torch.Tensor]:
+        ids = np.zeros((len(batch), width), dtype=np.int64)
         rows, positions, counts = [], [], []
         for row, place in enumerate(batch):
             ids[row, : len(sequences[place].ids)] = sequences[place].ids
@@ -110,30 +115,34 @@ def measured(
 def padded_length(n_tokens: int, context: int) -> int:
     """The length that a sequence is padded to: at most an eighth longer, or a multiple of 16, within the context."""
     step = max(16, 1 << max(0, n_tokens.bit_length() - 4))
-    return max(n_tokens, min(-(-max(2, n_tokens) // step) * step, context))
+    return max(n_tokens, min(-(-max(1, n_tokens) // step) * step, context))
 
 
 def run_batches(
     model: Any, lengths: Sequence[int], forward: Forward, batch_tokens: int | None, max_tokens: int | None = None
 ) -> Iterator[tuple[list[int], Any]]:
-    """Run sequences, longest first, and yield (their places, what ``forward`` gives for them).
+    """Run sequences, the longest of every few batches first, and yield (their places, what ``forward`` gives for them).
 
     That is None for a single one that the memory can't hold. While one batch is read, the next is under way.
 
     Args:
         lengths: of the sequences, in tokens.
         batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on
-            a GPU, which is busy with these, and 512 elsewhere, as what fits a CPU's caches is quickest. It does not
-            depend on the free memory, as results would then, too, in the last digit. Halved, for this process, when
-            memory runs out.
+            a GPU, 1024 elsewhere. Halved, for this process, when memory runs out.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
     import torch
 
-    wanted = batch_tokens or (4096 if model.device.type == "cuda" else 512)
+    kind = model.device.type if model.device.type in _TURN else "cpu"
+    wanted = batch_tokens or _BATCH_TOKENS[kind]
     context, under_way = models.context_length(model.config), deque()
     widths = [padded_length(length, context) for length in lengths]
-    waiting = sorted(range(len(widths)), key=lambda place: -widths[place])
+    turns = [total // (_TURN[kind] * wanted) for total in accumulate(widths)]
+
+    def in_turn(places: Iterable[int]) -> list[int]:
+        return sorted(places, key=lambda place: (turns[place], -widths[place]))
+
+    waiting = in_turn(range(len(widths)))
     # On a CPU each pass has one thread, and as many passes run as there are threads: quicker than to share out every
     # product, and the numbers don't depend on how many there are.
     threads = torch.get_num_threads()
@@ -146,22 +155,23 @@ def run_batches(
             while waiting and len(under_way) <= workers:
                 width = widths[waiting[0]]
                 count = max(1, min(wanted, _budgets.get(model, wanted), max_tokens or wanted) // width)
-                batch = [place for place in waiting[:count] if widths[place] == width]
-                under_way.append((pool.submit(_attempt, forward, batch, (count, width)), batch, count, width))
-                waiting = waiting[len(batch) :]
-            future, batch, count, width = under_way.popleft()
+                count = next((n for n, place in enumerate(waiting[:count]) if widths[place] != width), count)
+                batch, waiting = waiting[:count], waiting[count:]
+                under_way.append((pool.submit(_attempt, forward, batch, width), batch, width))
+            future, batch, width = under_way.popleft()
             result = future.result()
-            if result is None and count > 1:
-                _budgets[model] = min(count // 2 * width, _budgets.get(model, count * width))
-                waiting = sorted([*batch, *waiting], key=lambda place: -widths[place])
+            if result is None and len(batch) > 1:
+                failed = len(batch) * width
+                _budgets[model] = min(len(batch) // 2 * width, _budgets.get(model, failed))
+                waiting = in_turn([*batch, *waiting])
             else:
                 yield batch, result
 
 
-def _attempt(forward: Forward, batch: list[int], shape: tuple[int, int]) -> Any:
+def _attempt(forward: Forward, batch: list[int], width: int) -> Any:
     """What ``forward`` gives, or None if memory ran out; what it held is free again then."""
     try:
-        return forward(batch, shape)
+        return forward(batch, width)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not models.is_out_of_memory(error):
             raise

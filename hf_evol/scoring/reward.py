@@ -110,7 +110,7 @@ class Reward(ScoringTransform):
 def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
     """Yield records by the sequence's place, batch by batch.
 
-    Sequences are padded on the right, and batches filled up, as in `scoring.losses`. Decoders give the output of the
+    Sequences are padded on the right, as in `scoring.losses`. Decoders give the output of the
     last token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any
     token will do that ends no sequence.
     """
@@ -122,11 +122,11 @@ def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None
     named, last = config.pad_token_id, {sequences[place][-1] for place in fitting}
     pad = named if named is not None and 0 <= named < config.vocab_size else min(set(range(len(last) + 1)) - last)
 
-    def forward(batch: list[int], shape: tuple[int, int]) -> torch.Tensor:
-        ids = torch.full(shape, pad)
-        mask = torch.zeros(shape, dtype=torch.int64)
-        for row in range(shape[0]):
-            sequence = sequences[fitting[batch[min(row, len(batch) - 1)]]]
+    def forward(batch: list[int], width: int) -> torch.Tensor:
+        ids = torch.full((len(batch), width), pad)
+        mask = torch.zeros_like(ids)
+        for row, place in enumerate(batch):
+            sequence = sequences[fitting[place]]
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         with torch.inference_mode():
@@ -137,7 +137,7 @@ def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None
     config.pad_token_id = pad
     try:
         for batch, outputs in run_batches(model, lengths, forward, batch_tokens):
-            found = [None] if outputs is None else outputs[: len(batch)].cpu().double().tolist()
+            found = [None] if outputs is None else outputs.cpu().double().tolist()
             yield {fitting[number]: _scored(reward) for number, reward in zip(batch, found, strict=True)}
     finally:
         config.pad_token_id = named

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     OfStates = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
-# The head runs on blocks of so many tokens by so many of the vocabulary, filled up to one shape: on a CPU 4 MiB of logits,
-# which stay in its caches; a GPU wants larger products. So memory does not grow with the vocabulary.
-_BLOCK = {"cpu": (128, 8192), "cuda": (1024, 16384)}
+# The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
+# caches; a GPU wants larger products. So memory does not grow with the vocabulary.
+_BLOCK = {"cpu": (512, 2048), "cuda": (1024, 16384)}
+_LEAST = 16  # rows of a product: from there on, a CPU's float32 results don't depend on how many there are
 # Where a model's logits can't be had from its hidden states, all of a batch's logits are in memory at once.
 _WHOLE_LOGITS = 2**26
 # What is done to the head's output, by its names over the configurations of transformers' models.
@@ -73,15 +74,15 @@ class SplitModel:
         import numpy as np
         import torch
 
-        size, count = self._block[0], len(positions)
-        places = np.ones((2, -(-count // size) * size), dtype=np.int64)
+        count = len(positions)
+        places = np.ones((2, -(-count // _LEAST) * _LEAST), dtype=np.int64)
         places[0, :count], places[0, count:], places[1, :count] = rows, 0, positions
         tokens = torch.from_numpy(ids).to(self.device)
         with torch.inference_mode():
             states = self._states(tokens)
             parts = [
                 of_states(self, states[row, position - 1], tokens[row, position]).to(self.device)
-                for row, position in torch.from_numpy(places).to(self.device).split(size, dim=1)
+                for row, position in torch.from_numpy(places).to(self.device).split(self._block[0], dim=1)
             ]
             return torch.cat(parts)[:count]
 

@@ -33,7 +33,7 @@ Args:
     convention: str, which tokens count: "paper", "superfiltering", "exact" or "exact_chat" (see hf_evol.IcIfd).
     max_length: int, the most tokens of one sequence; by default, and at most, the model's context.
     truncate: bool, whether to score longer pairs by the part of the response that fits.
-    batch_tokens: int, tokens in each forward pass; 4096 by default on a GPU, 512 on a CPU.
+    batch_tokens: int, tokens in each forward pass; 4096 by default on a GPU, 1024 on a CPU.
 Returns:
     mean_ic_ifd, median_ic_ifd: float or None, over the pairs that have a score.
     quartiles_ic_ifd: [float, float] or None, the first and the third.

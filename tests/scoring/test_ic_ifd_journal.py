@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -75,6 +79,49 @@ def test_a_run_that_was_interrupted_goes_on(tiny_model, journal, calls, monkeypa
     assert records(out) == [close(record) for record in records(expected)]
     whole = sum(tokens.numel() for tokens in passes) - first
     assert first <= whole if calls == 1 else first < whole  # no row need be finished by the first pass
+
+
+MANY = [
+    (f"How many rivers are left, {number}?", "The sea is deep and blue. " * 4 + str(number)) for number in range(40)
+]
+KILLED = """
+import os, signal, sqlite3, sys, time
+from scored_rows import batch_of, hooked
+from test_ic_ifd_journal import MANY
+from hf_evol.models import journal
+from hf_evol.scoring.ic_ifd import IcIfd
+
+folder, file = sys.argv[1:]
+journal._WRITE_AFTER_S, passes = 0.1, []
+
+def kill(tokens):
+    passes.append(tokens)
+    if len(passes) == 42:  # the model's check are 2, and each row is 2
+        limit = time.monotonic() + 10
+        while sqlite3.connect(file).execute("SELECT COUNT(*) FROM requests").fetchone()[0] < 16:
+            if time.monotonic() > limit:
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with hooked(folder, kill):
+    IcIfd(folder, batch_tokens=160, journal=file)(batch_of(MANY))
+"""
+
+
+def test_a_run_that_was_killed_goes_on(tiny_model, journal, monkeypatch):
+    """Of rows that one batch of a dataset holds, those that were finished before are not scored again."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = [sys.executable, "-c", KILLED, tiny_model, str(journal)]
+    assert subprocess.run(arguments, env=settings, timeout=120).returncode == -signal.SIGKILL
+    known = journals.Journal(journal).stats().requests
+    assert 16 <= known < 20  # as far as the passes went, but for the last few
+    asked, stream = [], IcIfd.stream
+    monkeypatch.setattr(IcIfd, "stream", lambda self, requests: (asked.extend(requests), stream(self, requests))[1])
+    scorer = IcIfd(tiny_model, batch_tokens=160, journal=journal)
+    out = scorer(batch_of(MANY))
+    assert len(asked) == len(MANY) - known
+    assert records(out) == [close(record) for record in records(replace(scorer, journal=False)(batch_of(MANY)))]
 
 
 def test_rows_that_do_not_fit_into_memory(tiny_model, journal, monkeypatch):
