@@ -84,7 +84,8 @@ def main() -> None:
 
 def read(file: str) -> Dataset:
     with progress.without_datasets_bars():
-        return hf_evol.to_instructions(hf_evol.load_seeds(file))
+        name = re.sub(r"_\d+\Z", "", Path(file).stem)  # ids as alpaca-17, by which constraints are drawn
+        return hf_evol.to_instructions(hf_evol.load_seeds(file), name=name)
 
 
 def agreement(pairs: list[tuple[str, str]]) -> None:

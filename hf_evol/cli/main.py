@@ -15,7 +15,9 @@ from hf_evol.errors import ConfigError, FormatError, HfEvolError
 from hf_evol.progress import visible
 from hf_evol.secrets import Shown
 
-COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "back-translate", "score", "select", "card", "push")
+COMMANDS = (
+    "run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "back-translate", "score", "select", "card", "push",
+)  # fmt: skip
 GROUPS = ("recipe", "metric", "cache")
 
 _UsageError = typer.BadParameter.__base__

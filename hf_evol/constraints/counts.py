@@ -19,9 +19,11 @@ def sentence_list(response: str) -> list[str]:
     abbreviation = r"(?i)(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|no|fig|inc|ltd|(?!i\.$)[a-z](?:\.[a-z])*)\.$"
     found, start = [], 0
     for end in re.finditer(r"""(?<=[.!?])["'”’)\]]*\s+|\n\s*\n""", response):
-        before, after = response[start : end.end()].rstrip(), response[end.end() : end.end() + 1]
-        if re.search(r"\w", before) and not after.islower() and not re.search(abbreviation, before[-12:]):
-            found.append(before)
+        before, after = response[max(start, end.start() - 12) : end.end()].rstrip(), response[end.end() : end.end() + 1]
+        if not re.compile(r"\w").search(response, start, end.start()):
+            start = end.end()
+        elif not after.islower() and not re.search(abbreviation, before):
+            found.append(response[start : end.end()])
             start = end.end()
     return [*found, response[start:]] if re.search(r"\w", response[start:]) else found
 
@@ -182,7 +184,7 @@ def answer_lines(response: str) -> int:
 
 def comment_pattern() -> str:
     line = r"(?:^|(?<=[ \t]))(?:#(?![\w!])|--(?=[ \t])).*|(?:^[ \t]*|(?<=[;{}),][ \t])|(?<=[ \t]{2}))//.*"
-    return r"(?m)/\*(?s:.{0,2000}?)\*/|<!--(?s:.{0,2000}?)-->|" + line
+    return r"(?m)/\*(?s:.{0,500}?)\*/|<!--(?s:.{0,500}?)-->|" + line
 
 
 def comments(response: str) -> int:
@@ -191,7 +193,7 @@ def comments(response: str) -> int:
 
 
 def code_alone(response: str) -> str:
-    code = re.sub(r'"""(?s:.{0,2000}?)"""', '""', re.sub(comment_pattern(), "", response))
+    code = re.sub(r'"""(?s:.{0,500}?)"""', '""', re.sub(comment_pattern(), "", response))
     return re.sub(r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'", '""', code)
 
 

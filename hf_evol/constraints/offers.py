@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 
 from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
-from hf_evol.prompts.constraints import ALIKE, CODE_LINE, CONSTRUCTS, asks_for, asks_for_verse
-from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, content, stem, words
+from hf_evol.prompts.constraints import ALIKE, ALIKE_IN_REASONING, CODE_LINE, CONSTRUCTS, asks_for, asks_for_verse
+from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, content, domain_of, stem, words
 
 _LONGEST = 20_000  # characters of a response; longer ones are no answers that a person would bound
 _SHORT, _LONG = 12, 25  # words: below, a response is an answer and no prose; from here, prose may be asked for words
 _LEAST_ENGLISH = 0.1  # share of stop words: in English prose, a third is usual, and in other languages fewer than this
 _KEYWORDS = 4
-_NO_NOUN = ("ing", "ed", "ly", "wise")
-_OF_REASONS = frozenset(["therefore", "because", "first", "finally"])
+# A noun, mostly: a determiner or preposition comes before it, an adjective perhaps, and a mark or a stop word after it.
+_NOUN = re.compile(
+    r"\b(?:[Tt]he|an?|of|its|their|his|her|my|our|your|this|these|those|with|for|in|on|from|many|more)\s(?:[a-z]+\s)?([a-z]{5,})"
+    r"(?=[.;:!?)]|\s(?!and\b|or\b)([a-z]+))"
+)
+_NO_NOUN = tuple("ing ed ly wise ous ful ive ible able ary al less".split())
 _NAMES = frozenset("main constructor init run test foo bar func function solution".split())
 # Of the counts that code has, too: what they look like in prose. All must do so.
 _MARKED_PARTS = {
@@ -94,7 +98,7 @@ def _prose(task: str, response: str) -> Offers:
                 group = "start" if number == 1 else "layout"  # as it says how many paragraphs there are
                 yield group, Constraint("first_words", 1, None, {"paragraph": number, "word": first[1]})
         last = re.search(r"(?<![\w'’-])([a-z]{4,})[.!]?\Z", response.rstrip())
-        if last and last[1] not in STOP_WORDS and not last[1].endswith(_NO_NOUN):
+        if domain_of(task) == "writing" and last and last[1] not in STOP_WORDS and not last[1].endswith(_NO_NOUN):
             yield "end", Constraint("last_words", 1, None, {"word": last[1]})
     if 2 <= len(parts) <= 8 and counts.lines(response) < 3 * len(parts):
         yield "layout", Constraint("paragraphs", len(parts), len(parts))
@@ -129,7 +133,7 @@ def _of_any_text(task: str, response: str) -> Offers:
         if not counts.commas(response):
             yield "marks", Constraint("commas", None, 0)
         yield from _keywords(task, response)
-        yield from _avoided(task, response, ALIKE)
+        yield from _avoided(task, response, ALIKE if not asks_for_verse(task) else ())
     yield "size", Constraint("words", None, most)
     yield from _forms(response)
 
@@ -177,7 +181,7 @@ def _math(task: str, response: str) -> Offers:
     bounds = ((_below(n), None), (None, _above(counts.words(response))))
     yield from (("size", Constraint("words", *pair)) for pair in bounds if n >= _LONG)
     yield from _line_length(response)
-    yield from _avoided(task, response, [group for group in ALIKE if _OF_REASONS.intersection(group)])
+    yield from _avoided(task, response, ALIKE_IN_REASONING)
     if n >= _LONG:
         yield "marks", Constraint("commas", None, 0)
 
@@ -213,15 +217,15 @@ def _code(task: str, response: str) -> Offers:
         if indents.count(width) and len(indents) - indents.count(0) > 1:
             yield "indents", Constraint("uneven_indents", None, 0, {"width": width})
             break
+    code = counts.code_alone(response)
     for one in CONSTRUCTS:
         if re.search(rf"(?i)\b(?:{one.said})", task):
             continue
-        of = {"pattern": one.pattern}
-        if Constraint("constructs", 1, None, of).holds(response):
-            if not one.never_asked and (one.only_where is None or re.search(one.only_where, response)):
-                yield "use", Constraint("constructs", 1, None, of)
-        elif one.instead and n > 2 and Constraint("constructs", 1, None, {"pattern": one.instead}).holds(response):
-            yield "avoid", Constraint("constructs", None, 0, of)
+        if re.search(one.pattern, code):
+            if not one.never_asked and (one.only_where is None or re.search(one.only_where, code)):
+                yield "use", Constraint("constructs", 1, None, {"pattern": one.pattern})
+        elif one.instead and n > 2 and re.search(one.instead, code):
+            yield "avoid", Constraint("constructs", None, 0, {"pattern": one.pattern})
     yield from _structure(task, response)
 
 
@@ -250,11 +254,13 @@ _OF_SHAPE = {
 
 
 def _keywords(task: str, response: str) -> Offers:
-    """Words that say something, and that are no names and not given: those that occur most often, and then the longest."""
+    """Nouns, mostly, that say something, are no names and are not given: those that occur most often, and then the longest."""
     given, last = set(content(task)), words(response)[-1]
     found = Counter(re.findall(r"(?<![\w'’-])[a-z]{5,}(?![\w'’-])", response))
-    telling = [word for word in sorted(found) if word not in STOP_WORDS and word != last and content(word)]
+    nouns = {noun for noun, after in _NOUN.findall(response) if not after or after in STOP_WORDS}
+    telling = [word for word in sorted(nouns) if word not in STOP_WORDS and word != last and content(word)]
     usable = [word for word in telling if stem(word) not in given | FIT_ANYWHERE and not word.endswith(_NO_NOUN)]
+    usable = [word for word in usable if found[word] > 1] or usable  # what the response is about, if it says so twice
     for word in sorted(usable, key=lambda word: (-found[word], -len(word)))[:_KEYWORDS]:
         yield "keyword", Constraint("occurrences", 1, None, {"text": word})
     for word in telling:

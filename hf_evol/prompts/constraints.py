@@ -19,7 +19,7 @@ _VERSE = re.compile(_LISTS["verse"], re.IGNORECASE)
 CODE_LINE = re.compile(
     "|".join(pattern.replace("(?i)", "(?i:", 1) + ")" * pattern.startswith("(?i)") for pattern in _LISTS["code_line"])
 )
-ALIKE: tuple[tuple[str, ...], ...] = tuple(map(tuple, _LISTS["alike"]))
+ALIKE, ALIKE_IN_REASONING = _LISTS["alike"], _LISTS["alike_in_reasoning"]
 _SMALL = "zero one two three four five six seven eight nine ten".split()
 _GIVES_DATA = re.compile(r"\n|:\s[^\n]*\Z")  # and ends with it, perhaps
 _ENDS = ".!?…;\"'”’)`>}]"
@@ -59,6 +59,8 @@ def worded(
     shown = {name: str(value) for name, value in parameters.items()} | {"least": str(least), "most": str(most)}
     shown["n"] = _SMALL[number] if number in range(len(_SMALL)) else str(number)
     shown["what"] = _CALLED.get(parameters.get("pattern"), "")
+    if bound == "none":
+        shown["what"] = re.sub(r"\Aan? (.*)", r"\1s", shown["what"])  # no `for` loops
     shown["options"] = " or ".join(f'"{option}"' for option in parameters.get("options", ()))
     return Template(pick(_LISTS["wordings"]["opening" if opens else kind][bound])).fill(**shown)
 

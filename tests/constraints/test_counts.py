@@ -9,8 +9,10 @@ from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.prompts import constraints as words_of
 
-PYTHON = 'import os\n\n\ndef total(items):\n    # add up\n    result = 0  # so far\n    for item in items:\n        result += item\n    return result // 1\n'
-JAVA = "public class Adder {\n  // the sum\n  public static int add(int a, int b) {\n    return a + b; // no loop\n  }\n}"
+PYTHON = "import os\n\n\ndef total(items):\n    # add up\n    result = 0  # so far\n    for item in items:\n        result += item\n    return result // 1\n"
+JAVA = (
+    "public class Adder {\n  // the sum\n  public static int add(int a, int b) {\n    return a + b; // no loop\n  }\n}"
+)
 MATHS = "Ann has 2+3 = <<2+3=5>>5 cats.\nSo 5*2 = $<<5*2=10>>10.\n#### 10"
 COUNTED = [
     ("words", "A well-known fact: it's 3.5", {}, 8),
@@ -70,7 +72,9 @@ def test_what_is_counted(kind, text, parameters, count):
 
 
 def test_every_kind_is_counted_here_and_has_its_words():
-    kinds = {name for name, one in vars(counts).items() if inspect.isfunction(one) and one.__annotations__["return"] is int}
+    kinds = {
+        name for name, one in vars(counts).items() if inspect.isfunction(one) and one.__annotations__["return"] is int
+    }
     assert kinds == {kind for kind, *_ in COUNTED} == words_of._LISTS["wordings"].keys() - {"opening"}
 
 

@@ -28,7 +28,16 @@ GOOD = [
     ("Turn the list into an object:", '{"a": 1, "b": 2}'),
     ("Write to the landlord.", "Dear [name],\n\nThe heating in our flat has failed. Please send someone on [day], as it is cold.\n\nP.S. The bell is broken, too."),
 ]  # fmt: skip
-OF_PROSE = {"words", "sentences", "longest_sentence", "paragraphs", "capital_letters", "occurrences", "commas", "last_words"}
+OF_PROSE = {
+    "words",
+    "sentences",
+    "longest_sentence",
+    "paragraphs",
+    "capital_letters",
+    "occurrences",
+    "commas",
+    "last_words",
+}
 
 
 def made(pairs, **settings):
@@ -66,7 +75,11 @@ def test_a_row_is_the_same_in_any_arrangement():
     for place, pair in enumerate(GOOD):
         alone = {"id": [f"set-{place}"], "instruction": [pair[0]], "output": [pair[1]]}
         assert {name: [value] for name, value in rows[place].items()} == hf_evol.BackTranslate()(alone)
-    given = {"id": [f"set-{n}" for n in range(len(GOOD))], "instruction": [a for a, _ in GOOD], "output": [b for _, b in GOOD]}
+    given = {
+        "id": [f"set-{n}" for n in range(len(GOOD))],
+        "instruction": [a for a, _ in GOOD],
+        "output": [b for _, b in GOOD],
+    }
     mapped = hf_evol.map(Dataset.from_dict(given), hf_evol.BackTranslate(), batch_size=2)
     assert mapped.select_columns(list(rows[0])).to_list() == rows
     assert made(GOOD, seed=1) != rows
@@ -75,7 +88,9 @@ def test_a_row_is_the_same_in_any_arrangement():
 def test_bounds_are_such_as_people_state():
     for one in drawn(GOOD[0]):
         if one.kind == "words":
-            assert all(bound is None or bound % 5 == 0 for bound in (one.at_least, one.at_most)) and one.bound != "exactly"
+            assert (
+                all(bound is None or bound % 5 == 0 for bound in (one.at_least, one.at_most)) and one.bound != "exactly"
+            )
     assert {one.kind for one in drawn(GOOD[0])} >= {"words", "sentences", "occurrences"}
     assert {one.kind for one in drawn(GOOD[5])} == {"choices", "words"}
     assert {one.kind for one in drawn(GOOD[6])} == {"bare_numbers"}
@@ -89,7 +104,7 @@ def test_code_is_not_asked_for_prose():
 def test_keywords_are_no_names_and_neither_given_nor_banned_where_given():
     for one in drawn(GOOD[0]):
         if one.kind == "occurrences" and one.bound == "some":
-            assert one.parameters["text"] not in ("tide", "describe", "small", "world")
+            assert one.parameters["text"] not in ("tide", "pool", "describe", "small", "again", "returns")
         if one.kind == "occurrences" and one.bound == "none":
             assert one.parameters["text"] not in ("tide", "pool", "describe")
 
@@ -162,6 +177,8 @@ def test_the_command_writes_rows_and_a_card_that_counts_kinds(tmp_path, monkeypa
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{sum(stage['constraints'].values())} in all: " in card and "back\\_translate\\_status" in card
     assert len(record["examples"]) == 3
-    assert main(["back-translate", "--dataset", "out", "--seed", "1", "--output", "again"]) == 0  # adds to what is there
+    assert (
+        main(["back-translate", "--dataset", "out", "--seed", "1", "--output", "again"]) == 0
+    )  # adds to what is there
     stages = json.loads((tmp_path / "again" / "provenance.json").read_text(encoding="utf-8"))["stages"]
     assert [entry["stage"] for entry in stages] == ["back-translate"] * 2
