@@ -183,8 +183,11 @@ def answer_lines(response: str) -> int:
 
 
 def comment_pattern() -> str:
-    line = r"(?:^|(?<=[ \t]))(?:#(?![\w!])|--(?=[ \t])).*|(?:^[ \t]*|(?<=[;{}),][ \t])|(?<=[ \t]{2}))//.*"
-    return r"(?m)/\*(?s:.{0,500}?)\*/|<!--(?s:.{0,500}?)-->|" + line
+    directives = "include|define|if|ifdef|ifndef|else|elif|endif|undef|pragma|import|region|endregion"
+    hashes = r"#(?![\w!{]).*|#(?!(?:" + directives + r")\b)\w+[ \t]+[^{;\n]*$"  # but no colours and selectors of CSS
+    slashes = r"(?:^[ \t]*|(?<=[;{}),][ \t])|(?<=[ \t]{2}))//(?![*@]).*"  # but no division, address or XPath
+    blocks = r"/\*(?s:.{0,500}?)\*/|<!--(?s:.{0,500}?)-->"
+    return rf"(?m){blocks}|(?:^|(?<=[ \t]))(?:{hashes}|--(?=[ \t]).*)|{slashes}"
 
 
 def comments(response: str) -> int:
@@ -207,7 +210,7 @@ def function_names(response: str) -> list[str]:
         r"(?m)\b(?:def|function|fun|func|fn|sub)[ \t]+(?:self\.)?(\w+)"
         r"|\b(?:const|let|var)[ \t]+(\w+)[ \t]*=[ \t]*(?:async[ \t]+)?(?:function\b|\([^()\n]*\)[ \t]*=>|\w+[ \t]*=>)"
         r"|^[ \t]*(?:(?:public|private|protected|static|final|virtual|inline)[ \t]+)*"
-        r"(?!(?:else|new|return|throw|catch|switch)\b)[\w<>\[\],:*&]+[ \t]+[*&]?(?!(?:if|for|while|switch|catch)\b)(\w+)[ \t]*"
+        r"(?!(?:else|new|return|throw|catch|switch|public|private|protected|static)\b)[\w<>\[\],:*&]+[ \t]+[*&]?(?!(?:if|for|while|switch|catch)\b)(\w+)[ \t]*"
         r"\([^()\n]*\)[ \t]*(?:throws[ \w,]+)?\s*\{",
         response,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
-from hf_evol.prompts.constraints import ALIKE, ALIKE_IN_REASONING, CODE_LINE, CONSTRUCTS, asks_for, asks_for_verse
+from hf_evol.prompts.constraints import ALIKE, ALIKE_IN_REASONING, CODE_LINE, CONSTRUCTS, NO_KEYWORDS, asks_for
 from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, content, domain_of, stem, words
 
 _LONGEST = 20_000  # characters of a response; longer ones are no answers that a person would bound
@@ -20,14 +20,13 @@ _NOUN = re.compile(
     r"\b(?:[Tt]he|an?|of|its|their|his|her|my|our|your|this|these|those|with|for|in|on|from|many|more)\s(?:[a-z]+\s)?([a-z]{5,})"
     r"(?=[.;:!?)]|\s(?!and\b|or\b)([a-z]+))"
 )
-_NO_NOUN = tuple("ing ed ly wise ous ful ive ible able ary al less".split())
+_NO_NOUN = tuple("ing ed ly wise ous ful ive ible able ary al less self selves".split())
 _NAMES = frozenset("main constructor init run test foo bar func function solution".split())
 # Of the counts that code has, too: what they look like in prose. All must do so.
 _MARKED_PARTS = {
     "highlights": r"\*\*?[A-Za-z][^\n*]*\*",
     "placeholders": r"(?<!\w)\[[A-Za-z][A-Za-z ,'’-]*\]",
     "headings": r"(?m)^#{1,6} [A-Z]",
-    "capital_words": r"\b[A-Z]{4,}\b",
 }
 _MARKUP = re.compile(r"\bdef |\bfunction \w+\(|\w\(\)|[{}]|</|=>|==|\w\[\w|\S=\S")
 
@@ -50,14 +49,16 @@ def offers(instruction: str, response: str, given: str = "") -> dict[str, list[C
 
 
 def shape(instruction: str, response: str) -> str:
-    """What kind of text a response is: ``code``, ``math``, ``list``, ``short``, ``verse``, ``prose``, ``marked`` (one of
-    IFEval's forms as a whole), or ``mixed`` (prose and code, or many short lines)."""
+    """What kind of text a response is: ``code``, ``math``, ``list``, ``short``, ``verse``, ``prose``, ``marked`` (JSON, a table, or
+    short lines, such as headings and items), or ``mixed`` (prose and code)."""
     lines = [line for line in response.splitlines() if line.strip()]
     if counts.json_values(response) or counts.table_rows(response):
         return "marked"
     if counts.answer_lines(response) or counts.calculations(response):
         return "math"
-    code = sum(len(line) for line in lines if _is_code(line)) / max(1, sum(map(len, lines)))
+    of_code = [line for line in lines if _is_code(line)]
+    of_code = [] if all(line.startswith("#") for line in of_code) else of_code  # headings, and no comments
+    code = sum(map(len, of_code)) / max(1, sum(map(len, lines)))
     if code >= 0.5:
         return "code"
     if code or len(_MARKUP.findall(response)) > 1:
@@ -66,9 +67,9 @@ def shape(instruction: str, response: str) -> str:
         return "list"
     if counts.words(response) < _SHORT:
         return "short"
-    if asks_for_verse(instruction):
+    if asks_for("verse", instruction):
         return "verse"
-    return "mixed" if len(lines) > 3 and counts.words(response) / len(lines) < 8 else "prose"
+    return "marked" if len(lines) > 3 and counts.words(response) / len(lines) < 8 else "prose"
 
 
 def _is_code(line: str) -> bool:
@@ -97,7 +98,7 @@ def _prose(task: str, response: str) -> Offers:
             if first and first[1].lower() not in STOP_WORDS:
                 group = "start" if number == 1 else "layout"  # as it says how many paragraphs there are
                 yield group, Constraint("first_words", 1, None, {"paragraph": number, "word": first[1]})
-        last = re.search(r"(?<![\w'’-])([a-z]{4,})[.!]?\Z", response.rstrip())
+        last = re.search(r"\s([a-z]{4,})[.!]?\Z", response.rstrip())
         if domain_of(task) == "writing" and last and last[1] not in STOP_WORDS and not last[1].endswith(_NO_NOUN):
             yield "end", Constraint("last_words", 1, None, {"word": last[1]})
     if 2 <= len(parts) <= 8 and counts.lines(response) < 3 * len(parts):
@@ -133,20 +134,26 @@ def _of_any_text(task: str, response: str) -> Offers:
         if not counts.commas(response):
             yield "marks", Constraint("commas", None, 0)
         yield from _keywords(task, response)
-        yield from _avoided(task, response, ALIKE if not asks_for_verse(task) else ())
+        yield from _avoided(task, response, ALIKE if not asks_for("verse", task) else ())
     yield "size", Constraint("words", None, most)
     yield from _forms(response)
 
 
 def _list(task: str, response: str) -> Offers:
     yield from _of_any_text(task, response)
+    yield from _items(task, response)
+
+
+def _items(task: str, response: str) -> Offers:
+    counted = bool(re.search(r"(?i)\b(?:\d+|two|three|four|five|six|seven|eight|nine|ten)\b", task))
     for kind in ("bullets", "numbered_items"):
         n = getattr(counts, kind)(response)
         if n >= 3 and counts.bullets(response) + counts.numbered_items(response) == n:
             yield "items", Constraint(kind, 1)
-            if not re.search(r"(?i)\b(?:\d+|two|three|four|five|six|seven|eight|nine|ten)\b", task):
+            if not counted:
                 yield "items", Constraint(kind, n if n < 10 else 5 * (n // 5))
-                yield from (("items", Constraint(kind, n, n)) for _ in range(n <= 10))
+            if not counted and n <= 10:
+                yield "items", Constraint(kind, n, n)
 
 
 def _verse(task: str, response: str) -> Offers:
@@ -238,10 +245,26 @@ def _forms(response: str) -> Offers:
     yield "marks", Constraint("quotations", 1)
     yield "titles", Constraint("titles", 1)
     yield "postscripts", Constraint("postscripts", 1)
+    yield from _parts(response)
+
+
+def _parts(response: str) -> Offers:
     for kind, given in _MARKED_PARTS.items():
         n = len(re.findall(given, response))
         if n and n == getattr(counts, kind)(response):
             yield "structure", Constraint(kind, min(n, 5))
+    stressed = [
+        word for word in re.findall(r"\b[A-Z]{2,}\b", response) if stem(word.lower()) in FIT_ANYWHERE
+    ]  # no abbreviations
+    if stressed and counts.capital_letters(response) < counts.small_letters(response):
+        yield "structure", Constraint("capital_words", min(len(stressed), 5))
+
+
+def _marked(task: str, response: str) -> Offers:
+    yield from _structure(task, response)
+    if not counts.json_values(response):
+        yield from _items(task, response)
+        yield from _parts(response)
 
 
 def _structure(_: str, response: str) -> Offers:
@@ -249,7 +272,7 @@ def _structure(_: str, response: str) -> Offers:
 
 
 _OF_SHAPE = {
-    "prose": _prose, "list": _list, "verse": _verse, "short": _short, "math": _math, "code": _code, "marked": _structure, "mixed": _structure,
+    "prose": _prose, "list": _list, "verse": _verse, "short": _short, "math": _math, "code": _code, "marked": _marked, "mixed": _structure,
 }  # fmt: skip
 
 
@@ -258,7 +281,11 @@ def _keywords(task: str, response: str) -> Offers:
     given, last = set(content(task)), words(response)[-1]
     found = Counter(re.findall(r"(?<![\w'’-])[a-z]{5,}(?![\w'’-])", response))
     nouns = {noun for noun, after in _NOUN.findall(response) if not after or after in STOP_WORDS}
-    telling = [word for word in sorted(nouns) if word not in STOP_WORDS and word != last and content(word)]
+    telling = [
+        word
+        for word in sorted(nouns)
+        if word not in STOP_WORDS and word != last and word not in NO_KEYWORDS and content(word)
+    ]
     usable = [word for word in telling if stem(word) not in given | FIT_ANYWHERE and not word.endswith(_NO_NOUN)]
     usable = [word for word in usable if found[word] > 1] or usable  # what the response is about, if it says so twice
     for word in sorted(usable, key=lambda word: (-found[word], -len(word)))[:_KEYWORDS]:

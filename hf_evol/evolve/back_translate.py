@@ -25,11 +25,12 @@ class BackTranslate(Transform):
     Bounds are those that a person would state, and what the instruction asks for itself is not asked for again.
 
     Input columns:
-        ``id``, ``instruction``, ``output``; and, if there, ``input``, ``round``, the columns that this writes, which are added to, and the
+        ``id``, ``instruction``, ``output``; and, if there, ``input``, ``round``, ``constraints``,
+        ``checks`` and ``functions``, which are added to, and the
         status columns of earlier stages: rows that failed one stay as they are.
 
     Output columns:
-        ``instruction`` (with its constraints), ``parent_instruction`` (without them; null unless ok), ``constraints`` (as they are
+        ``instruction`` (with its constraints), ``parent_instruction`` (without them; as it was, unless ok), ``constraints`` (as they are
         worded), ``checks`` (the same as data: ``kind``, the name of a count in ``hf_evol.constraints.counts``, and its
         ``parameters`` with the bounds ``at_least`` and ``at_most``, as JSON), ``functions`` (the same as Python, which
         `hf_evol.autoif.CheckResponses` and `hf_evol.autoif.pass_rates` run), ``back_translate_status``: ``ok``,

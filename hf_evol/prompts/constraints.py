@@ -15,7 +15,6 @@ Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _ASKED = {group: re.compile(pattern, re.IGNORECASE) for group, pattern in _LISTS["asked"].items()}
-_VERSE = re.compile(_LISTS["verse"], re.IGNORECASE)
 CODE_LINE = re.compile(
     "|".join(pattern.replace("(?i)", "(?i:", 1) + ")" * pattern.startswith("(?i)") for pattern in _LISTS["code_line"])
 )
@@ -37,17 +36,14 @@ class Construct(NamedTuple):
     never_asked: bool = False
 
 
+NO_KEYWORDS = frozenset(_LISTS["no_keywords"].split())
 CONSTRUCTS = tuple(Construct(**entry) for entry in _LISTS["constructs"])
 _CALLED = {construct.pattern: construct.what for construct in CONSTRUCTS}
 
 
 def asks_for(group: str, instruction: str) -> bool:
-    """Whether an instruction says something itself of what constraints of this group are about."""
+    """Whether an instruction says something itself of what constraints of this group are about; or asks for ``verse``."""
     return group in _ASKED and _ASKED[group].search(instruction) is not None
-
-
-def asks_for_verse(instruction: str) -> bool:
-    return _VERSE.search(instruction) is not None
 
 
 def worded(
@@ -68,13 +64,14 @@ def worded(
 def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
     """The instruction with its constraints: as sentences behind it (before it, where it ends with a colon), or as a list."""
     text = instruction.rstrip()
+    given = _GIVES_DATA.search(text)
     if text.endswith(":"):
         form = "before"
     elif len(constraints) >= _MANY and pick([True, False]):
         form = "list"
     else:
-        form = "below" if _GIVES_DATA.search(text) else "behind"
-    if form in ("behind", "list") and text[-1] not in _ENDS:
+        form = "below" if given else "behind"
+    if form != "before" and not given and text[-1] not in _ENDS:
         text += "."
     said = "\n".join(f"- {one}" for one in constraints) if form == "list" else " ".join(constraints)
     return Template(pick(_LISTS["joints"][form])).fill(instruction=text, constraints=said)

@@ -17,6 +17,9 @@ CODE = "def sum_even(numbers):\n    total = 0\n    for number in numbers:\n     
 MATHS = "Ann picks 3*4 = <<3*4=12>>12 apples on Monday.\nShe then has 12+5 = <<12+5=17>>17 apples.\n#### 17"
 LIST = "- Drink a glass of water.\n- Open the window.\n- Stretch your arms and legs.\n- Make your bed."
 VERSE = "The moon is up, the lamps are low,\nthe ships come home, the cold winds blow.\nA bell is heard across the bay,\nand so we end another day."
+MARKED = (
+    "## You need\n- a cup of flour\n- **two** eggs\n- salt\n\n## Do this\n- Mix it all.\n- **Bake** it.\n- Let it cool."
+)
 GOOD = [
     ("Describe a tide pool", PROSE),
     ("Write a Python function that adds up the even numbers of a list.", CODE),
@@ -25,6 +28,7 @@ GOOD = [
     ("Write a poem about an evening at sea.", VERSE),
     ("Is 91 a prime number?", "No"),
     ("What is seven times eight?", "56"),
+    ("How do I bake this?", MARKED),
     ("Turn the list into an object:", '{"a": 1, "b": 2}'),
     ("Write to the landlord.", "Dear [name],\n\nThe heating in our flat has failed. Please send someone on [day], as it is cold.\n\nP.S. The bell is broken, too."),
 ]  # fmt: skip
@@ -101,6 +105,12 @@ def test_code_is_not_asked_for_prose():
     assert kinds >= {"lines", "functions", "constructs", "comments", "uneven_indents"} and not kinds & OF_PROSE
 
 
+def test_constructs_of_one_language_are_not_asked_of_another():
+    form = "<form>\n  <select>\n    <option>one</option>\n  </select>\n  <label for='a'>A</label>\n</form>"
+    said = " ".join(one for row in made([("Write an HTML form.", form)] * 60) for one in row["constraints"])
+    assert "JavaScript" in said and not any(word in said for word in ("subquer", "loop", "JOIN", "function"))
+
+
 def test_keywords_are_no_names_and_neither_given_nor_banned_where_given():
     for one in drawn(GOOD[0]):
         if one.kind == "occurrences" and one.bound == "some":
@@ -116,6 +126,7 @@ def test_keywords_are_no_names_and_neither_given_nor_banned_where_given():
         (("List in bullet points what to do after getting up.", LIST), {"bullets"}),
         (("Write a function called sum_even.", CODE), {"functions"}),
         (("Write a loop that adds up even numbers, on a few lines, without comments.", CODE), {"lines", "comments"}),
+        (("Write a haiku about an evening at sea.", VERSE), {"lines", "words"}),
         (("Is 91 a prime number? Answer in one word.", "No"), {"choices", "words"}),
     ],
 )
@@ -169,10 +180,10 @@ def test_the_command_writes_rows_and_a_card_that_counts_kinds(tmp_path, monkeypa
     lines = [json.dumps({"instruction": a, "output": b}) for a, b in [*GOOD, ("Say nothing.", "")]]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert main(["back-translate", "--dataset", "rows.jsonl", "--max-constraints", "2", "--output", "out"]) == 0
-    assert "Constraints: ok 9, invalid_input 1" in capsys.readouterr().out
+    assert f"Constraints: ok {len(GOOD)}, invalid_input 1" in capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))
     (stage,) = record["stages"]
-    assert stage["counts"] == {"ok": 9, "invalid_input": 1} and sum(stage["constraints"].values()) >= 9
+    assert stage["counts"] == {"ok": len(GOOD), "invalid_input": 1} and sum(stage["constraints"].values()) >= len(GOOD)
     assert stage["settings"]["max_constraints"] == 2
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{sum(stage['constraints'].values())} in all: " in card and "back\\_translate\\_status" in card
