@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from hf_evol.errors import TaskError as TaskError
     from hf_evol.evolve.auto_evol import AutoEvolInstruct as AutoEvolInstruct
     from hf_evol.evolve.auto_evol import TrajectoryKeywords as TrajectoryKeywords
+    from hf_evol.evolve.back_translate import BackTranslate as BackTranslate
     from hf_evol.evolve.eliminate import Eliminate as Eliminate
     from hf_evol.evolve.evol_instruct import EvolInstruct as EvolInstruct
     from hf_evol.evolve.optimize import MethodOptimizer as MethodOptimizer
@@ -83,6 +84,7 @@ _NAMES = {
         "TaskError",
     ),
     "hf_evol.evolve.auto_evol": ("AutoEvolInstruct", "TrajectoryKeywords"),
+    "hf_evol.evolve.back_translate": ("BackTranslate",),
     "hf_evol.evolve.eliminate": ("Eliminate",),
     "hf_evol.evolve.evol_instruct": ("EvolInstruct",),
     "hf_evol.evolve.optimize": ("MethodOptimizer",),

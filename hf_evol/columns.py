@@ -38,6 +38,8 @@ LOSSES = "losses"
 CONSTRAINT_STATUS = "constraint_status"
 PASS_RATE = "pass_rate"
 CHECK_STATUS = "check_status"
+CHECKS = "checks"
+BACK_TRANSLATE_STATUS = "back_translate_status"
 
 ELIMINATION = "elimination"
 

@@ -17,10 +17,11 @@ ANYONE = {"columns", "errors", "progress", "secrets"}
 ARROWS = {
     "prompts": set(),
     "models": set(),
+    "constraints": {"prompts"},
     "data": {"transform"},
     "generation": {"models"},
     "transform": {"generation", "models"},
-    "evolve": {"prompts", "models", "generation", "transform"},
+    "evolve": {"prompts", "constraints", "models", "generation", "transform"},
     "scoring": {"prompts", "models", "generation", "transform"},
     "hub": {"data", "models", "run"},
     "run": {"prompts", "data", "models", "generation", "transform", "evolve", "scoring", "hub"},

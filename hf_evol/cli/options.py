@@ -42,6 +42,7 @@ OPTIONS_OF = {
         *ROW_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "response_system", "response_temperature",
         "response_top_p", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
     ),
+    "back-translate": (*SEED_OPTIONS, "seed", "num_proc", *OUTPUT_OPTIONS),
     "score": (
         *ROW_OPTIONS, "model", "dtype", "device", "trust_remote_code", "convention", "max_length", "truncate", "num_proc", "journal",
         *OUTPUT_OPTIONS,

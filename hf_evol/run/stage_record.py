@@ -15,7 +15,7 @@ from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import columns
-from hf_evol.run.tables import rejected_texts, score_summaries, status_counts, tries_table
+from hf_evol.run.tables import constraint_counts, rejected_texts, score_summaries, status_counts, tries_table
 from hf_evol.transform import failures
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ RUN = "run"  # the first stage of a chain that goes on from the result of a run
 _ROLES = {"evolve": ("evolver",), "eliminate": ("judge",), "respond": ("responder",), "score": ("scorer",)}
 _OF_BEST_OF = ("responder", "scorer")
 _DID = {"evolver": "evolved", "responder": "answered", "scorer": "scored", "judge": "judged"}
+_WRITE = ("evolve", "respond", "back-translate", RUN)  # texts that scores are of
 _NOT_EVOLVED: dict[str, Any] = {"methods": [], "prompts_version": "", "failures": []}
 _TEXTS = (col.INSTRUCTION, col.INPUT, col.OUTPUT)
 _EVOLVED = (col.SEED_INSTRUCTION, col.METHOD, col.ROUND)
@@ -49,6 +50,8 @@ def record_of(
     models += [new for new in used if new not in models]
     own = {"stage": stage, "settings": settings, "rows_in": sum(counts.values()), "rows_out": len(rows)}
     own |= {"counts": dict(counts), "rounds": []}
+    if stage == "back-translate":
+        own["constraints"] = constraint_counts(rows)
     evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
     if stage == "evolve":
         methods = Stages.of(recipe).evolve.methods
@@ -117,7 +120,7 @@ def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
 def _is_scored(stages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the scores are those of the texts: nothing was written after them."""
     names = [entry["stage"] for entry in stages]
-    last = max((place for place, name in enumerate(names) if name in ("evolve", "respond", RUN)), default=0)
+    last = max((place for place, name in enumerate(names) if name in _WRITE), default=0)
     return any(name in ("score", RUN) for name in names[last:])
 
 
@@ -131,6 +134,9 @@ def _examples(rows: Dataset, *, evolved: bool, scored: bool) -> list[dict[str, A
     if decided:
         found = failures({name: rows[name] for name in decided})
         rows = rows.select([place for place, why in enumerate(found) if why is None])
+    if col.BACK_TRANSLATE_STATUS in rows.column_names:
+        added = [place for place, status in enumerate(rows[col.BACK_TRANSLATE_STATUS]) if status == col.OK]
+        rows = rows.select(added or range(len(rows)))
     if scored:
         scores = column(rows, col.IC_IFD)
         best = pc.sort_indices(scores, sort_keys=[("", "descending")])[: len(scores) - scores.null_count]

@@ -43,6 +43,14 @@ def round_table(entry: Round, number: int) -> dict[str, Any]:
     }
 
 
+def constraint_counts(rows: Dataset) -> dict[str, int]:
+    """How many constraints of which kind the rows carry, most first."""
+    import pyarrow.compute as pc
+
+    kinds = pc.struct_field(pc.list_flatten(column(rows, col.CHECKS)), "kind")
+    return dict(value_counts(kinds).most_common())
+
+
 def score_summaries(rows: Dataset) -> list[dict[str, Any]]:
     """What `summarize` gives of IFD and of IC-IFD."""
     return [summarize(label, column(rows, name)) for name, label in ((col.IFD, "IFD"), (col.IC_IFD, "IC-IFD"))]

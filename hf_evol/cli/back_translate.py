@@ -1,0 +1,28 @@
+"""``hf-evol back-translate``: constraints that responses meet, added to their instructions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.run.recipe import Recipe
+
+
+@recipe_options(*OPTIONS_OF["back-translate"])
+def command(
+    recipe: Recipe, max_constraints: Annotated[int, typer.Option(help="How many constraints a row gets at most.")] = 3
+) -> None:
+    """Add constraints that the response meets already to each instruction, with the functions that check them. No model is
+    asked; rows that no constraint suits stay as they are."""
+    from hf_evol.columns import BACK_TRANSLATE_STATUS
+    from hf_evol.evolve.back_translate import BackTranslate
+    from hf_evol.run.pipeline import read_seeds
+
+    transform = BackTranslate(max_constraints=max_constraints, seed=recipe.seed)
+    rows, target = stage_rows(recipe)
+    if not {*transform.input_columns} <= set(rows.column_names):
+        rows = read_seeds(recipe)
+    options = {"max_constraints": max_constraints}
+    run_stage("back-translate", recipe, target, transform, rows, BACK_TRANSLATE_STATUS, "Constraints", **options)

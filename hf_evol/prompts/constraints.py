@@ -1,0 +1,77 @@
+"""How constraints are worded and joined to an instruction, by the lists of ``constraints.yaml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from hf_evol.prompts.template import Template
+
+Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
+
+_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_ASKED = {group: re.compile(pattern, re.IGNORECASE) for group, pattern in _LISTS["asked"].items()}
+CODE_LINE = re.compile(
+    "|".join(pattern.replace("(?i)", "(?i:", 1) + ")" * pattern.startswith("(?i)") for pattern in _LISTS["code_line"])
+)
+ALIKE, ALIKE_IN_REASONING = _LISTS["alike"], _LISTS["alike_in_reasoning"]
+_SMALL = "zero one two three four five six seven eight nine ten".split()
+_GIVES_DATA = re.compile(r"\n|:\s[^\n]*\Z")  # and ends with it, perhaps
+_ENDS = ".!?…;\"'”’)`>}]"
+_MANY = 3  # so many constraints, or more, may be listed
+
+
+class Construct(NamedTuple):
+    """A construct of code, as ``constraints.yaml`` explains it."""
+
+    what: str
+    pattern: str
+    said: str
+    instead: str | None = None
+    only_where: str | None = None
+    never_asked: bool = False
+
+
+NO_KEYWORDS = frozenset(_LISTS["no_keywords"].split())
+CONSTRUCTS = tuple(Construct(**entry) for entry in _LISTS["constructs"])
+_CALLED = {construct.pattern: construct.what for construct in CONSTRUCTS}
+
+
+def asks_for(group: str, instruction: str) -> bool:
+    """Whether an instruction says something itself of what constraints of this group are about; or asks for ``verse``."""
+    return group in _ASKED and _ASKED[group].search(instruction) is not None
+
+
+def worded(
+    kind: str, bound: str, parameters: Mapping[str, Any], least: int | None, most: int | None, pick: Pick
+) -> str:
+    """A constraint as a sentence; see `hf_evol.constraints.constraint.Constraint`."""
+    opens = kind == "first_words" and parameters["paragraph"] == 1
+    number = least if most is None or bound == "exactly" else most
+    shown = {name: str(value) for name, value in parameters.items()} | {"least": str(least), "most": str(most)}
+    shown["n"] = _SMALL[number] if number in range(len(_SMALL)) else str(number)
+    shown["what"] = _CALLED.get(parameters.get("pattern"), "")
+    if bound == "none":
+        shown["what"] = re.sub(r"\Aan? (.*)", r"\1s", shown["what"])  # no `for` loops
+    shown["options"] = " or ".join(f'"{option}"' for option in parameters.get("options", ()))
+    return Template(pick(_LISTS["wordings"]["opening" if opens else kind][bound])).fill(**shown)
+
+
+def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
+    """The instruction with its constraints: as sentences behind it (before it, where it ends with a colon), or as a list."""
+    text = instruction.rstrip()
+    given = _GIVES_DATA.search(text)
+    if text.endswith(":"):
+        form = "before"
+    elif len(constraints) >= _MANY and pick([True, False]):
+        form = "list"
+    else:
+        form = "below" if given else "behind"
+    if form != "before" and not given and text[-1] not in _ENDS:
+        text += "."
+    said = "\n".join(f"- {one}" for one in constraints) if form == "list" else " ".join(constraints)
+    return Template(pick(_LISTS["joints"][form])).fill(instruction=text, constraints=said)

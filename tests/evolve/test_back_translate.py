@@ -1,0 +1,195 @@
+import json
+
+import pytest
+from datasets import Dataset
+
+import hf_evol
+from hf_evol.autoif.sandbox import Sandbox
+from hf_evol.autoif.verify import pass_rates
+from hf_evol.constraints.constraint import Constraint
+from hf_evol.errors import ColumnError, ConfigError
+
+PROSE = (
+    "The tide pool is a small world of its own. Crabs hide below the weed, and snails graze on the rocks. When the tide returns, "
+    "the pool is cold and full of food again. Children love the pool, as every stone in the pool may hide a surprise."
+)
+CODE = "def sum_even(numbers):\n    total = 0\n    for number in numbers:\n        if number % 2 == 0:\n            total += number\n    return total"
+MATHS = "Ann picks 3*4 = <<3*4=12>>12 apples on Monday.\nShe then has 12+5 = <<12+5=17>>17 apples.\n#### 17"
+LIST = "- Drink a glass of water.\n- Open the window.\n- Stretch your arms and legs.\n- Make your bed."
+VERSE = "The moon is up, the lamps are low,\nthe ships come home, the cold winds blow.\nA bell is heard across the bay,\nand so we end another day."
+MARKED = (
+    "## You need\n- a cup of flour\n- **two** eggs\n- salt\n\n## Do this\n- Mix it all.\n- **Bake** it.\n- Let it cool."
+)
+GOOD = [
+    ("Describe a tide pool", PROSE),
+    ("Write a Python function that adds up the even numbers of a list.", CODE),
+    ("Ann picks three apples an hour for four hours, and has five more at home. How many has she?", MATHS),
+    ("What can I do after getting up?", LIST),
+    ("Write a poem about an evening at sea.", VERSE),
+    ("Is 91 a prime number?", "No"),
+    ("What is seven times eight?", "56"),
+    ("How do I bake this?", MARKED),
+    ("Turn the list into an object:", '{"a": 1, "b": 2}'),
+    ("Write to the landlord.", "Dear [name],\n\nThe heating in our flat has failed. Please send someone on [day], as it is cold.\n\nP.S. The bell is broken, too."),
+]  # fmt: skip
+OF_PROSE = {
+    "words",
+    "sentences",
+    "longest_sentence",
+    "paragraphs",
+    "capital_letters",
+    "occurrences",
+    "commas",
+    "last_words",
+}
+
+
+def made(pairs, **settings):
+    """A row for each instruction and response."""
+    rows = {"id": [f"set-{number}" for number in range(len(pairs))]}
+    rows |= dict(zip(("instruction", "output"), map(list, zip(*pairs, strict=True)), strict=True))
+    found = hf_evol.BackTranslate(**settings)(rows)
+    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+
+def drawn(pair, **settings):
+    """What many draws for one row give, as constraints."""
+    return [Constraint.of(one) for row in made([pair] * 60, **settings) for one in row["checks"]]
+
+
+def test_every_constraint_is_met_asked_once_and_checked_as_those_of_autoif():
+    rows = made(GOOD * 8)
+    assert {row["back_translate_status"] for row in rows} == {"ok"}
+    for row, (instruction, response) in zip(rows, GOOD * 8, strict=True):
+        assert row["parent_instruction"] == instruction and instruction in row["instruction"]
+        assert 1 <= len(row["constraints"]) == len(row["checks"]) == len(row["functions"]) <= 3
+        assert all(constraint in row["instruction"] for constraint in row["constraints"])
+        kinds = [one["kind"] + Constraint.of(one).bound for one in row["checks"]]
+        assert len(set(kinds)) == len(kinds)
+        assert all(Constraint.of(one).holds(response) for one in row["checks"])
+    with Sandbox() as sandbox:
+        rates = pass_rates([row["functions"] for row in rows], [response for _, response in GOOD * 8], sandbox)
+        assert rates == [(1.0, "ok")] * len(rows)
+        others = pass_rates([row["functions"] for row in rows], ["aardvarks"] * len(rows), sandbox)
+    assert sum(rate < 1 for rate, _ in others) > len(rows) / 2  # so the functions do tell responses apart
+
+
+def test_a_row_is_the_same_in_any_arrangement():
+    rows = made(GOOD)
+    for place, pair in enumerate(GOOD):
+        alone = {"id": [f"set-{place}"], "instruction": [pair[0]], "output": [pair[1]]}
+        assert {name: [value] for name, value in rows[place].items()} == hf_evol.BackTranslate()(alone)
+    given = {
+        "id": [f"set-{n}" for n in range(len(GOOD))],
+        "instruction": [a for a, _ in GOOD],
+        "output": [b for _, b in GOOD],
+    }
+    mapped = hf_evol.map(Dataset.from_dict(given), hf_evol.BackTranslate(), batch_size=2)
+    assert mapped.select_columns(list(rows[0])).to_list() == rows
+    assert made(GOOD, seed=1) != rows
+
+
+def test_bounds_are_such_as_people_state():
+    for one in drawn(GOOD[0]):
+        if one.kind == "words":
+            assert (
+                all(bound is None or bound % 5 == 0 for bound in (one.at_least, one.at_most)) and one.bound != "exactly"
+            )
+    assert {one.kind for one in drawn(GOOD[0])} >= {"words", "sentences", "occurrences"}
+    assert {one.kind for one in drawn(GOOD[5])} == {"choices", "words"}
+    assert {one.kind for one in drawn(GOOD[6])} == {"bare_numbers"}
+
+
+def test_code_is_not_asked_for_prose():
+    kinds = {one.kind for one in drawn(GOOD[1])}
+    assert kinds >= {"lines", "functions", "constructs", "comments", "uneven_indents"} and not kinds & OF_PROSE
+
+
+def test_constructs_of_one_language_are_not_asked_of_another():
+    form = "<form>\n  <select>\n    <option>one</option>\n  </select>\n  <label for='a'>A</label>\n</form>"
+    said = " ".join(one for row in made([("Write an HTML form.", form)] * 60) for one in row["constraints"])
+    assert "JavaScript" in said and not any(word in said for word in ("subquer", "loop", "JOIN", "function"))
+
+
+def test_keywords_are_no_names_and_neither_given_nor_banned_where_given():
+    for one in drawn(GOOD[0]):
+        if one.kind == "occurrences" and one.bound == "some":
+            assert one.parameters["text"] not in ("tide", "pool", "describe", "small", "again", "returns")
+        if one.kind == "occurrences" and one.bound == "none":
+            assert one.parameters["text"] not in ("tide", "pool", "describe")
+
+
+@pytest.mark.parametrize(
+    ("pair", "kinds"),
+    [
+        (("Describe a tide pool in four sentences.", PROSE), {"words", "sentences"}),
+        (("List in bullet points what to do after getting up.", LIST), {"bullets"}),
+        (("Write a function called sum_even.", CODE), {"functions"}),
+        (("Write a loop that adds up even numbers, on a few lines, without comments.", CODE), {"lines", "comments"}),
+        (("Write a haiku about an evening at sea.", VERSE), {"lines", "words"}),
+        (("Is 91 a prime number? Answer in one word.", "No"), {"choices", "words"}),
+    ],
+)
+def test_what_is_asked_already_is_not_asked_again(pair, kinds):
+    assert not {one.kind for one in drawn(pair)} & kinds
+
+
+def test_rows_that_get_nothing_keep_their_place_and_say_why():
+    hostile = [
+        ("Say something.", None), (None, PROSE), ("Say something.", ""), (" \n", PROSE), ("Say something.", " \t\n\x00"),
+        ("Describe the sea.", "word " * 20_000), ("Describe the sea.", "(" * 20_000), ("Write.", "\x1b[31m\u202e{}{0}%s</script>"),
+        ("Décris la mer, qui est grande et froide, à ton ami.", "La mer est grande et froide, et nous aimons la voir chaque été."),
+        ("Describe the sea.", "海は広くて青いです。" * 9), ("Describe the sea.", "البحر واسع وأزرق، ونحن نحب أن نراه كل صيف. " * 4),
+        ("Explain sorting.", "Sorting puts things in order. For example:\nnumbers.sort()\nprint(numbers)\nThis changes the list in place."),
+    ]  # fmt: skip
+    rows = made(hostile)
+    assert [row["back_translate_status"] for row in rows] == ["invalid_input"] * 4 + ["no_constraint"] * 8
+    assert [row["instruction"] for row in rows] == [instruction for instruction, _ in hostile]
+    assert all(row["constraints"] == row["functions"] == row["checks"] == [] for row in rows)
+
+
+def test_braces_and_markup_of_an_instruction_stay_text():
+    instruction = "Describe {constraints} of <b>{instruction}</b> and {0} in a tide pool\x1b"
+    (row,) = made([(instruction, PROSE)])
+    assert row["back_translate_status"] == "ok" and instruction in row["instruction"]
+
+
+def test_failed_rows_stay_as_they_are_and_earlier_functions_are_kept():
+    batch = {
+        "id": ["a-0", "a-1"], "instruction": ["Describe a tide pool."] * 2, "output": [PROSE] * 2, "parent_instruction": ["A pool?"] * 2,
+        "response_status": ["cut_off", "ok"], "functions": [None, ["def evaluate(response):\n    return True"]],
+    }  # fmt: skip
+    found = hf_evol.BackTranslate(max_constraints=1)(batch)
+    assert found["back_translate_status"] == ["not_answered", "ok"]
+    assert found["parent_instruction"] == ["A pool?", "Describe a tide pool."]
+    assert [len(functions) for functions in found["functions"]] == [0, 2]
+    assert found["functions"][1][0] == batch["functions"][1][0]
+
+
+def test_settings_and_columns_are_checked():
+    with pytest.raises(ConfigError, match="max_constraints must be 1 or more; got 0"):
+        hf_evol.BackTranslate(max_constraints=0)
+    with pytest.raises(ColumnError, match="Column 'id' not found"):
+        hf_evol.BackTranslate()({"instruction": ["a"], "output": ["b"]})
+
+
+def test_the_command_writes_rows_and_a_card_that_counts_kinds(tmp_path, monkeypatch, capsys):
+    from hf_evol.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"instruction": a, "output": b}) for a, b in [*GOOD, ("Say nothing.", "")]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["back-translate", "--dataset", "rows.jsonl", "--max-constraints", "2", "--output", "out"]) == 0
+    assert f"Constraints: ok {len(GOOD)}, invalid_input 1" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))
+    (stage,) = record["stages"]
+    assert stage["counts"] == {"ok": len(GOOD), "invalid_input": 1} and sum(stage["constraints"].values()) >= len(GOOD)
+    assert stage["settings"]["max_constraints"] == 2
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"{sum(stage['constraints'].values())} in all: " in card and "back\\_translate\\_status" in card
+    assert len(record["examples"]) == 3
+    assert (
+        main(["back-translate", "--dataset", "out", "--seed", "1", "--output", "again"]) == 0
+    )  # adds to what is there
+    stages = json.loads((tmp_path / "again" / "provenance.json").read_text(encoding="utf-8"))["stages"]
+    assert [entry["stage"] for entry in stages] == ["back-translate"] * 2
