@@ -21,7 +21,7 @@ from hf_evol.transform import Transform
 
 REFERENCE = Path(__file__).parent / "reference.md"
 ORDER = (
-    "EvolInstruct", "AutoEvolInstruct", "Eliminate", "Respond", "IcIfd", "Difficulty", "Judge", "Reward", "Confidence", "Embed",
+    "EvolInstruct", "AutoEvolInstruct", "Eliminate", "Respond", "IcIfd", "Difficulty", "Judge", "Reward", "Compatibility", "Confidence", "Embed",
     "TrajectoryKeywords",
 )  # fmt: skip
 AUTOIF = ("Augment", "Verify", "CrossValidate", "AnswerUnderConstraint", "CheckResponses")
