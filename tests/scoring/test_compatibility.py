@@ -2,27 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from scored_rows import ROWS, batch_of, unloadable
-from tiny_models import build_classifier, build_tokenizer
-from transformers import AutoModelForCausalLM
+from tiny_models import build_classifier, loss_by_hand
 
 import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.scoring.compatibility import Compatibility, compatibility_adjusted_reward, linearized
-
-
-def by_hand(folder, instruction, output):
-    """The loss of the output's tokens from the logits, and nothing of this package."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), build_tokenizer()
-    question, answer = (tokenizer(text, split_special_tokens=True)["input_ids"] for text in (instruction, output))
-    chat = folder.endswith("tiny")
-    before = [1, *question, 3, 2] if chat else [4, *question, *tokenizer("\n")["input_ids"]]
-    with torch.no_grad():
-        probs = model(torch.tensor([before + answer])).logits[0].log_softmax(-1)
-    return -sum(probs[len(before) + place - 1, token].item() for place, token in enumerate(answer)) / len(answer)
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "bos_model"])  # with a chat template and without
@@ -32,7 +19,7 @@ def test_the_loss_is_that_of_the_models_own_logits(model, request):
     expected = {"": "invalid_input", "too long " * 300: "too_long"}
     assert out[col.COMPATIBILITY_STATUS] == [expected.get(question, "ok") for question, _ in ROWS]
     for (question, answer), loss, status in zip(ROWS, out[col.BASE_LOSS], out[col.COMPATIBILITY_STATUS], strict=True):
-        assert loss == (pytest.approx(by_hand(folder, question, answer), rel=1e-5) if status == "ok" else None)
+        assert loss == (pytest.approx(loss_by_hand(folder, question, answer), rel=1e-5) if status == "ok" else None)
     assert out[col.CAR] == [None] * len(ROWS)
     alone = [Compatibility(folder, journal=False)(batch_of([row]))[col.BASE_LOSS][0] for row in ROWS]
     assert alone == out[col.BASE_LOSS]
