@@ -28,7 +28,6 @@
 
   function addOptions() {
     for (const round of distinct(data.pairs.map((pair) => pair.round)).sort((a, b) => a - b)) option(fields.round, round, round);
-    for (const select of [fields.round, fields.method]) select.parentElement.hidden = !data.rounds;
     for (const method of distinct(data.pairs.map((pair) => pair.method)).sort()) option(fields.method, method, readable(method));
     const reasons = data.pairs.flatMap((pair) => pair.by.map((cell) => cell && reason(cell)));
     for (const status of distinct(reasons).sort()) if (status !== "ok") option(fields.status, status, readable(status));

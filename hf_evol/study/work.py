@@ -335,12 +335,11 @@ def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
         again = chain(*(repeated(_of(answered.rows, label)) for label in dict.fromkeys(answered.rows[LABEL])))
         reasons = ["duplicate" if found else col.KEPT for found in again]
     reasons += chain(*(part[REASON] for part in left_out))
+    if not evolved:  # what is left out is the response, and what is compared made it
+        reasons = [why.removeprefix(_OF_RESPONSE) for why in reasons]
     rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
     # why the response is left out is the responder's
-    if evolved:
-        statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
-    else:
-        statuses = [col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) for why in reasons]
+    statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
     of_response = [
         col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
         for why, status in zip(reasons, statuses, strict=True)
