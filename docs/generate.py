@@ -117,7 +117,7 @@ def listed(body: str) -> str:
 def prose(text: str) -> str:
     """reStructuredText's double backticks as single ones; a block after ``::`` as code."""
     text = re.sub(r"::\n\n((?:    .*\n?)+)", lambda match: f":\n\n```text\n{inspect.cleandoc(match[1])}\n```\n", text)
-    return text.replace("``", "`").strip()
+    return re.sub("(?<!`)``(?!`)", "`", text).strip()
 
 
 def settings() -> str:
