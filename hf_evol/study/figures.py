@@ -308,7 +308,7 @@ def _against(results: Mapping[str, Any], across: tuple[str, str], up: tuple[str,
 
 
 def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     labels = list(_styles(results))
     measures = (m for m in results["measures"] if m["measure"] in ROLES[results["role"]].quality)
@@ -329,7 +329,8 @@ def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
         said.append(_draw_paths(axes, results, found, unit, title))
         spent = [x for path in found.values() for _, x, _ in path]
         if max(spent) < 20 * min(spent):  # powers of ten alone would be too few
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            wide = max(spent) > 4 * min(spent)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.12)

@@ -55,7 +55,8 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
     if any(by.values()):
         (better, most), (other, others) = sorted(by.items(), key=lambda item: -len(item[1]))
         fewer = f"{len(others)} ({listed(others)})" if others else "none"
-        said.append(f"{better} is better by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
+        is_better = "is better" if last else "is the better responder"
+        said.append(f"{better} {is_better} by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
         if undecided:
             said.append(f"By {listed(undecided)}, no difference is shown.")
     elif undecided:

@@ -85,10 +85,9 @@ class Study:
                 f"--{name} large=MODEL."
             )
         if not all(map(_LABEL.fullmatch, labels)) or len({SEEDS, *map(str.lower, labels)}) <= len(labels):
-            article = "An" if name == "evolver" else "A"
             raise ConfigError(
-                f"{article} {name}'s label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others "
-                f"in more than case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
+                "A label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in more than "
+                f"case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
             )
         if self.positions < 1:
             raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
@@ -129,12 +128,10 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     labels = list(study.candidates)
     places = {row_id: place for place, row_id in enumerate(seeds[col.ID])}
     records.sort(key=lambda row: (labels.index(row[LABEL]), row[col.ROUND], places[row[col.ID]]))
-    of_seeds = work.measure_seeds(seeds).to_list()
+    of_seeds = work.measure_seeds(seeds).to_list() if role is EVOLVER else []
 
     models = work.records()
-    results = _about(models, recipe, role.name, work.rounds, len(seeds))
-    if role is RESPONDER:
-        results["beta"] = study.beta
+    results = _about(models, recipe, work.rounds, len(seeds)) | ({"beta": study.beta} if role is RESPONDER else {})
     results |= analyse([*of_seeds, *records], judged, labels, work.rounds, seed=recipe.seed, role=role, beta=study.beta)
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
     results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(results)
@@ -142,10 +139,9 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     return _written(recipe, results, records, usable.features, provenance, target)
 
 
-def _about(
-    models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, role: str, rounds: int, n_seeds: int
-) -> dict[str, Any]:
+def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: int, n_seeds: int) -> dict[str, Any]:
     """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
+    role = models[0][1].role
     n = sum(record.role == role for _, record in models)
     compared, others = models[:n], [record for _, record in models[n:]]
     stand_ins = []
@@ -174,18 +170,16 @@ def _written(
     from datasets import Dataset
 
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
-    role, rounds = results["role"], results["rounds"]
-    each, pair = (f"{role} and round", f"round and pair of {role}s") if rounds else (role, f"pair of {role}s")
+    role, each, and_pair, work = results["role"], "evolver and round", ", round and pair of evolvers", "evolving"
+    if role != "evolver":
+        each, and_pair, work = "responder", " and pair of responders", "answering"
     configs = [
         Config("rows", rows, f"every row of every {each}, with its status and measures; the default config"),
         *(_set(rows, model["label"]) for model in results[f"{role}s"]),
-        Config("comparisons", Dataset.from_list(results["comparisons"]), f"each measure{', ' if rounds else ' and '}{pair}"),
+        Config("comparisons", Dataset.from_list(results["comparisons"]), f"each measure{and_pair}"),
         Config("summaries", Dataset.from_list(results["summaries"]), f"each measure of each {each}"),
-        Config(
-            "costs", Dataset.from_list(results["costs"]),
-            f"tokens, seconds and operations of {'evolving' if rounds else 'answering'}",
-        ),
-    ]  # fmt: skip
+        Config("costs", Dataset.from_list(results["costs"]), f"tokens, seconds and operations of {work}"),
+    ]
     with set_folder(target, provenance, configs, file_format=recipe.file_format) as folder:
         figures = draw(results, rows, folder / "figures")
         write_report(results, rows, figures, folder / "report.html")

@@ -80,8 +80,7 @@ class Work:
         self.evolves = study.role is EVOLVER
         self.rounds = recipe.rounds if self.evolves else 0
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
-        if not self.evolves:
-            alike = replace(alike, responder=None, best_of=1)
+        alike = alike if self.evolves else replace(alike, best_of=1)
         self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.candidates.items()}
         first = next(iter(self.stages.values()))
         self.respond, self.score = first.respond, first.score if recipe.scorer else None
@@ -171,8 +170,7 @@ class Work:
         for rows in steps.evolve(seeds, stages, self.rounds, self.map, f"{label}, "):
             last = [history[-1] for history in rows[col.HISTORY]]
             tokens = [sum(entry[name] for entry in last) for name in _TOKENS]
-            labelled = rows.add_column(LABEL, [label] * len(rows))
-            yield steps.columns(labelled, _KEPT), rows[col.INSTRUCTION][:], tokens
+            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), rows[col.INSTRUCTION][:], tokens
 
     def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[str], list[int]]]:
         """Likewise of the seeds, which stand for themselves where rows of a round were evolved."""
@@ -229,9 +227,7 @@ class Work:
         return self._tried("diversity", rows, self.embed and self._diversity)
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
-        """The seeds, as round 0, with the measures that they can have; none where they were not evolved."""
-        if not self.evolves:
-            return seeds.select([])
+        """The seeds, as round 0, with the measures that they can have."""
         rows = seeds.remove_columns(col.OUTPUT)
         texts = [text if is_text(text) else None for text in rows[col.INSTRUCTION]]
         rows = _added(
@@ -304,9 +300,8 @@ class Work:
             found = compatibility_adjusted_reward(of[col.REWARD], of[col.BASE_LOSS], beta=self.study.beta)
             if found["status"] == NEGATIVE:
                 said = (
-                    f"The mean reward of {label} is {found['mean_reward']:.3g}. A negative one would rise with the loss, so no "
-                    "responder can be told to be the better one by it. Compare rewards and losses, or take a reward model "
-                    "whose scale begins at zero."
+                    f"The mean reward of {label} is {found['mean_reward']:.3g}, and a negative one would rise with the loss. "
+                    "Compare rewards and losses, or take a reward model whose scale begins at zero."
                 )
                 self._failed("compatibility-adjusted reward", ModelError(said))
                 return rows.remove_columns(col.CAR)
