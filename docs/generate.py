@@ -21,8 +21,8 @@ from hf_evol.transform import Transform
 
 REFERENCE = Path(__file__).parent / "reference.md"
 ORDER = (
-    "EvolInstruct", "AutoEvolInstruct", "Eliminate", "Respond", "BackTranslate", "IcIfd", "Difficulty", "Judge", "Reward", "Confidence", "Embed",
-    "TrajectoryKeywords",
+    "EvolInstruct", "AutoEvolInstruct", "Eliminate", "Respond", "BackTranslate", "IcIfd", "Difficulty", "Judge", "Reward",
+    "Compatibility", "Confidence", "Embed", "TrajectoryKeywords",
 )  # fmt: skip
 AUTOIF = ("Augment", "Verify", "CrossValidate", "AnswerUnderConstraint", "CheckResponses")
 SECTION = re.compile(r"^(Input columns|Output columns|Args|Raises|Example|Returns):$", re.MULTILINE)
@@ -117,7 +117,7 @@ def listed(body: str) -> str:
 def prose(text: str) -> str:
     """reStructuredText's double backticks as single ones; a block after ``::`` as code."""
     text = re.sub(r"::\n\n((?:    .*\n?)+)", lambda match: f":\n\n```text\n{inspect.cleandoc(match[1])}\n```\n", text)
-    return text.replace("``", "`").strip()
+    return re.sub("(?<!`)``(?!`)", "`", text).strip()
 
 
 def settings() -> str:

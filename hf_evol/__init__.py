@@ -54,6 +54,8 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from hf_evol.prompts.evolved import read_evolved as read_evolved
     from hf_evol.run.append import append as append
     from hf_evol.run.recipe import Recipe as Recipe
+    from hf_evol.scoring.compatibility import Compatibility as Compatibility
+    from hf_evol.scoring.compatibility import compatibility_adjusted_reward as compatibility_adjusted_reward
     from hf_evol.scoring.confidence import Confidence as Confidence
     from hf_evol.scoring.difficulty import Difficulty as Difficulty
     from hf_evol.scoring.diversity import diversity as diversity
@@ -100,6 +102,7 @@ _NAMES = {
     "hf_evol.prompts.evolved": ("read_evolved",),
     "hf_evol.run.append": ("append",),
     "hf_evol.run.recipe": ("Recipe",),
+    "hf_evol.scoring.compatibility": ("Compatibility", "compatibility_adjusted_reward"),
     "hf_evol.scoring.confidence": ("Confidence",),
     "hf_evol.scoring.difficulty": ("Difficulty",),
     "hf_evol.scoring.diversity": ("diversity",),

@@ -66,6 +66,10 @@ DIFFICULTY_STATUS = "difficulty_status"
 REWARD = "reward"
 REWARD_STATUS = "reward_status"
 
+BASE_LOSS = "base_loss"
+CAR = "car"
+COMPATIBILITY_STATUS = "compatibility_status"
+
 OUTPUT_A = "output_a"
 OUTPUT_B = "output_b"
 VERDICT = "verdict"

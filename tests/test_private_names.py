@@ -22,6 +22,13 @@ def test_of_datasets():
     assert infer_module_for_data_files_list(["a/rows.jsonl"])[0] == "json"
 
 
+def test_what_transformers_calls_causal():
+    """`hf_evol.scoring.compatibility`: the architectures of causal language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert {"LlamaForCausalLM", "GPT2LMHeadModel"} <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+
+
 def test_where_transformers_finds_files(tmp_path):
     """`hf_evol.models.loading`, `hf_evol.hub.provenance`: the file of a model in a folder, on the Hub or in its cache."""
     from transformers.utils import cached_file, find_adapter_config_file

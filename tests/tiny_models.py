@@ -73,3 +73,21 @@ def build_classifier(folder, pad=0, labels=1, context=512, **tokenizer):
         setattr(saved, name, value)
     saved.save_pretrained(folder)
     return str(folder)
+
+
+def loss_by_hand(folder, instruction, output):
+    """The mean loss of an output's tokens after its instruction, from a tiny model's logits and nothing of the package."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    question, answer, newline = (
+        tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for text in (instruction, output, "\n")
+    )
+    before = (
+        [1, *question, 3, 2] if tokenizer.chat_template else [4, *question, *newline]
+    )  # as in TEMPLATE, or after BOS
+    with torch.no_grad():
+        probs = model(torch.tensor([before + answer])).logits[0].log_softmax(-1)
+    return -sum(probs[len(before) + place - 1, token].item() for place, token in enumerate(answer)) / len(answer)

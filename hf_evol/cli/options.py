@@ -29,6 +29,8 @@ SEED_OPTIONS = (*ROW_OPTIONS, "format", "columns")
 ENGINE_OPTIONS = ("engine", "base_url", "api_key_env")
 MODEL_OPTIONS = ("dtype", "device", "chat_template", "trust_remote_code")
 OUTPUT_OPTIONS = ("output", "file_format", "overwrite")
+RESPONSE_OPTIONS = ("response_system", "response_temperature", "response_top_p", "response_max_new_tokens")
+EVOLVING_OPTIONS = ("methods", "rounds", "tries", "best_of", "by_example", "temperature", "top_p", "max_new_tokens")
 _OF_BEST_OF = ("responder", "scorer", "response_max_new_tokens")
 OPTIONS_OF = {
     "evolve": (
@@ -39,8 +41,8 @@ OPTIONS_OF = {
         *ROW_OPTIONS, "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
     ),
     "respond": (
-        *ROW_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "response_system", "response_temperature",
-        "response_top_p", "response_max_new_tokens", "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
+        *ROW_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", *RESPONSE_OPTIONS, "batch_size", "num_proc", "journal",
+        *OUTPUT_OPTIONS,
     ),
     "back-translate": (*SEED_OPTIONS, "seed", "num_proc", *OUTPUT_OPTIONS),
     "score": (
@@ -53,8 +55,7 @@ OPTIONS_OF = {
         "journal", "output", "overwrite",
     ),
     "study": (
-        *SEED_OPTIONS, *_OF_BEST_OF, *ENGINE_OPTIONS, *MODEL_OPTIONS, "methods", "rounds", "tries", "best_of", "by_example", "seed",
-        "temperature", "top_p", "max_new_tokens", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal",
+        *SEED_OPTIONS, "scorer", *RESPONSE_OPTIONS, *ENGINE_OPTIONS, *MODEL_OPTIONS, *EVOLVING_OPTIONS, "seed", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal",
         "license", "push_to", "private", *OUTPUT_OPTIONS,
     ),
 }  # fmt: skip

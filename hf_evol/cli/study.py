@@ -1,4 +1,4 @@
-"""``hf-evol study``: which of my models is the better evolver."""
+"""``hf-evol study``: which of my models is the better evolver, or the better responder for a model to be tuned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway, took
+from hf_evol.cli.options import EVOLVING_OPTIONS, OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway, took
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -15,36 +15,69 @@ from hf_evol.run.recipe import Recipe
 @recipe_options(*OPTIONS_OF["study"])
 def command(
     recipe: Recipe,
-    evolver: Annotated[list[str], typer.Option(help="LABEL=MODEL, two or more times: what to compare.")],
-    judge: Annotated[str | None, typer.Option(help="The model that rates difficulty and compares rewritings.")] = None,
+    given: frozenset[str],
+    evolver: Annotated[list[str] | None, typer.Option(help="LABEL=MODEL, two or more times: what to compare.")] = None,
+    responder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --evolver, the model that answers for all. Without, LABEL=MODEL, two or more times: what to compare."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Of responders: the model that is to be tuned on the responses; loaded here.")
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="Of responders: how much the loss under the base adjusts the reward. \\[default: 1]"),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The model that rates difficulty and compares rewritings or responses.")
+    ] = None,
     reward: Annotated[str | None, typer.Option(help="A reward model: a sequence classifier with one output.")] = None,
     embedding: Annotated[
         str | None,
-        typer.Option(help="An embedding model, or none. \\[default: all-mpnet-base-v2, where it can be had]"),
+        typer.Option(
+            help="Of evolvers: an embedding model, or none. \\[default: all-mpnet-base-v2, where it can be had]"
+        ),
     ] = None,
-    positions: Annotated[int, typer.Option(help="First positions of which to take the top-1 probability.")] = 5,
+    positions: Annotated[
+        int, typer.Option(help="Of evolvers: first positions of which to take the top-1 probability.")
+    ] = 5,
 ) -> None:
-    """Let several models evolve one seed set, and report which differences between them hold up.
+    """Let several models evolve one seed set, or answer it for a model to be tuned, and report which differences between them
+    hold up.
 
-    One responder, one judge and one scorer serve all. The report is a page of its own: report.html.
+    One judge and one scorer serve all, and one responder all evolvers. The report is a page of its own: report.html.
     """
     from hf_evol.study.study import Study, run
 
+    evolvers, responders = _labelled(evolver or ()), None
+    if evolvers and len(responder or ()) > 1:
+        raise typer.BadParameter(
+            "With --evolver, one --responder MODEL answers for all; leave out --evolver to compare responders."
+        )
+    if evolvers and responder:
+        recipe = recipe.with_settings({"responder": as_mapping(responder[0])})
+    elif responder:
+        responders = _labelled(responder)
+        if unused := [f"--{name.replace('_', '-')}" for name in EVOLVING_OPTIONS if name in given]:
+            raise typer.BadParameter(f"Responders are compared, and nothing is evolved: leave out {', '.join(unused)}.")
     settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
-    models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward))}
-    study = Study(_evolvers(evolver), positions=positions, **models, **settings)
+    settings |= {} if beta is None else {"beta": beta}
+    models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward), ("base", base))}
+    study = Study(evolvers, positions=positions, responders=responders, **models, **settings)
     with shown_anyway(_show) as times:
         result = run(study, recipe)
     _show(result, times)
 
 
-def _evolvers(given: list[str]) -> dict[str, Any]:
-    evolvers: dict[str, Any] = {}
+def _labelled(given: Sequence[str]) -> dict[str, Any]:
+    models: dict[str, Any] = {}
     for label, model in key_values(given, "LABEL=MODEL, such as small=Qwen/Qwen2.5-0.5B-Instruct"):
-        if label in evolvers:
+        if label in models:
             raise typer.BadParameter(f"The label {label!r} is there twice.")
-        evolvers[label] = as_mapping(model)
-    return evolvers
+        models[label] = as_mapping(model)
+    return models
 
 
 def _show(result: Any, times: Sequence[Time]) -> None:
@@ -64,7 +97,8 @@ def _show(result: Any, times: Sequence[Time]) -> None:
     last = [entry for entry in results["comparisons"] if entry["round"] == results["rounds"]]
     console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 100)
     for pair in dict.fromkeys((entry["a"], entry["b"]) for entry in last):
-        title = Text(f"{result.provenance['title']}: round {results['rounds']}", style="bold")
+        when = f": round {results['rounds']}" if results["rounds"] else ""
+        title = Text(result.provenance["title"] + when, style="bold")
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in ("Measure", *map(Text, pair), "Difference", "95 % interval", "Rows"):
             table.add_column(name, justify="left" if name == "Measure" else "right", no_wrap=True)

@@ -62,10 +62,14 @@ class Respond(SampledTransform):
         return respond_prompt(instruction, input, self.system, context)
 
     def apply(self, batch: Batch) -> Batch:
+        return self.columns(self.replies(batch))
+
+    def replies(self, batch: Batch) -> list[tuple[str | None, str, Completion | None]]:
+        """Of each row the response, its status, and what the model gave if it was asked."""
         instructions = batch[col.INSTRUCTION]
         inputs, contexts = (batch.get(name, [None] * len(instructions)) for name in (col.INPUT, col.CONTEXT))
         failed = failures({name: values for name, values in batch.items() if name != col.RESPONSE_STATUS})
-        results: list[tuple[str | None, str]] = [(None, why or "invalid_input") for why in failed]
+        replies: list[tuple[str | None, str, Completion | None]] = [(None, w or "invalid_input", None) for w in failed]
         usable = [
             place
             for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
@@ -81,11 +85,15 @@ class Respond(SampledTransform):
         completions = self.complete(chats, keys)
         progress.advance(len(instructions) - len(usable))
         for place, completion in zip(usable, completions, strict=True):
-            results[place] = _response(completion, instructions[place])
+            replies[place] = (*_response(completion, instructions[place]), completion)
+        return replies
+
+    def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
+        """The output columns."""
         return {
-            col.OUTPUT: [text for text, _ in results],
-            col.RESPONDER: [self.model.name] * len(results),
-            col.RESPONSE_STATUS: [status for _, status in results],
+            col.OUTPUT: [text for text, _, _ in replies],
+            col.RESPONDER: [self.model.name] * len(replies),
+            col.RESPONSE_STATUS: [status for _, status, _ in replies],
         }
 
 

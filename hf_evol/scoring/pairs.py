@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from hf_evol.generation.base import Record
 from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
 from hf_evol.scoring.local import check_counts
-from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, mean_losses
+from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans, mean_losses
 from hf_evol.transform import Batch
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
@@ -54,7 +54,18 @@ class PairScorer:
         return records
 
     def stream(self, model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[dict[int, Record]]:
-        """Yield records by the pair's place: the longest first, tokenized while the model works on those before."""
+        """Yield records by the pair's place."""
+        for finished in self.losses(model, tokenizer, pairs, lambda layout: (layout.joint, layout.alone)):
+            yield {
+                place: unscored(layout) if isinstance(layout, str) else self._ratios(layout, *losses)
+                for place, (layout, losses) in finished.items()
+            }
+
+    def losses(
+        self, model: Any, tokenizer: Any, pairs: Sequence[Pair], measured: Callable[[Layout], Sequence[TokenSpans]]
+    ) -> Iterator[dict[int, tuple[Layout | str, list[Loss]]]]:
+        """Yield, by the pair's place, its layout, or why there is none, and the losses of the parts of the ``measured``
+        sequences; the longest first, tokenized while the model works on those before."""
         context = models.context_length(model.config)
         limit = min(context, self.max_length or context)
         lengths = [sum(len(turn["content"]) for turn in turns) + len(answer) for turns, answer in pairs]
@@ -68,11 +79,11 @@ class PairScorer:
         with ThreadPoolExecutor(1) as pool:
             for window, encoded in zip(windows, pool.map(encode, windows), strict=True):
                 layouts = dict(zip(window, encoded, strict=True))
-                yield {place: unscored(layout) for place, layout in layouts.items() if isinstance(layout, str)}
+                yield {place: (layout, []) for place, layout in layouts.items() if isinstance(layout, str)}
                 places = [place for place, layout in layouts.items() if not isinstance(layout, str)]
-                groups = [(layouts[place].joint, layouts[place].alone) for place in places]
+                groups = [measured(layouts[place]) for place in places]
                 for finished in mean_losses(model, groups, self.batch_tokens):
-                    yield {places[n]: self._ratios(layouts[places[n]], *losses) for n, losses in finished}
+                    yield {places[n]: (layouts[places[n]], losses) for n, losses in finished}
 
     def _ratios(self, layout: Layout, loss_q: Loss, loss_a_given_q: Loss, loss_a: Loss) -> Record:
         losses = {col.LOSS_Q: loss_q, col.LOSS_A: loss_a, col.LOSS_A_GIVEN_Q: loss_a_given_q}

@@ -1,4 +1,4 @@
-"""The rows that a study's report shows: each seed beside what the evolvers made of it, added words apart."""
+"""The rows that a study's report shows: each seed beside what was made of it, added words apart."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _WORD = re.compile(rf"[{_IDEOGRAPH}]|(?:(?![{_IDEOGRAPH}])[\w'’-])+")
 def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict[str, Any]:
     """What the report embeds of the rows, as plain JSON data.
 
-    A pair is a seed in one round, by all evolvers. Of more than ``cap``, seeds are drawn with the study's seed, each with all
+    A pair is a seed in one round, by all labels. Of more than ``cap``, seeds are drawn with the study's seed, each with all
     of its rounds.
 
     Returns:
-        ``evolvers``: their labels; ``measures``: the columns with numbers; ``seeds``: by id; ``pairs``, each with
-        ``id``, ``round``, ``method`` and ``by``: for each evolver a cell or None; ``total``: how many pairs there are.
+        ``labels``; ``rounds``, 0 where nothing was evolved; ``measures``: the columns with numbers; ``seeds``: by id; ``pairs``, each with
+        ``id``, ``round``, ``method`` and ``by``: for each label a cell or None; ``total``: how many pairs there are.
     """
-    labels = [evolver["label"] for evolver in results["evolvers"]]
+    labels = [model["label"] for model in results[f"{results['role']}s"]]
     order = {id_: place for place, id_ in enumerate(dict.fromkeys(rows[col.ID]))}
     total = len(set(zip(rows[col.ID], rows[col.ROUND], strict=True)))
     if total > cap:
         drawn = random.Random(results["seed"]).sample(sorted(order), len(order))
-        kept = set(drawn[: cap // results["rounds"]])
+        kept = set(drawn[: cap // max(1, results["rounds"])])
         rows = rows.select([place for place, id_ in enumerate(rows[col.ID]) if id_ in kept])
     found = rows.to_list()
     measures = [{"measure": m["measure"], "label": m["label"]} for m in results["measures"]]
@@ -48,13 +48,16 @@ def excerpt(results: Mapping[str, Any], rows: Dataset, cap: int = PAIRS) -> dict
     seeds, pairs = {}, []
     for (id_, round_), cells in sorted(by_pair.items(), key=lambda item: (order[item[0][0]], item[0][1])):
         first = next(iter(cells.values()))
-        seeds[id_] = _clipped(first[col.SEED_INSTRUCTION], _TEXT) | {
+        seeds[id_] = _clipped(first[col.SEED_INSTRUCTION if results["rounds"] else col.INSTRUCTION], _TEXT) | {
             "input": _clipped(first.get(col.INPUT), _TEXT),
             "context": _clipped(transcript(first.get(col.CONTEXT) or ()), _TEXT),
         }
-        by = [_cell(cells[label], measures) if label in cells else None for label in labels]
+        by = [
+            _cell(cells[label], measures, evolved=results["rounds"] > 0) if label in cells else None for label in labels
+        ]
         pairs.append({"id": id_, "round": round_, "method": first.get(col.METHOD), "by": by})
-    return {"evolvers": labels, "measures": measures, "seeds": seeds, "pairs": pairs, "total": total}
+    about = {"labels": labels, "rounds": results["rounds"], "measures": measures}
+    return about | {"seeds": seeds, "pairs": pairs, "total": total}
 
 
 def added(seed: str, text: str) -> list[str]:
@@ -77,15 +80,16 @@ def added(seed: str, text: str) -> list[str]:
     return [*parts, text[end:]]
 
 
-def _cell(row: Mapping[str, Any], measures: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    text, seed = (_clipped(row[name], _TEXT) for name in (col.INSTRUCTION, col.SEED_INSTRUCTION))
+def _cell(row: Mapping[str, Any], measures: Sequence[Mapping[str, str]], evolved: bool) -> dict[str, Any]:
+    """What one made: an instruction, with its response, or the response alone."""
+    text = _clipped(row[col.INSTRUCTION if evolved else col.OUTPUT], _TEXT)
     return {
         "status": row["status"] or "unknown",
-        "parts": added(seed["text"], text["text"]),
+        "parts": added(_clipped(row[col.SEED_INSTRUCTION], _TEXT)["text"], text["text"]) if evolved else [text["text"]],
         "more": text["more"],
         "level": row.get(col.DIFFICULTY_LEVEL),
         "values": [_number(row.get(measure["measure"])) for measure in measures],
-        "output": _clipped(row.get(col.OUTPUT), _RESPONSE),
+        "output": _clipped(row.get(col.OUTPUT) if evolved else None, _RESPONSE),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hf_evol import columns as col
 from hf_evol.hub.card import number
 from hf_evol.hub.figures import COLOURS
-from hf_evol.study.findings import QUALITY
+from hf_evol.study.measures import ROLES
 from hf_evol.study.results import LABEL, SEEDS
 
 if TYPE_CHECKING:
@@ -46,19 +46,20 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
     The same data gives the same SVG bytes, on the same release of matplotlib.
 
     Returns:
-        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``. ``by_round_<measure>`` shows a
-        measure's means; the others are ``levels``, ``mnd_density``, ``top1_density``, ``ifd_ic_ifd``, ``judgements``,
-        ``yield`` and ``cost``.
+        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``. ``by_round_<measure>``, or
+        ``mean_<measure>`` without rounds, shows a measure's means; the others are ``levels``, ``mnd_density``,
+        ``top1_density``, ``ifd_ic_ifd``, ``base_loss_reward``, ``judgements``, ``yield`` and ``cost``.
     """
     from matplotlib import rc_context
 
     folder.mkdir(parents=True, exist_ok=True)
     drawings = chain(
         _levels(results),
-        *(_by_round(results, measure) for measure in results["measures"]),
+        *((_by_round if results["rounds"] else _means)(results, measure) for measure in results["measures"]),
         _density(results, rows, "mnd", "distance to the nearest other row", "Minimum neighbour distances"),
         _density(results, rows, "top1_probs", "probability of the most likely token", "Top-1 probabilities", 1),
-        _ifd_ic_ifd(results),
+        _against(results, ("ifd", "IFD"), ("ic_ifd", "IC-IFD")),
+        _against(results, ("base_loss", "loss under the base"), ("reward", "reward")),
         _judgements(results),
         _yield(results),
         _cost(results),
@@ -75,13 +76,13 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
 
 
 def colours(results: Mapping[str, Any]) -> dict[str, str]:
-    """The colour of each evolver and of the seeds."""
-    labels = (evolver["label"] for evolver in results["evolvers"])
+    """The colour of each label and of the seeds."""
+    labels = (model["label"] for model in results[f"{results['role']}s"])
     return dict(zip(labels, cycle(COLOURS))) | {SEEDS: GREY}
 
 
 def _styles(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How each evolver's line is drawn."""
+    """How each label's line is drawn."""
     styles = zip(colours(results).items(), cycle(_LINES))
     return {
         label: {"label": label, "color": colour, "marker": marker, "linestyle": line, "markersize": 5}
@@ -114,8 +115,8 @@ def _when(round_: int) -> str:
 
 
 def _at(results: Mapping[str, Any], measure: str, label: str) -> dict[int, Mapping[str, Any]]:
-    """An evolver's summaries by round, with the seeds' as round 0 where they have one; none without a mean."""
-    found = [e for e in results["summaries"] if e["measure"] == measure and e["evolver"] in (label, SEEDS)]
+    """A label's summaries by round, with the seeds' as round 0 where they have one; none without a mean."""
+    found = [e for e in results["summaries"] if e["measure"] == measure and e[results["role"]] in (label, SEEDS)]
     return {e["round"]: e for e in sorted(found, key=lambda e: e["round"]) if e["mean"] is not None}
 
 
@@ -151,6 +152,22 @@ def _by_round(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterato
     yield f"by_round_{name}", figure, f"Mean {title}. {'; '.join(said)}.", caption
 
 
+def _means(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[Drawing]:
+    styles, name, title = _styles(results), measure["measure"], _title(measure)
+    found = {label: entries[0] for label in styles if (entries := _at(results, name, label))}
+    if not found:
+        return
+    figure, axes = _panel(0.75 + 0.32 * len(found))
+    for place, (label, entry) in enumerate(found.items()):
+        means, errors = _bars([entry])
+        axes.errorbar(means, [place], xerr=errors, **styles[label], capsize=3, elinewidth=1.2)
+    axes.set_yticks(range(len(found)), found)
+    axes.set(ylim=(len(found) - 0.5, -0.5), xlabel=title)
+    axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+    said = "; ".join(f"{label}: {number(entry['mean'])}" for label, entry in found.items())
+    yield f"mean_{name}", figure, f"Mean {title}. {said}.", f"Mean {title}, with 95 % intervals."
+
+
 def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
     unreadable = sum(entry["unreadable"] for entry in results["levels"])
     caption = "Difficulty levels, as the judge sees them."
@@ -158,7 +175,7 @@ def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
     bars = []
     for entry in results["levels"]:
         parts = [(*level, colour) for level, colour in zip(entry["counts"].items(), _LEVELS, strict=True)]
-        bars.append((entry["evolver"], entry["round"], parts))
+        bars.append((entry[results["role"]], entry["round"], parts))
     yield from _shares("levels", "difficulty levels", bars, "instructions", caption)
 
 
@@ -172,7 +189,7 @@ def _yield(results: Mapping[str, Any]) -> Iterator[Drawing]:
         parts += [(reason.replace("_", " "), dropped.pop(reason, 0), colour) for reason, colour in reasons.items()]
         if len(totals) > len(reasons):
             parts.append(("other reasons", dropped.total(), "#6e7781"))
-        bars.append((entry["evolver"], entry["round"], parts))
+        bars.append((entry[results["role"]], entry["round"], parts))
     yield from _shares("yield", "rows kept and left out", bars, "rows", "Rows kept, or left out and why.")
 
 
@@ -182,8 +199,9 @@ def _judgements(results: Mapping[str, Any]) -> Iterator[Drawing]:
         a, b = entry["a"], entry["b"]
         parts = [(a, entry["win"], colour[a]), ("tie", entry["tie"], _NEUTRAL), (b, entry["lose"], colour[b])]
         bars.append((f"{a} – {b}", entry["round"], parts))
-    caption = "Whose rewriting the judge found better, asked in both orders; where they disagree, it is a tie."
-    yield from _shares("judgements", "better rewritings", bars, "judged pairs", caption)
+    made = "rewriting" if results["rounds"] else "response"
+    caption = f"Whose {made} the judge found better, asked in both orders; where they disagree, it is a tie."
+    yield from _shares("judgements", f"better {made}s", bars, "judged pairs", caption)
 
 
 def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> Iterator[Drawing]:
@@ -254,40 +272,46 @@ def density(values: np.ndarray, x: np.ndarray, high: float) -> np.ndarray:
 
 
 def _draw_paths(axes: Any, results: Mapping[str, Any], paths: Mapping[str, Steps], x_name: str, y_name: str) -> str:
-    """Draw each evolver's way over the rounds, whose numbers stand beside it; gives it in words."""
+    """Draw each label's way over the rounds, whose numbers stand beside it; gives it in words."""
     styles, said = _styles(results), []
     for label, path in paths.items():
         axes.plot([x for _, x, _ in path], [y for _, _, y in path], **styles[label])
         for round_, x, y in path:
-            axes.annotate(str(round_ or SEEDS), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
-            said.append(f"{label}, {_when(round_)}: {number(x)} {x_name}, {number(y)} {y_name}")
+            of = label
+            if results["rounds"]:
+                axes.annotate(str(round_ or SEEDS), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
+                of = f"{label}, {_when(round_)}"
+            said.append(f"{of}: {number(x)} {x_name}, {number(y)} {y_name}")
     return "; ".join(said)
 
 
-def _ifd_ic_ifd(results: Mapping[str, Any]) -> Iterator[Drawing]:
+def _against(results: Mapping[str, Any], across: tuple[str, str], up: tuple[str, str]) -> Iterator[Drawing]:
+    """The means of a measure, each its column and its name, against those of another."""
     figure, axes = _panel(3.4)
     paths = {}
     for label, style in _styles(results).items():
-        ifd, ic_ifd = _at(results, "ifd", label), _at(results, "ic_ifd", label)
-        rounds = [round_ for round_ in ifd if round_ in ic_ifd]
-        if any(rounds):
-            (xs, across), (ys, up) = (_bars([entries[r] for r in rounds]) for entries in (ifd, ic_ifd))
-            axes.errorbar(xs, ys, up, across, fmt="none", ecolor=style["color"], alpha=0.55, capsize=2)
+        of_x, of_y = (_at(results, column, label) for column, _ in (across, up))
+        rounds = [round_ for round_ in of_x if round_ in of_y]
+        if any(rounds) or (rounds and not results["rounds"]):
+            (xs, widths), (ys, heights) = (_bars([entries[r] for r in rounds]) for entries in (of_x, of_y))
+            axes.errorbar(xs, ys, heights, widths, fmt="none", ecolor=style["color"], alpha=0.55, capsize=2)
             paths[label] = list(zip(rounds, xs, ys, strict=True))
     if not paths:
         return
-    said = _draw_paths(axes, results, paths, "IFD", "IC-IFD")
-    axes.set(xlabel="IFD", ylabel="IC-IFD")
+    (column, x_name), (other, y_name) = across, up
+    said = _draw_paths(axes, results, paths, x_name, y_name)
+    axes.set(xlabel=x_name, ylabel=y_name)
     _legend(figure)
-    caption = "Mean IFD against mean IC-IFD, with 95 % intervals; numbers are rounds."
-    yield "ifd_ic_ifd", figure, f"Mean IFD and IC-IFD. {said}.", caption
+    key = "; numbers are rounds" if results["rounds"] else ""
+    caption = f"Mean {x_name} against mean {y_name}, with 95 % intervals{key}."
+    yield f"{column}_{other}", figure, f"Mean {x_name} and {y_name}. {said}.", caption
 
 
 def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     labels = list(_styles(results))
-    measures = (m for m in results["measures"] if m["measure"] in QUALITY)
+    measures = (m for m in results["measures"] if m["measure"] in ROLES[results["role"]].quality)
     measure = next((m for m in measures if any(_at(results, m["measure"], label) for label in labels)), None)
     if measure is None:
         return
@@ -305,20 +329,24 @@ def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
         said.append(_draw_paths(axes, results, found, unit, title))
         spent = [x for path in found.values() for _, x, _ in path]
         if max(spent) < 20 * min(spent):  # powers of ten alone would be too few
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            wide = max(spent) > 4 * min(spent)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.12)
-        axes.set_xlabel(f"{unit} up to the round")
+        axes.set_xlabel(f"{unit} up to the round" if results["rounds"] else unit)
     panels[0][0].set_ylabel(title)
     _legend(figure)
-    caption = f"Cost of evolving up to each round against {title}; numbers are rounds. Left and high is better."
+    of, key = ("evolving up to each round", "; numbers are rounds") if results["rounds"] else ("answering", "")
+    caption = f"Cost of {of} against {title}{key}. Left and high is better."
     yield "cost", figure, f"Cost against {title}. {'; '.join(said)}.", caption
 
 
 def _spent(results: Mapping[str, Any], label: str, key: str, measure: str) -> Steps:
     """(round, cost of it and the rounds before, mean of the measure), as far as each round's cost is known."""
-    costs = sorted((cost for cost in results["costs"] if cost["evolver"] == label), key=lambda cost: cost["round"])
+    costs = sorted(
+        (cost for cost in results["costs"] if cost[results["role"]] == label), key=lambda cost: cost["round"]
+    )
     known, means = list(takewhile(lambda cost: cost[key], costs)), _at(results, measure, label)
     totals = zip((cost["round"] for cost in known), accumulate(cost[key] for cost in known), strict=True)
     return [(round_, total, means[round_]["mean"]) for round_, total in totals if round_ in means]

@@ -1,4 +1,4 @@
-"""What a study found, in words: which evolver is better, by how many of the measures, and at what cost."""
+"""What a study found, in words: which model is better, by how many of the measures, and at what cost."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from hf_evol.study.measures import PREFERRED, REWARD_OF_EVOLUTION
+from hf_evol.study.measures import ROLES
 from hf_evol.study.statistics import NO_DIFFERENCE
-
-# The measures that say which evolver is the better one; all others describe. More of each is better: harder, preferred,
-# better rewarded, more worth training on (selection keeps the highest IC-IFD) and more diverse. IFD is left out, since
-# instructions that are hard to read inflate it (paper, "IC-IFD"), and so are the length and the output space, which the
-# paper gives as an explanation.
-QUALITY = ("difficulty_score", PREFERRED, REWARD_OF_EVOLUTION, "reward", "ic_ifd", "mnd")
 
 
 def findings(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was found of each pair of evolvers ``a`` and ``b``: ``text`` (who is the better one in the last round in which they
+    """What was found of each pair ``a`` and ``b``: ``text`` (who is the better one in the last round in which they
     could be compared), ``fewest`` (the smallest number of pairs of any comparison that has some), and, for a table,
     ``rounds`` and ``rows`` (each measure, and its comparison in each of the rounds).
     """
@@ -38,7 +32,7 @@ def _finding(results: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
 
 
 def winner(comparison: Mapping[str, Any]) -> str | None:
-    """The evolver with the higher mean, where the verdict says that there is a difference."""
+    """The label with the higher mean, where the verdict says that there is a difference."""
     if comparison["verdict"] in (None, NO_DIFFERENCE):
         return None
     return comparison["a"] if comparison["difference"] > 0 else comparison["b"]
@@ -48,7 +42,8 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
     last = max((round_ for (_, round_), c in own.items() if c["n"]), default=None)
     if last is None:
         return f"{a} and {b} could not be compared: they have no rows in common."
-    labels = {entry["measure"]: entry["label"] for entry in results["measures"] if entry["measure"] in QUALITY}
+    quality = ROLES[results["role"]].quality
+    labels = {entry["measure"]: entry["label"] for entry in results["measures"] if entry["measure"] in quality}
     by: dict[str | None, list[str]] = {a: [], b: [], None: []}
     missing = []
     for (measure, round_), c in own.items():
@@ -56,11 +51,12 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
             (by[winner(c)] if c["n"] else missing).append(labels[measure])
     n, undecided = sum(map(len, by.values())), by.pop(None)
     of = f"of {n} measure{'s' if n > 1 else ''} of quality"
-    said = [f"In round {last},"]
+    said = [f"In round {last}," if last else f"For {_base(results)},"]
     if any(by.values()):
         (better, most), (other, others) = sorted(by.items(), key=lambda item: -len(item[1]))
         fewer = f"{len(others)} ({listed(others)})" if others else "none"
-        said.append(f"{better} is better by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
+        is_better = "is better" if last else "is the better responder"
+        said.append(f"{better} {is_better} by {len(most)} {of} ({listed(most)}), {other} by {fewer}.")
         if undecided:
             said.append(f"By {listed(undecided)}, no difference is shown.")
     elif undecided:
@@ -75,12 +71,16 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
     return " ".join(said)
 
 
-def cost_sentences(costs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:
-    """What the evolvers of each pair spent, where it is known for all of their rounds."""
-    said = []
-    for pair in combinations(labels, 2):
+def _base(results: Mapping[str, Any]) -> str:
+    return next(model["name"] for model in results["models"] if model["role"] == "base").rsplit("/", 1)[-1]
+
+
+def cost_sentences(results: Mapping[str, Any]) -> list[str]:
+    """What those of each pair spent, where it is known for all of their rounds."""
+    said, role = [], results["role"]
+    for pair in combinations([model["label"] for model in results[f"{role}s"]], 2):
         for key, unit in (("flops", "FLOPs"), ("tokens", "generated tokens")):
-            spent = {label: [entry[key] for entry in costs if entry["evolver"] == label] for label in pair}
+            spent = {label: [entry[key] for entry in results["costs"] if entry[role] == label] for label in pair}
             if all(values and all(values) for values in spent.values()):
                 less, more = sorted(pair, key=lambda label: sum(spent[label]))
                 share = 100 * sum(spent[less]) / sum(spent[more])

@@ -32,7 +32,7 @@
     const reasons = data.pairs.flatMap((pair) => pair.by.map((cell) => cell && reason(cell)));
     for (const status of distinct(reasons).sort()) if (status !== "ok") option(fields.status, status, readable(status));
     data.measures.forEach((measure, place) => option(fields.measure, place, measure.label));
-    data.evolvers.forEach((a, i) => data.evolvers.forEach((b, j) => {
+    data.labels.forEach((a, i) => data.labels.forEach((b, j) => {
       if (i !== j) option(fields.order, `${i}-${j}`, `${a} above ${b}`);
     }));
   }
@@ -79,7 +79,7 @@
   }
 
   function chip(place) {
-    const made = element("span", "chip", data.evolvers[place]);
+    const made = element("span", "chip", data.labels[place]);
     made.style.setProperty("--c", data.colours[place]);
     return made;
   }
@@ -108,10 +108,10 @@
     const seed = data.seeds[pair.id];
     const text = element("p", "text", seed.text, more(seed.more));
     text.dir = "auto";
-    const first = element("div", "", element("h4", "", "seed"), text);
+    const first = element("div", "", element("h4", "", data.rounds ? "seed" : "instruction"), text);
     if (seed.context.text) first.append(element("p", "text small", `Before:\n${seed.context.text}`, more(seed.context.more)));
     if (seed.input.text) first.append(element("p", "text small", `Input: ${seed.input.text}`, more(seed.input.more)));
-    const about = ` round ${pair.round}` + (pair.method === null ? "" : `, ${readable(pair.method)}`);
+    const about = !data.rounds ? "" : ` round ${pair.round}` + (pair.method === null ? "" : `, ${readable(pair.method)}`);
     return element("article", "pair", element("h3", "", pair.id, element("span", "", about)),
       element("div", "columns", first, ...pair.by.map(column)));
   }

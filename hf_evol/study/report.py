@@ -17,13 +17,15 @@ from hf_evol.hub.provenance import human_number
 from hf_evol.progress import visible
 from hf_evol.study.excerpt import excerpt
 from hf_evol.study.figures import INK, PAPER, colours
-from hf_evol.study.findings import QUALITY, cost_sentences, findings, winner
+from hf_evol.study.findings import cost_sentences, findings, winner
+from hf_evol.study.measures import ROLES
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # The figures that go with a measure, beside its means by round.
 _OF_MEASURE = {"difficulty_score": "levels", "mnd": "mnd_density", "top1_mean": "top1_density", "ic_ifd": "ifd_ic_ifd"}
+_OF_MEASURE |= {"car": "base_loss_reward"}
 
 # Within a script element these could end it, or a string; JSON allows writing them as escapes.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -50,8 +52,10 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
     html = environment.from_string(template).render(
         r=results,
         findings=findings(results),
-        quality=QUALITY,
-        costs=cost_sentences(results["costs"], shown["evolvers"]),
+        role=results["role"],
+        candidates=results[f"{results['role']}s"],
+        quality=ROLES[results["role"]].quality,
+        costs=cost_sentences(results),
         figures=drawn,
         of_measure=_OF_MEASURE,
         reasons=sorted({reason for entry in results["yields"] for reason in entry["dropped"]}),
@@ -61,7 +65,7 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=embedded_json(shown | {"colours": [colour[label] for label in shown["evolvers"]]}),
+        data=embedded_json(shown | {"colours": [colour[label] for label in shown["labels"]]}),
     )
     path.write_bytes(html.encode("utf-8", "replace"))  # bytes: the script's hash is of these line ends
 

@@ -9,9 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from hf_evol import columns as col
+from hf_evol.scoring.compatibility import BETA
 from hf_evol.scoring.difficulty import LEVELS
 from hf_evol.scoring.summary import summarize
-from hf_evol.study.measures import MEASURES, PREFERRED, Measure, value
+from hf_evol.study.measures import EVOLVER, PREFERRED, Measure, Role, values
 from hf_evol.study.statistics import CONFIDENCE, compare, holm, verdict
 
 LABEL = "label"
@@ -19,53 +20,60 @@ STATUS = "status"
 SEEDS = "seeds"
 
 Rows = list[dict[str, Any]]
-Sets = dict[tuple[str, int], dict[str, dict[str, Any]]]  # by evolver and round, rows by id
-Judged = dict[tuple[str, str, int], Rows]  # by the two evolvers and round
+Sets = dict[tuple[str, int], dict[str, dict[str, Any]]]  # by label and round, rows by id
+Judged = dict[tuple[str, str, int], Rows]  # by the two labels and round
 RESAMPLES = 10_000
 
 
-def analyse(rows: Rows, judged: Rows | None, labels: Sequence[str], rounds: int, *, seed: int) -> dict[str, Any]:
+def analyse(
+    rows: Rows, judged: Rows | None, labels: Sequence[str], rounds: int, *, seed: int, role: Role = EVOLVER,
+    beta: float = BETA,
+) -> dict[str, Any]:  # fmt: skip
     """Everything of ``results.json`` that follows from the rows.
 
     Args:
-        rows: a row of each evolver, round and seed, and the seeds as round 0 of ``seeds``; with ``label``, ``id``, ``round``,
+        rows: a row of each label, round and seed, and the seeds as round 0 of ``seeds``; with ``label``, ``id``, ``round``,
             ``status`` and the columns of the measures.
+        rounds: how many rounds the seeds were evolved for; of 0, the rows answer the seeds themselves.
         judged: rows with ``a``, ``b``, ``round``, ``id``, ``verdict`` and ``judge_status``; None where nobody judged.
     """
     sets: Sets = {}
     for row in rows:
         sets.setdefault((row[LABEL], row[col.ROUND]), {})[row[col.ID]] = row
-    pairs: Judged = {(a, b, number): [] for a, b in combinations(labels, 2) for number in range(1, rounds + 1)}
+    pairs: Judged = {(a, b, number): [] for a, b in combinations(labels, 2) for number in numbers(rounds)}
     for row in judged or []:
         pairs[row["a"], row["b"], row[col.ROUND]].append(row)
     present = {name for row in rows for name in row} | ({PREFERRED} if judged is not None else set())
-    made = [measure for measure in MEASURES if measure.name in present]
+    made = [measure for measure in role.measures if measure.name in present]
     return {
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "measures": [{"measure": m.name, "label": m.label, "unit": m.unit, "about": m.about} for m in made],
-        "comparisons": _comparisons(made, sets, pairs, seed),
-        "summaries": _summaries(made, sets),
-        "levels": _levels(sets) if col.DIFFICULTY_LEVEL in present else [],
-        "yields": [_yield(sets[label, number], label, number) for label in labels for number in range(1, rounds + 1)],
+        "comparisons": _comparisons(made, sets, pairs, seed, beta),
+        "summaries": _summaries(made, sets, role.name, beta),
+        "levels": _levels(sets, role.name) if col.DIFFICULTY_LEVEL in present else [],
+        "yields": [_yield(sets[label, n], {role.name: label, "round": n}) for label in labels for n in numbers(rounds)],
         "judgements": [_judgement(verdicts, *key) for key, verdicts in pairs.items() if verdicts],
     }
 
 
-def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int) -> list[dict[str, Any]]:
+def numbers(rounds: int) -> range:
+    """Those of the rounds that are compared: of none, the seeds themselves are round 0."""
+    return range(min(1, rounds), rounds + 1)
+
+
+def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int, beta: float) -> list[dict[str, Any]]:
     compared = []
     for measure in made:
         for a, b, number in sorted(judged, key=lambda key: key[2]):
             if measure.name == PREFERRED:
                 verdicts = [row[col.VERDICT] for row in judged[a, b, number] if row[col.VERDICT] is not None]
-                pairs = [(float(said == "win"), float(said == "lose")) for said in verdicts]
+                left, right = ([float(said == of_side) for said in verdicts] for of_side in ("win", "lose"))
             else:
-                both = [(value(measure, row), value(measure, sets[b, number][i])) for i, row in sets[a, number].items()]
-                pairs = [(x, y) for x, y in both if x is not None and y is not None]
-            left, right = [x for x, _ in pairs], [y for _, y in pairs]
+                left, right = _paired(measure, [(row, sets[b, number][i]) for i, row in sets[a, number].items()], beta)
             found = compare(left, right, seed=seed, resamples=RESAMPLES, family=len(made) * len(judged))
             entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
-            compared.append((measure, found, entry | {"n_unpaired": len(sets[a, number]) - len(pairs)}))
+            compared.append((measure, found, entry | {"n_unpaired": len(sets[a, number]) - len(left)}))
     adjusted = holm([found.p_value for _, found, _ in compared])
     for (measure, found, entry), p in zip(compared, adjusted, strict=True):
         said = verdict(entry["a"], entry["b"], measure.label, found, p, measure.higher_is)
@@ -73,34 +81,41 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int)
     return [entry for _, _, entry in compared]
 
 
-def _summaries(made: Sequence[Measure], sets: Sets) -> list[dict[str, Any]]:
+def _paired(measure: Measure, pairs: Sequence[tuple[Any, Any]], beta: float) -> list[list[Any]]:
+    """The values of both sides, where both have one."""
+    for _ in range(2):  # CAR is one of a set: here, of the pairs
+        sides = [values(measure, [pair[side] for pair in pairs], beta) for side in (0, 1)]
+        pairs = [pair for pair, *found in zip(pairs, *sides, strict=True) if None not in found]
+    return sides if pairs else [[], []]
+
+
+def _summaries(made: Sequence[Measure], sets: Sets, role: str, beta: float) -> list[dict[str, Any]]:
     entries = []
     for measure in (measure for measure in made if measure.name != PREFERRED):
         for (label, number), rows in sets.items():
             if label != SEEDS or any(measure.name in row for row in rows.values()):
-                summary = summarize(measure.name, [value(measure, row) for row in rows.values()])
-                entries.append({"measure": summary.pop("name"), "evolver": label, "round": number} | summary)
+                summary = summarize(measure.name, values(measure, list(rows.values()), beta))
+                entries.append({"measure": summary.pop("name"), role: label, "round": number} | summary)
     return entries
 
 
-def _levels(sets: Sets) -> list[dict[str, Any]]:
+def _levels(sets: Sets, role: str) -> list[dict[str, Any]]:
     """How many rows have which level; those that could not be rated are counted beside them."""
     entries = []
     for (label, number), rows in sets.items():
         usable = (row for row in rows.values() if row[STATUS] == col.OK)
         counts = Counter(row[col.DIFFICULTY_LEVEL] for row in usable if col.DIFFICULTY_LEVEL in row)  # not of all seeds
         levels = {level: counts[level] for level in LEVELS}
-        entries.append({"evolver": label, "round": number, "counts": levels, "unreadable": counts[None]})
+        entries.append({role: label, "round": number, "counts": levels, "unreadable": counts[None]})
     return entries
 
 
-def _yield(rows: dict[str, dict[str, Any]], label: str, number: int) -> dict[str, Any]:
+def _yield(rows: dict[str, dict[str, Any]], of: dict[str, Any]) -> dict[str, Any]:
     dropped = Counter(row[STATUS] for row in rows.values())
     ok = dropped.pop(col.OK, 0)
     unanswered = Counter(row.get(col.RESPONSE_STATUS) for row in rows.values() if row[STATUS] == col.OK)
     lost = {reason: count for reason, count in unanswered.most_common() if reason not in (None, col.OK)}
-    kept = {"evolver": label, "round": number, "rows_in": len(rows), "ok": ok}
-    return kept | {"dropped": dict(dropped.most_common()), "unanswered": lost}
+    return of | {"rows_in": len(rows), "ok": ok} | {"dropped": dict(dropped.most_common()), "unanswered": lost}
 
 
 def _judgement(rows: Rows, a: str, b: str, number: int) -> dict[str, Any]:

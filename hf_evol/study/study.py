@@ -1,4 +1,4 @@
-"""Compare evolvers on one seed set: evolve, answer, measure, and say which differences hold up."""
+"""Compare evolvers or responders on one seed set: evolve, answer, measure, and say which differences hold up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.pipeline import read_seeds
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
+from hf_evol.scoring.compatibility import BETA
 from hf_evol.study.figures import draw
 from hf_evol.study.findings import cost_sentences, findings, listed
+from hf_evol.study.measures import EVOLVER, RESPONDER, Role
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
@@ -32,9 +34,10 @@ SCHEMA = 1  # of results.json
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
 # What the provenance says of the recipe and of the results.
 _SETTINGS = (
-    "dataset", "methods", "rounds", "tries", "best_of", "by_example", "seed", "temperature", "top_p", "max_new_tokens",
-    "response_max_new_tokens", "limit", "convention", "engine",
+    "dataset", "seed", "response_system", "response_temperature", "response_top_p", "response_max_new_tokens", "limit",
+    "convention", "engine",
 )  # fmt: skip
+_OF_EVOLVING = ("methods", "rounds", "tries", "best_of", "by_example", "temperature", "top_p", "max_new_tokens")
 _RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures")
 
 
@@ -42,84 +45,119 @@ _RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields",
 class Study:
     """What a study compares and measures, beside a `Recipe` with the seed set, the fixed models and the sampling.
 
+    It compares either ``evolvers``, whose rewritings one responder answers, or ``responders``, which answer the seeds as
+    they are, for one ``base`` that is to be tuned on the responses.
+
     Args:
         evolvers: label to model, two or more; a model as in a recipe. A label is 1 to 30 of ``A-Z a-z 0-9 . _ -``.
-        judge: the model that rates difficulty and compares rewritings; None leaves those measures out.
-        reward: a reward model; None leaves rewards out.
-        embedding: an embedding model; None leaves diversity out. The default is left out with a note where it can't be
-            had.
-        positions: of how many first positions to take the top-1 probability; 5 in the paper's script.
+        judge: the model that rates difficulty and compares what the models wrote; None leaves those measures out.
+        reward: a reward model; None leaves rewards out, and with them the compatibility-adjusted reward.
+        embedding: of evolvers: an embedding model; None leaves diversity out. The default is left out with a note where
+            it can't be had.
+        positions: of evolvers: of how many first positions to take the top-1 probability; 5 in the paper's script.
+        responders: label to model, likewise.
+        base: of responders: the model that is to be tuned, loaded here; `hf_evol.Compatibility` scores by it.
+        beta: of responders: as of `hf_evol.Compatibility`.
 
     Raises:
-        ConfigError: fewer than two evolvers, or labels that can't be used.
+        ConfigError: fewer than two of either, or both; labels that can't be used; responders without a base; a setting
+            of the other kind.
     """
 
-    evolvers: Mapping[str, str | dict]
+    evolvers: Mapping[str, str | dict] | None = None
     judge: str | dict | None = None
     reward: str | dict | None = None
     embedding: str | dict | None = MPNET
     positions: int = 5
+    responders: Mapping[str, str | dict] | None = None
+    base: str | dict | None = None
+    beta: float = BETA
 
     def __post_init__(self) -> None:
-        if len(self.evolvers) < 2:
+        name, labels = self.role.name, list(self.candidates)  # folders are called by them
+        if self.evolvers and self.responders:
             raise ConfigError(
-                f"A study compares two or more evolvers; got {len(self.evolvers)}. Name each: --evolver small=MODEL "
-                "--evolver large=MODEL."
+                "A study compares evolvers or responders; got both. With --evolver, one --responder MODEL answers for all."
             )
-        labels = list(self.evolvers)  # folders are called by them
+        if len(labels) < 2:
+            raise ConfigError(
+                f"A study compares two or more {name}s; got {len(labels)}. Name each: --{name} small=MODEL "
+                f"--{name} large=MODEL."
+            )
         if not all(map(_LABEL.fullmatch, labels)) or len({SEEDS, *map(str.lower, labels)}) <= len(labels):
             raise ConfigError(
-                "An evolver's label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in "
-                f"more than case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
+                "A label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in more than "
+                f"case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
             )
         if self.positions < 1:
             raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
+        if self.responders and self.base is None:
+            raise ConfigError(
+                "Responders are compared for the model that is to be tuned on them: name it with --base MODEL."
+            )
+        for setting in ("embedding", "positions") if self.responders else ("base", "beta"):
+            if getattr(self, setting) not in (None, type(self).__dataclass_fields__[setting].default):
+                other = "responders" if self.evolvers else "evolvers"
+                raise ConfigError(f"{setting} is of studies of {other}: leave it out.")
+
+    @property
+    def role(self) -> Role:
+        return RESPONDER if self.responders and not self.evolvers else EVOLVER
+
+    @property
+    def candidates(self) -> Mapping[str, str | dict]:
+        """What is compared, by label."""
+        return self.evolvers or self.responders or {}
 
 
 def run(study: Study, recipe: Recipe) -> RunResult:
     """As `hf_evol.study`."""
-    if recipe.responder is None:
+    role = study.role
+    if role is EVOLVER and recipe.responder is None:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
+    if role is RESPONDER and recipe.responder is not None:
+        raise ConfigError("The responders are what is compared: leave the recipe's own responder out.")
     check_plots()
     target = check_target(recipe)
     work, seeds = Work(study, recipe), read_seeds(recipe)
-    evolved, costs = work.evolve(seeds)
-    answered = work.answer(evolved)
+    answered, costs = work.make(seeds)
     ok = [status == col.OK for status in answered[STATUS]]
     usable = work.measure(answered.select([place for place, kept in enumerate(ok) if kept]))
-    judged = work.compare_rewritings(usable)
+    judged = work.compare(usable)
     records = usable.to_list() + answered.select([place for place, kept in enumerate(ok) if not kept]).to_list()
-    labels = list(study.evolvers)
+    labels = list(study.candidates)
     places = {row_id: place for place, row_id in enumerate(seeds[col.ID])}
     records.sort(key=lambda row: (labels.index(row[LABEL]), row[col.ROUND], places[row[col.ID]]))
-    of_seeds = work.measure_seeds(seeds).to_list()
+    of_seeds = work.measure_seeds(seeds).to_list() if role is EVOLVER else []
 
     models = work.records()
-    results = _about(models, recipe, len(seeds))
-    results |= analyse([*of_seeds, *records], judged, labels, recipe.rounds, seed=recipe.seed)
+    results = _about(models, recipe, work.rounds, len(seeds)) | ({"beta": study.beta} if role is RESPONDER else {})
+    results |= analyse([*of_seeds, *records], judged, labels, work.rounds, seed=recipe.seed, role=role, beta=study.beta)
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
-    results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(costs, labels)
+    results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(results)
     provenance = _provenance(recipe, results, [record for _, record in models])
     return _written(recipe, results, records, usable.features, provenance, target)
 
 
-def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, n_seeds: int) -> dict[str, Any]:
+def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: int, n_seeds: int) -> dict[str, Any]:
     """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
-    evolvers = [(label, record) for label, record in models if record.role == "evolver"]
-    others = [record for _, record in models if record.role != "evolver"]
+    role = models[0][1].role
+    n = sum(record.role == role for _, record in models)
+    compared, others = models[:n], [record for _, record in models[n:]]
     stand_ins = []
     for record in others:
-        if labels := [label for label, evolver in evolvers if evolver.name == record.name]:
-            said = f"The {record.role} is the model of the evolver {listed(labels)}, and may favour its own texts."
+        if labels := [label for label, model in compared if model.name == record.name]:
+            said = f"The {record.role} is the model of the {role} {listed(labels)}, and may favour its own texts."
             stand_ins.append(said)
-    sizes = " against ".join(f"{label} ({record.size})" for label, record in evolvers)
+    sizes = " against ".join(f"{label} ({record.size})" for label, record in compared)
     return {
         "schema": SCHEMA,
+        "role": role,
         "title": f"{public_name(recipe.dataset).rsplit('/', 1)[-1]}: {sizes}",
         "seed": recipe.seed,
         "n_seeds": n_seeds,
-        "rounds": recipe.rounds,
-        "evolvers": [{"label": label} | asdict(record) for label, record in evolvers],
+        "rounds": rounds,
+        f"{role}s": [{"label": label} | asdict(record) for label, record in compared],
         "models": [asdict(record) for record in others],
         "stand_ins": stand_ins,
     }
@@ -132,12 +170,15 @@ def _written(
     from datasets import Dataset
 
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
+    role, each, and_pair, work = results["role"], "evolver and round", ", round and pair of evolvers", "evolving"
+    if role != "evolver":
+        each, and_pair, work = "responder", " and pair of responders", "answering"
     configs = [
-        Config("rows", rows, "every row of every evolver and round, with its status and measures; the default config"),
-        *(_set(rows, evolver["label"]) for evolver in results["evolvers"]),
-        Config("comparisons", Dataset.from_list(results["comparisons"]), "each measure, round and pair of evolvers"),
-        Config("summaries", Dataset.from_list(results["summaries"]), "each measure of each evolver and round"),
-        Config("costs", Dataset.from_list(results["costs"]), "tokens, seconds and operations of evolving"),
+        Config("rows", rows, f"every row of every {each}, with its status and measures; the default config"),
+        *(_set(rows, model["label"]) for model in results[f"{role}s"]),
+        Config("comparisons", Dataset.from_list(results["comparisons"]), f"each measure{and_pair}"),
+        Config("summaries", Dataset.from_list(results["summaries"]), f"each measure of each {each}"),
+        Config("costs", Dataset.from_list(results["costs"]), f"tokens, seconds and operations of {work}"),
     ]
     with set_folder(target, provenance, configs, file_format=recipe.file_format) as folder:
         figures = draw(results, rows, folder / "figures")
@@ -149,23 +190,28 @@ def _written(
 
 
 def _set(rows: Dataset, label: str) -> Config:
-    """An evolver's usable rows as a config of its own."""
-    found = enumerate(zip(rows[LABEL], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True))
-    usable = rows.select([place for place, row in found if row == (label, col.OK, col.OK)])
-    return Config(f"set_{label}", set_columns(usable), f"the usable and answered rows of {label}, to train on")
+    """The usable rows of one of what is compared as a config of its own."""
+    names = [name for name in (STATUS, col.RESPONSE_STATUS) if name in rows.column_names]
+    found = enumerate(zip(rows[LABEL], *(rows[name] for name in names), strict=True))
+    usable = rows.select([place for place, (of, *statuses) in found if of == label and set(statuses) == {col.OK}])
+    of = f"the usable {'and answered ' if len(names) > 1 else ''}rows of {label}, to train on"
+    return Config(f"set_{label}", set_columns(usable), of)
 
 
 def _provenance(recipe: Recipe, results: dict[str, Any], records: Sequence[ModelRecord]) -> dict[str, Any]:
     source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    settings = {name: value for name, value in recipe.for_card().items() if name in _SETTINGS}
-    settings["evolvers"] = {model["label"]: model["name"] for model in results["evolvers"]}
+    compared = f"{results['role']}s"
+    shown = _SETTINGS + (_OF_EVOLVING if results["rounds"] else ())
+    settings = {name: value for name, value in recipe.for_card().items() if name in shown}
+    settings |= {"beta": results["beta"]} if "beta" in results else {}
+    settings[compared] = {model["label"]: model["name"] for model in results[compared]}
     settings |= {model["role"]: model["name"] for model in results["models"]}
     return {
         "kind": "study",
         "title": results["title"],
         "recipe": settings,
         **origin(source, records, recipe.license),
-        "models": [*results["evolvers"], *results["models"]],
+        "models": [*results[compared], *results["models"]],
         "results": {name: results[name] for name in _RESULTS},
         "libraries": library_versions(),
     }

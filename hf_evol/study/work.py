@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import HfEvolError, ModelError
 from hf_evol.evolve.eliminate import repeated
+from hf_evol.evolve.respond import Respond
+from hf_evol.generation.base import Completion
 from hf_evol.hub.provenance import ModelRecord, describe
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import counted_tokens
@@ -22,6 +24,7 @@ from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages, engine_of, spec_of
 from hf_evol.run.steps import REASON
+from hf_evol.scoring.compatibility import NEGATIVE, Compatibility, compatibility_adjusted_reward
 from hf_evol.scoring.confidence import Confidence
 from hf_evol.scoring.difficulty import Difficulty
 from hf_evol.scoring.diversity import diversity
@@ -29,14 +32,15 @@ from hf_evol.scoring.embed import Embed
 from hf_evol.scoring.judge import Judge
 from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
-from hf_evol.study.measures import N_WORDS, REWARD_OF_EVOLUTION, USABLE
-from hf_evol.study.results import LABEL, SEEDS, STATUS
+from hf_evol.study.measures import EVOLVER, N_WORDS, REWARD_OF_EVOLUTION, USABLE
+from hf_evol.study.results import LABEL, SEEDS, STATUS, numbers
 from hf_evol.transform import Transform
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_evol.study.study import Study
+    from hf_evol.transform import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,18 @@ _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION, col.CONTEXT,
 )  # fmt: skip
+_TOKENS = ("n_prompt_tokens", "n_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedRespond(Respond):
+    """`Respond`, and the tokens of each row's prompt and reply."""
+
+    output_columns = Respond.output_columns | dict.fromkeys(_TOKENS, "int64")
+
+    def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
+        counts = {name: [getattr(completion, name, 0) for *_, completion in replies] for name in _TOKENS}
+        return Respond.columns(self, replies) | counts
 
 
 class Work:
@@ -53,6 +69,7 @@ class Work:
 
     Attributes:
         failures: measures that could not be made: ``stage`` and ``error``.
+        rounds: how many the seeds are evolved for; 0 where responders answer the seeds themselves.
         diversities: the variety of each evolver's set in each round, as `hf_evol.diversity` summarises it.
     """
 
@@ -60,21 +77,31 @@ class Work:
         self.study, self.recipe, self.map = study, recipe, steps.mapper(recipe)
         self.failures: list[dict[str, str]] = []
         self.diversities: list[dict[str, Any]] = []
+        self.evolves = study.role is EVOLVER
+        self.rounds = recipe.rounds if self.evolves else 0
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
-        self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.evolvers.items()}
+        alike = alike if self.evolves else replace(alike, best_of=1)
+        self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.candidates.items()}
         first = next(iter(self.stages.values()))
         self.respond, self.score = first.respond, first.score if recipe.scorer else None
         shared = {"methods": first.evolve.methods, "journal": recipe.journal}
-        self.confidence = {
-            label: Confidence(stages.evolve.model, positions=study.positions, **shared)
-            for label, stages in self.stages.items()
+        self.writers: dict[str, Any] = {  # of what is compared
+            label: of.evolve if self.evolves else CountedRespond(**vars(of.respond))
+            for label, of in self.stages.items()
+        }
+        self.confidence = self.evolves and {
+            label: Confidence(writer.model, positions=study.positions, **shared)
+            for label, writer in self.writers.items()
         }
         self.judge = study.judge and engine_of(recipe, study.judge)
-        self.difficulty = self.judge and Difficulty(self.judge, journal=recipe.journal)
+        self.difficulty = self.evolves and self.judge and Difficulty(self.judge, journal=recipe.journal)
         reward = study.reward and spec_of(recipe, study.reward)
-        self.rewards = [Reward(reward, of=of, **shared) for of in ("evolution", "response")] if reward else []
+        rewarded = ("evolution", "response") if self.evolves else ("response",)
+        self.rewards = [Reward(reward, of=of, **shared) for of in rewarded] if reward else []
+        base = study.base and spec_of(recipe, study.base)
+        self.compatibility = base and Compatibility(base, beta=study.beta, journal=recipe.journal)
         self.embed = None
-        if study.embedding is not None:
+        if self.evolves and study.embedding is not None:
             try:
                 embed = Embed(spec_of(recipe, study.embedding))
                 embed.check()
@@ -83,8 +110,8 @@ class Work:
                 if study.embedding != MPNET:
                     raise
                 self._failed("diversity", error)  # nobody asked for the default
-        evolvers = [stages.evolve for stages in self.stages.values()]
-        for transform in filter(None, [*evolvers, self.respond, self.score, self.difficulty, *self.rewards]):
+        others = (self.respond, self.score, self.difficulty, *self.rewards, self.compatibility)
+        for transform in filter(None, (*self.writers.values(), *others)):
             transform.check()
 
     def _failed(self, stage: str, error: Exception) -> None:
@@ -92,67 +119,98 @@ class Work:
         logger.warning("%s could not be measured: %s", stage, error)
 
     def records(self) -> list[tuple[str, ModelRecord]]:
-        """(label or role, what is known of the model), the evolvers first."""
+        """(label or role, what is known of the model), what is compared first."""
         others = {
-            "responder": self.respond.model,
+            "responder": self.evolves and self.respond.model,
             "scorer": self.score and self.score.model,
             "judge": self.judge,
             "reward": self.rewards and self.rewards[0].model,
             "embedding": self.embed and self.embed.model,
+            "base": self.compatibility and self.compatibility.model,
         }
-        evolvers = [(label, describe("evolver", of.evolve.model)) for label, of in self.stages.items()]
-        return evolvers + [(role, describe(role, model)) for role, model in others.items() if model]
+        compared = [(label, describe(self.study.role.name, of.model)) for label, of in self.writers.items()]
+        return compared + [(role, describe(role, model)) for role, model in others.items() if model]
 
-    def evolve(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
-        """All rows of all evolvers and rounds, and what each round of each cost."""
+    def make(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
+        """All rows with their responses, and what those that are compared spent in each round.
+
+        Their ``status`` is ok, or why what is compared is left out; in a study of evolvers, ``response_status`` says nothing
+        about the evolver.
+        """
         from datasets import concatenate_datasets
 
-        parts, costs = [], []
-        for label, stages in self.stages.items():
-            parameters = describe("evolver", stages.evolve.model).n_parameters
-            rounds = steps.evolve(seeds.remove_columns(col.OUTPUT), stages, self.recipe.rounds, self.map, f"{label}, ")
-            for number in range(1, self.recipe.rounds + 1):
+        made, costs = [], []
+        for label, writer in self.writers.items():
+            parameters = describe(self.study.role.name, writer.model).n_parameters
+            rounds = self._evolved(seeds, label) if self.evolves else self._answered(seeds, label)
+            for number in numbers(self.rounds):
                 begun = time.monotonic()
                 with counted_tokens() as new:
-                    rows = next(rounds)
+                    rows, texts, (prompt_tokens, tokens) = next(rounds)
                 seconds = time.monotonic() - begun
-                last = [history[-1] for history in rows[col.HISTORY]]
-                prompt_tokens, tokens = (sum(entry[name] for entry in last) for name in ("n_prompt_tokens", "n_tokens"))
                 # where the journal had some of the replies, the time is not the round's
-                seconds = self._seconds(stages, rows, number, seconds if new[0] == tokens else None)
+                seconds = self._seconds(writer, texts, number, seconds if new[0] == tokens else None)
                 flops = 2 * parameters * (prompt_tokens + tokens) if parameters else None
-                cost = {"evolver": label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
+                cost = {self.study.role.name: label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
                 costs.append(cost | {"seconds": seconds, "flops": flops})
-                parts.append(steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT))
+                made.append(rows)
             models.release()
-        return concatenate_datasets(parts), costs
+        if self.evolves:
+            made = [steps.respond(concatenate_datasets(made), self.respond, self.map, "all rounds")]
+            models.release()
+        if why := steps.commonest_failure(made):  # not in what is published
+            logger.warning("Requests failed. Most often: %s", why)
+        rows = concatenate_datasets([decided(answered, self.evolves) for answered in made])
+        self._count_lost(rows)
+        return rows, costs
 
-    def _seconds(self, stages: Stages, rows: Dataset, number: int, measured: float | None) -> float | None:
+    def _evolved(self, seeds: Dataset, label: str) -> Iterator[tuple[Dataset, list[str], list[int]]]:
+        """The rows of each round, their texts, and the tokens of prompts and replies."""
+        seeds, stages = seeds.remove_columns(col.OUTPUT), self.stages[label]
+        for rows in steps.evolve(seeds, stages, self.rounds, self.map, f"{label}, "):
+            last = [history[-1] for history in rows[col.HISTORY]]
+            tokens = [sum(entry[name] for entry in last) for name in _TOKENS]
+            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), rows[col.INSTRUCTION][:], tokens
+
+    def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[str], list[int]]]:
+        """Likewise of the seeds, which stand for themselves where rows of a round were evolved."""
+        n = len(seeds)
+        readable = [col.OK if is_text(text) else "invalid_input" for text in seeds[col.INSTRUCTION]]
+        rows = _added(
+            seeds,
+            {
+                LABEL: ([label] * n, "string"),
+                col.ROUND: ([0] * n, "int32"),
+                col.PARENT_INSTRUCTION: (seeds[col.INSTRUCTION][:], "string"),
+                col.EVOL_STATUS: (readable, "string"),
+                col.ELIMINATION: ([col.KEPT] * n, "string"),
+            },
+        )
+        answered = steps.respond(steps.columns(rows, _KEPT), self.writers[label], self.map, label)
+        asked = (answered.rows, answered.unanswered)
+        tokens = [sum(chain(*(part[name] for part in asked))) for name in _TOKENS]
+        yield answered, [str(text) for part in asked for text in part[col.OUTPUT]], tokens
+
+    def _seconds(self, writer: Any, texts: list[str], number: int, measured: float | None) -> float | None:
         """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
         journal = open_journal(self.recipe.journal)
         if journal is None:
             return measured
-        of = {"seconds": number} | stages.evolve.identity()
-        key = Journal.key(of, rows[col.INSTRUCTION][:], str(self.recipe.seed))
+        key = Journal.key({"seconds": number} | writer.identity(), texts, str(self.recipe.seed))
         if measured is not None:
             journal.put({key: {"seconds": measured}})
         return journal.get([key]).get(key, {}).get("seconds")
 
-    def answer(self, rows: Dataset) -> Dataset:
-        """The rows with responses; their ``status``: ok, or why the evolution is left out; and their ``response_status``, which
-        says nothing about the evolver."""
-        answered = steps.respond(rows, self.respond, self.map, "all rounds")
-        if why := steps.commonest_failure([answered]):  # not in what is published
-            logger.warning("Requests failed. Most often: %s", why)
-        rows = decided(answered)
-        models.release()
+    def _count_lost(self, rows: Dataset) -> None:
+        """Note of how many rows the requests failed."""
         sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
-        statuses = zip(rows[LABEL], rows[col.ROUND], rows[STATUS], rows[col.RESPONSE_STATUS], strict=True)
+        names = [name for name in (STATUS, col.RESPONSE_STATUS) if name in rows.column_names]
+        statuses = zip(rows[LABEL], rows[col.ROUND], *(rows[name] for name in names), strict=True)
         lost = Counter((label, number) for label, number, *of_row in statuses if "engine_error" in of_row)
         error = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
         for (label, number), count in lost.items():
-            self._failed(f"{count} of {sets[label, number]} rows of {label} in round {number}", error)
-        return rows
+            when = f" in round {number}" if number else ""
+            self._failed(f"{count} of {sets[label, number]} rows of {label}{when}", error)
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""
@@ -164,7 +222,8 @@ class Work:
                 status = f"{REWARD_OF_EVOLUTION}_status"
                 rows = rows.rename_columns({col.REWARD: REWARD_OF_EVOLUTION, col.REWARD_STATUS: status})
         rows = self._tried("difficulty", rows, self.difficulty, "Rate difficulty")
-        rows = self._tried("top-1 probability", rows, self._confidence)
+        rows = self._tried("top-1 probability", rows, self.confidence and self._confidence)
+        rows = self._tried("loss under the base", rows, self.compatibility and self._compatibility)
         return self._tried("diversity", rows, self.embed and self._diversity)
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
@@ -183,24 +242,25 @@ class Work:
         rows = self._tried("difficulty", rows, self.difficulty, "Rate the seeds")
         return self._tried("diversity", rows, self.embed and self._diversity)
 
-    def compare_rewritings(self, rows: Dataset) -> list[dict[str, Any]] | None:
-        """The judge's verdict on each pair of rewritings of one seed in one round; None without a judge."""
+    def compare(self, rows: Dataset) -> list[dict[str, Any]] | None:
+        """The judge's verdict on each pair of what was made of one seed in one round; None without a judge."""
         from datasets import Dataset
 
         if not self.judge:
             return None
-        wanted = (LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION, col.CONTEXT)
-        texts: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
+        wanted = (LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.CONTEXT)
+        found: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
         for row in steps.columns(rows, wanted):
-            texts.setdefault((row[col.ROUND], row[col.ID]), {})[row[LABEL]] = row
+            found.setdefault((row[col.ROUND], row[col.ID]), {})[row[LABEL]] = row
+        made, given = (col.INSTRUCTION, (col.CONTEXT,)) if self.evolves else (col.OUTPUT, (col.CONTEXT, col.INPUT))
         pairs = []
-        for a, b in combinations(self.study.evolvers, 2):
-            for (number, row_id), by in texts.items():
+        for a, b in combinations(self.study.candidates, 2):
+            for (number, row_id), by in found.items():
                 if a in by and b in by:
                     pair = {"a": a, "b": b, col.ROUND: number, col.ID: row_id}
-                    pair[col.INSTRUCTION] = rewriting_task(by[a][col.SEED_INSTRUCTION])
-                    pair |= {col.OUTPUT_A: by[a][col.INSTRUCTION], col.OUTPUT_B: by[b][col.INSTRUCTION]}
-                    pairs.append(pair | ({col.CONTEXT: by[a][col.CONTEXT]} if col.CONTEXT in by[a] else {}))
+                    asked = rewriting_task(by[a][col.SEED_INSTRUCTION]) if self.evolves else by[a][col.INSTRUCTION]
+                    pair |= {col.INSTRUCTION: asked, col.OUTPUT_A: by[a][made], col.OUTPUT_B: by[b][made]}
+                    pairs.append(pair | {name: by[a][name] for name in given if name in by[a]})
         if not pairs:
             return []
         judge = Judge(self.judge, journal=self.recipe.journal)
@@ -231,6 +291,22 @@ class Work:
             models.release()
         return concatenate_datasets(parts)
 
+    def _compatibility(self, rows: Dataset) -> Dataset:
+        rows = self.map(rows, self.compatibility, "Loss under the base")
+        if col.REWARD not in rows.column_names:
+            return rows.remove_columns(col.CAR)
+        for label in self.writers:
+            of = _of(rows, label)
+            found = compatibility_adjusted_reward(of[col.REWARD], of[col.BASE_LOSS], beta=self.study.beta)
+            if found["status"] == NEGATIVE:
+                said = (
+                    f"The mean reward of {label} is {found['mean_reward']:.3g}, and a negative one would rise with the loss. "
+                    "Compare rewards and losses, or take a reward model whose scale begins at zero."
+                )
+                self._failed("compatibility-adjusted reward", ModelError(said))
+                return rows.remove_columns(col.CAR)
+        return rows
+
     def _diversity(self, rows: Dataset) -> Dataset:
         from datasets import concatenate_datasets
 
@@ -238,21 +314,24 @@ class Work:
         sets = dict.fromkeys(zip(rows[LABEL], rows[col.ROUND], strict=True))
         for label, number in sets:
             part, summary = diversity(_of(embedded, label, number))
-            self.diversities.append({"evolver": label, "round": number} | summary)
+            self.diversities.append({EVOLVER.name: label, "round": number} | summary)
             parts.append(part.remove_columns(col.EMBEDDING))
         return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
 
 
-def decided(answered: steps.Round) -> Dataset:
+def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
     """All answered rows with what is held of their texts: of two usable ones of an evolver that say the same, the later one
     is a duplicate, as in the set of a run."""
     from datasets import concatenate_datasets
 
     left_out = (answered.failed, answered.unanswered)
-    reasons = []  # rows are in the order of their evolvers
-    for label in dict.fromkeys(answered.rows[LABEL]):
-        reasons += ["duplicate" if again else col.KEPT for again in repeated(_of(answered.rows, label))]
+    reasons = [col.KEPT] * len(answered.rows)
+    if evolved:  # rows are in the order of their evolvers
+        again = chain(*(repeated(_of(answered.rows, label)) for label in dict.fromkeys(answered.rows[LABEL])))
+        reasons = ["duplicate" if found else col.KEPT for found in again]
     reasons += chain(*(part[REASON] for part in left_out))
+    if not evolved:  # what is left out is the response, and what is compared made it
+        reasons = [why.removeprefix(_OF_RESPONSE) for why in reasons]
     rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
     # why the response is left out is the responder's
     statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
@@ -260,15 +339,17 @@ def decided(answered: steps.Round) -> Dataset:
         col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
         for why, status in zip(reasons, statuses, strict=True)
     ]
-    texts = [text if status == col.OK else "" for text, status in zip(rows[col.INSTRUCTION], statuses, strict=True)]
     outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
-    known = {col.OUTPUT, col.RESPONDER, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION}
+    made = rows[col.INSTRUCTION] if evolved else outputs
+    texts = [text if status == col.OK else "" for text, status in zip(made, statuses, strict=True)]
+    known = {col.OUTPUT, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, *_TOKENS}
+    known.add(col.RESPONDER if evolved else col.PARENT_INSTRUCTION)
     return _added(
         rows.remove_columns(list(known.intersection(rows.column_names))),
         {
             col.OUTPUT: (outputs, "string"),
             STATUS: (statuses, "string"),
-            col.RESPONSE_STATUS: (of_response, "string"),
+            **({col.RESPONSE_STATUS: (of_response, "string")} if evolved else {}),
             N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
             # unknown where the request failed, as the server was down or memory ran out
             USABLE: ([None if why == "engine_error" else float(why == col.OK) for why in statuses], "float64"),

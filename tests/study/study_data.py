@@ -54,7 +54,7 @@ def _results(labels, n, rounds, measures, rows):
     statuses = {side: Counter(row["status"] for row in of(*side)) for side in sides}
     levels = {side: Counter(row.get("difficulty_level") for row in of(*side)) for side in sides}
     return {
-        "title": "Rivers", "seed": 0, "n_seeds": n, "rounds": rounds, "confidence": 0.95, "resamples": 500,
+        "role": "evolver", "title": "Rivers", "seed": 0, "n_seeds": n, "rounds": rounds, "confidence": 0.95, "resamples": 500,
         "evolvers": [{"label": label, "name": f"user/{label}", "n_parameters": None, "revision": "abc", "license": "mit",
                       "dtype": "float32"} for label in labels],
         "models": [{"role": "judge", "name": "user/judge", "n_parameters": 5_065_472, "revision": "def", "license": None}],

@@ -92,7 +92,7 @@ def test_the_same_study_gives_the_same_bytes(tmp_path):
 def hostile(value):
     """The same results with hostile text wherever a text may stand."""
     if isinstance(value, dict):
-        kept = ("measure", "evolver", "a", "b", "label", "verdict")
+        kept = ("role", "measure", "evolver", "a", "b", "label", "verdict")
         return {key: entry if key in kept else hostile(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [hostile(entry) for entry in value]
@@ -110,7 +110,7 @@ def test_text_is_text(tmp_path):
     assert "<script>alert" not in source and "<!--" not in source and "\u202e" not in page.text
     assert page.text.count("<script>alert(1)</script>") > 10 and "{{ 7*7 }}" in page.text
     data = json.loads(page.scripts[0])
-    assert data["seeds"]["t-0"]["text"] == UTF8 and data["evolvers"] == ["small", "large"]
+    assert data["seeds"]["t-0"]["text"] == UTF8 and data["labels"] == ["small", "large"]
     assert "".join(data["pairs"][0]["by"][0]["parts"]).startswith(UTF8)
 
 
@@ -164,7 +164,8 @@ def comparison(measure, difference, round_=1, shown=True, n=40):
 
 def said(*comparisons):
     measures = ["difficulty_score", "reward", "mnd", "n_words"]
-    (finding,) = findings({"comparisons": comparisons, "measures": [{"measure": m, "label": m} for m in measures]})
+    made = [{"measure": m, "label": m} for m in measures]
+    (finding,) = findings({"role": "evolver", "comparisons": comparisons, "measures": made})
     return finding["text"]
 
 
@@ -197,7 +198,7 @@ def test_a_finding_has_the_comparisons_of_each_measure_and_round():
         comparison("n_words", -2.5), comparison("n_words", 1, 2, shown=False), comparison("reward", None, 2, n=0)
     )  # fmt: skip
     measures = [{"measure": m, "label": m} for m in ("reward", "n_words")]
-    (finding,) = findings({"comparisons": [shown, undecided, missing], "measures": measures})
+    (finding,) = findings({"role": "evolver", "comparisons": [shown, undecided, missing], "measures": measures})
     assert finding["rounds"] == [1, 2] and finding["fewest"] == 40
     assert finding["rows"] == [(measures[0], [None, missing]), (measures[1], [shown, undecided])]
     assert [winner(entry) for entry in (shown, undecided, missing)] == ["B", None, None]
@@ -219,10 +220,11 @@ def test_costs_in_words():
     costs = [
         {"evolver": name, "flops": flops, "tokens": 10} for name, flops in (("A", 30.0), ("A", 30.0), ("B", 600.0))
     ]
-    assert cost_sentences(costs, ["A", "B"]) == ["A spent 10 % of the FLOPs of B."]
+    results = {"role": "evolver", "evolvers": [{"label": "A"}, {"label": "B"}], "costs": costs}
+    assert cost_sentences(results) == ["A spent 10 % of the FLOPs of B."]
     costs[0]["flops"] = None
-    assert cost_sentences(costs, ["A", "B"]) == ["B spent 50 % of the generated tokens of A."]
-    assert cost_sentences(costs[:2], ["A", "B"]) == []
+    assert cost_sentences(results) == ["B spent 50 % of the generated tokens of A."]
+    assert cost_sentences(results | {"costs": costs[:2]}) == []
 
 
 def test_numbers():

@@ -1,3 +1,6 @@
+import pytest
+
+from hf_evol.study.measures import RESPONDER
 from hf_evol.study.results import analyse
 from hf_evol.study.statistics import NO_DIFFERENCE
 
@@ -109,3 +112,21 @@ def test_seeds_that_could_not_be_rated_have_no_levels():
     results = analyse([seed, *rows_of("a", ["hard"]), *rows_of("b", ["easy"])], None, ["a", "b"], 1, seed=0)
     (levels,) = (entry for entry in results["levels"] if entry["evolver"] == "seeds")
     assert set(levels["counts"].values()) == {0} and levels["unreadable"] == 0
+
+
+def test_the_adjusted_reward_is_that_of_the_rows_that_are_paired():
+    """Row by row b is rewarded as a is, and half as likely under the base."""
+    n = 40
+    rewards, losses = [1 + i % 3 for i in range(n)], [0.5 + i % 5 / 10 for i in range(n)]
+    a = rows_of("a", ["hard"] * n, 0, reward=rewards, base_loss=losses, car=losses)
+    b = rows_of("b", ["hard"] * n, 0, reward=[*rewards[1:], None], base_loss=[2 * x for x in losses], car=losses)
+    results = analyse(a + b, None, ["a", "b"], 0, seed=0, role=RESPONDER, beta=2.0)
+    entry = found(results, "car", 0)
+    car_a = sum(rewards[:-1]) / (n - 1 + 2 * sum(losses[:-1]))
+    car_b = sum(rewards[1:]) / (n - 1 + 2 * sum(2 * x for x in losses[:-1]))
+    assert (entry["mean_a"], entry["mean_b"]) == (pytest.approx(car_a), pytest.approx(car_b))
+    assert (entry["n"], entry["n_unpaired"]) == (n - 1, 1) and "a is better for the base than b" in entry["verdict"]
+    assert found(results, "reward", 0)["verdict"] == NO_DIFFERENCE
+    b = rows_of("b", ["hard"] * n, 0, reward=[-1.0] * n, base_loss=losses, car=losses)
+    entry = found(analyse(a + b, None, ["a", "b"], 0, seed=0, role=RESPONDER), "car", 0)
+    assert (entry["n"], entry["verdict"]) == (0, None)
