@@ -17,14 +17,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TransformersEngine(LocalEngine):
-    """Completes chats by continuous batching (`transformers`' paged cache), or in static batches.
+    """Completes chats by continuous batching (`transformers`' paged cache), or in static batches. A row gets the same text
+    either way, in float32.
 
-    Static batches are sorted by length and padded on the left, and finished rows are dropped from them. A row gets the
-    same text either way, in float32.
+    In a static batch, what a prompt has in common at the beginning with the one read before it, such as a system turn and
+    worked examples, is not computed again, and rows that end make room for waiting ones. The cache takes at most half of the
+    memory that is free at the beginning; rows that it has no room for wait. Models with layers that keep less than all keys
+    and values, such as those with sliding windows, read batches whole, padded on the left, and shrink them.
 
     Args:
         model: name, folder or `ModelSpec`.
-        batch_size: rows decoded together in a static batch; halved, for this process, when memory runs out.
+        batch_size: the most rows decoded together in a static batch; halved, for this process, when memory runs out.
         batching: ``"continuous"``, ``"static"``, or ``"auto"``: continuous on a CUDA GPU, and static elsewhere, for
             models that can't be batched continuously, and for what is left when continuous batching fails.
     """
