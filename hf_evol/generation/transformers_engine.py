@@ -15,13 +15,17 @@ _AT_ONCE = {"cpu": 64, "cuda": 512}
 
 @dataclass(frozen=True)
 class TransformersEngine(LocalEngine):
-    """Completes chats in batches, in which a row that ends makes room for the next, and what prompts have in common at the
-    beginning is read once. In float32, a row gets the same text in any batch.
+    """Completes chats in batches. In float32, a row gets the same text in any batch.
+
+    What a prompt has in common at the beginning with the one read before it, such as a system turn and worked examples, is not
+    computed again, and rows that end make room for waiting ones. The cache takes at most half of the memory that is free at the
+    beginning; rows that it has no room for wait. On a CUDA GPU, steps are replayed as CUDA graphs. Models with layers that keep
+    less than all keys and values, such as those with sliding windows, read batches whole, padded on the left, and shrink them.
 
     Args:
         model: name, folder or `ModelSpec`.
-        batch_size: the most rows decoded together; by default 512 on a CUDA GPU and 64 elsewhere. Fewer where the memory can't
-            hold them, and halved, for this process, when it runs out.
+        batch_size: the most rows decoded together; by default 512 on a CUDA GPU and 64 elsewhere. Halved, for this process,
+            when memory runs out.
     """
 
     batch_size: int | None = None
