@@ -193,7 +193,7 @@ def test_greedily_it_is_what_transformers_gives(server, expected):
 
 
 def test_sampled_tokens_have_the_probabilities_of_temperature_and_top_p(server, folder):
-    """Of 200 first tokens with as many seeds: no top-k, min-p or penalty, and the temperature before the nucleus."""
+    """Of a hundred first tokens with as many seeds: no top-k, min-p or penalty, and the temperature before the nucleus."""
     import torch
 
     engine, text, params = server.engine(), "Name an animal.", SamplingParams(1.4, 0.8, 1)
@@ -208,17 +208,17 @@ def test_sampled_tokens_have_the_probabilities_of_temperature_and_top_p(server, 
     words = [tokenizer.decode([token]).strip() for token in probabilities.indices[:size].tolist()]
     found = Counter(
         completion.text.strip()
-        for completion in generate(engine, [chat(text)] * 200, params, [str(key) for key in range(200)], None)
+        for completion in generate(engine, [chat(text)] * 100, params, [str(key) for key in range(100)], None)
     )
     likely = Counter()
     for word, probability in zip(words, nucleus, strict=True):
         likely[word] += probability
-    distinct = sum(1 - (1 - probability) ** 200 for probability in likely.values())
-    print(f"{server.kind}: nucleus of {size}, {len(found)} distinct tokens of 200, {distinct:.0f} expected")
+    distinct = sum(1 - (1 - probability) ** 100 for probability in likely.values())
+    print(f"{server.kind}: nucleus of {size}, {len(found)} distinct tokens of 100, {distinct:.0f} expected")
     assert sum(count for word, count in found.items() if word not in likely) <= 2  # halves of characters
     assert abs(len(found) - distinct) < 4 * distinct**0.5
     for word, probability in likely.most_common(5):
-        assert abs(found[word] - 200 * probability) < 4 * (200 * probability) ** 0.5 + 1, (
+        assert abs(found[word] - 100 * probability) < 4 * (100 * probability) ** 0.5 + 1, (
             word,
             found[word],
             probability,
