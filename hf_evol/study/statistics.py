@@ -1,6 +1,6 @@
-"""Is the difference between two evolvers more than chance? Intervals, p-values, and a verdict in words.
+"""Is the difference between two models more than chance? Intervals, p-values, and a verdict in words.
 
-Rows are paired: the same seed, evolved by the same method in the same round, once by each evolver. Pairs must be
+Rows are paired: the same seed, evolved by the same method in the same round, or answered, once by each. Pairs must be
 independent of each other, so each round is compared on its own: a seed has one row in each, and those are related.
 """
 
@@ -25,7 +25,7 @@ _CELLS = 1_000_000  # drawn at a time: bounds the memory at some tens of MB, or 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evolvers on one measure, in its unit; None without rows."""
+    """Two models on one measure, in its unit; None without rows."""
 
     n: int  # pairs of rows
     mean_a: float | None = None
@@ -53,7 +53,7 @@ def compare(
     differences are very skewed; with heavy tails it is too wide.
 
     The p-value is that of the sign-flip test (Davison and Hinkley, 1997, section 4.3): if it doesn't matter which
-    evolver made a row, each difference could as well have had the other sign. It is exact where 2^m, for m differences
+    model made a row, each difference could as well have had the other sign. It is exact where 2^m, for m differences
     other than zero, is at most ``resamples``, and (1 + count) / (1 + resamples) elsewhere. Where the comparison is one of a
     ``family`` that `holm` adjusts, and fewer than ten of the resamples are as far from zero, so many more are drawn that ten
     could be at the smallest level that Holm asks for; but none where Hoeffding's bound (1963, theorem 2) on the sum of such

@@ -18,7 +18,7 @@ from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
 from hf_evol.hub.provenance import ModelRecord, describe
 from hf_evol.models.journal import Journal, open_journal
-from hf_evol.progress import counted_tokens
+from hf_evol.progress import counted_tokens, without_datasets_bars
 from hf_evol.prompts.judge import rewriting_task
 from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
@@ -365,6 +365,7 @@ def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
 def _added(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
     from datasets import Value
 
-    for name, (values, kind) in columns.items():
-        rows = rows.add_column(name, values, feature=Value(kind))
+    with without_datasets_bars():
+        for name, (values, kind) in columns.items():
+            rows = rows.add_column(name, values, feature=Value(kind))
     return rows

@@ -7,6 +7,7 @@ from statistics import mean
 
 import pytest
 import torch
+from chat_server import ChatServer
 from datasets import load_dataset
 from talkative import make_talkative
 from tiny_models import build_classifier, build_llama, build_tokenizer, loss_by_hand
@@ -76,10 +77,8 @@ def options(folders, seeds, tmp_path):
 
     def made(**changes):
         changed = pairs | {name.replace("_", "-"): value for name, value in changes.items()}
-        return [
-            "study",
-            *(part for name, values in changed.items() for value in values for part in (f"--{name}", value)),
-        ]
+        given = [part for name, values in changed.items() for value in values for part in (f"--{name}", value)]
+        return ["study", "--overwrite", *given]
 
     return made
 
@@ -158,6 +157,24 @@ def test_negative_rewards_give_no_figure(options, folders, tmp_path):
     measures = [measure["measure"] for measure in results["measures"]]
     assert "car" not in measures and {"reward", "base_loss"} <= set(measures)
     assert "compatibility" not in results["verdict"][0]
+
+
+def test_requests_that_failed_say_nothing_about_the_responder(options, folders, tmp_path):
+    with ChatServer() as server:
+        server.fault = lambda prompt, attempt: 400 if "rivers" in prompt else None
+        far = f"far={{engine: endpoint, name: far, base_url: '{server.url}'}}"
+        assert main(options(responder=[f"one={folders['one']}", far])) == 0
+        results = results_of(tmp_path / "study")
+        server.fault = lambda prompt, attempt: 400 if prompt != "Hello" else None
+        down = far.replace("name: far", "name: other")
+        assert main(options(responder=[f"one={folders['one']}", down])) == 0
+    (failure,) = results["failures"]
+    assert failure["stage"] == "1 of 7 rows of far"
+    usable = next(entry for entry in results["comparisons"] if entry["measure"] == "usable")
+    assert (usable["n"], usable["n_unpaired"]) == (6, 1)
+    assert results["yields"][1]["dropped"]["engine_error"] == 1 and results["costs"][1]["tokens"] > 0
+    results = results_of(tmp_path / "study")
+    assert results["yields"][1]["ok"] == 0 and results["verdict"][0].endswith("and reward, no rows could be compared.")
 
 
 WRONG = {
