@@ -15,7 +15,20 @@ from hf_evol.errors import ConfigError, FormatError, HfEvolError
 from hf_evol.progress import visible
 from hf_evol.secrets import Shown
 
-COMMANDS = ("run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "score", "select", "card", "push")
+COMMANDS = (
+    "run",
+    "study",
+    "autoif",
+    "self-instruct",
+    "evolve",
+    "eliminate",
+    "optimize",
+    "respond",
+    "score",
+    "select",
+    "card",
+    "push",
+)
 GROUPS = ("recipe", "metric", "cache")
 
 _UsageError = typer.BadParameter.__base__
@@ -28,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name in COMMANDS:
-    app.command(name)(import_module(f"hf_evol.cli.{name}").command)
+    app.command(name)(import_module(f"hf_evol.cli.{name.replace('-', '_')}").command)
 for name in GROUPS:
     app.add_typer(import_module(f"hf_evol.cli.{name}").app, name=name)
 

@@ -29,9 +29,9 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 
-_TAG_OF_STAGE = {"evolve": "evol-instruct", "score": "ic-ifd"}
+_TAG_OF_STAGE = {"self-instruct": "self-instruct", "evolve": "evol-instruct", "score": "ic-ifd"}
 _TAGS = {
-    "evolved": [*_TAG_OF_STAGE.values()],
+    "evolved": [_TAG_OF_STAGE[name] for name in ("evolve", "score")],
     "autoif": ["autoif", "verifiable-rewards"],
     "study": ["model-comparison"],
 }
@@ -195,7 +195,9 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     sizes = list(dict.fromkeys(f"evolver-size-{human_number(count)}" for count in counts if count))
     if provenance["kind"] == "stages":
         names = {stage["stage"] for stage in provenance["stages"]}
-        tags = [tag for name, tag in _TAG_OF_STAGE.items() if name in names or "run" in names]
+        tags = [
+            tag for name, tag in _TAG_OF_STAGE.items() if name in names or ("run" in names and tag in _TAGS["evolved"])
+        ]
     else:
         tags = _TAGS[provenance["kind"]]
     written = any(model["role"] in WRITERS for model in provenance["models"])
