@@ -49,6 +49,7 @@ def reference() -> str:
         "Pass an instance to `hf_evol.map(dataset, transform)` or `dataset.map(transform, batched=True)`.",
     ]
     parts += [transform(kind, f"hf_evol.{kind.__name__}") for kind in transforms]
+    parts += ["## Self-Instruct", transform(hf_evol.self_instruct, "hf_evol.self_instruct")]
     parts += ["## Transforms of AutoIF", *(transform(kind, f"hf_evol.autoif.{kind.__name__}") for kind in of_autoif)]
     parts += [
         "## Recipe settings",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from hf_evol.evolve.evol_instruct import EvolInstruct as EvolInstruct
     from hf_evol.evolve.optimize import MethodOptimizer as MethodOptimizer
     from hf_evol.evolve.respond import Respond as Respond
+    from hf_evol.evolve.self_instruct import self_instruct as self_instruct
     from hf_evol.generation.base import Completion as Completion
     from hf_evol.generation.base import Engine as Engine
     from hf_evol.generation.base import SamplingParams as SamplingParams
@@ -91,6 +92,7 @@ _NAMES = {
     "hf_evol.evolve.evol_instruct": ("EvolInstruct",),
     "hf_evol.evolve.optimize": ("MethodOptimizer",),
     "hf_evol.evolve.respond": ("Respond",),
+    "hf_evol.evolve.self_instruct": ("self_instruct",),
     "hf_evol.generation.base": ("Completion", "Engine", "SamplingParams"),
     "hf_evol.generation.endpoint": ("EndpointEngine",),
     "hf_evol.generation.transformers_engine": ("TransformersEngine",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
 ID = "id"  # stable: seed set name, a dash, the row's position from 0; "alpaca-17"
 INSTRUCTION = "instruction"
 INPUT = "input"
@@ -24,6 +27,13 @@ HISTORY = "history"
 TRAJECTORY = "trajectory"
 TRAJECTORY_KEYWORDS = "trajectory_keywords"
 TRAJECTORY_STATUS = "trajectory_status"
+
+INSTRUCTION_STATUS = "instruction_status"
+GENERATOR = "generator"
+IS_CLASSIFICATION = "is_classification"
+ROUGE_L = "rouge_l"
+NEAREST_SEED = "nearest_seed"
+SHOWN = "shown"
 
 CONSTRAINTS = "constraints"
 AUGMENT_STATUS = "augment_status"
@@ -94,3 +104,18 @@ KEPT = "kept"  # the value of the elimination column where no rule applied
 def reason(status: str) -> str:
     """The countable part of a status: ``"engine_error: timed out"`` gives ``"engine_error"``."""
     return status.split(":", 1)[0]
+
+
+def lost(statuses: Iterable[str]) -> Counter[str]:
+    """How many rows are not ok, by reason."""
+    return Counter(reason(status) for status in statuses if status != OK)
+
+
+def counted(reasons: Mapping[str, int]) -> str:
+    """Such as ``leak 3, empty 1``, the most frequent first."""
+    return ", ".join(f"{why} {count}" for why, count in Counter(reasons).most_common())
+
+
+def are_answers(statuses: Sequence[str]) -> bool:
+    """Whether most requests have been answered, so that the statuses say something of the model."""
+    return 2 * sum(reason(status) in PASSING_FAILURES for status in statuses) < len(statuses)

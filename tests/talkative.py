@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_evol.evolve import evol_instruct
 from hf_evol.generation import transformers_engine
-from hf_evol.prompts import judge
+from hf_evol.prompts import judge, self_instruct
 
 STONES = (
     "agate beryl cinnabar dolomite epidote fluorite galena hematite ilmenite jasper kyanite lazurite malachite nephrite "
@@ -67,6 +67,8 @@ def _talking(complete):
             return replace(given, finish_reason="stop")
         turn = re.split(r"<\|user\|>|\n", re.sub(r"(<\|end\|><\|assistant\|>|\s)+$", "", asked))[-1]
         first, second, third = (STONES[byte % len(STONES)] for byte in draw[1:4])
+        if turn == self_instruct._ASK:
+            return replace(given, text=f"Name {first}, {second} and {third}.", finish_reason="stop")
         return replace(given, text=f"{turn} Name {first}, {second} and {third} as well.", finish_reason="stop")
 
     return completion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,6 @@ _MAP_ROWS = 256
 # the requests bring a usable constraint, none of 8 does with a chance of 4 %; where a tenth of the constraints are kept, none
 # of 32 is with one of 3 %.
 _FIRST_REQUESTS, _FIRST_CONSTRAINTS = 8, 32
-_NO_REPLY = ("engine_error", "out_of_memory")  # says nothing of what the model can do
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,10 @@ class _Job:
         replies = self.map(first, augment)
         made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
         not_asked = Counter()
-        if not len(made) and _is_measure(replies[col.AUGMENT_STATUS]):
+        if not len(made) and col.are_answers(replies[col.AUGMENT_STATUS]):
             said = (
                 f"{augment.model.name} was asked {len(first)} times for {settings.per_request} new constraints, and no line "
-                f"of its replies is of use ({_counted(_lost(replies[col.AUGMENT_STATUS]) + reasons)})."
+                f"of its replies is of use ({col.counted(col.lost(replies[col.AUGMENT_STATUS]) + reasons) or 'nothing was listed'})."
             )
             if not settings.include_seeds:
                 raise ModelError(f"{said} {self.what_to_do(n_others, 'requests', 'Or include the seeds.')}")
@@ -180,7 +179,7 @@ class _Job:
         elif n_others:
             replies = concatenate_datasets([replies, self.map(requests.skip(len(first)), augment)])
             made, reasons = new_constraints(replies[col.CONSTRAINTS], seeds)
-        self.count("augment", "requests", settings.requests, _lost(replies[col.AUGMENT_STATUS]) + not_asked)
+        self.count("augment", "requests", settings.requests, col.lost(replies[col.AUGMENT_STATUS]) + not_asked)
         self.count("clean", "lines", len(made) + reasons.total(), reasons)
         if not settings.include_seeds:
             return made
@@ -200,17 +199,17 @@ class _Job:
         n_others = len(constraints) - len(first)
         rows = self.map(first, verify, validate)
         if n_others:
-            if not _tells_apart(rows) and _is_measure(rows[col.VERIFY_STATUS]):
-                lost = _lost(rows[col.CONSTRAINT_STATUS]) + _lost(rows[col.VERIFY_STATUS]) + _losses(rows)
+            if not _tells_apart(rows) and col.are_answers(rows[col.VERIFY_STATUS]):
+                lost = col.lost(rows[col.CONSTRAINT_STATUS]) + col.lost(rows[col.VERIFY_STATUS]) + _losses(rows)
                 strict = self.settings.thresholds != "paper"
                 less = "Or ask for more completions, or less of them (thresholds)." if strict else ""
                 raise ModelError(
                     f"{verify.model.name} was asked for functions that check {len(first)} constraints, {verify.n} times "
                     "each, and of no constraint does cross-validation keep a function that tells answers apart "
-                    f"({_counted(lost)}). {self.what_to_do(n_others, 'constraints', less)}"
+                    f"({col.counted(lost)}). {self.what_to_do(n_others, 'constraints', less)}"
                 )
             rows = concatenate_datasets([rows, self.map(constraints.skip(len(first)), verify, validate)])
-        self.count("verify", "constraints", len(rows), _lost(rows[col.VERIFY_STATUS]))
+        self.count("verify", "constraints", len(rows), col.lost(rows[col.VERIFY_STATUS]))
         losses = _losses(rows)
         n_completions = sum(len(replies) for replies in rows[col.COMPLETIONS])
         for what, given, reasons in (
@@ -219,7 +218,7 @@ class _Job:
             ("cases", sum(rows[col.N_CASES]), ("case_without_agreement",)),
         ):
             self.count("cross-validate", what, given, {reason: losses[reason] for reason in reasons if losses[reason]})
-        self.count("cross-validate", "constraints", len(rows), _lost(rows[col.CONSTRAINT_STATUS]))
+        self.count("cross-validate", "constraints", len(rows), col.lost(rows[col.CONSTRAINT_STATUS]))
         return rows.remove_columns(col.COMPLETIONS)
 
     def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
@@ -227,13 +226,13 @@ class _Job:
 
         rows = self.map(rows, answer)
         statuses = rows[col.RESPONSE_STATUS][:]
-        self.count("respond", "rows", len(rows), _lost(statuses))
+        self.count("respond", "rows", len(rows), col.lost(statuses))
         reasons = [col.KEPT if status == col.OK else f"response_{col.reason(status)}" for status in statuses]
         rows, unanswered = part(rows, reasons)
         rows = self.map(rows, check)
         rates, least = rows[col.PASS_RATE][:], self.settings.require_pass
         below = Counter(not_every_function=sum(rate is not None and rate < 1 for rate in rates))
-        self.count("check", "rows", len(rows), _lost(rows[col.CHECK_STATUS]) + below)
+        self.count("check", "rows", len(rows), col.lost(rows[col.CHECK_STATUS]) + below)
         if least is None:
             return rows, unanswered
         rows, refused = part(rows, [col.KEPT if rate is not None and rate >= least else "not_passed" for rate in rates])
@@ -272,10 +271,6 @@ class _Job:
         return finished(recipe, record)
 
 
-def _lost(statuses: Iterable[str]) -> Counter[str]:
-    return Counter(col.reason(status) for status in statuses if status != col.OK)
-
-
 def _losses(rows: Dataset) -> Counter[str]:
     losses: Counter[str] = Counter()
     for entry in chain.from_iterable(rows[col.LOSSES]):
@@ -283,17 +278,7 @@ def _losses(rows: Dataset) -> Counter[str]:
     return losses
 
 
-def _is_measure(statuses: Iterable[str]) -> bool:
-    """Whether most of the requests have been answered."""
-    failed = [col.reason(status) in _NO_REPLY for status in statuses]
-    return 2 * sum(failed) < len(failed)
-
-
 def _tells_apart(rows: Dataset) -> bool:
     """Whether any constraint is kept by cases of both kinds: a function that always says no passes where all say no."""
     kept = zip(rows[col.CONSTRAINT_STATUS], rows[col.CASES], strict=True)
     return any(status == col.OK and len({case["output"] for case in cases}) == 2 for status, cases in kept)
-
-
-def _counted(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "nothing was listed"

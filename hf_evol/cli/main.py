@@ -16,7 +16,8 @@ from hf_evol.progress import visible
 from hf_evol.secrets import Shown
 
 COMMANDS = (
-    "run", "study", "autoif", "evolve", "eliminate", "optimize", "respond", "back-translate", "score", "select", "card", "push",
+    "run", "study", "autoif", "self-instruct", "evolve", "eliminate", "optimize", "respond", "back-translate", "score", "select",
+    "card", "push",
 )  # fmt: skip
 GROUPS = ("recipe", "metric", "cache")
 

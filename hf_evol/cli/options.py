@@ -50,6 +50,10 @@ OPTIONS_OF = {
         *OUTPUT_OPTIONS,
     ),
     "select": (*ROW_OPTIONS, "select", "select_by", *OUTPUT_OPTIONS),
+    "self-instruct": (
+        *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
+        "num_proc", "journal", *OUTPUT_OPTIONS,
+    ),
     "optimize": (
         *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
         "journal", "output", "overwrite",
@@ -241,7 +245,9 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
-def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[str, int], **options: Any) -> None:
+def save(
+    stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[str, int], made: Any = None, **options: Any
+) -> None:
     """Write one stage's rows to the recipe's output folder, with the card and the record of this stage and those before.
 
     Args:
@@ -250,6 +256,7 @@ def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[
         target: where the rows go.
         rows: what the stage leaves.
         counts: of the rows that came in, how many got which status.
+        made: the `SelfInstructed` that they are of, whose rejected rows are written, too.
         options: settings that only this command has; None for what does not count.
     """
     from hf_evol.hub.writer import Config, set_folder
@@ -262,9 +269,12 @@ def save(stage: str, recipe: Recipe, target: Target, rows: Any, counts: Mapping[
     shown = (recipe.with_settings({"model": own}) if own else recipe).for_card()
     settings = {name: value for name, value in shown.items() if name in used} | options
     settings = {name: value for name, value in settings.items() if value is not None and value is not False}
-    record = record_of(stage, recipe, settings, rows, counts)
-    config = Config("default", rows, f"the rows after the stage {stage}", folder="")
-    with set_folder(target, record, [config], file_format=recipe.file_format):
+    record = record_of(stage, recipe, settings, rows, counts, made)
+    configs = [Config("default", rows, f"the rows after the stage {stage}", folder="")]
+    if made is not None:
+        rejected = Config("rejected", made.rejected, "replies that are not in the set, with the reason")
+        configs = [Config("rows", rows, "new instructions; the default config"), rejected]
+    with set_folder(target, record, configs, file_format=recipe.file_format):
         pass
     print(f"{len(rows)} rows in {recipe.output}")
 

@@ -29,7 +29,9 @@ _SIZES = (
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
 
-_TAG_OF_STAGE = {"evolve": "evol-instruct", "back-translate": "verifiable-rewards", "score": "ic-ifd"}
+_TAG_OF_STAGE = {
+    "self-instruct": "self-instruct", "evolve": "evol-instruct", "back-translate": "verifiable-rewards", "score": "ic-ifd",
+}  # fmt: skip
 _TAGS = {
     "evolved": ["evol-instruct", "ic-ifd"],
     "autoif": ["autoif", "verifiable-rewards"],

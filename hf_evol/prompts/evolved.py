@@ -70,7 +70,7 @@ def read_evolved(
         ...              parent="List three rivers.", prompt=[{"role": "user", "content": "List three rivers."}])
         ('List three rivers of Asia that flow to the Arctic Ocean.', 'ok')
     """
-    text = _unpack(strip_thinking(reply), parent)
+    text = unpack(strip_thinking(reply), parent)
     if not text:
         return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
     status = status_of(text, parent, prompt, method, finish_reason)
@@ -86,7 +86,7 @@ def _in_context(text: str, parent: str, method: str | None, context: Sequence[di
     return "off_topic" if lost and method != "breadth" else OK
 
 
-def _unpack(text: str, parent: str) -> str:
+def unpack(text: str, parent: str) -> str:
     """The text without what stands around it."""
     for _ in range(4):
         before = text

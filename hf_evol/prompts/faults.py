@@ -71,7 +71,7 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
         return "unchanged"
     if domain == "math" and only_in(_WORKING, text, parent):
         return "answered"
-    if _is_broken(text, parent, is_new) or not fits(text, parent):
+    if is_broken(text, parent, is_new) or not fits(text, parent):
         return "broken"
     said, own = set(content(text)), set(content(parent))
     body = text.partition(" ")[2] if VERBS.issuperset(words(text)[:1]) else text
@@ -94,13 +94,13 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
     return OK if _gain(text, parent, new, growth) >= _MIN_GAIN else "near_copy"
 
 
-def _is_broken(text: str, parent: str, is_new: bool) -> bool:
+def is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
     own, now = Counter(content(parent)), Counter(content(text))
     is_math = bool(numbers(text)) and domain_of(text) == "math"
-    usual = _runs(before)
-    for run, count in _runs(said).items():
+    usual = runs(before)
+    for run, count in runs(said).items():
         if len(set(run)) == 1 and run not in usual:
             return True
         least = 2 if run in usual else 1
@@ -124,14 +124,14 @@ def _is_broken(text: str, parent: str, is_new: bool) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _runs(said: tuple[str, ...]) -> Counter[tuple[str, ...]]:
+def runs(said: tuple[str, ...]) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(said[start:] for start in range(_RUN)), strict=False))
 
 
 def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[str]) -> bool:
     """Whether the text has words that only the prompt can have given: a run of them, or most of what is new."""
     fitting = FIT_ANYWHERE | set(content(parent))
-    runs = _runs(words(text)).keys() - _runs(words(parent)).keys()
+    own = runs(words(text)).keys() - runs(words(parent)).keys()
     shown: set[str] = set()
     topics: set[str] = set()
     for place, turn in enumerate(prompt, start=1):
@@ -140,7 +140,7 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[st
             continue
         if place == len(prompt):
             told = told.replace(parent, "\n", 1)
-        for run in runs & _runs(words(told)).keys():
+        for run in own & runs(words(told)).keys():
             if any(not word[0].isdigit() and word not in fitting for word in content(" ".join(run))):
                 return True
         shown.update(content(told))

@@ -46,6 +46,7 @@ def stem(word: str) -> str:
 
 VERB_STEMS, _GENERIC = (frozenset(map(stem, _LISTS[name].split())) for name in ("verbs", "generic"))
 FIT_ANYWHERE = VERB_STEMS.union(map(stem, _LISTS["fit_anywhere"].split()))
+TEXTS = frozenset(map(stem, _LISTS["texts"].split()))
 
 
 @remembering

@@ -16,15 +16,25 @@ from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import columns
 from hf_evol.run.tables import constraint_counts, rejected_texts, score_summaries, status_counts, tries_table
+from hf_evol.scoring.diversity import of_words
+from hf_evol.scoring.summary import summarize
 from hf_evol.transform import failures
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_evol.evolve.self_instruct import SelfInstructed
+
 RUN = "run"  # the first stage of a chain that goes on from the result of a run
-_ROLES = {"evolve": ("evolver",), "eliminate": ("judge",), "respond": ("responder",), "score": ("scorer",)}
+_ROLES = {
+    "self-instruct": ("generator",),
+    "evolve": ("evolver",),
+    "eliminate": ("judge",),
+    "respond": ("responder",),
+    "score": ("scorer",),
+}
 _OF_BEST_OF = ("responder", "scorer")
-_DID = {"evolver": "evolved", "responder": "answered", "scorer": "scored", "judge": "judged"}
+_DID = {"evolver": "evolved", "generator": "extended", "responder": "answered", "scorer": "scored", "judge": "judged"}
 _WRITE = ("evolve", "respond", "back-translate", RUN)  # texts that scores are of
 _NOT_EVOLVED: dict[str, Any] = {"methods": [], "prompts_version": "", "failures": []}
 _TEXTS = (col.INSTRUCTION, col.INPUT, col.OUTPUT)
@@ -32,26 +42,32 @@ _EVOLVED = (col.SEED_INSTRUCTION, col.METHOD, col.ROUND)
 
 
 def record_of(
-    stage: str, recipe: Recipe, settings: dict[str, Any], rows: Dataset, counts: Mapping[str, int]
-) -> dict[str, Any]:
+    stage: str, recipe: Recipe, settings: dict[str, Any], rows: Dataset, counts: Mapping[str, int],
+    made: SelfInstructed | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What ``provenance.json`` says of the rows that a stage of a name leaves, with all stages before it that we know of.
 
     Args:
         recipe: whose ``dataset`` the stage has read.
         settings: of the stage, fit for publishing.
-        counts: of the rows that came in, how many got which status.
+        counts: of the rows that came in, or the replies, how many got which status.
+        made: what Self-Instruct made.
     """
     earlier = _earlier(recipe)
     source = SourceRecord(**earlier["source"]) if earlier else source_of(recipe)
     models = [ModelRecord(**known) for known in earlier.get("models", ())]
     roles = _ROLES.get(stage, ()) + (_OF_BEST_OF if stage == "evolve" and recipe.best_of > 1 else ())
     known = Stages.of(recipe).models if roles else {}
+    if roles == ("generator",):
+        known["generator"] = known["evolver"]  # the recipe's model
     used = [describe(role, known[role]) for role in roles if role in known]
     models += [new for new in used if new not in models]
     own = {"stage": stage, "settings": settings, "rows_in": sum(counts.values()), "rows_out": len(rows)}
     own |= {"counts": dict(counts), "rounds": []}
     if stage == "back-translate":
         own["constraints"] = constraint_counts(rows)
+    if made is not None:
+        own |= {"rounds": made.rounds, "ended": made.ended, "variety": _variety(rows)}
     evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
     if stage == "evolve":
         methods = Stages.of(recipe).evolve.methods
@@ -115,6 +131,14 @@ def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
         part = [pc.struct_field(of_round, name) for name in ("status", "try", "rejected")]
         tables.append({"round": number, "counts": status_counts(part[0]), "tries": tries_table([part])})
     return tables
+
+
+def _variety(rows: Dataset) -> dict[str, Any]:
+    """How new the rows of Self-Instruct are, and how varied."""
+    nearest = column(rows, col.NEAREST_SEED)
+    found = {"rouge_l": summarize("ROUGE-L", column(rows, col.ROUGE_L)), "nearest_seeds": len(nearest.unique())}
+    found["classifications"] = sum(rows[col.IS_CLASSIFICATION])
+    return found | of_words(rows)
 
 
 def _is_scored(stages: Sequence[Mapping[str, Any]]) -> bool:

@@ -71,7 +71,7 @@ def diversity(
         "repeats": repeats,
         "repeat_share": repeats / len(known) if len(known) else None,
     }
-    summary |= _words(dataset, present) | {"self_similarity": self_similarity(embeddings)}
+    summary |= of_words(dataset, present) | {"self_similarity": self_similarity(embeddings)}
     return measured, summary | _statuses(dataset, present)
 
 
@@ -107,8 +107,11 @@ def _embeddings(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return flat.reshape(int(present.sum()), -1 if len(flat) else 0), present
 
 
-def _words(dataset: Dataset, present: np.ndarray) -> dict[str, float | None]:
-    """Mean length in words, and distinct n-grams over all n-grams."""
+def of_words(dataset: Dataset, present: np.ndarray | None = None) -> dict[str, float | None]:
+    """Mean length in words, and distinct n-grams over all n-grams, of all rows or of some."""
+    import numpy as np
+
+    present = np.ones(len(dataset), dtype=bool) if present is None else present
     columns = [name for name in (col.INSTRUCTION, col.INPUT) if name in dataset.column_names]
     texts = questions(dataset.select_columns(columns).with_format(None)[:])
     different: dict[int, set[tuple[str, ...]]] = {1: set(), 2: set(), 3: set()}

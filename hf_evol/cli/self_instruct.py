@@ -1,0 +1,52 @@
+"""``hf-evol self-instruct``: new instructions from those of a seed set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from hf_evol.cli.options import OPTIONS_OF, listed, recipe_options, save, took
+from hf_evol.run.recipe import Recipe
+
+_USUAL = {"temperature": 0.7, "top_p": 0.5, "max_new_tokens": 256}  # where nothing else is said
+
+
+@recipe_options(*OPTIONS_OF["self-instruct"])
+def command(
+    recipe: Recipe,
+    given: frozenset[str],
+    seeds: Annotated[str | None, typer.Argument(help="The seed set, as --dataset.")] = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="How many rows to make.")] = 200,
+    requests: Annotated[
+        int | None, typer.Option(help="The most requests to make; by default ten for each row.")
+    ] = None,
+    per_round: Annotated[int, typer.Option(help="Requests of a round, which see the same pool.")] = 64,
+) -> None:
+    """Make up new instructions like those of a seed set (Self-Instruct): shown some, the model adds one; what is similar to
+    another one, or is none, goes to the config 'rejected' with its reason.
+
+    The rows have no answers yet: hf-evol respond writes them. Needs the extra self-instruct.
+    """
+    from hf_evol import progress
+    from hf_evol.evolve.self_instruct import self_instruct
+    from hf_evol.hub.target import check_output
+    from hf_evol.run.pipeline import read_seeds
+    from hf_evol.run.stages import engine_of
+
+    default = Recipe()
+    usual = {name: value for name, value in _USUAL.items() if name not in given and getattr(recipe, name) == getattr(default, name)}  # fmt: skip
+    recipe = replace(recipe, **usual, dataset=seeds or recipe.dataset)
+    target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
+    sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
+    with progress.times() as times:
+        made = self_instruct(
+            read_seeds(recipe), engine_of(recipe, recipe.model), n, requests=requests, per_round=per_round,
+            num_proc=recipe.num_proc, **sampling,
+        )  # fmt: skip
+    counts = made.counts
+    save("self-instruct", recipe, target, made.rows, counts, made, n=n, requests=requests, per_round=per_round)
+    print(f"Replies: {listed(counts)}", f"It ended: {made.ended}", *took(times), sep="\n")
+    if len(made.rows) < n:
+        raise typer.Exit(1)

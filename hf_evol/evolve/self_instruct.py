@@ -1,0 +1,293 @@
+"""Self-Instruct (Wang et al., arXiv:2212.10560): new instructions from those of a seed set."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from hf_evol import columns as col
+from hf_evol.errors import ConfigError, ModelError, require_extra
+from hf_evol.generation.sampling import row_key
+from hf_evol.prompts.self_instruct import MOST_WORDS, instruction_prompt, is_classification, read_instruction
+from hf_evol.prompts.words import words
+from hf_evol.transform import Batch, SampledTransform, check_columns, map_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+_SHOWN, _OF_GENERATED = 8, 2  # instructions shown at a time, and how many of them a model has made up
+_SIMILAR = 0.7  # from this ROUGE-L on
+_FEW = 0.05  # rows kept for each request of a round; with fewer, the pool is as good as exhausted
+# As rouge-score splits texts, without stemming; in scripts written without spaces, which it knows nothing of, each character.
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+
+_FEATURES = {
+    col.ID: "string", col.INSTRUCTION: "string", col.INPUT: "string", col.INSTRUCTION_STATUS: "string", col.GENERATOR: "string",
+    col.IS_CLASSIFICATION: "bool", col.ROUGE_L: "float64", col.NEAREST_SEED: "string", col.SHOWN: ["string"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposeInstruction(SampledTransform):
+    """Ask a model for one more instruction, once a row: a step of `hf_evol.self_instruct`.
+
+    Input columns:
+        ``id``, which decides the sampling noise alone; ``shown``, a list of instructions.
+
+    Output columns:
+        ``instruction`` (null where the reply holds none), ``generator`` (the model's name), ``instruction_status``: ``ok``, the
+        reason of `hf_evol.prompts.self_instruct.read_instruction`, ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
+
+    Args:
+        temperature, top_p: 0.7 and 0.5 in the paper.
+        max_new_tokens: 256, which hold the 150 words that an instruction may have.
+    """
+
+    top_p: float = 0.5
+    max_new_tokens: int = 256
+
+    input_columns: ClassVar[tuple[str, ...]] = (col.ID, col.SHOWN)
+    output_columns: ClassVar[dict[str, Any]] = dict.fromkeys(
+        (col.INSTRUCTION, col.GENERATOR, col.INSTRUCTION_STATUS), "string"
+    )
+    keyed_by: ClassVar[tuple[str, ...]] = (col.ID,)
+    label: ClassVar[str] = "Self-Instruct"
+
+    def apply(self, batch: Batch) -> Batch:
+        chats = [instruction_prompt(shown) for shown in batch[col.SHOWN]]
+        keys = [row_key(self.seed, row_id, 0, "self_instruct") for row_id in batch[col.ID]]
+        read = [
+            (None, done.error) if done.error else read_instruction(done.text, shown, done.finish_reason)
+            for done, shown in zip(self.complete(chats, keys), batch[col.SHOWN], strict=True)
+        ]
+        return {
+            col.INSTRUCTION: [text for text, _ in read],
+            col.GENERATOR: [self.model.name] * len(read),
+            col.INSTRUCTION_STATUS: [status for _, status in read],
+        }
+
+
+class SelfInstructed(NamedTuple):
+    """What `self_instruct` made: the new rows, the other replies with their reasons, of each round how many replies got which
+    status, and why it ended."""
+
+    rows: Dataset
+    rejected: Dataset
+    rounds: list[dict[str, Any]]
+    ended: str
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many replies of all rounds got which status."""
+        return sum((Counter(table["counts"]) for table in self.rounds), Counter())
+
+
+def self_instruct(
+    seeds: Dataset, model: Any, n: int = 200, *, requests: int | None = None, per_round: int = 64, num_proc: int | None = None, **sampling: Any
+) -> SelfInstructed:  # fmt: skip
+    """Have a model make up new instructions from a pool, which begins as the seeds and grows (Self-Instruct, arXiv:2212.10560).
+
+    Each request shows 8 instructions of the pool, 2 of them made up in earlier rounds as soon as there are such, drawn by seed,
+    round and number of the request; the reply is one more. It is kept if it can stand as an instruction
+    (`hf_evol.prompts.self_instruct.read_instruction`) and its ROUGE-L F to every other one of the pool is under 0.7. Rounds follow
+    each other until ``n`` rows are kept or the requests are spent, or a round keeps a row for fewer than one in twenty requests,
+    which is logged. The same seed gives the same rows in any arrangement of batches and processes; in half precision, rounding may
+    differ with the batch. After a crash, the journal knows the finished requests.
+
+    Unlike in the paper, a new row has no input, as texts that a small model makes up as inputs are of little use: instructions
+    that need one are not kept, and answers are `hf_evol.Respond`'s. Seeds with an input, or with turns before, and those of more
+    than 150 words are not shown, but new rows may not be similar to them.
+
+    Input columns:
+        ``instruction``; and, if there, ``id``, ``input``, ``context``. `to_instructions` makes them.
+
+    Output columns:
+        ``id`` (``self-instruct-`` and the number of the request), ``instruction``, ``input`` (empty), ``instruction_status``,
+        ``generator`` (the model's name), ``is_classification`` (whether one of a few known answers is asked for, by English
+        words), ``rouge_l`` (the highest ROUGE-L F to a seed) and ``nearest_seed`` (its id), ``shown`` (the ids of what the model
+        was shown). ``instruction_status`` is ``ok``; rejected replies have a reason of `read_instruction` or of the engine,
+        ``duplicate: …`` and ``similar: …`` (with ROUGE-L and the other one's id) or ``not_needed`` (there were ``n`` rows before).
+
+    Args:
+        seeds: the human-written instructions; 175 in the paper.
+        model: a Hub id, a folder, a `ModelSpec` or an engine.
+        n: how many rows to make.
+        requests: the most requests to make; by default ten for each row.
+        per_round: requests of a round, which all see the same pool.
+        num_proc: processes, as of `hf_evol.map`.
+        sampling: ``seed``, ``temperature``, ``top_p``, ``max_new_tokens`` and ``journal``, as of `ProposeInstruction`.
+
+    Raises:
+        ConfigError, ColumnError: wrong arguments, or no seed that can be shown, before a model is loaded.
+        MissingExtraError: rapidfuzz is not installed.
+        ModelError: of the first round, no reply is kept; or most requests of a round failed.
+
+    Example:
+        >>> new, rejected, rounds, ended = self_instruct(seeds, "HuggingFaceTB/SmolLM2-360M-Instruct", 100)  # doctest: +SKIP
+    """
+    from datasets import Dataset
+
+    require_extra("rapidfuzz", "self-instruct", "self_instruct")
+    budget = 10 * n if requests is None else requests
+    for name, value in {"n": n, "requests": budget, "per_round": per_round}.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+    propose = ProposeInstruction(model, **sampling)
+    written, pool = _read_seeds(seeds)
+    of_seeds = range(len(pool.ids))
+    kept: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    rounds: list[dict[str, Any]] = []
+    asked, ended = 0, None
+    while ended is None:
+        numbers = range(asked, min(asked + per_round, budget))
+        shown = [_drawn(f"{propose.seed}|{len(rounds)}|{number}", written, kept) for number in numbers]
+        ids = [f"self-instruct-{number}" for number in numbers]
+        asking = Dataset.from_dict({col.ID: ids, col.SHOWN: [texts for _, texts in shown]})
+        options = {"batch_size": len(ids), "num_proc": num_proc, "desc": f"Self-Instruct, round {len(rounds) + 1}"}
+        replies = map_dataset(asking, propose, **options).to_list()
+        for row, (ids_shown, _) in zip(replies, shown, strict=True):
+            row[col.INPUT], row[col.SHOWN] = "", ids_shown
+            if (text := row[col.INSTRUCTION]) is not None:
+                row[col.IS_CLASSIFICATION] = is_classification(text)
+                row[col.ROUGE_L], row[col.NEAREST_SEED] = pool.nearest_of(of_seeds, text)
+            if row[col.INSTRUCTION_STATUS] == col.OK:
+                row[col.INSTRUCTION_STATUS] = _beside(pool, text, len(kept) < n)
+            if row[col.INSTRUCTION_STATUS] == col.OK:
+                pool.add(row[col.ID], text)
+                kept.append(row)
+            else:
+                rejected.append(row)
+        statuses = [row[col.INSTRUCTION_STATUS] for row in replies]
+        counts = Counter(map(col.reason, statuses))
+        rounds.append({"round": len(rounds) + 1, "counts": dict(counts.most_common()), "tries": []})
+        asked += len(numbers)
+        _check(propose.model.name, statuses, len(kept))
+        if len(kept) == n or asked == budget:
+            ended = f"{len(kept)} of {n} rows are kept, of {asked} requests."
+        elif counts[col.OK] < _FEW * len(numbers):
+            ended = (
+                f"{len(kept)} of {n} rows are kept: of the last {len(numbers)} requests, {counts[col.OK]} brought one."
+            )
+    logger.log(logging.INFO if len(kept) == n else logging.WARNING, "Self-Instruct ended: %s", ended)
+    return SelfInstructed(_dataset(kept), _dataset(rejected), rounds, ended)
+
+
+def _read_seeds(seeds: Dataset) -> tuple[list[tuple[str, str]], _Pool]:
+    """The ids and instructions that can be shown, and the pool of all."""
+    check_columns((col.INSTRUCTION,), seeds.column_names)
+    pool, written, unfit = _Pool(), [], Counter[str]()
+    known = [name for name in (col.ID, col.INSTRUCTION, col.INPUT, col.CONTEXT) if name in seeds.column_names]
+    for place, row in enumerate(seeds.select_columns(known).with_format(None)):
+        text, row_id = row[col.INSTRUCTION], str(row.get(col.ID) or f"seed-{place}")
+        if not isinstance(text, str) or not _tokens(text):
+            unfit["without text"] += 1
+        elif pool.nearest(text, 1.0)[1] is not None:
+            unfit["repeated"] += 1
+        else:
+            pool.add(row_id, text)
+            has_more = bool(row.get(col.CONTEXT)) or bool(str(row.get(col.INPUT) or "").strip())
+            why = "with an input or turns before" if has_more else f"of more than {MOST_WORDS} words"
+            if has_more or len(words(text)) > MOST_WORDS:
+                unfit[why] += 1
+            else:
+                written.append((row_id, text))
+    if not written:
+        raise ConfigError(
+            f"None of the {len(seeds)} seeds can be shown to the model ({col.counted(unfit) or 'there is none'}). Give some whose "
+            f"instruction stands alone: without input or turns before, of at most {MOST_WORDS} words."
+        )
+    if unfit:
+        logger.info("Of %d seeds, %d can be shown; of the others: %s", len(seeds), len(written), col.counted(unfit))
+    return written, pool
+
+
+def _drawn(key: str, written: Sequence[tuple[str, str]], kept: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The ids and instructions that a request shows."""
+    pick = random.Random(key)
+    made = [(row[col.ID], row[col.INSTRUCTION]) for row in pick.sample(kept, min(_OF_GENERATED, len(kept)))]
+    chosen = made + pick.sample(written, min(_SHOWN - len(made), len(written)))
+    pick.shuffle(chosen)
+    return [row_id for row_id, _ in chosen], [text for _, text in chosen]
+
+
+def _beside(pool: _Pool, text: str, is_needed: bool) -> str:
+    """The status of a good text beside the others."""
+    score, other = pool.nearest(text, _SIMILAR)
+    if other is not None:
+        return f"duplicate: of {other}" if score == 1 else f"similar: {score:.2f} to {other}"
+    return col.OK if is_needed else "not_needed"
+
+
+def _check(model: str, statuses: Sequence[str], kept: int) -> None:
+    """Raise if a round's requests failed, or if nothing has been kept by now."""
+    if not col.are_answers(statuses):
+        first = next(status for status in statuses if status.startswith(col.PASSING_FAILURES))
+        raise ModelError(
+            f"Most of the last {len(statuses)} requests to {model} failed ({first}). Finished ones are in the journal, unless it is "
+            "off: the same call goes on from there."
+        )
+    if not kept:
+        raise ModelError(
+            f"{model} was asked {len(statuses)} times for a new instruction, and no reply can be kept "
+            f"({col.counted(col.lost(statuses))}). Take a larger model, or more and other seeds."
+        )
+
+
+def _dataset(rows: list[dict[str, Any]]) -> Dataset:
+    from datasets import Dataset, Features, List, Value
+
+    features = {
+        name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in _FEATURES.items()
+    }
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in features}, features=Features(features))
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    return tuple(_TOKEN.findall(text.lower()))
+
+
+class _Pool:
+    """Instructions, among which the ones near to a text are found exactly without comparing it with all."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.texts: list[tuple[str, ...]] = []
+        self.places: defaultdict[str, list[int]] = defaultdict(list)  # of each word, the texts that have it
+
+    def add(self, row_id: str, text: str) -> None:
+        said = _tokens(text)
+        for word in set(said):
+            self.places[word].append(len(self.ids))
+        self.ids.append(row_id)
+        self.texts.append(said)
+
+    def nearest(self, text: str, least: float) -> tuple[float, str | None]:
+        """As `nearest_of`, of all.
+
+        With a longest common subsequence of c words, of texts of a and b words, F is 2c / (a + b). As c is at most b, F >= f needs
+        c >= a·f / (2 - f): whichever words of a text are left out, as many as it can do without, one of the others is common.
+        """
+        said = _tokens(text)
+        common = math.ceil(len(said) * least / (2 - least) - 1e-9)
+        rarest = sorted(said, key=lambda word: len(self.places.get(word, ())))[: len(said) - common + 1]
+        return self.nearest_of(sorted({place for word in rarest for place in self.places.get(word, ())}), text, least)
+
+    def nearest_of(self, places: Sequence[int], text: str, least: float = 0.0) -> tuple[float, str | None]:
+        """The highest ROUGE-L F of a text to those at some places, and the id of the first that has it; None under ``least``."""
+        from rapidfuzz import process
+        from rapidfuzz.distance import Indel
+
+        texts = [self.texts[place] for place in places]
+        found = process.extractOne(
+            _tokens(text), texts, scorer=Indel.normalized_similarity, score_cutoff=least, processor=None
+        )
+        return (0.0, None) if found is None else (found[1], self.ids[places[found[2]]])

@@ -1,0 +1,134 @@
+"""Self-Instruct: what a model is shown to make up one more instruction, and how its reply is read.
+
+The facts come from Self-Instruct (arXiv:2212.10560); the wording is ours: the instructions shown are earlier replies, so that one
+more of them is what models of a few hundred million parameters go on with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from hf_evol.columns import OK
+from hf_evol.prompts.evolved import unpack
+from hf_evol.prompts.faults import is_broken, is_refusal, runs
+from hf_evol.prompts.fit import form_fault
+from hf_evol.prompts.forms import is_instruction
+from hf_evol.prompts.replies import strip_thinking
+from hf_evol.prompts.template import Turns, chat
+from hf_evol.prompts.words import TEXTS, content, stem, words
+
+LEAST_WORDS, MOST_WORDS = 4, 150  # the paper leaves out what has three words or fewer, or more than 150
+_SYSTEM = (
+    "You make up tasks that can be answered in writing, from general knowledge. Each reply is one such task, in one sentence, about "
+    "another subject than those before, and nothing else."
+)
+_ASK = "A new task, please."
+_EXAMPLE = "Explain it."  # what is asked in English, in the simplest form
+_REPEATS_UP_TO = 30  # words; in longer texts, what is spoken of comes back
+
+# What a text alone neither holds nor makes; the paper leaves out instructions by such words.
+_NO_TEXT = re.compile(
+    r"(?i)\b(?:images?|pictures?|photos?|photographs?|videos?|audio|graphs?|charts?|diagrams?|flowcharts?|maps?|files?|screenshots?|"
+    r"drawings?)\b|\A\W*(?:please )?(?:draw|plot|paint|sketch|sing|play)\b|\bgo to\b|"
+    r"\b(?:give|show|send|offer|hand|present|read) (?:it|them) to\b"
+)
+# To make or to hand over something, which may be a text.
+_MAKES = re.compile(
+    r"(?i)\A\W*(?:please )?(?:create|make|build|construct|bake|cook|produce|offer|give|provide|share|present|form|open|start|organi[sz]e|"
+    r"perform|demonstrate|teach|tell|train|improve|lead|join|move|submit|take|track|increase|reduce|enhance|add|use|get|let|help|show|learn|"
+    r"practi[cs]e|watch|visit|buy|sell|hold|develop|introduce)\b"
+)
+_SAYS = re.compile(r"(?i)\b(?:how|what|why|whether|about|to say|to write)\b")
+# What is spoken of as if it stood there, unless something stands in quotation marks or behind a colon.
+_GIVEN = re.compile(
+    r"(?i)\b(?:the|this|these|those|each) (?:following|given|provided|attached|above|below)\b|\b(?:given|provided|shown|listed) (?:below|above|here)\b|"
+    r"\b(?:below|above)[.:?!]*\Z|\b(?:an?|any) (?:given|certain|particular) \w|\A\W*given (?:an?|two|some|the) |"
+    r"\b(?:this|these) (?!years?|weeks?|months?|centur|days?|world|times?|way|mornings?|kinds?|cases?|is\b|are\b)\w+|"
+    r"\A\W*(?:please )?(?:rewrite|edit|correct|proofread|rephrase|paraphrase|shorten|translate|summari[sz]e|sort|classify|turn|convert|put) the "
+    r"(?:\w+ ){0,2}(?:sentence|paragraph|passage|text|article|story|poem|code|list|table|letter|e-?mail|dialogue|essay)s?\b"
+)
+_HOLDS_TEXT = re.compile(r"[:\n]\s*\S|[\"“][^\"”]+[\"”]|(?<!\w)['‘][^'’]+['’](?!\w)")
+# Asks for the life, feelings or doings of whoever answers.
+_OF_THE_READER = re.compile(
+    r"(?i)\byou(?:['’]ve| have| had)? (?:ever|never|always|recently|just)\b|\byou(?:['’]ve| have| had) (?:\w+ed|been|seen|done|had|made|read|felt|met|"
+    r"gone|heard|learnt|lost|won)\b|\byou (?:had|were|did|felt|feel|love|enjoy)\b|\b(?:have|did|do|were) you (?!think\b)|\b(?:a \w+|memor\w+) you have\b(?! to\b)|"
+    r"\b(?:been|happened|matters?|means?|important|special|dear|close) (?:\w+ ){0,3}(?:to|for) you\b|\byour (?:favou?rite|ideal|dream|own life|biggest|greatest|"
+    r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b"
+)
+_COMPARES = re.compile(r"(?i)\b(?:compar\w*|contrast\w*|differen\w*|versus|vs|between|similar\w*|changes? from)\b")
+_CLASSIFIES = re.compile(
+    r"(?i)\A\W*(?:please )?(?:classify|categori[sz]e|label)\b|\b(?:true or false|yes or no)\b(?! (?:questions?|quiz))|\bwhich (?:one )?of (?:the|these|those)\b|"
+    r"\A\W*(?:please )?(?:identify|determine|decide|say|tell(?: me)?|state|check|detect|judge|predict|find out|assess|evaluate) (?:if|whether)\b|"
+    r"\b(?:select|choose|pick|identify|find) the (?:correct|right|best|odd|most|least)\b|\b(?:the sentiment of|(?:is|as) spam|parts? of speech)\b|"
+    r"\A(?:is|are|was|were|does|do|did|can|could|has|have|should) (?!you\b)[^?]*\?\Z"
+)
+
+
+def instruction_prompt(shown: Sequence[str]) -> Turns:
+    """The turns that ask for one instruction more, with others as the replies before."""
+    return chat(_ASK, _SYSTEM, [(_ASK, text) for text in shown])
+
+
+def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "stop") -> tuple[str | None, str]:
+    """The instruction in a reply to `instruction_prompt`, and its status.
+
+    What models put around it is taken off, as by `hf_evol.read_evolved`. The rules that know words are for English, and apply where
+    most of what is shown asks for something by its English words.
+
+    Args:
+        reply: the model's raw text.
+        shown: the instructions that it was shown.
+        finish_reason: ``"length"`` where the token limit ended the reply.
+
+    Returns:
+        The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``; ``too_short`` (under 4
+        words) or ``too_long`` (over 150); ``leak`` (words of the turns that ask); ``broken`` (repetition); ``chatter``;
+        ``answered`` (an answer follows); ``not_instruction``; ``needs_input`` (speaks of what it doesn't hold); ``not_text``
+        (asks for, or about, what is no text); ``personal`` (about the life of whoever answers).
+    """
+    text = unpack(strip_thinking(reply), _EXAMPLE)
+    if not text:
+        return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
+    if is_refusal(text):
+        return text, "refusal"
+    if finish_reason == "length":
+        return text, "cut_off"
+    said = words(text)
+    if len(said) < LEAST_WORDS or len(said) > MOST_WORDS:
+        return text, "too_short" if len(said) < LEAST_WORDS else "too_long"
+    if runs(said).keys() & runs(words(f"{_SYSTEM} {_ASK}")).keys():
+        return text, "leak"
+    is_english = 2 * sum(map(is_instruction, shown)) > len(shown)
+    if is_broken(text, _EXAMPLE, True) or (is_english and _repeats(text)):
+        return text, "broken"
+    return text, (_fault(text) if is_english else None) or OK
+
+
+def _fault(text: str) -> str | None:
+    if not text.lstrip("\"“'‘`(")[:1].isalnum() or not is_instruction(text):
+        return "not_instruction"
+    if (fault := form_fault(text, _EXAMPLE)) is not None:
+        return fault
+    if _GIVEN.search(text) and not _HOLDS_TEXT.search(text):
+        return "needs_input"
+    if _NO_TEXT.search(text) or (_MAKES.match(text) and not _is_of_text(text)):
+        return "not_text"
+    return "personal" if _OF_THE_READER.search(text) else None
+
+
+def _is_of_text(text: str) -> bool:
+    return bool(_SAYS.search(text) or TEXTS.intersection(map(stem, words(text)[1:])))
+
+
+def _repeats(text: str) -> bool:
+    """Whether a short text says a word twice that it doesn't compare or quote: "a hero who is a hero"."""
+    if len(words(text)) > _REPEATS_UP_TO or _COMPARES.search(text) or _HOLDS_TEXT.search(text):
+        return False
+    return any(count > 1 for count in Counter(content(text)).values())
+
+
+def is_classification(text: str) -> bool:
+    """Whether an instruction asks for one of a few known answers, by its English words."""
+    return bool(_CLASSIFIES.search(text))
