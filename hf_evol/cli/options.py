@@ -103,7 +103,9 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             with interruptible(off if settings.get("journal") is False else kept):
                 function(**{name: found[name] for name in wanted}, **values)
 
-        recipe_file = typer.Option("--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, or a YAML file.")
+        recipe_file = typer.Option(
+            "--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, from_scratch, or a YAML file."
+        )
         options = {"recipe": Annotated[str | None, recipe_file]} | {name: _option(name, hints[name]) for name in chosen}
         if "execution" in wanted:
             options |= {name: _annotated(kind, said) for name, (kind, said) in EXECUTOR_OPTIONS.items()}

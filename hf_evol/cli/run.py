@@ -143,6 +143,8 @@ def _show_result(result: RunResult, times: Sequence[Time]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(table)
+    if made := result.provenance.get("self_instruct"):
+        console.print(f"Made up: {listed(made['counts'])}. {made['ended']}", markup=False)
     for entry in rounds:
         for number, counts in enumerate(entry["tries"], 1):
             console.print(f"Round {entry['round']}, try {number}: {listed(counts)}")

@@ -25,7 +25,7 @@ from hf_evol.cluster.folder import LOGS, WorkFolder
 from hf_evol.cluster.local import run_tasks
 from hf_evol.cluster.steps import Finish, Shard
 from hf_evol.errors import ConfigError, TaskError, require_extra
-from hf_evol.run.pipeline import prepare
+from hf_evol.run.pipeline import check_seeds_are_given, prepare
 from hf_evol.run.recipe import Recipe
 from hf_evol.secrets import without_secrets
 
@@ -153,6 +153,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
         TaskError: tasks failed or died.
     """
     execution = execution or Execution()
+    check_seeds_are_given(recipe, "tasks")
     _check_no_secrets(asdict(recipe) | {"dataset": "", "work_folder": execution.work_folder})
     is_local, folder = execution.executor == "local", execution.folder(recipe.output)
     with folder.locked() as jobs, ExitStack() as stack:

@@ -200,7 +200,8 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
         names |= {"evolve", "score"} if "run" in names else set()
         tags = [tag for name, tag in _TAG_OF_STAGE.items() if name in names]
     else:
-        tags = _TAGS[provenance["kind"]]
+        parts = {"self_instruct": "self-instruct", "constraints": "back-translate"}
+        tags = _TAGS[provenance["kind"]] + [_TAG_OF_STAGE[stage] for part, stage in parts.items() if part in provenance]
     written = any(model["role"] in WRITERS for model in provenance["models"])
     return DatasetCardData(
         pretty_name=provenance["title"],

@@ -14,7 +14,7 @@ from hf_evol.hub.target import Target
 from hf_evol.models.journal import open_journal
 from hf_evol.progress import counted_tokens
 from hf_evol.run import steps
-from hf_evol.run.pipeline import conclude, read_seeds
+from hf_evol.run.pipeline import check_seeds_are_given, conclude, read_seeds
 from hf_evol.run.stages import Stages
 from hf_evol.transform import map_dataset
 
@@ -58,6 +58,7 @@ def measure(recipe: Recipe, n: int) -> Estimate:
     """
     if n < 1:
         raise ConfigError(f"The number of rows to measure must be 1 or more; got {n}.")
+    check_seeds_are_given(recipe, "a measurement")
     seeds, seconds, tokens = read_seeds(recipe), defaultdict(float), defaultdict(int)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as name:
         journal = str(Path(name, "journal.sqlite"))

@@ -15,6 +15,7 @@ from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
+from hf_evol.evolve.self_instruct import self_instruct
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
@@ -24,13 +25,14 @@ from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
-from hf_evol.run.tables import rejected_texts, round_table, value_counts
+from hf_evol.run.tables import constraint_counts, rejected_texts, round_table, value_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from datasets import Dataset
 
+    from hf_evol.evolve.self_instruct import SelfInstructed
     from hf_evol.generation.endpoint import EndpointEngine
     from hf_evol.hub.target import Target
     from hf_evol.models import ModelSpec
@@ -94,16 +96,35 @@ def plan(recipe: Recipe) -> Plan:
         if (text := row[col.INSTRUCTION]) and text.strip()
     ]
     tokens = stages.evolve.model.count_prompt_tokens(chats)
-    names = tuple(method.name for method in stages.evolve.methods)
-    return Plan(len(seeds), recipe.rounds, tokens, names, stages.models)
+    names, n_seeds = tuple(method.name for method in stages.evolve.methods), recipe.self_instruct or len(seeds)
+    return Plan(n_seeds, recipe.rounds, tokens * n_seeds // len(seeds), names, stages.models)
 
 
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds, target = prepare(recipe)
+    made = _made_up(recipe, stages, seeds)
+    if made is not None:
+        seeds = steps.columns(made.rows, (col.ID, col.INSTRUCTION, col.INPUT))
     say = partial(print, file=sys.stderr, flush=True)
     rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
-    return conclude(recipe, stages, len(seeds), rounds, target)
+    return conclude(recipe, stages, len(seeds), rounds, target, made)
+
+
+def check_seeds_are_given(recipe: Recipe, what: str) -> None:
+    """Raise `ConfigError` if the recipe would have instructions made up, which all rows wait for."""
+    if recipe.self_instruct:
+        raise ConfigError(
+            f"self_instruct is for hf-evol run on one machine. For {what}, run hf-evol self-instruct first, and name its rows as the "
+            "seed set."
+        )
+
+
+def _made_up(recipe: Recipe, stages: Stages, seeds: Dataset) -> SelfInstructed | None:
+    if not recipe.self_instruct:
+        return None
+    how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
+    return self_instruct(seeds, stages.evolve.model, recipe.self_instruct, **how)
 
 
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
@@ -118,7 +139,9 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
     return stages, seeds, target
 
 
-def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round], target: Target) -> RunResult:
+def conclude(
+    recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round], target: Target, made: SelfInstructed | None = None
+) -> RunResult:  # fmt: skip
     """Select from the scored rounds, write the set and, if asked, publish it."""
     from datasets import concatenate_datasets
 
@@ -128,18 +151,26 @@ def conclude(recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Roun
         sets = [set_columns(entry.rows) for entry in rounds]
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
-        write_rounds(target, record, selected, sets, lost, recipe.file_format)
+        if stages.back_translate:
+            record["constraints"] = constraint_counts(concatenate_datasets(sets))
+        others = []
+        if made is not None:
+            record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
+            others = [Config("rejected", made.rejected, "replies that are no new instruction, each with the reason")]
+        write_rounds(target, record, selected, sets, lost, recipe.file_format, others)
     return finished(recipe, record, steps.commonest_failure(rounds))
 
 
 def write_rounds(
-    target: Target, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, file_format: str
-) -> None:
+    target: Target, record: dict[str, Any], selected: Dataset, sets: Sequence[Dataset], lost: Dataset, file_format: str,
+    others: Sequence[Config] = (),
+) -> None:  # fmt: skip
     """Write the rows of all rounds with their card, and add to the record what follows from the rows."""
     configs = [
         Config("selected", selected, "the rows of all rounds with the highest scores; the default config"),
         *(Config(f"round_{n}", rows, f"all answered rows of round {n}") for n, rows in enumerate(sets, 1)),
         Config("dropped", lost, "rows left out, each with its round and the reason"),
+        *others,
     ]
     by_round = value_counts(column(selected, col.ROUND))
     for table in record["rounds"]:

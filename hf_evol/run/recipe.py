@@ -85,6 +85,9 @@ class Recipe:
     methods: str | list = _setting(
         "alpaca", "alpaca, gsm8k, code, auto (Auto Evol-Instruct), names with commas between them, or a YAML file"
     )
+    self_instruct: int | None = _setting(
+        None, "first have the evolver make up so many instructions like those of the seed set, and evolve these"
+    )
     rounds: int = _setting(1, "how many rounds of evolving; 3 in the paper")
     tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
     best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
@@ -104,6 +107,9 @@ class Recipe:
         None, "rows that the engine transformers generates together, at most; by default 512 on a GPU and 64 elsewhere"
     )
     num_proc: int | None = _own(None, "processes; by default one for each GPU")
+    back_translate: int | None = _setting(
+        None, "add to each instruction at most so many constraints that its response meets"
+    )
     convention: str = _setting("paper", "which tokens IFD and IC-IFD count: paper, superfiltering, exact or exact_chat")
     max_length: int | None = _setting(None, "most tokens of a scored sequence; by default the scorer's context")
     truncate: bool = _setting(False, "score longer rows by the part of the response that fits")
@@ -129,7 +135,16 @@ class Recipe:
             raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
-        for name in ("rounds", "tries", "best_of", "batch_size", "limit", "num_proc"):
+        for name in (
+            "self_instruct",
+            "rounds",
+            "tries",
+            "best_of",
+            "back_translate",
+            "batch_size",
+            "limit",
+            "num_proc",
+        ):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
         if not (0 < self.select < 1 or (self.select >= 1 and float(self.select).is_integer())):
@@ -137,7 +152,7 @@ class Recipe:
 
     @classmethod
     def load(cls, source: str | Path) -> Recipe:
-        """A recipe from a YAML file, or a built-in one: ``alpaca``, ``gsm8k``, ``code_alpaca``.
+        """A recipe from a YAML file, or a built-in one: ``alpaca``, ``gsm8k``, ``code_alpaca``, ``from_scratch``.
 
         Raises:
             ConfigError: no such recipe, malformed YAML, unknown keys, wrong values.

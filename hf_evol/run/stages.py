@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_evol.errors import ConfigError
 from hf_evol.evolve.auto_evol import AutoEvolInstruct
+from hf_evol.evolve.back_translate import BackTranslate
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
@@ -31,6 +32,7 @@ class Stages:
     evolve: EvolInstruct
     eliminate: Eliminate
     respond: Respond
+    back_translate: BackTranslate | None
     score: IcIfd | None
     models: dict[str, ModelSpec | EndpointEngine]
 
@@ -68,7 +70,8 @@ class Stages:
             temperature=recipe.temperature, top_p=recipe.top_p, max_new_tokens=recipe.max_new_tokens, journal=recipe.journal,
         )  # fmt: skip
         eliminate = Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal)
-        return cls(evolve, eliminate, respond, score, models)
+        constrain = recipe.back_translate and BackTranslate(max_constraints=recipe.back_translate, seed=recipe.seed)
+        return cls(evolve, eliminate, respond, constrain or None, score, models)
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""

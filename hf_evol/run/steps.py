@@ -1,4 +1,4 @@
-"""The steps of the main job in their order, once: evolve → eliminate → respond → eliminate → score.
+"""The steps of the main job in their order, once: evolve → eliminate → respond → eliminate → (back-translate) → score.
 
 Whoever runs them brings what applies a transform to rows: `hf_evol.map` here, a study's or a measurement's own elsewhere.
 """
@@ -38,7 +38,9 @@ _COLUMNS = (
     col.ID, col.CONTEXT, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.ROUND, col.METHOD,
     col.TRY, col.REJECTED, col.EVOLVER,
 )  # fmt: skip
-_SET_COLUMNS = (*_COLUMNS, col.RESPONDER, *SCORES, col.IC_IFD_CONVENTION)
+_SET_COLUMNS = (
+    *_COLUMNS, col.RESPONDER, col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS, col.BACK_TRANSLATE_STATUS, *SCORES, col.IC_IFD_CONVENTION,
+)  # fmt: skip
 _DROPPED_COLUMNS = (*_COLUMNS, col.EVOL_STATUS, REASON)
 
 
@@ -79,7 +81,12 @@ def run(
     _make_room(stages.evolve.model, stages.respond.model)
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
     _make_room(stages.respond.model, stages.score.model)
-    scored = [apply(entry.rows, stages.score, f"Score, {of}") for entry, of in zip(answered, labels, strict=True)]
+    sets = [entry.rows for entry in answered]
+    if stages.back_translate:
+        sets = [
+            apply(rows, stages.back_translate, f"Back-translate, {of}") for rows, of in zip(sets, labels, strict=True)
+        ]
+    scored = [apply(rows, stages.score, f"Score, {of}") for rows, of in zip(sets, labels, strict=True)]
     return [replace(entry, rows=rows) for entry, rows in zip(answered, scored, strict=True)]
 
 

@@ -14,7 +14,7 @@ from hf_evol.errors import ConfigError
 from hf_evol.hub.figures import check_plots
 from hf_evol.hub.provenance import ModelRecord, describe_source, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
-from hf_evol.run.pipeline import read_seeds
+from hf_evol.run.pipeline import check_seeds_are_given, read_seeds
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
 from hf_evol.scoring.compatibility import BETA
@@ -117,6 +117,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
         raise ConfigError("A study needs one responder for all evolvers: --responder MODEL.")
     if role is RESPONDER and recipe.responder is not None:
         raise ConfigError("The responders are what is compared: leave the recipe's own responder out.")
+    check_seeds_are_given(recipe, "a study")
     check_plots()
     target = check_target(recipe)
     work, seeds = Work(study, recipe), read_seeds(recipe)

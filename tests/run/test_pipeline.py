@@ -11,15 +11,17 @@ from talkative import make_talkative
 from tiny_models import build_llama
 
 import hf_evol
+from hf_evol import cluster, models
 from hf_evol import columns as col
-from hf_evol import models
 from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
 from hf_evol.evolve.eliminate import OF_RESPONSES
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.hub import writer
 from hf_evol.models import loading
+from hf_evol.progress import counted_tokens
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.run import pipeline, steps
+from hf_evol.run.estimate import measure
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import REASON, part
@@ -271,6 +273,41 @@ def test_processes_change_no_byte(recipe, talkative, tmp_path):
     for file in (tmp_path / "out").rglob("*.parquet"):
         ours = Dataset.from_parquet(str(file)).to_list()
         assert Dataset.from_parquet(str(tmp_path / "two" / file.relative_to(tmp_path / "out"))).to_list() == ours
+
+
+def test_a_set_from_scratch(recipe, talkative, tmp_path):
+    """Instructions are made up, evolved, answered and constrained; every reply is accounted for; and a second run asks nothing."""
+    pytest.importorskip("rapidfuzz")
+    recipe = replace(recipe, self_instruct=6, back_translate=2, rounds=1, select=1.0, file_format="json")
+    record = hf_evol.run(recipe).provenance
+    rows, rejected = (load_dataset(recipe.output, name, split="train") for name in ("selected", "rejected"))
+    counts = record["self_instruct"]["counts"]
+    assert counts["ok"] == record["n_seeds"] == record["rounds"][0]["rows_in"] == 6
+    assert len(rejected) == sum(counts.values()) - 6 and "ok" not in rejected["instruction_status"]
+    assert all(row_id.startswith("self-instruct-") for row_id in rows["id"])
+    constrained = [row for row in rows if row["back_translate_status"] == "ok"]
+    assert sum(record["constraints"].values()) == sum(len(row["checks"]) for row in rows) >= len(constrained) > 0
+    for row in constrained:
+        assert all(said in row["instruction"] for said in row["constraints"])
+        assert row["parent_instruction"] in row["instruction"] and row["ic_ifd"] is not None
+    card = Path(recipe.output, "README.md").read_text(encoding="utf-8")
+    assert "(Self-Instruct, arXiv:2212.10560)" in card and "constraint back-translation" in card
+    assert "- self-instruct\n" in card and "- verifiable-rewards\n" in card
+    with counted_tokens() as new:
+        hf_evol.run(replace(recipe, output=str(tmp_path / "again")))
+    assert new == [0]
+    files = [file.relative_to(recipe.output) for file in Path(recipe.output).rglob("*.jsonl")]
+    assert len(files) > 2 and all(
+        (tmp_path / "again" / file).read_bytes() == Path(recipe.output, file).read_bytes() for file in files
+    )
+
+
+def test_what_can_not_have_instructions_made_up_says_so(recipe):
+    recipe = replace(recipe, self_instruct=6)
+    assert pipeline.plan(recipe).n_seeds == 6
+    for refused in (lambda: cluster.run(recipe), lambda: measure(recipe, 2)):
+        with pytest.raises(ConfigError, match="run hf-evol self-instruct first"):
+            refused()
 
 
 def test_nothing_dropped_from_a_table_of_several_pieces():

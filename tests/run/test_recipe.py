@@ -36,8 +36,9 @@ def test_a_built_in_recipe_has_the_papers_settings(name):
 
 
 def test_the_built_in_recipes_are_those_and_write_to_different_places():
-    assert {file.stem for file in BUILT_IN.glob("*.yaml")} == set(SEEDS)
-    assert len({Recipe.load(name).output for name in SEEDS}) == len(SEEDS)
+    names = {*SEEDS, "from_scratch"}
+    assert {file.stem for file in BUILT_IN.glob("*.yaml")} == names
+    assert len({Recipe.load(name).output for name in names}) == len(names)
 
 
 def load(tmp_path, text):
@@ -140,7 +141,7 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path, text):
 
 
 def test_a_missing_recipe_lists_the_built_in_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"'nothing'.*alpaca, code_alpaca, gsm8k"):
+    with pytest.raises(ConfigError, match=r"'nothing'.*alpaca, code_alpaca, from_scratch, gsm8k"):
         Recipe.load("nothing")
 
 
