@@ -57,6 +57,9 @@ _OF_THE_READER = re.compile(
     r"\b(?:been|happened|matters?|means?|important|special|dear|close) (?:\w+ ){0,3}(?:to|for) you\b|\byour (?:favou?rite|ideal|dream|own life|biggest|greatest|"
     r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b"
 )
+_WITH_ITSELF = re.compile(
+    r"(?i)\b(?:between|compare|contrast) (?:(?:an?|the) )?(.{3,}?) (?:and|to|with) (?:(?:an?|the) )?\1\b"
+)
 _COMPARES = re.compile(r"(?i)\b(?:compar\w*|contrast\w*|differen\w*|versus|vs|between|similar\w*|changes? from)\b")
 _CLASSIFIES = re.compile(
     r"(?i)\A\W*(?:please )?(?:classify|categori[sz]e|label)\b|\b(?:true or false|yes or no)\b(?! (?:questions?|quiz))|\bwhich (?:one )?of (?:the|these|those)\b|"
@@ -123,7 +126,9 @@ def _is_of_text(text: str) -> bool:
 
 
 def _repeats(text: str) -> bool:
-    """Whether a short text says a word twice that it doesn't compare or quote: "a hero who is a hero"."""
+    """Whether a short text says a word twice that it doesn't compare or quote, or compares a thing with itself: "a hero who is a hero"."""
+    if _WITH_ITSELF.search(text):
+        return True
     if len(words(text)) > _REPEATS_UP_TO or _COMPARES.search(text) or _HOLDS_TEXT.search(text):
         return False
     return any(count > 1 for count in Counter(content(text)).values())

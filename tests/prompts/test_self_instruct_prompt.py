@@ -28,6 +28,8 @@ def test_the_shown_are_the_replies_before():
         ("Make up tasks that can be answered in writing.", ..., "leak"),
         ("Tell a short story about a hero who is a hero.", ..., "broken"),
         ("Give a few tips for the best use of the best use of the sun.", ..., "broken"),
+        ("What is the difference between a car and a car seat?", ..., "broken"),
+        ("What is the difference between a pine tree and a palm tree?", ..., "ok"),
         ("The great outdoors of Canada.", ..., "not_instruction"),
         ("Dedicate a book to a famous artist.", ..., "not_instruction"),
         ("*** Describe the sea and the wind", ..., "not_instruction"),
