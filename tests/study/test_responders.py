@@ -139,6 +139,7 @@ def test_what_is_done_is_not_done_again(options, folders, monkeypatch, tmp_path)
     def interrupted(self, rows):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("HF_EVOL_CACHE", str(tmp_path / "cache"))
     with monkeypatch.context() as patch:
         patch.setattr(Work, "_compatibility", interrupted)
         assert main(options()) == 130
