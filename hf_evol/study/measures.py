@@ -75,8 +75,8 @@ _OF_EVOLVERS = (
 
 _OF_RESPONDERS = (
     Measure(USABLE, "usable responses", "share", "more often usable",
-            "Whether the response is whole and kept by the rules of elimination (1) or not (0); rows whose request failed "
-            "don't count. The other measures are those of usable responses."),
+            "Whether the response is whole and kept by the rules of elimination (1) or not (0); rows that could not be "
+            "asked don't count. The other measures are those of usable responses."),
     Measure(col.CAR, "compatibility-adjusted reward", "", "better for the base",
             "CAR, the mean reward over 1 + β · the mean loss under the base: a figure of the set (arXiv:2411.07133), whose "
             "means, intervals and tests here are those of its linearization by rows."),

@@ -333,15 +333,16 @@ def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
     if not evolved:  # what is left out is the response, and what is compared made it
         reasons = [why.removeprefix(_OF_RESPONSE) for why in reasons]
     rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
-    # why the response is left out is the responder's
     statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
-    of_response = [
+    of_response = [  # why the response is left out is the responder's
         col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
         for why, status in zip(reasons, statuses, strict=True)
     ]
     outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
     made = rows[col.INSTRUCTION] if evolved else outputs
     texts = [text if status == col.OK else "" for text, status in zip(made, statuses, strict=True)]
+    # the request failed, as the server was down or memory ran out; or there was nothing to answer
+    unknown = ("engine_error",) if evolved else ("engine_error", "invalid_input")
     known = {col.OUTPUT, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, *_TOKENS}
     known.add(col.RESPONDER if evolved else col.PARENT_INSTRUCTION)
     return _added(
@@ -351,8 +352,7 @@ def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
             STATUS: (statuses, "string"),
             **({col.RESPONSE_STATUS: (of_response, "string")} if evolved else {}),
             N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
-            # unknown where the request failed, as the server was down or memory ran out
-            USABLE: ([None if why == "engine_error" else float(why == col.OK) for why in statuses], "float64"),
+            USABLE: ([None if why in unknown else float(why == col.OK) for why in statuses], "float64"),
         },
     )
 
