@@ -71,7 +71,7 @@ class Recipe:
         "demo", "the evolver: a Hub name, folder or GGUF file; 'demo' is SmolLM2-135M-Instruct"
     )
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
-    scorer: str | dict | None = _setting(None, "the model that scores; by default the evolver")
+    scorer: str | dict | None = _setting(None, "the model that scores; by default, in a run, the evolver")
     judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
     engine: str = _setting(
         "transformers", "what runs models given by name: transformers, vllm (extra vllm) or endpoint"

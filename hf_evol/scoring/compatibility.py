@@ -126,7 +126,7 @@ def compatibility_adjusted_reward(
     must begin at zero, as a negative mean reward would rise with the loss; there is no figure then.
 
     Args:
-        rewards: of each row, as of `Reward`; those without a reward or a loss don't count.
+        rewards: of each row, as of `Reward`; those without a finite reward or loss don't count.
         losses: of each row, in nats per token, as of `Compatibility`.
         beta: how much the loss counts, over 0.
 
@@ -143,7 +143,7 @@ def compatibility_adjusted_reward(
         1.0
     """
     _check_beta(beta)
-    found = [pair for pair in zip(rewards, losses, strict=True) if None not in pair]
+    found = [pair for pair in zip(rewards, losses, strict=True) if _counts(pair)]
     summary = summarize(col.CAR, linearized(rewards, losses, beta))
     reward, loss = (math.fsum(values) / len(found) for values in zip(*found, strict=True)) if found else (None, None)
     status = "no_rows" if not found else col.OK if summary["n"] else NEGATIVE
@@ -158,7 +158,7 @@ def linearized(
     spread that this ratio of means has to first order (Särndal, Swensson and Wretman, 1992, section 5.5): so what holds of
     means, as intervals and paired tests, holds of the ratio. None for rows that don't count, and for all of a set whose mean
     reward is negative."""
-    counts = [None not in pair for pair in zip(rewards, losses, strict=True)]
+    counts = [_counts(pair) for pair in zip(rewards, losses, strict=True)]
     n = sum(counts)
     reward, weight = (
         math.fsum(value for value, has in zip(values, counts, strict=True) if has) / max(1, n)
@@ -168,6 +168,10 @@ def linearized(
         return [None] * len(counts)
     car, rows = reward / weight, zip(rewards, losses, counts, strict=True)
     return [car + (r - car * (1 + beta * loss)) / weight if has else None for r, loss, has in rows]
+
+
+def _counts(pair: tuple[float | None, float | None]) -> bool:
+    return all(value is not None and math.isfinite(value) for value in pair)
 
 
 def _check_beta(beta: float) -> None:

@@ -95,6 +95,8 @@ def _summaries(made: Sequence[Measure], sets: Sets, role: str, beta: float) -> l
         for (label, number), rows in sets.items():
             if label != SEEDS or any(measure.name in row for row in rows.values()):
                 summary = summarize(measure.name, values(measure, list(rows.values()), beta))
+                if measure.name == col.CAR:  # a figure of the set: its rows' values spread as it does, and no more
+                    summary |= dict.fromkeys(("q1", "median", "q3"))
                 entries.append({"measure": summary.pop("name"), role: label, "round": number} | summary)
     return entries
 
