@@ -138,7 +138,9 @@ class LocalEngine:
         for place, chat in enumerate(chats):
             try:
                 ids, error = encoding.render_chat(tokenizer, chat), None
-                if len(ids) >= context:
+                if not ids:
+                    error = "template_error: the chat template renders nothing"
+                elif len(ids) >= context:
                     error = f"too_long: the prompt has {len(ids)} tokens and the model's context is {context}"
             except TemplateError as refusal:
                 ids, error = [], f"template_error: the chat template refuses the turns: {refusal}"

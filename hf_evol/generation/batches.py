@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,8 @@ class _Row:
     place: int
     prompt: list[int]
     limit: int
-    noise: np.ndarray | None
+    key: str
+    noise: np.ndarray | None = None  # drawn as it joins: that of all waiting rows would fill the memory
     generated: list[int] = field(default_factory=list)
     probs: list[float] = field(default_factory=list)
 
@@ -63,11 +65,11 @@ def generate_tokens(
     order = sorted(
         requests, key=lambda place: (len(requests[place].prompt).bit_length(), requests[place].prompt, place)
     )
-    waiting = deque(_row(place, requests[place], params) for place in order)
+    waiting = deque(_Row(place, of.prompt, of.limit, of.key) for place in order for of in [requests[place]])
     batch = _Shared(model) if _attends_to_all(model) else _Padded(model)
     while rows or waiting:
         with torch.inference_mode(), sdpa_kernel(_KERNELS):
-            joining = [waiting.popleft() for _ in range(batch.room(waiting, size))]
+            joining = [_drawn(waiting.popleft(), params) for _ in range(batch.room(waiting, size))]
             batch.read(joining, lambda share, old=rows, new=joining: _report(old, new, share))
             rows = rows + joining
             logits = batch.step([row.tokens[-1] for row in rows])
@@ -87,9 +89,10 @@ def generate_tokens(
         yield from ((row.place, row.generated, row.probs) for row in finished)
 
 
-def _row(place: int, request: Any, params: SamplingParams) -> _Row:
-    noise = uniforms([request.key], request.limit)[0] if params.temperature > 0 else None
-    return _Row(place, request.prompt, request.limit, noise)
+def _drawn(row: _Row, params: SamplingParams) -> _Row:
+    if row.noise is None and params.temperature > 0:
+        row.noise = uniforms([row.key], row.limit)[0]
+    return row
 
 
 def _report(rows: Sequence[_Row], reading: Sequence[_Row] = (), share: float = 1.0) -> None:
@@ -105,7 +108,8 @@ def _choose(logits: torch.Tensor, rows: Sequence[_Row], params: SamplingParams) 
             rows[line].probs.append(prob)
     noise = None
     if params.temperature > 0:
-        noise = torch.tensor([row.noise[len(row.generated)] for row in rows], device=logits.device)
+        drawn = [row.noise[len(row.generated)] for row in rows]
+        noise = torch.tensor(drawn, dtype=torch.float32, device=logits.device)
     return sample(logits, params, noise).tolist()
 
 
@@ -153,7 +157,11 @@ def _cache_of(model: Any, out: Any) -> Any:
     cache = out.get(_cache_name(model))
     if isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers):
         return cache
-    raise ModelError(
+    raise _without_cache(model)
+
+
+def _without_cache(model: Any) -> ModelError:
+    return ModelError(
         f"The model {model.name_or_path!r} ({type(model).__name__}) keeps its state in a form of its own; only "
         "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
     )
@@ -226,15 +234,16 @@ class _Recorded:
         self.inputs = torch.zeros(2, rows, 1, dtype=torch.long, device=model.device)  # tokens, and lengths before them
         self.column = torch.full((1,), columns.end, device=model.device)
         self.places = torch.arange(width, device=model.device)
-        columns.at, stream = self.column, torch.cuda.Stream(model.device)
+        self.graph, columns.at = torch.cuda.CUDAGraph(), self.column
         try:
-            stream.wait_stream(torch.cuda.current_stream(model.device))
-            with torch.cuda.stream(stream):  # what libraries set up at first must not be recorded
-                self._forward()
-            torch.cuda.current_stream(model.device).wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.logits = self._forward()
+            with torch.cuda.device(model.device):
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):  # what libraries set up at first must not be recorded
+                    self._forward()
+                torch.cuda.current_stream().wait_stream(stream)
+                with torch.cuda.graph(self.graph, stream=stream):
+                    self.logits = self._forward()
         finally:
             columns.at = None
 
@@ -351,8 +360,10 @@ class _Shared:
         self._hold([length + 1 for length in self.lengths])
         if not self.most:
             rooms = [room for layer in self.cache.layers for room in layer.room]
+            if not rooms:
+                raise _without_cache(self.model)
             column = sum(room.nbytes for room in rooms) / (len(rooms[0]) * rooms[0].shape[2])
-            self.most = int(_SHARE * _free_bytes(self.model.device) / column)
+            self.most = int(_free_bytes(self.model.device) * _SHARE / column)
         return logits
 
     def _stepped(self, tokens: list[int]) -> torch.Tensor:
@@ -374,7 +385,7 @@ class _Shared:
             self.recorded = None  # its memory first
             try:
                 self.recorded = _Recorded(self.model, self.cache, self.columns)
-            except RuntimeError as error:
+            except Exception as error:  # whatever a model of any kind makes of the mask, or of being recorded
                 if models.is_out_of_memory(error):
                     raise
                 logger.debug("The steps of %s can't be recorded: %s", self.model.name_or_path, error)
@@ -439,16 +450,23 @@ class _Padded:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Memory that a device, or this machine, has free."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    """Memory that a device, or this machine, has free for this process."""
+    if device.type == "cuda":  # and what PyTorch holds for later
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))  # of a worker among others
+    return int(_free_bytes_here() * share)
+
+
+def _free_bytes_here() -> int:
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # not Linux
         return 4 * 2**30
-    try:  # of a container
-        most, used = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.max", "memory.current"))
-        return min(free, int(most) - int(used))
-    except (OSError, ValueError):  # none, or no limit
+    try:  # of a container; files that were read lie in memory until it is needed
+        most, used, of = (Path("/sys/fs/cgroup", f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+        parts = dict(line.split() for line in of.splitlines())
+        return min(free, int(most) - int(used) + int(parts["active_file"]) + int(parts["inactive_file"]))
+    except (OSError, ValueError, KeyError):  # none, or no limit
         return free

@@ -230,7 +230,7 @@ def _forget(key: tuple[ModelSpec, str]) -> None:
         model.shutdown()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a device or the machine had no memory left."""
     text = str(error).lower()
     return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text

@@ -50,6 +50,12 @@ def test_greedy_is_what_the_library_generates(tiny_model, engine):
         assert got == tokenizer.decode(out[0][len(ids) :], skip_special_tokens=True)
 
 
+def test_a_template_that_renders_nothing_is_the_rows_own_error(tiny_model):
+    engine = TransformersEngine(ModelSpec(tiny_model, chat_template="{% if messages[0]['content'] != 'none' %}x{% endif %}"))
+    done = generate(engine, [chat("none"), chat("why")], PARAMS, ["a", "b"], None)
+    assert done[0].error == "template_error: the chat template renders nothing" and done[1].error is None
+
+
 def test_finish_reasons_and_counts(engine):
     done = generate(engine, [chat(t) for t in TEXTS], SamplingParams(max_new_tokens=3), TEXTS, None)
     for completion in done:
