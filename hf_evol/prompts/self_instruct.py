@@ -24,7 +24,7 @@ _SYSTEM = (
     "You make up tasks that can be answered in writing, from general knowledge. Each reply is one such task, in one sentence, about "
     "another subject than those before, and nothing else."
 )
-_ASK = "A new task, please."
+_ASK = "One more task, please."  # "a new task" brings "a new employee" and "a new skill"
 _EXAMPLE = "Explain it."  # what is asked in English, in the simplest form
 _REPEATS_UP_TO = 30  # words; in longer texts, what is spoken of comes back
 
@@ -36,7 +36,7 @@ _NO_TEXT = re.compile(
 )
 # To make or to hand over something, which may be a text.
 _MAKES = re.compile(
-    r"(?i)\A\W*(?:please )?(?:create|make|build|construct|bake|cook|produce|offer|give|provide|share|present|form|open|start|organi[sz]e|"
+    r"(?i)\A\W*(?:please )?(?:create|make|build|construct|bake|cook|produce|offer|give|provide|share|present|form|open|start|organi[sz]e|craft|"
     r"perform|demonstrate|teach|tell|train|improve|lead|join|move|submit|take|track|increase|reduce|enhance|add|use|get|let|help|show|learn|"
     r"practi[cs]e|watch|visit|buy|sell|hold|develop|introduce)\b"
 )
@@ -47,7 +47,17 @@ _GIVEN = re.compile(
     r"\b(?:below|above)[.:?!]*\Z|\b(?:an?|any) (?:given|certain|particular) \w|\A\W*given (?:an?|two|some|the) |"
     r"\b(?:this|these) (?!years?|weeks?|months?|centur|days?|world|times?|way|mornings?|kinds?|cases?|is\b|are\b)\w+|"
     r"\A\W*(?:please )?(?:rewrite|edit|correct|proofread|rephrase|paraphrase|shorten|translate|summari[sz]e|sort|classify|turn|convert|put) the "
-    r"(?:\w+ ){0,2}(?:sentence|paragraph|passage|text|article|story|poem|code|list|table|letter|e-?mail|dialogue|essay)s?\b"
+    r"(?:\w+ ){0,2}(?:sentence|paragraph|passage|text|article|story|poem|code|list|table|letter|e-?mail|dialogue|essay)s?\b|"
+    r"\b(?:summari[sz]e|review|analy[sz]e|critique|(?:summary|review|analysis|critique) of) (?:an?|the) (?:\w+ )?(?:movie|film|book|novel|article|"
+    r"poem|song|play|speech)\b(?=[.?!]?\Z)"
+)
+# A condition of what is not there, as 1 in 400 human instructions has one; of such, small models write mostly contradictions.
+_NEGATED = re.compile(r"(?i)\b(?:without|with no|ha(?:s|ve) no|never|cannot|can['’]t)\b")
+_LISTS = re.compile(
+    r"(?i)\A\W*(?:please )?(?:list|name|give|provide|(?:create|make|write|compile|generate|offer|prepare|draft) (?:me )?an? list)\b"
+)
+_OF_MANY = re.compile(
+    r"\b(?:[5-9]\d|\d{3,}|\d,\d{3}|hundred|thousand) (?:\w+ )?(?:words|things|items|ways|ideas|examples|tips|names|facts)\b"
 )
 _HOLDS_TEXT = re.compile(r"[:\n]\s*\S|[\"“][^\"”]+[\"”]|(?<!\w)['‘][^'’]+['’](?!\w)")
 # Asks for the life, feelings or doings of whoever answers.
@@ -55,7 +65,8 @@ _OF_THE_READER = re.compile(
     r"(?i)\byou(?:['’]ve| have| had)? (?:ever|never|always|recently|just)\b|\byou(?:['’]ve| have| had) (?:\w+ed|been|seen|done|had|made|read|felt|met|"
     r"gone|heard|learnt|lost|won)\b|\byou (?:had|were|did|felt|feel|love|enjoy)\b|\b(?:have|did|do|were) you (?!think\b)|\b(?:a \w+|memor\w+) you have\b(?! to\b)|"
     r"\b(?:been|happened|matters?|means?|important|special|dear|close) (?:\w+ ){0,3}(?:to|for) you\b|\byour (?:favou?rite|ideal|dream|own life|biggest|greatest|"
-    r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b"
+    r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b|\ban? (?:new )?favou?rite\b|"
+    r"\byou (?:cannot|can['’]t|could not) live\b"
 )
 _WITH_ITSELF = re.compile(
     r"(?i)\b(?:between|compare|contrast) (?:(?:an?|the) )?(.{3,}?) (?:and|to|with) (?:(?:an?|the) )?\1\b"
@@ -89,7 +100,7 @@ def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "sto
         The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``; ``too_short`` (under 4
         words) or ``too_long`` (over 150); ``leak`` (words of the turns that ask); ``broken`` (repetition); ``chatter``;
         ``answered`` (an answer follows); ``not_instruction``; ``needs_input`` (speaks of what it doesn't hold); ``not_text``
-        (asks for, or about, what is no text); ``personal`` (about the life of whoever answers).
+        (asks for, or about, what is no text); ``too_many`` (a list of 50 or more); ``negated`` (with a condition of what is not there); ``personal`` (about the life of whoever answers).
     """
     text = unpack(strip_thinking(reply), _EXAMPLE)
     if not text:
@@ -118,6 +129,10 @@ def _fault(text: str) -> str | None:
         return "needs_input"
     if _NO_TEXT.search(text) or (_MAKES.match(text) and not _is_of_text(text)):
         return "not_text"
+    if _LISTS.search(text) and _OF_MANY.search(text):
+        return "too_many"
+    if _NEGATED.search(text):
+        return "negated"
     return "personal" if _OF_THE_READER.search(text) else None
 
 
