@@ -121,6 +121,10 @@ class EndpointEngine:
         """What the server was found not to do as `SamplingParams` say, in sentences."""
         return list(_known[self._place].notes)
 
+    def recall(self, notes: Sequence[str]) -> None:
+        """Add what another process found to `notes`."""
+        _known[self._place].notes = list(dict.fromkeys([*self.notes, *notes]))
+
     @property
     def _place(self) -> tuple[str, str | None]:
         return self.model, self.base_url or self.provider
