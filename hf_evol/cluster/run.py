@@ -167,7 +167,7 @@ def run(recipe: Recipe, execution: Execution | None = None) -> RunResult | list[
             if not folder.exists(f"seeds/{rank:05}.arrow"):  # one that is there is whole
                 folder.put_shard(part, "seeds", rank)
         recipe = replace(recipe, dataset=without_secrets(recipe.dataset))  # which only this process reads
-        end = Finish(recipe, target, folder, len(seeds), tasks)
+        end = Finish(recipe, stages, target, folder, len(seeds), tasks)
         shards = execution.executor_for(Shard(recipe, folder, own_journals=not is_local), tasks, folder)
         if execution.executor == "slurm":
             return _submit(shards, execution.executor_for(end, 1, folder, shards), jobs)

@@ -14,6 +14,7 @@ from datatrove.utils.logging import logger
 
 from hf_evol import columns as col
 from hf_evol.cluster.folder import JOURNALS, LOGS, PLAN, WorkFolder
+from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.models import set_rank
 from hf_evol.models.journal import cache_folder
 from hf_evol.progress import without_datasets_bars
@@ -55,17 +56,22 @@ class Shard(PipelineStep):
 
 
 class Finish(PipelineStep):
-    """The end of a run when all shards are done, here or as a task of its own."""
+    """The end of a run when all shards are done, here or as a task of its own, which takes along what was found of servers."""
 
     name, type = "finish", "hf_evol"
 
-    def __init__(self, recipe: Recipe, target: Target, folder: WorkFolder, n_seeds: int, tasks: int) -> None:
+    def __init__(
+        self, recipe: Recipe, stages: Stages, target: Target, folder: WorkFolder, n_seeds: int, tasks: int
+    ) -> None:
         super().__init__()
         self.recipe, self.target, self.folder, self.n_seeds, self.tasks = recipe, target, folder, n_seeds, tasks
+        self.found = [(model, model.notes) for model in stages.models.values() if isinstance(model, EndpointEngine)]
 
     def conclude(self, keep: Sequence[str] = ()) -> RunResult:
         """Select, write the set and, if asked, publish it; and clear the work folder but for ``keep``."""
         recipe, folder = self.recipe, self.folder
+        for engine, notes in self.found:
+            engine.recall(notes)
         with tempfile.TemporaryDirectory(prefix="hf_evol-") as copies:
             rounds = (
                 steps.Round(*(folder.load_shards(kind, range(first, first + self.tasks), copies) for kind in _PARTS))

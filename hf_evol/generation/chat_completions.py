@@ -75,7 +75,8 @@ def fields(params: SamplingParams, key: str, refused: frozenset[str] = frozenset
         said["top_p"] = params.top_p
     if params.top1_probs:
         said |= {"logprobs": True, "top_logprobs": 2}
-    return {name: value for name, value in said.items() if name not in refused}
+    unsaid = refused if params.top_p == 1 else refused - {"top_p"}  # refused at 1 alone
+    return {name: value for name, value in said.items() if name not in unsaid}
 
 
 def refused_fields(words: str, sent: Mapping[str, Any]) -> frozenset[str]:
@@ -89,7 +90,8 @@ def refused_fields(words: str, sent: Mapping[str, Any]) -> frozenset[str]:
 def missing(refused: frozenset[str]) -> str:
     """In a sentence, what a server that refused fields can't be had to do; nothing if all can."""
     lost = [name for name in ("seed", "logprobs") if name in refused]
-    if _FOR_TRANSFORMERS in refused:
+    # A server that refuses what it does not know, as llama.cpp's field, and not this, reads this.
+    if _FOR_TRANSFORMERS in refused or not refused & _FOR_LLAMA_CPP.keys():
         lost += [name for name in _ADDED if name in refused]
     return f"It takes no {', '.join(lost)}, so what it does there is its own affair." if lost else ""
 

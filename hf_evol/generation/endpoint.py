@@ -70,7 +70,7 @@ class EndpointEngine:
         max_concurrency: most requests at a time.
         max_tries: how often a request is sent before its row gets an error.
         timeout_s: seconds for one try.
-        patience_s: how many seconds a server that answered before is waited for.
+        patience_s: about how many seconds a server that answered before is waited for; with 0, a row's tries are all.
         n_parameters: the model's size, for cards.
     """
 
@@ -110,16 +110,20 @@ class EndpointEngine:
 
         Raises:
             ModelError: there is no answer.
-            ConfigError: the server has one model, of another name.
+            ConfigError: the server has one model, of another name; later requests raise it, too.
         """
         _probe(self)
         if params.temperature > 0:
-            _compare_seeds(self, params.top_p)
+            _compare_seeds(self)
 
     @property
     def notes(self) -> list[str]:
         """What the server was found not to do as `SamplingParams` say, in sentences."""
         return list(_known[self._place].notes)
+
+    def recall(self, notes: Sequence[str]) -> None:
+        """Add what another process found to `notes`."""
+        _known[self._place].notes = list(dict.fromkeys([*self.notes, *notes]))
 
     @property
     def _place(self) -> tuple[str, str | None]:
@@ -209,10 +213,10 @@ def _probe(engine: EndpointEngine) -> None:
 
 
 @lru_cache(maxsize=32)
-def _compare_seeds(engine: EndpointEngine, top_p: float) -> None:
-    """A server that ignores the temperature gives the same text for any seed."""
-    one, other = _trial(engine, "Make up a sentence.", SamplingParams(1.0, top_p, 24), ["one seed", "another seed"])
-    if one.text == other.text and not (one.error or other.error):
+def _compare_seeds(engine: EndpointEngine) -> None:
+    """A server that ignores the temperature gives the same text for any seed; a small top-p would too, and no text tells nothing."""
+    one, other = _trial(engine, "Make up a sentence.", SamplingParams(1.0, 1.0, 24), ["one seed", "another seed"])
+    if one.text == other.text != "":
         note = "Two seeds gave the same text at temperature 1, so its texts are greedy, whatever the temperature."
         _known[engine._place].note(engine, note)
 
@@ -254,6 +258,7 @@ class _Session:
         self.engine, self.params, self.results, self.known = engine, params, results, _known[engine._place]
         self.away_since: float | None = None
         self.gone: Completion | None = None  # what rows get once the server was waited for in vain
+        self.named, self.naming = False, asyncio.Lock()
 
     async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
         from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
@@ -272,8 +277,7 @@ class _Session:
             # HF_HUB_OFFLINE is about the Hub; the client would obey it with any server
             session.event_hooks = hooks if engine.base_url is None else hooks | {"request": []}
             self.client._async_client = session
-            if engine.base_url is not None and not self.known.named:
-                await self._check_name()
+            await self._check_name()
             try:
                 async with asyncio.TaskGroup() as group:
                     for place, (chat, key) in requests.items():
@@ -291,19 +295,24 @@ class _Session:
                 try:
                     async with asyncio.timeout(self.engine.timeout_s):
                         completion = await self._ask(chat, key)
+                    await self._check_name()
                     self.gate.widen()
                     self.known.answers, self.known.given_up, self.away_since = True, False, None
                     break
                 except TimeoutError:
-                    reason, hangs = f"no answer within {self.engine.timeout_s:g} s", not await self._is_there()
+                    reason, since = f"no answer within {self.engine.timeout_s:g} s", time.monotonic()
+                    hangs = self._patience_s > 0 and not await self._is_there(since + self._patience_s)
                     failure = Failure(reason, again=True, overloaded=True, away=hangs)
                 except Failure as error:
-                    failure = error
+                    failure, since = error, time.monotonic()
                 completion, again = Completion("", "error", error=str(failure)), attempt < self.engine.max_tries
-                if not failure.away:
+                if failure.away:
+                    self.named = self.known.lists_none = False
+                else:
                     self.away_since = None
-                elif self.known.answers:  # the row has no part in that, nor has any other a chance
-                    if not await self._is_back(failure):
+                # The row has no part in that, nor has any other a chance.
+                if failure.away and self.known.answers and self._patience_s:
+                    if not await self._is_back(failure, since):
                         self.gone, self.known.given_up = completion, True
                         break
                     attempt -= 1
@@ -319,17 +328,22 @@ class _Session:
             await asyncio.sleep(wait)
         self.results.put((place, completion))
 
-    async def _is_back(self, failure: Failure) -> bool:
+    @property
+    def _patience_s(self) -> float:
+        """After a wait in vain, enough for one look."""
+        return min(self.engine.patience_s, _LOOKS_EVERY_S if self.known.given_up else math.inf)
+
+    async def _is_back(self, failure: Failure, since: float) -> bool:
         """Wait for a server that answered before; whether it takes requests again."""
-        patience_s = 0.0 if self.known.given_up else self.engine.patience_s
+        patience_s = self._patience_s
         if self.away_since is None:
-            self.away_since = time.monotonic()
-            if patience_s:
+            self.away_since = since
+            if not self.known.given_up:
                 said = "%s is away (%s). It is waited for, up to %g s (patience_s)."
                 logger.warning(said, self.engine._where, str(failure).partition(": ")[2], patience_s)
-        while self.away_since is not None and time.monotonic() - self.away_since < patience_s:
-            await asyncio.sleep(random.uniform(0, _LOOKS_EVERY_S))
-            if await self._is_there():
+        while self.away_since is not None and time.monotonic() < (end := self.away_since + patience_s):
+            await asyncio.sleep(random.uniform(0, min(_LOOKS_EVERY_S, patience_s / 2)))
+            if await self._is_there(end):
                 return True
         return self.away_since is None  # another row has met it
 
@@ -358,7 +372,7 @@ class _Session:
         except InferenceTimeoutError as error:
             raise TimeoutError from error
         except (HTTPError, OSError) as error:
-            name = type(error).__name__
+            name, self.named = type(error).__name__, False  # another server may come in its place
             raise Failure(f"connection failed ({name})", again=True, away=name.startswith("Connect")) from error
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             unasked = _answer.get() is None
@@ -389,38 +403,38 @@ class _Session:
                 return _Refused(named or frozenset(unnamed))
         return failure
 
-    async def _models(self) -> list[Any] | None:
-        """What the server lists; None if it does not answer at all."""
+    async def _check_name(self) -> None:
+        """At the beginning, and after a broken connection before a row is done."""
+        async with self.naming:
+            if not (self.named or self.known.lists_none):
+                self.known.lists_none = not await self._is_there()
+                self.named = True
+
+    async def _is_there(self, until: float = math.inf) -> bool:
+        """Whether the server answers at all by then.
+
+        A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
+        on demand.
+        """
         from huggingface_hub.errors import HTTPError
 
-        key = self.engine._key()
+        engine = self.engine
+        if engine.base_url is None:
+            return True
+        key = engine._key()
         try:
-            response = await self.client._async_client.get(
-                f"{self.engine.base_url.rstrip('/')}/models",
-                timeout=_LOOK_S,
-                headers={"Authorization": f"Bearer {key}"} if key else None,
-            )
+            async with asyncio.timeout_at(min(until, time.monotonic() + min(_LOOK_S, engine.timeout_s))):
+                response = await self.client._async_client.get(
+                    f"{engine.base_url.rstrip('/')}/models",
+                    headers={"Authorization": f"Bearer {key}"} if key else None,
+                )
         except (HTTPError, OSError):
-            return None
-        listed = body(response)
-        entries = listed.get("data") if isinstance(listed, dict) else None
-        return entries if isinstance(entries, list) else []
-
-    async def _is_there(self) -> bool:
-        return self.engine.base_url is None or await self._models() is not None
-
-    async def _check_name(self) -> None:
-        """A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
-        on demand."""
-        entries = await self._models()
-        self.known.named = entries is not None
-        if not entries or len(entries) > 1 or not isinstance(entries[0], dict) or "status" in entries[0]:
-            return
-        listed = str(entries[0].get("id"))
-        if not _is_named(self.engine.model, listed):
-            raise ConfigError(
-                f"{self.engine._where} has no model {self.engine.model!r}; it has {listed!r}. Name that as the model."
-            )
+            return False
+        match body(response):
+            case {"data": [{"id": str(name), **more}]} if "status" not in more and not _is_named(engine.model, name):
+                said = f"{engine._where} has no model {engine.model!r}; it has {name!r}. Name that as the model."
+                raise ConfigError(said)
+        return True
 
 
 def _is_named(model: str, listed: str) -> bool:
@@ -439,11 +453,11 @@ class _Refused(Exception):
 
 @dataclass
 class _Known:
-    """What this process knows of a model on a server: whether it has answered, which fields it refuses, that it was waited for in
-    vain, and what it does not do as recorded."""
+    """What this process knows of a model on a server: whether it has answered, that its list of models does not answer, that it was
+    waited for in vain, which fields it refuses, and what it does not do as recorded."""
 
     answers: bool = False
-    named: bool = False
+    lists_none: bool = False
     given_up: bool = False
     refused: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)

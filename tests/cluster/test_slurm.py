@@ -12,13 +12,17 @@ from pathlib import Path
 
 import dill
 import pytest
+from chat_server import ChatServer
 from loguru import logger
 from shard_files import files_of
 
-from hf_evol.cluster import Execution, run
+from hf_evol.cluster import Execution, run, steps
+from hf_evol.cluster.folder import WorkFolder
 from hf_evol.errors import ConfigError, OutputError, SourceError, TaskError
+from hf_evol.generation import endpoint
 from hf_evol.generation.base import Completion
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.hub.provenance import describe
 
 OPTIONS = {
     "partition": "gpu",
@@ -61,6 +65,20 @@ def test_tasks_and_the_last_step_are_submitted_and_give_the_set(slurm, recipe, p
     assert files_of(Path(recipe.output)) == plain
     left = {path.relative_to(recipe.output + ".work").parts[0] for path in Path(recipe.output + ".work").rglob("*")}
     assert left == {"logs", "plan.json"}  # which says that the run has ended
+
+
+def test_the_last_step_knows_what_was_found_of_a_server(slurm, recipe, monkeypatch):
+    """Which may be gone by then."""
+    with ChatServer() as server:
+        own = {"engine": "endpoint", "name": "tiny", "base_url": server.url}
+        run(replace(recipe, responder=own, response_temperature=0.7), Execution("slurm", tasks=2, options=OPTIONS))
+    endpoint._known.clear()  # as in a process of its own
+    found = []
+    monkeypatch.setattr(steps, "conclude", lambda recipe, stages, *_: found.append(stages.models["responder"]) or 1 / 0)
+    monkeypatch.setattr(WorkFolder, "load_shards", lambda *_: None)
+    with pytest.raises(ZeroDivisionError):
+        run_job(of_tasks(submitted(slurm))[1][0], 0)
+    assert "greedy" in describe("responder", *found).note
 
 
 def of_tasks(jobs):

@@ -15,7 +15,7 @@ from chat_server import PARAMS, ChatServer, Refusal, ask, drawn, engine_for, onl
 
 from hf_evol.errors import ConfigError, HfEvolError, ModelError
 from hf_evol.generation import endpoint
-from hf_evol.generation.chat_completions import retry_after
+from hf_evol.generation.chat_completions import Failure, retry_after
 from hf_evol.generation.endpoint import EndpointEngine, _Gate
 from hf_evol.models.journal import Journal
 from hf_evol.prompts.template import chat
@@ -97,7 +97,66 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for():
     assert after.requests
 
 
-def test_a_server_that_stays_away_is_not_waited_for_longer_than_stated(server, caplog):
+def with_another_model(server):
+    server.models, server.choice = [{"id": "other"}], lambda body: {"message": {"content": "of the other model"}}
+    return server
+
+
+@pytest.mark.parametrize("when", ["after it was away", "after broken connections", "between two calls"])
+def test_a_server_that_goes_on_with_another_model_ends_the_run(waits, when):
+    port, found = unused_port(), []
+    engine = EndpointEngine("tiny", f"http://127.0.0.1:{port}/v1", max_concurrency=3)
+
+    def go_on(stream):
+        with pytest.raises(ConfigError, match="has no model 'tiny'; it has 'other'"):
+            for finished in stream:
+                found.extend(finished)
+
+    stream = engine.stream([chat(prompt) for prompt in PROMPTS], PARAMS, PROMPTS)
+    with ChatServer(port) as server:
+        server.models, server.delay_s = [{"id": "tiny"}], 0.01
+        found += next(stream)
+        if when == "between two calls":
+            stream.close()
+            stream = engine.stream([chat(prompt) for prompt in PROMPTS], PARAMS, PROMPTS)
+        if when == "after broken connections":
+            server.fault = lambda prompt, attempt: "reset" if attempt == 1 else None
+        if when != "after it was away":
+            with_another_model(server)
+            go_on(stream)
+    if when == "after it was away":
+        while not waits:
+            time.sleep(0.01)
+        with with_another_model(ChatServer(port)):
+            go_on(stream)
+    assert found and {completion.text for _, completion in found} <= {reply_to(prompt) for prompt in PROMPTS}
+
+
+def test_without_patience_a_server_that_is_away_costs_a_row_its_tries_alone(server, waits):
+    engine = engine_for(server, max_concurrency=1, max_tries=3, patience_s=0)
+    server.fault = lambda prompt, attempt: server.__exit__() if prompt == PROMPTS[1] else None
+    done = ask(engine, PROMPTS[:4])
+    assert [completion.error is None for completion in done] == [True, False, False, False]
+    assert sorted(waits) == [1, 1, 1, 2, 2, 2]
+
+
+def test_after_a_wait_in_vain_one_broken_connection_does_not_fail_the_rows(server, monkeypatch):
+    only(engine_for(server))
+    endpoint._known[engine_for(server)._place].given_up = True
+    once, calls = endpoint._Session._once, []
+
+    async def broken_once(self, chat, sent):
+        calls.append(chat)
+        if len(calls) == 1:
+            raise Failure("connection failed (ConnectError)", again=True, away=True)
+        return await once(self, chat, sent)
+
+    monkeypatch.setattr(endpoint._Session, "_once", broken_once)
+    assert not any(completion.error for completion in ask(engine_for(server), PROMPTS[:4]))
+
+
+def test_a_server_that_stays_away_is_not_waited_for_longer_than_stated(server, caplog, monkeypatch):
+    monkeypatch.setattr(endpoint, "_LOOKS_EVERY_S", 0.1)
     engine = EndpointEngine("tiny", server.url, max_concurrency=1, max_tries=1, patience_s=0.5)
     server.fault = lambda prompt, attempt: server.__exit__() if prompt == PROMPTS[1] else None
     first, *others = ask(engine, PROMPTS)
@@ -115,12 +174,18 @@ def test_a_server_that_hangs_is_waited_for_and_then_given_up(server, caplog):
     assert only(engine).error is None
     server.fault, server.models = lambda prompt, attempt: "hang", "hang"
     begun = time.monotonic()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(endpoint, "_LOOK_S", 0.1)
-        done = ask(engine, PROMPTS)
+    done = ask(engine, PROMPTS)  # a look ends with the patience
     assert {completion.error for completion in done} == {"engine_error: no answer within 0.2 s"}
     assert len(caplog.messages) == 1 and "is away (no answer within 0.2 s)" in caplog.text
     assert time.monotonic() - begun < 5 and len(server.requests) <= 1 + 4
+
+
+def test_a_list_of_models_that_hangs_is_looked_at_once(server, monkeypatch):
+    monkeypatch.setattr(endpoint, "_LOOK_S", 0.5)
+    server.models = "hang"
+    begun = time.monotonic()
+    assert not any(only(engine_for(server), prompt).error for prompt in PROMPTS[:12])
+    assert 0.5 < time.monotonic() - begun < 3
 
 
 def test_a_server_that_loads_its_model_is_waited_for(server):

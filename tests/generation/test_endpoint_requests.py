@@ -11,6 +11,7 @@ import pytest
 from chat_server import KEY, Refusal, ask, engine_for, only, reply_to
 
 from hf_evol.errors import ConfigError, HfEvolError
+from hf_evol.generation import endpoint
 from hf_evol.generation.base import GREEDY, SamplingParams
 from hf_evol.generation.chat_completions import PLAIN
 from hf_evol.generation.endpoint import EndpointEngine
@@ -285,6 +286,14 @@ def test_what_a_strict_server_cannot_be_had_to_do_is_said_once(server, caplog, n
     assert caplog.messages == [f"{server.url}, tiny: {note}"]
 
 
+def test_a_top_k_that_is_refused_by_a_server_that_ignores_other_fields_is_said(server):
+    said = {"error": "top_k must be between 1 and 100"}
+    server.fault = lambda *_: Refusal(400, body=said) if "top_k" in server.requests[-1].body else None
+    engine = engine_for(server)
+    engine.check()
+    assert engine.notes == ["It takes no top_k, so what it does there is its own affair."]
+
+
 def test_a_seed_that_is_refused_is_left_out_and_said(server):
     Strict(server, *PLAIN).taken.remove("seed")
     engine = engine_for(server)
@@ -296,6 +305,8 @@ def test_a_top_p_of_one_that_is_refused_is_left_out(server):
     said = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"}
     server.fault = lambda *_: Refusal(422, body=said) if server.requests[-1].body.get("top_p", 0.5) >= 1 else None
     assert only(engine_for(server), params=SamplingParams(0.7, 1.0, 8)).error is None
+    assert only(engine_for(server), params=SamplingParams(0.7, 0.9, 8)).error is None
+    assert [request.body.get("top_p") for request in server.requests] == [1.0, None, 0.9]
 
 
 def test_models_that_take_the_limit_under_its_newer_name(server):
@@ -332,6 +343,17 @@ def test_a_server_that_samples_is_not_suspected(server):
     assert engine.notes == []
 
 
+def test_only_texts_at_a_top_p_of_one_tell_whether_a_server_samples(server):
+    """A small top-p is greedy on any server, and of a reasoning model there may be no text yet."""
+    server.choice = lambda body: {"message": {"content": f"{body['seed'] if body.get('top_p') == 1 else 'Same'}"}}
+    engine = engine_for(server)
+    engine.check(SamplingParams(temperature=0.3, top_p=0.05))
+    server.choice = lambda body: {"message": {"content": None}, "finish_reason": "length"}
+    endpoint._compare_seeds.cache_clear()
+    engine.check(SamplingParams(temperature=0.3))
+    assert len(server.requests) == 5 and engine.notes == []
+
+
 ONE = {"object": "model", "owned_by": "llamacpp"}
 
 
@@ -358,8 +380,9 @@ def test_the_name_must_be_that_of_a_server_with_one_model(server, listed, fine):
     assert server.requests == []
 
 
-def test_a_server_that_loads_models_by_name_is_asked_for_any(server):
-    server.models = [ONE | {"id": "other", "status": {"value": "unloaded"}}]
+@pytest.mark.parametrize("entry", [{"id": "other", "status": {"value": "unloaded"}}, {"name": "other"}, {"id": None}])
+def test_a_server_that_loads_models_by_name_or_gives_none_is_asked_for_any(server, entry):
+    server.models = [ONE | entry]
     assert only(engine_for(server)).error is None
 
 
