@@ -32,8 +32,8 @@ def command(
     rows, target = stage_rows(recipe)
     flagged, reasons = rules.flag(rows, num_proc=recipe.num_proc)
     kept = rules.kept(flagged)
-    n = rules.judge and not_judged(kept)
-    counts = {KEPT: len(kept) - (n or 0)} | ({NOT_JUDGED: n} if n else {}) | dict(reasons.most_common())
+    n = not_judged(kept) if rules.judge else 0
+    counts = {KEPT: len(kept) - n} | ({NOT_JUDGED: n} if n else {}) | dict(reasons.most_common())
     rows = flagged if keep else kept
     save("eliminate", recipe, target, rows, counts, keep=keep, max_growth=max_growth, sorry_max_words=sorry_max_words)
     print(f"{'Flagged' if keep else 'Left out'}: {listed(reasons)}")
