@@ -65,7 +65,9 @@ def columns(transforms: list[type[Transform]]) -> str:
     for kind in transforms:
         written = kind.output_columns
         if isinstance(written, property):  # depends on the settings
-            written = kind("model").output_columns
+            written = kind(
+                **{name: "model" for name in ("model", "judge") if name in kind.__dataclass_fields__}
+            ).output_columns
         for name, feature in written.items():
             kinds.setdefault(name, (type_name(feature), []))[1].append(kind.__name__)
     rows = [f"| `{name}` | {feature} | {', '.join(writers)} |" for name, (feature, writers) in kinds.items()]

@@ -111,6 +111,11 @@ def lost(statuses: Iterable[str]) -> Counter[str]:
     return Counter(reason(status) for status in statuses if status != OK)
 
 
+def failed(statuses: Iterable[str | None]) -> Counter[str]:
+    """How many rows' requests failed, by what was said of them."""
+    return Counter(status for status in statuses if status and status.startswith(PASSING_FAILURES))
+
+
 def counted(reasons: Mapping[str, int]) -> str:
     """Such as ``leak 3, empty 1``, the most frequent first."""
     return ", ".join(f"{why} {count}" for why, count in Counter(reasons).most_common())

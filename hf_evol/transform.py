@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
@@ -74,6 +75,10 @@ class Transform:
     def apply(self, batch: Batch) -> Batch:
         """The work on one batch whose input columns are all there."""
         raise NotImplementedError
+
+    def statuses(self, table: Any) -> Iterator[Any]:
+        """Of a pyarrow table of transformed rows, what this transform said of them: `columns.OK`, or why a row failed."""
+        yield from (table[name] for name in self.output_columns if name.endswith("_status"))
 
     @property
     def uses_model(self) -> bool:
@@ -346,7 +351,7 @@ def _map_dataset(
     # What a server or the memory refused is asked for again, and so is all that follows from it.
     if (
         _is_older(mapped, begun)
-        and holds_failures(mapped.data, transform)
+        and failed_requests(mapped.data, transform)
         and options.get("load_from_cache_file") is not False
     ):
         again = {"new_fingerprint": Hasher.hash([*decisive, begun])}
@@ -373,19 +378,13 @@ def _is_older(dataset: Dataset, moment: float) -> bool:
     return bool(files) and all(file.exists() and file.stat().st_mtime < moment for file in files)
 
 
-def holds_failures(table: Any, transform: Transform) -> bool:
-    """Whether a pyarrow table of transformed rows has some that another try may mend."""
-    import pyarrow.compute as pc
-
-    names = [name for name in status_columns(transform) if name in table.column_names]
-    return any(
-        pc.any(pc.starts_with(table[name], pattern)).as_py() for name in names for pattern in col.PASSING_FAILURES
-    )
-
-
-def status_columns(transform: Transform) -> list[str]:
-    """The columns in which a transform says why a row failed."""
-    return [name for name in transform.output_columns if name.endswith("_status")]
+def failed_requests(table: Any, transform: Transform) -> Counter[str]:
+    """Of a pyarrow table of transformed rows, how many another try may mend, by what the transform said of them."""
+    said: Counter[str] = Counter()
+    for statuses in transform.statuses(table):
+        counts = {entry["values"]: entry["counts"] for entry in statuses.value_counts().to_pylist()}
+        said.update({status: counts[status] for status in col.failed(counts)})
+    return said
 
 
 def _mapped(dataset: Dataset, transform: Transform, processes: int, label: str, options: dict[str, Any]) -> Dataset:

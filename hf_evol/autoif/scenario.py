@@ -24,7 +24,7 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
-from hf_evol.transform import Transform, map_dataset
+from hf_evol.transform import Transform, failed_requests, map_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -145,6 +145,7 @@ class _Job:
     def __init__(self, settings: AutoIf, recipe: Recipe) -> None:
         self.settings, self.recipe = settings, recipe
         self.stages: list[dict[str, Any]] = []
+        self.failed: Counter[str] = Counter()
 
     def count(self, stage: str, what: str, given: int, lost: Mapping[str, int]) -> None:
         left = given - sum(lost.values())
@@ -153,6 +154,7 @@ class _Job:
     def map(self, rows: Dataset, *transforms: Transform) -> Dataset:
         for transform in transforms:
             rows = map_dataset(rows, transform, batch_size=_MAP_ROWS, num_proc=self.recipe.num_proc)
+            self.failed += failed_requests(rows.data, transform)
         return rows
 
     def augmented(self, augment: Augment) -> Dataset:
@@ -268,7 +270,7 @@ class _Job:
         best = select(rows, col.PASS_RATE, top=3) if len(rows) else rows
         with set_folder(target, record, configs, file_format=recipe.file_format):
             record["examples"] = best.select_columns(shown).to_list()
-        return finished(recipe, record)
+        return finished(recipe, record, self.failed)
 
 
 def _losses(rows: Dataset) -> Counter[str]:

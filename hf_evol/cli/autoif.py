@@ -12,6 +12,7 @@ from hf_evol.cli.options import (
     ENGINE_OPTIONS,
     MODEL_OPTIONS,
     OUTPUT_OPTIONS,
+    exit_if_failed,
     quiet,
     recipe_options,
     shown_anyway,
@@ -73,6 +74,7 @@ def command(
     with shown_anyway(_show) as times:
         result = run(settings, recipe)
     _show(result, times)
+    exit_if_failed(result.failed)
 
 
 def _show(result: object, times: Sequence[Time]) -> None:

@@ -287,10 +287,10 @@ def run_stage(
 ) -> None:  # fmt: skip
     """Apply a stage's transform, save what it leaves, and print how many rows have which status, what it took, and what else is
     to be shown of the rows. Exits with 1 if requests failed."""
-    from hf_evol.columns import PASSING_FAILURES
     from hf_evol.data.selection import column
     from hf_evol.run.steps import mapper
     from hf_evol.run.tables import status_counts
+    from hf_evol.transform import failed_requests
 
     with progress.times() as times:
         rows = mapper(recipe)(rows, transform, transform.label)
@@ -298,14 +298,22 @@ def run_stage(
     save(stage, recipe, target, rows, counts, **options)
     print(f"{label}: {listed(counts)}", *took(times), sep="\n")
     show(rows)
-    failed = Counter(why for why in rows[status] if str(why).startswith(PASSING_FAILURES))
+    exit_if_failed(failed_requests(rows.data, transform))
+
+
+def exit_if_failed(failed: Counter[str]) -> None:
+    """Exit with 1, and a word on it, if requests failed: so many rows', by what was said of them."""
     if failed:
-        why = visible(failed.most_common(1)[0][0])
-        print(
-            f"Requests failed for {failed.total()} rows. Most often: {why}. "
-            "The same command with --overwrite asks for those again, and no others."
-        )
+        print(failure_sentence(failed))
         raise typer.Exit(1)
+
+
+def failure_sentence(failed: Counter[str]) -> str:
+    """How many rows' requests failed, mostly why, and what to do."""
+    return (
+        f"Requests failed for {failed.total()} rows. Most often: {visible(failed.most_common(1)[0][0])}. "
+        "The same command with --overwrite asks for those again, and for what depends on them, and no others."
+    )
 
 
 def stage_rows(recipe: Recipe) -> tuple[Any, Target]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import listed, recipe_options, shown_anyway, took
-from hf_evol.progress import Time, visible
+from hf_evol.cli.options import failure_sentence, listed, recipe_options, shown_anyway, took
+from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def command(
 
 
 def _run(recipe: Recipe, execution: Execution | None) -> int:
-    """How many rows were left out because requests failed."""
+    """How many rows' requests failed."""
     from hf_evol.run import pipeline
 
     with shown_anyway(_show_result) as times:
@@ -76,7 +76,7 @@ def _run(recipe: Recipe, execution: Execution | None) -> int:
             result = cluster.run(recipe, execution)
     if not isinstance(result, list):
         _show_result(result, times)
-        return result.n_failed_requests
+        return result.failed.total()
     if result:
         print(f"Submitted to Slurm: {', '.join(result)}. The last of them writes the set to {recipe.output}.")
     else:
@@ -154,12 +154,8 @@ def _show_result(result: RunResult, times: Sequence[Time]) -> None:
             console.print(f"Without a score in round {entry['round']}: {listed(entry['unscored'])}")
     for line in took(times):
         console.print(line, markup=False)
-    if result.n_failed_requests:
-        again = "The same command with --overwrite asks for those again, and for what depends on them, and no others."
-        why = f" Most often: {visible(result.failed_because)}." if result.failed_because else ""
-        console.print(
-            f"{result.n_failed_requests} rows were left out because requests failed.{why} {again}", markup=False
-        )
+    if result.failed:
+        console.print(failure_sentence(result.failed), markup=False)
     for note in result.provenance["licence_notes"]:
         console.print(f"Licence: {note}", markup=False)
     if not any(entry["selected"] for entry in rounds):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, listed, recipe_options, save, took
+from hf_evol.cli.options import OPTIONS_OF, exit_if_failed, listed, recipe_options, save, took
 from hf_evol.run.recipe import Recipe
 
 _USUAL = {"temperature": 0.7, "top_p": 0.5, "max_new_tokens": 256}  # where nothing else is said
@@ -30,6 +30,7 @@ def command(
     The rows have no answers yet: hf-evol respond writes them. Needs the extra self-instruct.
     """
     from hf_evol import progress
+    from hf_evol.columns import INSTRUCTION_STATUS, failed
     from hf_evol.evolve.self_instruct import self_instruct
     from hf_evol.hub.target import check_output
     from hf_evol.run.pipeline import read_seeds
@@ -48,5 +49,6 @@ def command(
     counts = made.counts
     save("self-instruct", recipe, target, made.rows, counts, made, n=n, requests=requests, per_round=per_round)
     print(f"Replies: {listed(counts)}", f"It ended: {made.ended}", *took(times), sep="\n")
+    exit_if_failed(failed(made.rejected[INSTRUCTION_STATUS]))
     if len(made.rows) < n:
         raise typer.Exit(1)

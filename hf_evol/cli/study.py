@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import EVOLVING_OPTIONS, OPTIONS_OF, as_mapping, key_values, recipe_options, shown_anyway, took
+from hf_evol.cli.options import (
+    EVOLVING_OPTIONS,
+    OPTIONS_OF,
+    as_mapping,
+    exit_if_failed,
+    key_values,
+    recipe_options,
+    shown_anyway,
+    took,
+)
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -69,6 +78,7 @@ def command(
     with shown_anyway(_show) as times:
         result = run(study, recipe)
     _show(result, times)
+    exit_if_failed(result.failed)
 
 
 def _labelled(given: Sequence[str]) -> dict[str, Any]:
@@ -124,5 +134,3 @@ def _show(result: Any, times: Sequence[Time]) -> None:
             )
     if result.url:
         console.print(f"On the Hub: {result.url}")
-    if results["failures"] and not any(entry["ok"] for entry in results["yields"]):
-        raise typer.Exit(1)  # no request gave anything

@@ -79,7 +79,7 @@ class Finish(PipelineStep):
             )
             # A list that nothing here keeps: files that are still mapped can't be removed for good on NFS.
             result = conclude(recipe, Stages.of(recipe), self.n_seeds, list(rounds), self.target)
-        folder.clear([*keep, JOURNALS, PLAN] if result.n_failed_requests else keep)  # another run asks those again
+        folder.clear([*keep, JOURNALS, PLAN] if result.failed else keep)  # another run asks those again
         return result
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:

@@ -52,7 +52,8 @@ class Eliminate(Transform):
 
     Output columns:
         ``elimination``: ``kept``, or the reason. Unless ``keep``, rows with a reason are left out, and how many for which
-        reason is logged.
+        reason is logged. With a ``judge``, ``judge_status``: ``ok``; why the request failed, which keeps the row, as
+        ``engine_error: …``; or null, where the judge was not asked.
 
     Args:
         keep: flag rows instead of leaving them out.
@@ -69,8 +70,11 @@ class Eliminate(Transform):
     journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.PARENT_INSTRUCTION)
-    output_columns: ClassVar[dict[str, Any]] = {col.ELIMINATION: "string"}
     label: ClassVar[str] = "Eliminate"
+
+    @property
+    def output_columns(self) -> dict[str, Any]:
+        return dict.fromkeys((col.ELIMINATION, *([col.JUDGE_STATUS] if self.judge is not None else ())), "string")
 
     def __post_init__(self) -> None:
         if self.max_growth is not None and self.max_growth <= 1:
@@ -120,17 +124,17 @@ class Eliminate(Transform):
         pairs = list(zip(batch[col.INSTRUCTION], batch[col.PARENT_INSTRUCTION], strict=True))
         others = [batch.get(name, [None] * n) for name in (col.METHOD, col.EVOL_STATUS, col.OUTPUT)]
         reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
+        made: Batch = {col.ELIMINATION: reasons}
         if self.judge is not None:
-            self._judge(pairs, batch.get(col.CONTEXT, [None] * n), reasons)
+            made[col.JUDGE_STATUS] = self._judge(pairs, batch.get(col.CONTEXT, [None] * n), reasons)
         if self.keep:
-            return {col.ELIMINATION: reasons}
+            return made
         lost = Counter(reason for reason in reasons if reason != col.KEPT)
         if lost:
             counts = ", ".join(f"{reason} {count}" for reason, count in lost.most_common())
             logger.info("Eliminate left out %d of %d rows: %s", sum(lost.values()), n, counts)
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
-        batch = batch | {col.ELIMINATION: reasons}
-        return {name: [values[place] for place in kept] for name, values in batch.items()}
+        return {name: [values[place] for place in kept] for name, values in (batch | made).items()}
 
     def _reason(self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any) -> str:
         if not isinstance(evolved, str) or not isinstance(parent, str):
@@ -154,14 +158,18 @@ class Eliminate(Transform):
                 return "no_content"
         return col.KEPT
 
-    def _judge(self, pairs: list[tuple[Any, Any]], contexts: list[Any], reasons: list[str]) -> None:
+    def _judge(self, pairs: list[tuple[Any, Any]], contexts: list[Any], reasons: list[str]) -> list[str | None]:
+        """Add what the judge finds to the reasons; gives the status of each row."""
+        statuses: list[str | None] = [None] * len(pairs)
         asked = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         progress.advance(len(pairs) - len(asked))
         chats = [in_context(equality_prompt(pairs[place][1], pairs[place][0]), contexts[place]) for place in asked]
         verdicts = generate(self.judge, chats, GREEDY, ["greedy"] * len(chats), open_journal(self.journal))
         for place, verdict in zip(asked, verdicts, strict=True):
+            statuses[place] = verdict.error or col.OK
             if says_equal(strip_thinking(verdict.text)):
                 reasons[place] = "no_gain"
+        return statuses
 
 
 def repeated(rows: Dataset, *others: Dataset) -> list[bool]:

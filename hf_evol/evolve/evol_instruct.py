@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -177,6 +177,12 @@ class EvolInstruct(SampledTransform):
         added = {col.SEED_OUTPUT: Value("string")} if col.OUTPUT in features else {}
         return Features(dict(super().features(features)) | added)
 
+    def statuses(self, table: Any) -> Iterator[Any]:
+        """Those of each round of this call, of which the last one's is ``evol_status``."""
+        import pyarrow.compute as pc
+
+        yield pc.struct_field(new_history(table[col.HISTORY], table[col.ROUND], self.rounds), "status")
+
     def apply(self, batch: Batch) -> Batch:
         rows = _initial_rows(batch)
         for _ in range(self.rounds):
@@ -285,6 +291,14 @@ class EvolInstruct(SampledTransform):
             col.REJECTED: rejected,
             col.INSTRUCTION: taken["instruction"] if status == col.OK else parent,
         }
+
+
+def new_history(history: Any, rounds: Any, n: int) -> Any:
+    """The entries of the last ``n`` rounds, of the pyarrow columns ``history`` and ``round``."""
+    import pyarrow.compute as pc
+
+    entries, before = pc.list_flatten(history), pc.subtract(rounds, n)
+    return entries.filter(pc.greater(pc.struct_field(entries, "round"), before.take(pc.list_parent_indices(history))))
 
 
 @dataclass

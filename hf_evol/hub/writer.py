@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError, HfEvolError
@@ -29,19 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run made: where it lies, its whole provenance (as in ``provenance.json``), where it is on the Hub, and what was
-    said most often of requests that failed."""
+    """What a run made: where it lies, its whole provenance (as in ``provenance.json``), where it is on the Hub, and how many
+    rows' requests failed, by what was said of them: another run may have those rows."""
 
     output: str
     provenance: dict[str, Any]
     url: str | None = None
-    failed_because: str | None = None
-
-    @property
-    def n_failed_requests(self) -> int:
-        """How many rows were left out, over all rounds, because a server or the memory failed: another run may have them."""
-        dropped = [table["dropped"] for table in self.provenance.get("rounds", ())]
-        return sum(count for table in dropped for name, count in table.items() if name.endswith(col.PASSING_FAILURES))
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 class Config(NamedTuple):
@@ -101,14 +95,14 @@ def set_folder(
         write_provenance(record, folder)
 
 
-def finished(recipe: Recipe, record: dict[str, Any], failed_because: str | None = None) -> RunResult:
+def finished(recipe: Recipe, record: dict[str, Any], failed: Counter[str]) -> RunResult:
     """The result of a run whose set is in place, pushed if asked, unless requests failed. If the push fails, the error has the
     result, and what to do then."""
-    result = RunResult(recipe.output, record, failed_because=failed_because)
+    result = RunResult(recipe.output, record, failed=failed)
     if not recipe.push_to:
         return result
     push = f"hf-evol push {shlex.quote(recipe.output)} {recipe.push_to}"
-    if result.n_failed_requests:
+    if failed:
         logger.warning("The set is not pushed, as requests failed. To push it as it is: %s", push)
         return result
     try:

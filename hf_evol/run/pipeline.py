@@ -153,12 +153,13 @@ def conclude(
         lost = concatenate_datasets([entry.dropped for entry in rounds])
         if stages.back_translate:
             record["constraints"] = constraint_counts(concatenate_datasets(sets))
-        others = []
+        others, failed = [], steps.failed_requests(rounds)
         if made is not None:
             record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
+            failed += col.failed(made.rejected[col.INSTRUCTION_STATUS])
             others = [Config("rejected", made.rejected, "replies that are no new instruction, each with the reason")]
         write_rounds(target, record, selected, sets, lost, recipe.file_format, others)
-    return finished(recipe, record, steps.commonest_failure(rounds))
+    return finished(recipe, record, failed)
 
 
 def write_rounds(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
+from hf_evol.evolve.evol_instruct import new_history
 from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, library_versions, origin, title
 from hf_evol.hub.record import read_provenance
 from hf_evol.prompts.evol_instruct import version_of
@@ -121,10 +122,7 @@ def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
     """Of each round that this stage has added: how many rows got which status, and the texts of each try."""
     import pyarrow.compute as pc
 
-    history = column(rows, col.HISTORY)
-    entries, before = pc.list_flatten(history), pc.subtract(column(rows, col.ROUND), n_rounds)
-    numbers = pc.struct_field(entries, "round")
-    entries = entries.filter(pc.greater(numbers, before.take(pc.list_parent_indices(history))))
+    entries = new_history(column(rows, col.HISTORY), column(rows, col.ROUND), n_rounds)
     tables = []
     for number in sorted(pc.unique(pc.struct_field(entries, "round")).to_pylist()):
         of_round = entries.filter(pc.equal(pc.struct_field(entries, "round"), number))

@@ -149,14 +149,14 @@ def response_reasons(rows: Dataset) -> list[str]:
     ]
 
 
-def commonest_failure(rounds: Sequence[Round]) -> str | None:
-    """What servers or the machine said most often of requests that failed; None where none did."""
+def failed_requests(rounds: Sequence[Round]) -> Counter[str]:
+    """How many rows' requests failed, over all rounds, by what servers or the machine said of them."""
     said: Counter[str] = Counter()
     for entry in rounds:
-        for rows, name in ((entry.failed, col.EVOL_STATUS), (entry.unanswered, col.RESPONSE_STATUS)):
-            statuses = rows[name] if name in rows.column_names else ()
-            said.update(status for status in statuses if str(status).startswith(col.PASSING_FAILURES))
-    return said.most_common(1)[0][0] if said else None
+        for rows in (entry.rows, entry.failed, entry.unanswered):
+            for name in (col.EVOL_STATUS, col.JUDGE_STATUS, col.RESPONSE_STATUS):
+                said += col.failed(rows[name] if name in rows.column_names else ())
+    return said
 
 
 def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:

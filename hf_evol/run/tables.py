@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from hf_evol.run.steps import Round
 
+NOT_JUDGED = "not_judged"
+
 
 def round_table(entry: Round, number: int) -> dict[str, Any]:
     """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
@@ -38,9 +40,16 @@ def round_table(entry: Round, number: int) -> dict[str, Any]:
             for rows in (entry.rows, entry.failed, entry.unanswered)
         ),
         "dropped": dict(dropped.most_common()),
+        NOT_JUDGED: sum(map(not_judged, (entry.rows, entry.failed, entry.unanswered))),
         "unscored": dict(value_counts(unscored).most_common()),
         "scores": score_summaries(entry.rows),
     }
+
+
+def not_judged(rows: Dataset) -> int:
+    """How many rows the judge of `hf_evol.Eliminate` was asked about, and gave no answer on."""
+    statuses = rows[col.JUDGE_STATUS] if col.JUDGE_STATUS in rows.column_names else ()
+    return sum(status not in (None, col.OK) for status in statuses)
 
 
 def constraint_counts(rows: Dataset) -> dict[str, int]:

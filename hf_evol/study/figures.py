@@ -169,9 +169,10 @@ def _means(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[D
 
 
 def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    unreadable = sum(entry["unreadable"] for entry in results["levels"])
+    unreadable, failed = (sum(entry[name] for entry in results["levels"]) for name in ("unreadable", "failed"))
     caption = "Difficulty levels, as the judge sees them."
     caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
+    caption += f" For {failed} instructions, requests failed." if failed else ""
     bars = []
     for entry in results["levels"]:
         parts = [(*level, colour) for level, colour in zip(entry["counts"].items(), _LEVELS, strict=True)]

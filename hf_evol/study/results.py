@@ -106,9 +106,11 @@ def _levels(sets: Sets, role: str) -> list[dict[str, Any]]:
     entries = []
     for (label, number), rows in sets.items():
         usable = (row for row in rows.values() if row[STATUS] == col.OK)
-        counts = Counter(row[col.DIFFICULTY_LEVEL] for row in usable if col.DIFFICULTY_LEVEL in row)  # not of all seeds
+        rated = [row for row in usable if col.DIFFICULTY_LEVEL in row]  # not of all seeds
+        counts = Counter(row[col.DIFFICULTY_LEVEL] for row in rated)
         levels = {level: counts[level] for level in LEVELS}
-        entries.append({role: label, "round": number, "counts": levels, "unreadable": counts[None]})
+        without = _without([row for row in rated if row[col.DIFFICULTY_LEVEL] is None], col.DIFFICULTY_STATUS)
+        entries.append({role: label, "round": number, "counts": levels} | without)
     return entries
 
 
@@ -124,4 +126,11 @@ def _judgement(rows: Rows, a: str, b: str, number: int) -> dict[str, Any]:
     verdicts = Counter(row[col.VERDICT] for row in rows)
     counts = {name: verdicts[name] for name in ("win", "tie", "lose")}
     disagreement = sum(row[col.JUDGE_STATUS] == "disagreement" for row in rows)
-    return {"a": a, "b": b, "round": number} | counts | {"disagreement": disagreement, "unreadable": verdicts[None]}
+    without = _without([row for row in rows if row[col.VERDICT] is None], col.JUDGE_STATUS)
+    return {"a": a, "b": b, "round": number} | counts | {"disagreement": disagreement} | without
+
+
+def _without(rows: Rows, status: str) -> dict[str, int]:
+    """Of rows without a judge's word, how many replies could not be read, and how many requests failed."""
+    failed = col.failed(row.get(status) for row in rows).total()
+    return {"unreadable": len(rows) - failed, "failed": failed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
     results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(results)
     provenance = _provenance(recipe, results, [record for _, record in models])
-    return _written(recipe, results, records, usable.features, provenance, target)
+    return _written(recipe, results, records, usable.features, provenance, target, work.failed)
 
 
 def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: int, n_seeds: int) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: in
 
 def _written(
     recipe: Recipe, results: dict[str, Any], records: Sequence[dict], features: Features, provenance: dict[str, Any],
-    target: Target,
+    target: Target, failed: Counter[str],
 ) -> RunResult:  # fmt: skip
     from datasets import Dataset
 
@@ -187,7 +188,7 @@ def _written(
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
         provenance["figures"] = [{"path": f"figures/{of['path_png'].name}", "alt": of["alt"]} for of in figures]
-    return finished(recipe, provenance)
+    return finished(recipe, provenance, failed)
 
 
 def _set(rows: Dataset, label: str) -> Config:

@@ -34,7 +34,7 @@ from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
 from hf_evol.study.measures import EVOLVER, N_WORDS, REWARD_OF_EVOLUTION, USABLE
 from hf_evol.study.results import LABEL, SEEDS, STATUS, numbers
-from hf_evol.transform import Transform
+from hf_evol.transform import Transform, failed_requests
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,6 +50,7 @@ _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION, col.CONTEXT,
 )  # fmt: skip
+_ASK_AGAIN = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
 _TOKENS = ("n_prompt_tokens", "n_tokens")
 
 
@@ -69,13 +70,15 @@ class Work:
 
     Attributes:
         failures: measures that could not be made: ``stage`` and ``error``.
+        failed: how many rows' requests failed, by what was said of them.
         rounds: how many the seeds are evolved for; 0 where responders answer the seeds themselves.
         diversities: the variety of each evolver's set in each round, as `hf_evol.diversity` summarises it.
     """
 
     def __init__(self, study: Study, recipe: Recipe) -> None:
-        self.study, self.recipe, self.map = study, recipe, steps.mapper(recipe)
+        self.study, self.recipe = study, recipe
         self.failures: list[dict[str, str]] = []
+        self.failed: Counter[str] = Counter()
         self.diversities: list[dict[str, Any]] = []
         self.evolves = study.role is EVOLVER
         self.rounds = recipe.rounds if self.evolves else 0
@@ -113,6 +116,12 @@ class Work:
         others = (self.respond, self.score, self.difficulty, *self.rewards, self.compatibility)
         for transform in filter(None, (*self.writers.values(), *others)):
             transform.check()
+
+    def map(self, rows: Dataset, transform: Transform, label: str) -> Dataset:
+        """The transformed rows; requests that failed are counted."""
+        rows = steps.mapper(self.recipe)(rows, transform, label)
+        self.failed += failed_requests(rows.data, transform)
+        return rows
 
     def _failed(self, stage: str, error: Exception) -> None:
         self.failures.append({"stage": stage, "error": str(error)})
@@ -158,8 +167,6 @@ class Work:
         if self.evolves:
             made = [steps.respond(concatenate_datasets(made), self.respond, self.map, "all rounds")]
             models.release()
-        if why := steps.commonest_failure(made):  # not in what is published
-            logger.warning("Requests failed. Most often: %s", why)
         rows = concatenate_datasets([decided(answered, self.evolves) for answered in made])
         self._count_lost(rows)
         return rows, costs
@@ -206,11 +213,10 @@ class Work:
         sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
         names = [name for name in (STATUS, col.RESPONSE_STATUS) if name in rows.column_names]
         statuses = zip(rows[LABEL], rows[col.ROUND], *(rows[name] for name in names), strict=True)
-        lost = Counter((label, number) for label, number, *of_row in statuses if "engine_error" in of_row)
-        error = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
+        lost = Counter((label, number) for label, number, *of_row in statuses if col.failed(of_row))
         for (label, number), count in lost.items():
             when = f" in round {number}" if number else ""
-            self._failed(f"{count} of {sets[label, number]} rows of {label}{when}", error)
+            self._failed(f"{count} of {sets[label, number]} rows of {label}{when}", _ASK_AGAIN)
 
     def measure(self, rows: Dataset) -> Dataset:
         """Usable rows with every measure that could be made."""
@@ -273,8 +279,12 @@ class Work:
         """The measured rows; or, where that fails or failed before, the rows as they were, and a note."""
         if not work or stage in [failure["stage"] for failure in self.failures]:
             return rows
+        before = self.failed.total()
         try:
-            return self.map(rows, work, label) if label else work(rows)
+            measured = self.map(rows, work, label) if label else work(rows)
+            if n := self.failed.total() - before:
+                self._failed(f"{stage} of {n} of {len(rows)} rows", _ASK_AGAIN)
+            return measured
         except HfEvolError as error:
             self._failed(stage, error)
             return rows
@@ -342,7 +352,7 @@ def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
     made = rows[col.INSTRUCTION] if evolved else outputs
     texts = [text if status == col.OK else "" for text, status in zip(made, statuses, strict=True)]
     # the request failed, as the server was down or memory ran out; or there was nothing to answer
-    unknown = ("engine_error",) if evolved else ("engine_error", "invalid_input")
+    unknown = col.PASSING_FAILURES if evolved else (*col.PASSING_FAILURES, "invalid_input")
     known = {col.OUTPUT, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, *_TOKENS}
     known.add(col.RESPONDER if evolved else col.PARENT_INSTRUCTION)
     return _added(

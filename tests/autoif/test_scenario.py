@@ -6,6 +6,7 @@ import pytest
 import scripted_model
 from chat_server import ChatServer
 from datasets import Dataset, load_dataset
+from hub_server import HubServer
 
 from hf_evol import autoif
 from hf_evol.autoif.scenario import AutoIf, read_constraints
@@ -133,6 +134,20 @@ def test_on_the_command_line(settings, recipe, server, capsys, monkeypatch, tmp_
     assert "too_few_cases 32" in capsys.readouterr().err
     assert main(["card", recipe.output, "--diff"]) == 0
     assert "The card would not change." in capsys.readouterr().out
+
+
+def test_requests_that_failed_keep_a_set_from_being_pushed(settings, recipe, server, capsys, monkeypatch, tmp_path):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    options += ["--engine=endpoint", f"--base-url={server.url}", "--model=tiny", f"--output={recipe.output}"]
+    server.fault = lambda prompt, attempt: 400 if "the number 1" in prompt else None
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "hub-cache")
+        assert main(["autoif", *options, "--license=mit", "--push-to=user/set", f"--journal={recipe.journal}"]) == 1
+        assert ("dataset", "user/set") not in hub.repos
+    said = capsys.readouterr()
+    n = len(load_dataset(recipe.output, "dropped", split="train"))
+    assert f"Requests failed for {n} rows. Most often: engine_error: HTTP 400" in said.out
+    assert "is not pushed" in said.err
 
 
 def test_wrong_settings_are_refused_before_any_request(settings, recipe, server, tmp_path):

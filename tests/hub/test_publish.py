@@ -752,7 +752,7 @@ def test_a_run_whose_requests_failed_exits_with_1_and_is_pushed_only_when_told(
         arguments = list(map(str, arguments))
         assert main(arguments) == 1
         said = capsys.readouterr().out
-        assert "1 rows were left out because requests failed. Most often: engine_error: HTTP 400" in said
+        assert "Requests failed for 1 rows. Most often: engine_error: HTTP 400" in said
         assert "The same command with --overwrite asks for those again" in said and "On the Hub" not in said
         assert load_dataset(str(folder), "round_1", split="train").num_rows == 3 and ("dataset", REPO) not in hub.repos
         (told,) = [message for message in caplog.messages if "is not pushed" in message]

@@ -91,10 +91,7 @@ def test_the_summary_names_the_commonest_failure_and_a_run_of_failures_exits_wit
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     assert main(["run", "--recipe", str(tmp_path / "recipe.yaml")]) == 1
     said = capsys.readouterr().out
-    assert (
-        "3 rows were left out because requests failed. Most often: engine_error: HTTP 422: the cache is [2Jfull."
-        in said
-    )
+    assert "Requests failed for 3 rows. Most often: engine_error: HTTP 422: the cache is [2Jfull." in said
     assert "\x1b[2J" not in said
     options = ["--engine", "endpoint", "--base-url", server.url, "--model", "tiny", "--tries", "1"]
     assert main(["evolve", "--dataset", settings["dataset"], *options, "--output", str(tmp_path / "evolved")]) == 1

@@ -66,12 +66,12 @@ def _results(labels, n, rounds, measures, rows):
                       for name in measures for label, round_ in sides]
                      + [_summary(name, "seeds", 0, [MEASURES[name][0]] * n) for name in measures],
         "levels": [{"evolver": label, "round": r, "counts": {name: levels[label, r][name] for name in LEVELS},
-                    "unreadable": 1} for label, r in sides],
+                    "unreadable": 1, "failed": 0} for label, r in sides],
         "yields": [{"evolver": label, "round": r, "rows_in": n, "ok": statuses[label, r]["ok"],
                     "dropped": {"near_copy": statuses[label, r]["near_copy"]}, "unanswered": {"cut_off": 1}} for label, r in sides],
         "costs": [{"evolver": label, "round": r, "prompt_tokens": 2000, "tokens": 1000, "seconds": None,
                    "flops": 1e12 * (1 + 9 * labels.index(label))} for label, r in sides],
-        "judgements": [{"a": a, "b": b, "round": 1, "win": 6, "tie": 3, "lose": 1, "disagreement": 2, "unreadable": 1}
+        "judgements": [{"a": a, "b": b, "round": 1, "win": 6, "tie": 3, "lose": 1, "disagreement": 2, "unreadable": 1, "failed": 0}
                        for a, b in combinations(labels, 2)],
         "diversity": [{"evolver": label, "round": r, "n": n, "repeats": 0, "distinct_1": 0.3, "distinct_2": 0.6,
                        "distinct_3": 0.9, "self_similarity": None} for label, r in sides],

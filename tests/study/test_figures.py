@@ -57,7 +57,7 @@ def test_nulls_and_single_rows_are_drawn_as_far_as_they_go(tmp_path):
 
 def test_bars_are_shares(tmp_path):
     counts = {"very easy": 0, "easy": 1, "medium": 1, "hard": 2, "very hard": 0}
-    levels = [{"evolver": "small", "round": 1, "counts": counts, "unreadable": 7}]
+    levels = [{"evolver": "small", "round": 1, "counts": counts, "unreadable": 7, "failed": 2}]
     figure = only(tmp_path, *make(rounds=1, measures=()), levels=levels)["levels"]
     assert texts(figure).count("25") == 2 and texts(figure).count("50") == 1
     assert "hard 50 %" in figure["alt"] and "7 replies" in figure["caption"]

@@ -72,7 +72,8 @@ def test_three_evolvers_make_three_pairs_and_one_family():
 
 
 def test_preferences_count_ties_as_neither():
-    verdicts = ["win", "win", "lose", "tie", None]
+    verdicts = ["win", "win", "lose", "tie", None, None]
+    statuses = ["ok", "ok", "ok", "disagreement", "unreadable", "engine_error: no"]
     judged = [
         {
             "a": "a",
@@ -80,16 +81,24 @@ def test_preferences_count_ties_as_neither():
             "round": 1,
             "id": f"s-{i}",
             "verdict": v,
-            "judge_status": "disagreement" if v == "tie" else "ok",
+            "judge_status": status,
         }
-        for i, v in enumerate(verdicts)
+        for i, (v, status) in enumerate(zip(verdicts, statuses, strict=True))
     ]
-    results = analyse(rows_of("a", ["hard"] * 5) + rows_of("b", ["hard"] * 5), judged, ["a", "b"], 1, seed=0)
+    results = analyse(rows_of("a", ["hard"] * 6) + rows_of("b", ["hard"] * 6), judged, ["a", "b"], 1, seed=0)
     entry = found(results, "preferred")
-    assert (entry["mean_a"], entry["mean_b"], entry["n"], entry["n_unpaired"]) == (0.5, 0.25, 4, 1)
+    assert (entry["mean_a"], entry["mean_b"], entry["n"], entry["n_unpaired"]) == (0.5, 0.25, 4, 2)
     assert results["judgements"] == [
-        {"a": "a", "b": "b", "round": 1, "win": 2, "tie": 1, "lose": 1, "disagreement": 1, "unreadable": 1}
+        {"a": "a", "b": "b", "round": 1, "win": 2, "tie": 1, "lose": 1, "disagreement": 1, "unreadable": 1, "failed": 1}
     ]
+
+
+def test_a_failed_request_is_no_reply_that_could_not_be_read():
+    rows = rows_of("a", [None, None, "hard"])
+    for row, status in zip(rows, ("engine_error: no", "unreadable", "ok"), strict=True):
+        row |= {"status": "ok", "difficulty_status": status}
+    (levels,) = analyse(rows, None, ["a"], 1, seed=0)["levels"]
+    assert (levels["counts"]["hard"], levels["unreadable"], levels["failed"]) == (1, 1, 1)
 
 
 def test_nothing_usable_is_no_error():
