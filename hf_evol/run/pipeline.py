@@ -151,8 +151,6 @@ def conclude(
         sets = [set_columns(entry.rows) for entry in rounds]
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
-        if stages.back_translate:
-            record["constraints"] = constraint_counts(concatenate_datasets(sets))
         others = []
         if made is not None:
             record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
@@ -172,6 +170,8 @@ def write_rounds(
         Config("dropped", lost, "rows left out, each with its round and the reason"),
         *others,
     ]
+    if any(col.CHECKS in rows.column_names for rows in sets):
+        record["constraints"] = constraint_counts(*sets)
     by_round = value_counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]
