@@ -15,7 +15,7 @@ from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
-from hf_evol.evolve.self_instruct import self_instruct
+from hf_evol.evolve.self_instruct import check_seeds, self_instruct
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
@@ -65,6 +65,13 @@ def read_seeds(recipe: Recipe) -> Dataset:
     return seeds
 
 
+def _checked_seeds(recipe: Recipe) -> Dataset:
+    seeds = read_seeds(recipe)
+    if recipe.self_instruct:
+        check_seeds(seeds)
+    return seeds
+
+
 def unread_rows(seeds: Dataset) -> Counter[str]:
     """How many rows have no instruction, by reason."""
     reasons = unread(seeds)
@@ -88,7 +95,7 @@ def reading_of(seeds: Dataset) -> str:
 def plan(recipe: Recipe) -> Plan:
     """What `run` would do with this recipe, from the rows and tokenizers alone."""
     stages = Stages.of(recipe)
-    seeds = read_seeds(recipe)
+    seeds = _checked_seeds(recipe)
     stages.check()
     chats = [
         stages.evolve.prompt(row[col.ID], text, 0, context=row.get(col.CONTEXT))
@@ -134,7 +141,7 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
     if recipe.select_by not in SCORE_COLUMNS:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
     target = check_target(recipe)
-    seeds = read_seeds(recipe)
+    seeds = _checked_seeds(recipe)
     stages.check()
     return stages, seeds, target
 
