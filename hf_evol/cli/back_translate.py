@@ -12,7 +12,11 @@ from hf_evol.run.recipe import Recipe
 
 @recipe_options(*OPTIONS_OF["back-translate"])
 def command(
-    recipe: Recipe, max_constraints: Annotated[int, typer.Option(help="How many constraints a row gets at most.")] = 3
+    recipe: Recipe,
+    max_constraints: Annotated[
+        int | None,
+        typer.Option(help="How many constraints a row gets at most. \\[default: the recipe's back_translate, or 3]"),
+    ] = None,
 ) -> None:
     """Add constraints that the response meets already to each instruction, with the functions that check them. No model is
     asked; rows that no constraint suits stay as they are."""
@@ -20,6 +24,7 @@ def command(
     from hf_evol.evolve.back_translate import BackTranslate
     from hf_evol.run.pipeline import read_seeds
 
+    max_constraints = (recipe.back_translate or 3) if max_constraints is None else max_constraints
     transform = BackTranslate(max_constraints=max_constraints, seed=recipe.seed)
     rows, target = stage_rows(recipe)
     if not {*transform.input_columns} <= set(rows.column_names):

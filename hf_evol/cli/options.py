@@ -63,6 +63,7 @@ OPTIONS_OF = {
         "license", "push_to", "private", *OUTPUT_OPTIONS,
     ),
 }  # fmt: skip
+_STEPS_OF_RUN = ("self_instruct", "back_translate")  # as the modules of their own commands are called, too
 EXECUTOR_OPTIONS = {
     "executor": (str, "Run as tasks of datatrove (extra cluster): local, slurm, ray or jobs."),
     "tasks": (int, "Into how many shards to cut the rows. \\[default: the workers]"),
@@ -92,12 +93,14 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             execution = _execution(*(values.pop(name, None) for name in EXECUTOR_OPTIONS))
             settings = {name: _parsed(name, values.pop(name)) for name in chosen}
             settings = {name: value for name, value in settings.items() if value is not None}
+            loaded = Recipe.load(source) if source else Recipe()
             found = {
-                "recipe": (Recipe.load(source) if source else Recipe()).with_settings(settings),
+                "recipe": loaded.with_settings(settings),
                 "given": frozenset(settings) | ({"dataset"} if source else frozenset()),
                 "execution": execution,
             }
             quiet()
+            _say_what_is_ignored(function.__module__.rpartition(".")[2], loaded, chosen)
             kept = "Finished requests are in the journal: the same command goes on from there."
             off = "The journal is off, so the same command starts anew."
             with interruptible(off if settings.get("journal") is False else kept):
@@ -118,6 +121,16 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         return command
 
     return decorate
+
+
+def _say_what_is_ignored(command: str, recipe: Recipe, names: Sequence[str]) -> None:
+    """Warn of steps in a recipe that a command which begins with seeds does not take."""
+    ignored = [name for name in _STEPS_OF_RUN if getattr(recipe, name) and name not in (command, *names)]
+    if ignored and "format" in names:
+        logging.getLogger("hf_evol").warning(
+            "Ignored of the recipe: %s. Only hf-evol run takes all steps in one; here, each is a command of its own.",
+            ", ".join(ignored),
+        )
 
 
 @contextmanager

@@ -18,7 +18,10 @@ def command(
     recipe: Recipe,
     given: frozenset[str],
     seeds: Annotated[str | None, typer.Argument(help="The seed set, as --dataset.")] = None,
-    n: Annotated[int, typer.Option("-n", "--n", help="How many rows to make.")] = 200,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", "--n", help="How many rows to make. \\[default: the recipe's self_instruct, or 200]"),
+    ] = None,
     requests: Annotated[
         int | None, typer.Option(help="The most requests to make; by default ten for each row.")
     ] = None,
@@ -36,6 +39,7 @@ def command(
     from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import engine_of
 
+    n = (recipe.self_instruct or 200) if n is None else n
     default = Recipe()
     usual = {name: value for name, value in _USUAL.items() if name not in given and getattr(recipe, name) == getattr(default, name)}  # fmt: skip
     recipe = replace(recipe, **usual, dataset=seeds or recipe.dataset)

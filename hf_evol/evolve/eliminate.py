@@ -174,7 +174,7 @@ class Eliminate(Transform):
 
 def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
     """Of each row, whether its instruction says what an earlier row's, or one of the ``others``', says: the same words, up to
-    stop words, endings and order, under the same input and context."""
+    stop words, endings and order, under the same input and context; constraints of `BackTranslate` don't count."""
     import numpy as np
 
     own, seen = (np.fromiter(_signatures(*part), dtype=np.uint64) for part in ((rows,), others))
@@ -186,9 +186,10 @@ def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
 def _signatures(*sets: Dataset) -> Iterator[int]:
     """Eight bytes for each row, equal where the texts say the same."""
     for rows in sets:
-        known = (col.INSTRUCTION, col.INPUT, col.CONTEXT)
+        known = (col.INSTRUCTION, col.INPUT, col.CONTEXT, col.PARENT_INSTRUCTION, col.BACK_TRANSLATE_STATUS)
         for row in rows.select_columns([name for name in known if name in rows.column_names]):
-            text, extra = row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
+            alone = row.get(col.PARENT_INSTRUCTION) if row.get(col.BACK_TRANSLATE_STATUS) == col.OK else None
+            text, extra = alone or row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
             said = content(text) or words(text) or [text]
             before = transcript(row.get(col.CONTEXT) or ())
             digest = blake2b(f"{sorted(said)}|{extra}|{before}".encode("utf-8", "surrogatepass"), digest_size=8)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 _SMALL = 300_000_000  # parameters
+_OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of the words that a text adds
 
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
@@ -68,7 +69,8 @@ class EvolInstruct(SampledTransform):
         ``evolver`` (the model's name), ``try`` (which try of the last round gave the text, from 1; the last one where none
         did), ``rejected`` (a list with try, method, instruction and status of the last round's other texts), ``history`` (a list
         with round, method, parent, instruction, status, try, rejected and the numbers of prompt and generated tokens, over
-        all tries, of every round). An ``output`` answers the seed: it becomes null and is kept as ``seed_output``.
+        all tries, of every round). An ``output`` answers the seed: it becomes null and is kept as ``seed_output``. The
+        constraints of `BackTranslate`, which such an answer met, are cleared with their status.
 
         ``evol_status`` is ``ok``, one of the reasons of `hf_evol.read_evolved`, ``off_example`` (adds other things than the
         worked examples, see ``by_example``), ``invalid_input`` (no text to evolve), ``too_long: …`` (the prompt does not fit
@@ -118,7 +120,9 @@ class EvolInstruct(SampledTransform):
         col.METHOD: "string", col.EVOL_STATUS: "string", col.EVOLVER: "string", col.TRY: "int32", col.REJECTED: [_REJECTED],
         col.HISTORY: [_ROUND_RECORD],
     }  # fmt: skip
-    rewritten_columns: ClassVar[tuple[str, ...]] = (col.OUTPUT, col.SEED_OUTPUT, col.ELIMINATION)
+    rewritten_columns: ClassVar[tuple[str, ...]] = (
+        col.OUTPUT, col.SEED_OUTPUT, col.ELIMINATION, *_OF_CONSTRAINTS, col.BACK_TRANSLATE_STATUS,
+    )  # fmt: skip
     keyed_by: ClassVar[tuple[str, ...]] = (col.ID, col.ROUND)
     label: ClassVar[str] = "Evolve"
 
@@ -193,6 +197,9 @@ class EvolInstruct(SampledTransform):
             out[col.OUTPUT] = [None] * len(rows)
         if col.ELIMINATION in batch:
             out[col.ELIMINATION] = [col.KEPT] * len(rows)
+        if col.BACK_TRANSLATE_STATUS in batch:  # of responses that are there no more
+            out |= {name: [[] for _ in rows] for name in _OF_CONSTRAINTS if name in batch}
+            out[col.BACK_TRANSLATE_STATUS] = [None] * len(rows)
         return out
 
     def prompt(self, row_id: str, instruction: str, round: int, attempt: int = 1, context: Chat | None = None) -> Chat:

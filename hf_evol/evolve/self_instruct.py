@@ -181,6 +181,12 @@ def self_instruct(
     return SelfInstructed(_dataset(kept), _dataset(rejected), rounds, ended)
 
 
+def check_seeds(seeds: Dataset) -> None:
+    """Raise as `self_instruct` does where it can't begin with these seeds."""
+    require_extra("rapidfuzz", "self-instruct", "self_instruct")
+    _read_seeds(seeds)
+
+
 def _read_seeds(seeds: Dataset) -> tuple[list[tuple[str, str]], _Pool]:
     """The ids and instructions that can be shown, and the pool of all."""
     check_columns((col.INSTRUCTION,), seeds.column_names)

@@ -32,6 +32,7 @@ _SIZES = (
 _TAG_OF_STAGE = {
     "self-instruct": "self-instruct", "evolve": "evol-instruct", "back-translate": "verifiable-rewards", "score": "ic-ifd",
 }  # fmt: skip
+_STAGE_OF_PART = {"self_instruct": "self-instruct", "constraints": "back-translate"}
 _TAGS = {
     "evolved": ["evol-instruct", "ic-ifd"],
     "autoif": ["autoif", "verifiable-rewards"],
@@ -195,13 +196,11 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
     source, n_rows = provenance["source"], sum(entry["rows"] for entry in provenance["configs"])
     counts = [model["n_parameters"] for model in provenance["models"] if model["role"] == "evolver"]
     sizes = list(dict.fromkeys(f"evolver-size-{human_number(count)}" for count in counts if count))
-    if provenance["kind"] == "stages":
-        names = {stage["stage"] for stage in provenance["stages"]}
-        names |= {"evolve", "score"} if "run" in names else set()
-        tags = [tag for name, tag in _TAG_OF_STAGE.items() if name in names]
-    else:
-        parts = {"self_instruct": "self-instruct", "constraints": "back-translate"}
-        tags = _TAGS[provenance["kind"]] + [_TAG_OF_STAGE[stage] for part, stage in parts.items() if part in provenance]
+    stages = provenance.get("stages", []) if provenance["kind"] == "stages" else []
+    names = {stage["stage"] for stage in stages} - {"back-translate"}
+    names |= {"evolve", "score"} if "run" in names else set()
+    names |= {stage for part, stage in _STAGE_OF_PART.items() for made in (provenance, *stages) if made.get(part)}
+    tags = _TAGS.get(provenance["kind"], []) + [tag for name, tag in _TAG_OF_STAGE.items() if name in names]
     written = any(model["role"] in WRITERS for model in provenance["models"])
     return DatasetCardData(
         pretty_name=provenance["title"],

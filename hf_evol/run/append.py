@@ -19,6 +19,7 @@ from hf_evol.hub.provenance import describe_model, library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.hub.record import parsed
 from hf_evol.hub.target import Target
+from hf_evol.hub.writer import Config
 from hf_evol.run.pipeline import write_rounds
 from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, set_columns, without_repeats
 from hf_evol.run.tables import round_table
@@ -80,15 +81,28 @@ def append(
     chosen = select(kept, record["recipe"].get("select_by", col.IC_IFD), top=record["recipe"]["select"])
     more = {"selected": chosen, "dropped": new.dropped}
     whole = {
-        name: concatenate_datasets([published[name], added] if name in published else [added])
+        name: concatenate_datasets([_typed_as(added, published[name]), added] if name in published else [added])
         for name, added in more.items()
     }
+    others = [
+        Config(entry["name"], published[entry["name"]], entry["description"])
+        for entry in record["configs"]
+        if entry["name"] not in (*whole, *(f"round_{n}" for n in range(1, number)))
+    ]
     _extend(record, rows, new)
     file_format = _file_format(record)
     with tempfile.TemporaryDirectory(prefix="hf_evol-") as made:
         folder, message = Path(made, "set"), message or f"Add round {number}"
-        write_rounds(Target(str(folder)), record, whole["selected"], [*earlier, kept], whole["dropped"], file_format)
+        sets = [*earlier, kept]
+        write_rounds(Target(str(folder)), record, whole["selected"], sets, whole["dropped"], file_format, others)
         return publish(folder, repo_id, message=message, revision=revision, create_pr=create_pr, parent=head)
+
+
+def _typed_as(added: Dataset, rows: Dataset) -> Dataset:
+    """The rows with the column types of those that are added: files of JSON have others."""
+    from datasets import Features
+
+    return rows.cast(Features({name: added.features.get(name, kind) for name, kind in rows.features.items()}))
 
 
 def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:

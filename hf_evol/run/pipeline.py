@@ -15,7 +15,7 @@ from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
-from hf_evol.evolve.self_instruct import self_instruct
+from hf_evol.evolve.self_instruct import check_seeds, self_instruct
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
@@ -65,6 +65,13 @@ def read_seeds(recipe: Recipe) -> Dataset:
     return seeds
 
 
+def _checked_seeds(recipe: Recipe) -> Dataset:
+    seeds = read_seeds(recipe)
+    if recipe.self_instruct:
+        check_seeds(seeds)
+    return seeds
+
+
 def unread_rows(seeds: Dataset) -> Counter[str]:
     """How many rows have no instruction, by reason."""
     reasons = unread(seeds)
@@ -88,7 +95,7 @@ def reading_of(seeds: Dataset) -> str:
 def plan(recipe: Recipe) -> Plan:
     """What `run` would do with this recipe, from the rows and tokenizers alone."""
     stages = Stages.of(recipe)
-    seeds = read_seeds(recipe)
+    seeds = _checked_seeds(recipe)
     stages.check()
     chats = [
         stages.evolve.prompt(row[col.ID], text, 0, context=row.get(col.CONTEXT))
@@ -134,7 +141,7 @@ def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
     if recipe.select_by not in SCORE_COLUMNS:
         raise ConfigError(f"select_by must be one of {', '.join(SCORE_COLUMNS)}; got {recipe.select_by!r}.")
     target = check_target(recipe)
-    seeds = read_seeds(recipe)
+    seeds = _checked_seeds(recipe)
     stages.check()
     return stages, seeds, target
 
@@ -151,8 +158,6 @@ def conclude(
         sets = [set_columns(entry.rows) for entry in rounds]
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
-        if stages.back_translate:
-            record["constraints"] = constraint_counts(concatenate_datasets(sets))
         others, failed = [], steps.failed_requests(rounds)
         if made is not None:
             record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
@@ -173,6 +178,8 @@ def write_rounds(
         Config("dropped", lost, "rows left out, each with its round and the reason"),
         *others,
     ]
+    if any(col.CHECKS in rows.column_names for rows in sets):
+        record["constraints"] = constraint_counts(*sets)
     by_round = value_counts(column(selected, col.ROUND))
     for table in record["rounds"]:
         table["selected"] = by_round[table["round"]]

@@ -36,6 +36,7 @@ _ROLES = {
 }
 _OF_BEST_OF = ("responder", "scorer")
 _DID = {"evolver": "evolved", "generator": "extended", "responder": "answered", "scorer": "scored", "judge": "judged"}
+_OF_RUN = ("self_instruct", "constraints")  # what a run's record says of steps that not every run has
 _WRITE = ("evolve", "respond", "back-translate", RUN)  # texts that scores are of
 _NOT_EVOLVED: dict[str, Any] = {"methods": [], "prompts_version": "", "failures": []}
 _TEXTS = (col.INSTRUCTION, col.INPUT, col.OUTPUT)
@@ -70,7 +71,9 @@ def record_of(
     if made is not None:
         own |= {"rounds": made.rounds, "ended": made.ended, "variety": _variety(rows)}
     evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
+    before = list(earlier.get("stages", ()))
     if stage == "evolve":
+        before = [{name: value for name, value in entry.items() if name != "constraints"} for entry in before]
         methods = Stages.of(recipe).evolve.methods
         versions = [*filter(None, evolving["prompts_version"].split(", ")), version_of(methods)]
         evolving = {
@@ -79,7 +82,7 @@ def record_of(
             "failures": rejected_texts(rows),
         }
         own["rounds"] = _rounds(rows, recipe.rounds)
-    stages = [*earlier.get("stages", ()), own]
+    stages = [*before, own]
     scored = _is_scored(stages) and col.IC_IFD in rows.column_names  # a run's dropped rows have no scores
     chosen = earlier and earlier["license"] != source.license and earlier["license"]  # by a person
     return {
@@ -115,7 +118,7 @@ def _earlier(recipe: Recipe) -> dict[str, Any]:
         {"round": table["round"], "counts": {"in_set": table["in_set"]} | table["dropped"], "tries": table["tries"]}
         for table in found["rounds"]
     ]
-    return found | {"stages": [run]}
+    return found | {"stages": [run | {name: found[name] for name in _OF_RUN if name in found}]}
 
 
 def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:

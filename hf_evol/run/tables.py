@@ -52,12 +52,15 @@ def not_judged(rows: Dataset) -> int:
     return sum(status not in (None, col.OK) for status in statuses)
 
 
-def constraint_counts(rows: Dataset) -> dict[str, int]:
+def constraint_counts(*sets: Dataset) -> dict[str, int]:
     """How many constraints of which kind the rows carry, most first."""
     import pyarrow.compute as pc
 
-    kinds = pc.struct_field(pc.list_flatten(column(rows, col.CHECKS)), "kind")
-    return dict(value_counts(kinds).most_common())
+    counts: Counter[str] = Counter()
+    for rows in sets:
+        if col.CHECKS in rows.column_names and len(checks := pc.list_flatten(column(rows, col.CHECKS))):
+            counts += value_counts(pc.struct_field(checks, "kind"))
+    return dict(counts.most_common())
 
 
 def score_summaries(rows: Dataset) -> list[dict[str, Any]]:

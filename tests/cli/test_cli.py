@@ -237,6 +237,18 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(call, here, tiny_model, see
     assert [path.name for path in here.iterdir()] == [seed_file]
 
 
+def test_steps_that_a_command_does_not_take_are_named(call, here, caplog, wide_model, seed_file):
+    (here / "mine.yaml").write_text(
+        f"dataset: {seed_file}\nmodel: {wide_model}\nself_instruct: 5\nback_translate: 1\nmax_new_tokens: 24\n"
+    )
+    assert call("evolve", "--recipe", "mine.yaml", "--output", "a")[0] == 0
+    assert "Ignored of the recipe: self_instruct, back_translate." in caplog.text
+    caplog.clear()
+    assert call("back-translate", "--recipe", "mine.yaml", "--output", "b")[0] == 0
+    assert "Ignored of the recipe: self_instruct." in caplog.text
+    assert json.loads((here / "b" / "provenance.json").read_text())["stages"][0]["settings"]["max_constraints"] == 1
+
+
 def test_a_dry_run_without_seeds_covers_the_bundled_sets(call, here, tiny_model):
     code, said = call("run", "--dry-run", "--model", tiny_model, "--limit", "2")
     assert code == 0

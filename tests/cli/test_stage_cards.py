@@ -209,6 +209,21 @@ def test_a_chain_goes_on_from_the_result_of_a_run(call, here, wide_model):
     assert commands_on(card)[1][:5] == ["score", "--dataset", "1-run", "--config", "round_1"]
 
 
+def test_what_a_run_added_to_seeds_and_instructions_is_told_on(call, here, wide_model):
+    pytest.importorskip("rapidfuzz")
+    short = {"self_instruct": 6, "back_translate": 2, "max_new_tokens": 24, "response_max_new_tokens": 24}
+    made = hf_evol.run(hf_evol.Recipe(model=wide_model, output="set", **short)).provenance
+    assert call("score", "--dataset", "set", "--model", wide_model, "--output", "scored")[0] == 0
+    run, card = record_of(here / "scored")["stages"][0], card_of(here / "scored")
+    assert run["constraints"] == made["constraints"] != {} and run["self_instruct"] == made["self_instruct"]
+    assert "- self-instruct\n" in card and "- verifiable-rewards\n" in card
+    assert f"{sum(made['constraints'].values())} in all: " in card and "were made up by the evolver" in card
+    evolving = ["--model", wide_model, "--rounds", "1", "--max-new-tokens", "24"]
+    assert call("evolve", "--dataset", "scored", *evolving, "--output", "evolved")[0] == 0  # which clears constraints
+    card = card_of(here / "evolved")
+    assert "- self-instruct\n" in card and "verifiable-rewards" not in card and "in all: " not in card
+
+
 def test_rows_evolved_after_they_were_scored_have_no_scores(call, here, wide_model):
     model = ["--model", wide_model]
     short = [*model, "--max-new-tokens", "24", "--rounds", "1"]

@@ -152,6 +152,9 @@ def test_what_counts_as_repeated():
     assert repeated(rows("Who are you?", "Who is he?", "Are you who?")) == [False, False, True]
     assert repeated(rows("?", "!", None, "", "?")) == [False, False, False, True, True]
     assert repeated(rows(GOOD).select([]), rows(GOOD)) == []
+    constrained = {"parent_instruction": [GOOD] * 3, "back_translate_status": ["ok", "ok", "no_constraint"]}
+    texts = (f"{GOOD} Use no commas.", f"{GOOD} Use at most 50 words.", PARENT)
+    assert repeated(rows(*texts, **constrained)) == [False, True, False]
     assert repeated(rows("Name a river twice", "Name a river river twice")) == [False, False]
 
 

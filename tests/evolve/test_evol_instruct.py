@@ -468,6 +468,18 @@ def test_an_eliminated_row_restarts_from_its_parent():
     assert out[col.ELIMINATION] == ["kept", "kept"]
 
 
+def test_constraints_of_an_earlier_answer_are_cleared():
+    batch = {
+        "id": ["a-0"], "instruction": ["old"], "output": ["answer to old"], "constraints": [["Use no commas."]], "checks": [[{}]],
+        "functions": [["def evaluate(response): ..."]], "back_translate_status": ["ok"],
+    }  # fmt: skip
+    evolver = EvolInstruct(Scripted(lambda p: said("new")), journal=False)
+    out = evolver(batch)
+    assert out["constraints"] == out["checks"] == out["functions"] == [[]] and out["back_translate_status"] == [None]
+    others = {name: values for name, values in batch.items() if name != "back_translate_status"}
+    assert not {"constraints", "checks", "functions"} & evolver(others).keys()  # not ours
+
+
 def test_the_seeds_answer_is_kept_apart():
     out = EvolInstruct(Scripted(lambda p: said("new")), journal=False)(
         {"id": ["a-0"], "instruction": ["old"], "output": ["answer to old"]}

@@ -51,7 +51,9 @@ def test_greedy_is_what_the_library_generates(tiny_model, engine):
 
 
 def test_a_template_that_renders_nothing_is_the_rows_own_error(tiny_model):
-    engine = TransformersEngine(ModelSpec(tiny_model, chat_template="{% if messages[0]['content'] != 'none' %}x{% endif %}"))
+    engine = TransformersEngine(
+        ModelSpec(tiny_model, chat_template="{% if messages[0]['content'] != 'none' %}x{% endif %}")
+    )
     done = generate(engine, [chat("none"), chat("why")], PARAMS, ["a", "b"], None)
     assert done[0].error == "template_error: the chat template renders nothing" and done[1].error is None
 

@@ -78,6 +78,34 @@ def test_a_round_is_added_in_one_commit(published, rows):
     assert len(published.commits) == commits + 1
 
 
+def test_a_round_of_a_set_from_scratch(hub, licensed_model, talkative, tmp_path):
+    """The rejected replies stay, and constraints are those of the rows that have them."""
+    pytest.importorskip("rapidfuzz")
+    recipe = hf_evol.Recipe(
+        model=licensed_model, limit=8, self_instruct=6, back_translate=2, max_new_tokens=24, response_max_new_tokens=24,
+        output=str(tmp_path / "out"), file_format="json",
+    )  # fmt: skip
+    hf_evol.run(recipe)
+    hf_evol.publish(recipe.output, REPO)
+    published = hub.repos["dataset", REPO]
+    before, record = dict(published.files), json.loads(published.files["provenance.json"])
+    assert record["constraints"]
+    rows = loaded("round_1")
+    for transform in (
+        hf_evol.EvolInstruct(licensed_model, max_new_tokens=24),
+        hf_evol.Respond(licensed_model, max_new_tokens=24),
+        hf_evol.IcIfd(licensed_model),
+    ):
+        rows = hf_evol.map(rows, transform)
+    hf_evol.append(rows, REPO)
+    kept = [name for name in before if name.startswith(("rejected/", "round_1/"))]
+    assert len(kept) == 2 and all(published.files[name] == before[name] for name in kept)
+    after, new = json.loads(published.files["provenance.json"]), loaded("round_2")
+    assert [entry for entry in after["configs"] if entry["name"] == "rejected"] == record["configs"][-1:]
+    assert after["constraints"] == record["constraints"] and len(new)
+    assert not any(new["checks"]) and not any(new["functions"]) and set(new["back_translate_status"]) == {None}
+
+
 def test_another_evolver_is_listed(published, rows, tiny_model):
     rows = rows.map(lambda row: {"evolver": tiny_model})
     hf_evol.append(rows, REPO)

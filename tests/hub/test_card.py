@@ -584,6 +584,21 @@ def test_a_chain_of_stages_loads_from_the_top_of_its_folder_and_tells_its_comman
     assert yaml.safe_load(methods) == [{"name": "a", "template": "It's\n- {a}"}]
 
 
+def test_constraints_and_rejected_replies_are_told_of_where_there_are_such():
+    stages = stages_provenance()
+    stages["stages"].append(stages["stages"][-1] | {"stage": "back-translate", "settings": {}, "constraints": {}})
+    record = provenance() | {"constraints": {}, "self_instruct": {"ended": "All are kept.", "counts": {"ok": 6}}}
+    for made in (record, stages):
+        assert "verifiable-rewards" not in card_data(made).tags
+        assert "No constraint was added" in card_text(made)
+        (made if made is record else made["stages"][-1])["constraints"] = {"words": 2, "lines": 1}
+        assert "verifiable-rewards" in card_data(made).tags
+        assert "3 in all: words 2, lines 1." in card_text(made) and "No constraint was added" not in card_text(made)
+    assert "under `rejected`. All" not in card_text(record)
+    record["self_instruct"]["counts"]["similar"] = 1
+    assert "under `rejected`. All" in card_text(record)
+
+
 def test_unknown_size_is_not_guessed():
     record = provenance()
     record["models"][0]["n_parameters"] = None

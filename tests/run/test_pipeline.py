@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ from tiny_models import build_llama
 import hf_evol
 from hf_evol import cluster, models
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError, FormatError, ModelError, OutputError, SourceError
+from hf_evol.errors import ConfigError, FormatError, MissingExtraError, ModelError, OutputError, SourceError
 from hf_evol.evolve.eliminate import OF_RESPONSES
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.hub import writer
@@ -303,11 +304,25 @@ def test_a_set_from_scratch(recipe, talkative, tmp_path):
 
 
 def test_what_can_not_have_instructions_made_up_says_so(recipe):
+    pytest.importorskip("rapidfuzz")
     recipe = replace(recipe, self_instruct=6)
     assert pipeline.plan(recipe).n_seeds == 6
     for refused in (lambda: cluster.run(recipe), lambda: measure(recipe, 2)):
         with pytest.raises(ConfigError, match="run hf-evol self-instruct first"):
             refused()
+
+
+def test_what_making_up_needs_is_checked_before(recipe, monkeypatch, tmp_path):
+    Dataset.from_dict({"instruction": TEXTS, "input": ["x"] * 8, "output": [""] * 8}).to_json(tmp_path / "inputs.jsonl")
+    recipe = replace(recipe, self_instruct=6, dataset=str(tmp_path / "inputs.jsonl"))
+    for early in (pipeline.plan, pipeline.prepare):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name: None)
+            with pytest.raises(MissingExtraError, match=r"hf_evol\[self-instruct\]"):
+                early(recipe)
+        pytest.importorskip("rapidfuzz")
+        with pytest.raises(ConfigError, match="None of the 8 seeds can be shown"):
+            early(recipe)
 
 
 def test_nothing_dropped_from_a_table_of_several_pieces():

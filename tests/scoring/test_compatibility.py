@@ -51,7 +51,9 @@ def test_without_a_figure_the_status_says_why():
     assert (negative["car"], negative["ci95"], negative["status"]) == (None, None, "negative_reward")
     assert negative["mean_reward"] == -0.25 and negative["n"] == 2
     assert compatibility_adjusted_reward([None], [1.0])["status"] == "no_rows"
-    assert compatibility_adjusted_reward([float("nan"), 2.0], [1.0, 1.0])["car"] == 1.0  # as pandas writes what is missing
+    assert (
+        compatibility_adjusted_reward([float("nan"), 2.0], [1.0, 1.0])["car"] == 1.0
+    )  # as pandas writes what is missing
     for beta in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="beta must be over 0"):
             compatibility_adjusted_reward([1.0], [1.0], beta=beta)
