@@ -164,11 +164,11 @@ def test_requests_that_failed_say_nothing_about_the_responder(options, folders, 
     with ChatServer() as server:
         server.fault = lambda prompt, attempt: 400 if "rivers" in prompt else None
         far = f"far={{engine: endpoint, name: far, base_url: '{server.url}'}}"
-        assert main(options(responder=[f"one={folders['one']}", far])) == 0
+        assert main(options(responder=[f"one={folders['one']}", far])) == 1
         results = results_of(tmp_path / "study")
         server.fault = lambda prompt, attempt: 400 if prompt != "Hello" else None
         down = far.replace("name: far", "name: other")
-        assert main(options(responder=[f"one={folders['one']}", down])) == 0
+        assert main(options(responder=[f"one={folders['one']}", down])) == 1
     (failure,) = results["failures"]
     assert failure["stage"] == "1 of 7 rows of far"
     usable = next(entry for entry in results["comparisons"] if entry["measure"] == "usable")

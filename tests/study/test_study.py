@@ -343,14 +343,14 @@ def test_a_server_that_was_down_is_noted_and_asked_again(recipe, wide_model):
     assert asked >= failed
 
 
-def test_a_study_of_which_all_requests_failed_says_why_and_exits_with_1(recipe, wide_model, caplog):
+def test_a_study_of_which_all_requests_failed_says_why_and_exits_with_1(recipe, wide_model, capsys):
     with ChatServer() as server:
         server.fault = lambda prompt, attempt: 400 if prompt != "Hello" else None
         far = f"{{engine: endpoint, name: far, base_url: '{server.url}'}}"
         options = ["--dataset", recipe.dataset, "--limit", "2", "--scorer", wide_model, "--responder", wide_model]
         options += ["--evolver", f"a={far}", "--evolver", f"b={far}", "--rounds", "1", "--output", recipe.output]
         assert main(["study", *options]) == 1
-    assert "Requests failed. Most often: engine_error: HTTP 400" in caplog.text
+    assert "Requests failed for 4 rows. Most often: engine_error: HTTP 400" in capsys.readouterr().out
 
 
 def test_what_an_evolver_says_twice_counts_once():
