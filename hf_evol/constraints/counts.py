@@ -185,9 +185,8 @@ def answer_lines(response: str) -> int:
 
 def comment_pattern() -> str:
     directives = "include|define|if|ifdef|ifndef|else|elif|endif|undef|pragma|import|region|endregion"
-    hashes = (
-        r"#(?![\w!{]).*|#(?!(?:" + directives + r")\b)\w+[ \t]+[^{;\n]{0,200}$"
-    )  # but no colours and selectors of CSS
+    no_css = r"[^{;\n]{0,200}$"  # as colours and selectors begin with a hash, too
+    hashes = r"#(?![\w!{]).*|#(?!(?:" + directives + r")\b)\w+[ \t]+" + no_css
     slashes = r"(?:^[ \t]*|(?<=[;{}),][ \t])|(?<=[ \t]{2}))//(?![*@]).*"  # but no division, address or XPath
     blocks = r"/\*(?s:.{0,500}?)\*/|<!--(?s:.{0,500}?)-->"
     return rf"(?m){blocks}|(?:^|(?<=[ \t]))(?:{hashes}|--(?=[ \t]).*)|{slashes}"
