@@ -17,15 +17,16 @@ def words(response: str) -> int:
 
 def sentence_list(response: str) -> list[str]:
     abbreviation = r"(?i)(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|no|fig|inc|ltd|(?!i\.$)[a-z](?:\.[a-z])*)\.$"
-    found, start = [], 0
+    found, start, first = [], 0, re.search(r"\w", response)
     for end in re.finditer(r"""(?<=[.!?])["'”’)\]]*\s+|\n\s*\n""", response):
         before, after = response[max(start, end.start() - 12) : end.end()].rstrip(), response[end.end() : end.end() + 1]
-        if not re.compile(r"\w").search(response, start, end.start()):
+        if first is None or first.start() >= end.start():
             start = end.end()
         elif not after.islower() and not re.search(abbreviation, before):
             found.append(response[start : end.end()])
             start = end.end()
-    return [*found, response[start:]] if re.search(r"\w", response[start:]) else found
+            first = re.compile(r"\w").search(response, start)
+    return [*found, response[start:]] if first else found
 
 
 def sentences(response: str) -> int:
@@ -184,7 +185,8 @@ def answer_lines(response: str) -> int:
 
 def comment_pattern() -> str:
     directives = "include|define|if|ifdef|ifndef|else|elif|endif|undef|pragma|import|region|endregion"
-    hashes = r"#(?![\w!{]).*|#(?!(?:" + directives + r")\b)\w+[ \t]+[^{;\n]*$"  # but no colours and selectors of CSS
+    no_css = r"[^{;\n]{0,200}$"  # as colours and selectors begin with a hash, too
+    hashes = r"#(?![\w!{]).*|#(?!(?:" + directives + r")\b)\w+[ \t]+" + no_css
     slashes = r"(?:^[ \t]*|(?<=[;{}),][ \t])|(?<=[ \t]{2}))//(?![*@]).*"  # but no division, address or XPath
     blocks = r"/\*(?s:.{0,500}?)\*/|<!--(?s:.{0,500}?)-->"
     return rf"(?m){blocks}|(?:^|(?<=[ \t]))(?:{hashes}|--(?=[ \t]).*)|{slashes}"
@@ -197,7 +199,7 @@ def comments(response: str) -> int:
 
 def code_alone(response: str) -> str:
     code = re.sub(r'"""(?s:.{0,500}?)"""', '""', re.sub(comment_pattern(), "", response))
-    return re.sub(r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'", '""', code)
+    return re.sub(r'(?<!\\)"(?:\\.|[^"\\\n])*"|' + r"(?<!\\)'(?:\\.|[^'\\\n])*'", '""', code)
 
 
 def constructs(response: str, pattern: str) -> int:
@@ -211,7 +213,7 @@ def function_names(response: str) -> list[str]:
         r"|\b(?:const|let|var)[ \t]+(\w+)[ \t]*=[ \t]*(?:async[ \t]+)?(?:function\b|\([^()\n]*\)[ \t]*=>|\w+[ \t]*=>)"
         r"|^[ \t]*(?:(?:public|private|protected|static|final|virtual|inline)[ \t]+)*"
         r"(?!(?:else|new|return|throw|catch|switch|public|private|protected|static)\b)[\w<>\[\],:*&]+[ \t]+[*&]?(?!(?:if|for|while|switch|catch)\b)(\w+)[ \t]*"
-        r"\([^()\n]*\)[ \t]*(?:throws[ \w,]+)?\s*\{",
+        r"\([^()\n]*\)\s*(?:throws[\s\w,]+)?\{",
         response,
     )
     return ["".join(names) for names in known]

@@ -90,6 +90,35 @@ def test_published_functions_say_the_same_where_only_the_standard_library_is():
                 assert result.value is one.holds(text), (kind, result)
 
 
+def test_published_functions_end_in_time_on_texts_that_almost_match():
+    texts = ["key: value for key ", "for x in ", "for;", "?a:", "\n", '\\"']
+    texts = [opening + (text * 20_000)[:20_000] for text in texts for opening in "{["]
+    with Sandbox() as sandbox:
+        for one in words_of.CONSTRUCTS:
+            if "[^" not in one.pattern and one.what != "imports":
+                continue  # it matches within a few words
+            results = sandbox.call(Constraint("constructs", None, 10**6, {"pattern": one.pattern}).function(), texts)
+            assert [result.value for result in results] == [True] * len(texts), one.what
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "not_found"),
+    [
+        ("a list comprehension", ["[x for x in y]", "[[a for a in b] for b in c]"], ["[a for b]", "[x] for x in [y]"]),
+        (
+            "a dictionary comprehension",
+            ["{a: b for a in c}", "{a: b[1:2] for a, b in c}"],
+            ["{a: b}", "{a for a in b}"],
+        ),
+        ("a `for` loop", ["for x in y:", "  for (;;)", "for i = 1 to 3"], ["before in", "for"]),
+        ("imports", ["import os", "x\n  from a import b"], ["important", "take it from a import"]),
+    ],
+)
+def test_constructs_are_found(what, found, not_found):
+    (pattern,) = (one.pattern for one in words_of.CONSTRUCTS if one.what == what)
+    assert [counts.constructs(text, pattern) > 0 for text in (*found, *not_found)] == [True] * len(found) + [False] * 2
+
+
 def test_a_constraint_is_data():
     one = Constraint("occurrences", None, 0, {"text": 'a "b" {c}'})
     assert Constraint.of(one.data()) == one
