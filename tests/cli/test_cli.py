@@ -124,7 +124,7 @@ WRONG_SETTINGS = [
     (["--methods", "nothing"], "Unknown method 'nothing'"),
     (["--dtype", "float8"], "dtype must be"),
     (["--file-format", "xml"], "parquet, json, arrow; got 'xml'"),
-    (["--recipe", "nothing"], "Built-in recipes: alpaca, code_alpaca, gsm8k"),
+    (["--recipe", "nothing"], "Built-in recipes: alpaca, code_alpaca, from_scratch, gsm8k"),
     (["--model", "{name: x, revison: 3}"], "unknown settings"),
     (["--select", "1.5"], "1.5"),
     (["--select", "0"], "select"),
