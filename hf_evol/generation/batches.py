@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections import deque
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -148,23 +148,26 @@ def _attends_to_all(model: Any) -> bool:
 
 
 def _cache_name(model: Any) -> str:
-    """What the model calls its cache: ``past_key_values`` until transformers 5.23, then ``cache``."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    """What the model calls its cache, as its answer to one token says: ``past_key_values`` until transformers 5.23, then
+    ``cache``. A `ModelError` if it has none."""
+    if model not in _names:
+        with torch.inference_mode():
+            out = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
+        found = [name for name in ("cache", "past_key_values") if _is_filled(out.get(name))]
+        if not found:
+            raise ModelError(
+                f"The model {model.name_or_path!r} ({type(model).__name__}) keeps its state in a form of its own; only "
+                "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
+            )
+        _names[model] = found[0]
+    return _names[model]
 
 
-def _cache_of(model: Any, out: Any) -> Any:
-    """The cache that a forward pass gave back."""
-    cache = out.get(_cache_name(model))
-    if isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers):
-        return cache
-    raise _without_cache(model)
+_names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def _without_cache(model: Any) -> ModelError:
-    return ModelError(
-        f"The model {model.name_or_path!r} ({type(model).__name__}) keeps its state in a form of its own; only "
-        "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
-    )
+def _is_filled(cache: Any) -> bool:
+    return isinstance(cache, Cache) and any(getattr(layer, "keys", None) is not None for layer in cache.layers)
 
 
 @contextmanager
@@ -320,7 +323,7 @@ class _Shared:
         inputs = {"input_ids": ids, "position_ids": positions, "use_cache": True, "logits_to_keep": 1}
         if shared:
             inputs[_cache_name(self.model)] = DynamicCache([tuple(layer) for layer in past])
-        return [[layer.keys, layer.values] for layer in _cache_of(self.model, self.model(**inputs)).layers]
+        return [[layer.keys, layer.values] for layer in self.model(**inputs)[_cache_name(self.model)].layers]
 
     def _join(self, prompts: list[list[int]], read: list[list[torch.Tensor]], count: int) -> None:
         lengths = [len(prompt) for prompt in prompts]
@@ -360,8 +363,6 @@ class _Shared:
         self._hold([length + 1 for length in self.lengths])
         if not self.most:
             rooms = [room for layer in self.cache.layers for room in layer.room]
-            if not rooms:
-                raise _without_cache(self.model)
             column = sum(room.nbytes for room in rooms) / (len(rooms[0]) * rooms[0].shape[2])
             self.most = int(_free_bytes(self.model.device) * _SHARE / column)
         return logits
@@ -434,7 +435,8 @@ class _Padded:
             input_ids=torch.tensor(ids, device=self.model.device), attention_mask=self.mask, position_ids=positions,
             use_cache=True, logits_to_keep=1, **self.state,
         )  # fmt: skip
-        self.state = self.state or {_cache_name(self.model): _cache_of(self.model, out)}
+        name = _cache_name(self.model)
+        self.state = self.state or {name: out[name]}
         return out.logits[:, -1]
 
     def step(self, tokens: list[int]) -> torch.Tensor:

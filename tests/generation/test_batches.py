@@ -88,6 +88,7 @@ def test_a_common_beginning_is_read_once_and_a_step_copies_no_cache(model, monke
         return out
 
     rooms = set()
+    batches._cache_name(model)  # asked once
     monkeypatch.setattr(model, "forward", counted)
     common = list(range(10, 210))
     requests = {n: _Request([*common, 220 + n, 300, 301], str(n), 30) for n in range(20)}
