@@ -22,11 +22,11 @@ from datasets import Dataset
 
 import hf_evol
 from hf_evol import progress
-from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import pass_rates
 from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.constraints.offers import offers
+from hf_evol.sandbox.sandbox import Sandbox
 
 # Texts of the forms that few rows have.
 FORMS = (

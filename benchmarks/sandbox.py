@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
+from hf_evol.sandbox.sandbox import Result, Sandbox, available_isolations, screen
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "autoif"))
 from attacks import EVIL, MINES, ODD

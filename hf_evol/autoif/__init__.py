@@ -15,7 +15,6 @@ _HOME = {
     for module, names in {
         "augment": ("Augment", "augment_requests", "new_constraints"),
         "compose": ("AnswerUnderConstraint", "compose_rows", "user_queries"),
-        "sandbox": ("Result", "Sandbox"),
         "scenario": ("AutoIf",),
         "verify": ("CheckResponses", "CrossValidate", "Verify", "pass_rates"),
     }.items()

@@ -13,7 +13,6 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
-from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
@@ -24,6 +23,7 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
+from hf_evol.sandbox.sandbox import Sandbox
 from hf_evol.transform import Transform, failed_requests, map_dataset
 
 if TYPE_CHECKING:

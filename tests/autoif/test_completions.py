@@ -5,8 +5,8 @@ import time
 import pytest
 
 from hf_evol.autoif.completions import parse_completion
-from hf_evol.autoif.sandbox import Result, Sandbox
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
+from hf_evol.sandbox.sandbox import Result, Sandbox
 
 UPPER = "def evaluate(response):\n    return response.isupper()"
 NEVER = "def evaluate(response):\n    return False"

@@ -11,11 +11,11 @@ from datasets import Dataset, Features, List, Value, load_dataset
 from datasets.fingerprint import Hasher
 
 import hf_evol
-from hf_evol.autoif.sandbox import Sandbox
 from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify, pass_rates
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
+from hf_evol.sandbox.sandbox import Sandbox
 
 UPPER = "def evaluate(response):\n    return response.isupper()"
 SHORT = "import re\nLIMIT = 3\ndef evaluate(response):\n    return len(re.findall(r'\\w+', response)) <= LIMIT"
@@ -281,7 +281,8 @@ def test_generated_text_is_parsed_in_the_sandbox_only(sandbox, monkeypatch, recw
 SCRIPT = """
 import sys, hf_evol
 from datasets import load_dataset
-from hf_evol.autoif import CrossValidate, CheckResponses, Sandbox
+from hf_evol.autoif import CrossValidate, CheckResponses
+from hf_evol.sandbox.sandbox import Sandbox
 rows = load_dataset("json", data_files=sys.argv[1], split="train")
 hf_evol.map(hf_evol.map(rows, CrossValidate(min_cases=10, sandbox=Sandbox(2))), CheckResponses(sandbox=Sandbox(2)))
 """

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from attacks import EVIL, MINES, ODD
 
-from hf_evol.autoif import _sandbox_server as server_module
-from hf_evol.autoif import sandbox as module
-from hf_evol.autoif._sandbox_server import Server, ServerLost, bubblewrap_command
-from hf_evol.autoif.sandbox import Result, Sandbox, available_isolations, screen
 from hf_evol.errors import ConfigError, SandboxError
+from hf_evol.sandbox import sandbox as module
+from hf_evol.sandbox import server as server_module
+from hf_evol.sandbox.sandbox import Result, Sandbox, available_isolations, screen
+from hf_evol.sandbox.server import Server, ServerLost, bubblewrap_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 
@@ -284,7 +284,7 @@ def test_closing_leaves_no_process_and_no_folder(isolation, tmp_path, monkeypatc
 def test_everything_ends_with_a_killed_caller(isolation):
     loop = "def evaluate(response):\n    while True: pass"
     script = (
-        "from hf_evol.autoif.sandbox import *\n"
+        "from hf_evol.sandbox.sandbox import *\n"
         f"box = Sandbox(600, isolation={isolation!r})\nbox.call({GOOD!r}, ['a'])\nprint('up', flush=True)\n"
         f"box.call({loop!r}, ['a'])"
     )

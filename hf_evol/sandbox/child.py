@@ -1,4 +1,4 @@
-"""The isolated process of the sandbox, run as a script by `hf_evol.autoif.sandbox`; never import it.
+"""The isolated process of the sandbox, run as a script by `hf_evol.sandbox`; never import it.
 
 Three generations, of which only the last runs generated code:
 
@@ -29,8 +29,8 @@ import types
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib would stay loaded in every leaf
 sys.path.insert(0, _HERE)
-import _sandbox_filter as syscalls  # noqa: E402
-import _sandbox_screen as screening  # noqa: E402
+import screen as screening  # noqa: E402
+import syscalls  # noqa: E402
 
 sys.path.remove(_HERE)
 

@@ -1,7 +1,7 @@
 """The only place where Python written by a model is run.
 
 A verification function is hostile until shown otherwise. Every call runs in a process of its own that has no
-rights left (see ``_sandbox_child.py``), behind these layers:
+rights left (see ``child.py``), behind these layers:
 
 1. screening: what modules give is listed; names of attributes that are computed, dunder access, and calls whose result
    differs from run to run are refused before anything runs;
@@ -18,9 +18,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_evol.autoif._sandbox_screen import screen
-from hf_evol.autoif._sandbox_server import Server, ServerLate, ServerLost, why_not
 from hf_evol.errors import ConfigError, SandboxError
+from hf_evol.sandbox.screen import screen
+from hf_evol.sandbox.server import Server, ServerLate, ServerLost, why_not
 
 __all__ = ["Result", "Sandbox", "available_isolations", "screen"]
 

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from hf_evol.autoif._sandbox_screen import ALLOWED
-from hf_evol.autoif.sandbox import Sandbox, screen
+from hf_evol.sandbox.sandbox import Sandbox, screen
+from hf_evol.sandbox.screen import ALLOWED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 

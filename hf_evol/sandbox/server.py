@@ -22,8 +22,8 @@ from pathlib import Path
 from hf_evol.errors import SandboxError
 
 _HERE = Path(__file__).parent
-_CHILD = [_HERE / name for name in ("_sandbox_child.py", "_sandbox_filter.py", "_sandbox_screen.py")]
-_FRAME = struct.Struct("<IcH")  # as in _sandbox_child.py: input's index, kind, length of the text
+_CHILD = [_HERE / name for name in ("child.py", "syscalls.py", "screen.py")]
+_FRAME = struct.Struct("<IcH")  # as in child.py: input's index, kind, length of the text
 _READY = 0xFFFFFFFF  # the index of frames about no input
 _TEXT = re.compile(r"[ -~]{0,200}")
 _KINDS = frozenset(bytes([kind]) for kind in b"KERSMXTFBNODC")
@@ -148,7 +148,7 @@ def _interpreter() -> str:
 
 
 def bubblewrap_command(
-    arguments: list[str], environment: dict[str, str], script: str = "/sandbox/_sandbox_child.py"
+    arguments: list[str], environment: dict[str, str], script: str = "/sandbox/child.py"
 ) -> list[str]:
     """The command line that runs the child in new namespaces, in a file system of interpreter and libraries."""
     command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
