@@ -161,6 +161,10 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
     said = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - vLLM's processes write to it as long as they run
     try:
         with _output_to(said.fileno() if said else 2):
+            if (
+                not _on_gpu()
+            ):  # a prompt read in parts would draw from its seed's generator each time, and on a CPU can't undo it
+                loading.setdefault("enable_chunked_prefill", False)
             if "gpu_memory_utilization" not in loading:
                 loading["gpu_memory_utilization"] = _free_share(loading.get("tensor_parallel_size", 1))
             settings = vllm.EngineArgs(
@@ -178,12 +182,18 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
     return running
 
 
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _free_share(gpus: int) -> float:
     """A share of the memory that is free now: of a GPU's nearly all, of a machine's half."""
     import psutil
     import torch
 
-    if torch.cuda.is_available():
+    if _on_gpu():
         return 0.9 * min(free / total for free, total in map(torch.cuda.mem_get_info, range(gpus)))
     memory = psutil.virtual_memory()
     return 0.5 * memory.available / memory.total

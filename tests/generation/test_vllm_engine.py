@@ -99,6 +99,13 @@ def test_a_key_gives_the_same_text_in_any_company(engine):
     assert texts_of(engine, TEXTS[:8], seed=1) != texts_of(engine, TEXTS[:8])
 
 
+def test_prompts_of_more_tokens_than_a_step_reads_keep_their_texts(engine):
+    """A prompt read in parts would draw from its seed's generator once more for each part, which a CPU's can't take back."""
+    texts = [f"{text} {'Think of the sea. ' * 90}" for text in TEXTS]
+    together = texts_of(engine, texts)
+    assert texts_of(engine, texts[-2:]) == together[-2:] and all(together)
+
+
 def test_too_long_prompts_get_an_error_and_others_go_on(engine):
     long, other = complete(engine, ["sea " * 20_000, TEXTS[0]], GREEDY)
     assert long.error.startswith("too_long: the prompt has") and long.finish_reason == "error"
