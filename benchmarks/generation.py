@@ -1,12 +1,13 @@
-"""Output tokens per second of the transformers engine, against `generate` in padded batches, on the same rows in one run.
+"""Output tokens per second of the transformers engine, against `generate` in padded batches and vLLM, on the same rows in one run.
 
     python benchmarks/generation.py rows.jsonl                       # the demo's model, SmolLM2-135M-Instruct, on this CPU
     python benchmarks/generation.py rows.jsonl --limit 24 --length 64  # where each row goes on to 64 tokens
     python benchmarks/generation.py rows.jsonl --texts               # how often bfloat16 and the batch change a text
     python benchmarks/generation.py rows.jsonl --model random-1b --dtype bfloat16 --device cuda
+    python benchmarks/generation.py rows.jsonl --model SmolLM2-135M-Instruct --arms hf_evol vllm  # a folder, where vLLM is
 
-The requests are the evolving prompts of the rows, sampled at temperature 0.7 and top-p 0.95. The demo's model stops by
-itself; the random one goes on to a length drawn for each row. `generate` takes them in input order, 24 at a time.
+The requests are the evolving prompts of the rows, sampled at temperature 0.7 and top-p 0.95. Real models stop by
+themselves; the random ones go on to a length drawn for each row. `generate` takes them in input order, 24 at a time.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers
-from ic_ifd import PeakMemory, build, hardware, read, synchronize  # the benchmark beside this one
+from ic_ifd import RANDOM, PeakMemory, build, hardware, read, synchronize  # the benchmark beside this one
 
 from hf_evol import EvolInstruct, models
 from hf_evol.generation import batches
 from hf_evol.generation.base import SamplingParams
 from hf_evol.generation.transformers_engine import _AT_ONCE, TransformersEngine, _Request, _stop_ids
+from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.models import ModelSpec, encoding
 
 BATCH = 24
@@ -87,7 +90,14 @@ def evolving_chats(texts: list[tuple[str, str]]) -> list[Any]:
     return [evolver.prompt(f"alpaca-{place}", question, 0) for place, (question, _) in enumerate(texts)]
 
 
-ARMS = {"hf_evol": ours, "generate": plain_generate}
+def vllm(model: Any, tokenizer: Any, chats: list[Any], limits: list[int]) -> int:
+    """vLLM's own scheduling, by the engine for it; here ``model`` is a name or folder, and all limits are alike."""
+    engine, params = VllmEngine(model), replace(PARAMS, max_new_tokens=limits[0])
+    finished = engine.stream(chats, params, [f"row {place}" for place in range(len(chats))])
+    return sum(completion.n_tokens for part in finished for _, completion in part)
+
+
+ARMS = {"hf_evol": ours, "generate": plain_generate, "vllm": vllm}
 
 
 def main() -> None:
@@ -98,12 +108,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=int, default=200, help="rows")
     parser.add_argument("--length", type=int, help="tokens that each row goes on to")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["hf_evol", "generate"])
     parser.add_argument("--texts", action="store_true", help="compare texts and their statuses instead")
     args = parser.parse_args()
     torch.manual_seed(0)
     transformers.utils.logging.set_verbosity_error()
-    texts, tokenizer = read(args.rows)[: args.limit], models.load_tokenizer(ModelSpec())
+    texts = read(args.rows)[: args.limit]
+    tokenizer = models.load_tokenizer(ModelSpec("demo" if args.model in RANDOM else args.model))
     chats = evolving_chats(texts)
     print(f"{args.model}, {args.dtype}, {len(chats)} prompts; {hardware(args.device)}, load {os.getloadavg()[0]:.1f}; "
           f"torch {torch.__version__}, transformers {transformers.__version__}\n", flush=True)  # fmt: skip
@@ -112,12 +123,13 @@ def main() -> None:
         return
     model = build(args.model, getattr(torch, args.dtype), args.device)
     limits = [args.length or PARAMS.max_new_tokens] * len(chats)
-    if args.model != "demo" and not args.length:  # lengths as those of real rewritings are spread
+    if args.model in RANDOM and not args.length:  # lengths as those of real rewritings are spread
         limits = torch.randint(16, 257, (len(chats),), generator=torch.Generator().manual_seed(0)).tolist()
-    if args.model != "demo" or args.length:
+    if args.model in RANDOM or args.length:
         model.generation_config.eos_token_id = []
+    named = {arm: ModelSpec(args.model, dtype=args.dtype) if arm == "vllm" else model for arm in args.arms}
     for arm in args.arms:  # warm up
-        ARMS[arm](model, tokenizer, chats[:4], [4] * 4)
+        ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)
     start = time.perf_counter()
     for chat in chats:
         encoding.render_chat(tokenizer, chat)
@@ -125,11 +137,11 @@ def main() -> None:
     print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
     for arm in args.arms:
-        tokens, seconds, memory = timed(ARMS[arm], model, tokenizer, chats, limits, device=args.device)
+        tokens, seconds, memory = timed(ARMS[arm], named[arm], tokenizer, chats, limits, device=args.device)
         rates[arm] = tokens / seconds
         print(f"{arm:12}{tokens:9}{seconds:9.1f}{rates[arm]:10.1f}{memory:19.2f}", flush=True)
-    if len(rates) == 2:
-        print(f"\nhf_evol: {rates['hf_evol'] / rates['generate']:.2f} x generate; load {os.getloadavg()[0]:.1f}")
+    for arm in rates.keys() - {"hf_evol"} if "hf_evol" in rates else ():
+        print(f"\nhf_evol: {rates['hf_evol'] / rates[arm]:.2f} x {arm}; load {os.getloadavg()[0]:.1f}")
 
 
 def compare_texts(questions: list[str], device: str) -> None:
