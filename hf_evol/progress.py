@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -88,6 +89,9 @@ class Time:
     tokens: int
 
 
+_ALIKE = {"longest", "at_once", "together", "per_step", "limit", "tries", "tries_left"}  # in all workers
+
+
 @dataclass
 class Work:
     """What one or more workers have done, and so how long the rest takes. Tokens read are those of prompts.
@@ -95,62 +99,104 @@ class Work:
     Args:
         rows, tokens, failures: as `advance` counts them.
         requests, through: finished requests, and how many of them leave their rows nothing to be asked again.
+        stopped, longest: how many of them ended by themselves, not at the limit; the most tokens of one of these.
         read, written: tokens of the finished requests.
         in_hand, to_read, reading, writing: requests that the model is at; tokens of their prompts, how many of these it has
             read, and how many it has written.
+        steps: forward passes that wrote, each of which takes as long as ``per_step`` tokens beside those that it wrote.
         reading_s, writing_s: how long it took, without loading models.
+        waiting: requests that were asked for together and are not finished; with those in hand.
+        in_try: the rows that were asked for together and may be asked again.
+        at_once, together: how many requests the model is at, and how many are asked for together, at the most.
         limit: tokens that a reply has at most; 0 where nothing is generated.
-        tries, tries_left, in_try: how often a row may be asked; and, with this time, the rows that are asked now.
+        tries, tries_left: how often a row may be asked; and, with this time, those that are asked now.
     """
 
-    rows: int = 0
-    tokens: int = 0
-    failures: int = 0
-    requests: int = 0
-    through: int = 0
-    read: int = 0
-    written: int = 0
-    in_hand: int = 0
-    to_read: int = 0
-    reading: float = 0.0
-    writing: int = 0
-    reading_s: float = 0.0
-    writing_s: float = 0.0
-    in_try: int = 0
-    limit: int = 0
-    tries: int = 1
-    tries_left: int = 1
+    rows: float = 0
+    tokens: float = 0
+    failures: float = 0
+    requests: float = 0
+    through: float = 0
+    stopped: float = 0
+    read: float = 0
+    written: float = 0
+    in_hand: float = 0
+    to_read: float = 0
+    reading: float = 0
+    writing: float = 0
+    steps: float = 0
+    reading_s: float = 0
+    writing_s: float = 0
+    waiting: float = 0
+    in_try: float = 0
+    longest: float = 0
+    at_once: float = 0
+    together: float = 0
+    per_step: float = 0
+    limit: float = 0
+    tries: float = 1
+    tries_left: float = 1
 
     def __add__(self, other: Work) -> Work:
         mine, theirs = asdict(self), asdict(other)
-        alike = ("limit", "tries", "tries_left")
-        return Work(**{name: (max if name in alike else add)(mine[name], theirs[name]) for name in mine})
+        return Work(**{name: (max if name in _ALIKE else add)(mine[name], theirs[name]) for name in mine})
+
+    def of_each(self, workers: int) -> Work:
+        """The share of one of so many workers."""
+        return Work(**{name: of if name in _ALIKE else of / workers for name, of in asdict(self).items()})
 
     @property
     def seconds(self) -> float:
         return self.reading_s + self.writing_s
 
-    def left_s(self, rows: int) -> float | None:
+    def left_s(self, rows: float) -> float | None:
         """Seconds that so many rows, those in hand among them, take one worker; None where nothing says so yet.
 
-        A reply in hand is taken to have an average one before it, however long it is. A row is asked again as often as
-        others were, and as half of ten others before them.
+        A share of the replies goes on to the limit; the others end at each token with the same probability. The last ones of
+        those that are asked for together are written by few at a time. A row is asked again as often as others were, and as
+        half of ten others before them.
         """
         read, written = self.read + self.reading, self.written + self.writing
         if not self.seconds or not (read or written):
             return None
-        reply = min(self.written / self.requests if self.requests else _USUAL, self.limit)
-        rest = self.in_hand and min(reply, self.limit - self.writing / self.in_hand) * self.in_hand
-        asked = self.requests + self.in_hand
-        again = 1 - (self.through + 5) / (self.requests + 10)
-        tries = [sum(again**number for number in range(most)) for most in (self.tries_left, self.tries)]
-        in_try = min(rows, self.in_try)
-        waiting = max(0, in_try * tries[0] + (rows - in_try) * tries[1] - self.in_hand)
-        to_read = self.to_read - self.reading + waiting * (self.read + self.to_read) / asked
-        to_write = rest + waiting * (written + rest) / asked
+        cut_off = self.requests - self.stopped
+        mean = (self.written - cut_off * self.limit + 10 * _USUAL) / (self.stopped + 10)
+        age = self.writing / max(1, self.in_hand)
+        rest, share = (
+            max(1.0, self.limit - age),
+            0.0,
+        )  # of one in hand, and how likely it is that it goes on to the limit
+        for _ in range(2):
+            of_all = (cut_off + self.in_hand * share + 0.5) / (self.requests + self.in_hand + 10)
+            share = of_all / (of_all + (1 - of_all) * math.exp(-age / mean))
+
+        def tokens(limit: float, share: float) -> float:
+            return share * limit + (1 - share) * mean * (1 - math.exp(-limit / mean))
+
+        def steps(n: float, limit: float, share: float) -> float:
+            at_once = max(1, self.at_once)
+            last = min(n, at_once)  # of these, the longest reply says when all are written
+            longest = max(mean, self.longest + mean * math.log(max(1, last) / (self.stopped + 1))) * min(1, last)
+            to_limit = 1 - (1 - share) ** last
+            return to_limit * limit + (1 - to_limit) * min(limit, longest) + (n - last) / at_once * tokens(limit, share)
+
+        again = 1 - (self.through + 5) / (self.requests + self.in_hand * share + 10)
+        later, together = max(0, self.in_try - self.waiting) + self.waiting * again, max(1, self.together)
+        batches = max(0, rows - max(self.in_try, self.waiting)) / together
+        calls = [(1.0, later * again**number) for number in range(int(self.tries_left) - 1)]
+        calls += [(batches, together * again**number) for number in range(int(self.tries))]
+        new = self.waiting - self.in_hand
+        asked = new + sum(count * n for count, n in calls)
+        to_read = (
+            self.to_read - self.reading + asked * (self.read + self.to_read) / max(1, self.requests + self.in_hand)
+        )
+        to_write = asked * tokens(self.limit, of_all) + self.in_hand * tokens(rest, share)
+        passes = steps(self.waiting, self.limit if new > 0 else rest, share)
+        passes += sum(count * steps(n, self.limit, of_all) for count, n in calls)
         a_read = self.reading_s / read if read else 0
-        a_written = self.writing_s / written if written else _WRITTEN * a_read
-        return to_read * a_read + to_write * a_written
+        done = written + self.per_step * self.steps
+        a_written = self.writing_s / done if done else _WRITTEN * a_read
+        return to_read * a_read + (to_write + self.per_step * passes) * a_written
 
 
 class _Counts:
@@ -170,6 +216,7 @@ class _Counts:
         self.pass_time(work.in_hand > 0, work.reading < work.to_read)
         for name, value in known.items():
             setattr(work, name, value)
+        work.at_once, work.together = max(work.at_once, work.in_hand), max(work.together, work.waiting)
         self.show()
 
     def finish(self, rows: int, completions: Collection[Any]) -> None:
@@ -178,7 +225,11 @@ class _Counts:
         work.requests += len(completions)
         work.through += rows
         work.in_try -= rows
+        work.waiting -= len(completions)
         for completion in completions:
+            if completion.finish_reason == "stop":
+                work.stopped += 1
+                work.longest = max(work.longest, completion.n_tokens)
             work.read += completion.n_prompt_tokens
             work.written += completion.n_tokens
 
@@ -242,8 +293,7 @@ class _Bar(_Counts):
         if not self.total or work.rows >= self.total:
             return None
         if work.limit:
-            left = work.left_s(self.total - work.rows)
-            return left and left / self.workers
+            return work.of_each(self.workers).left_s((self.total - work.rows) / self.workers)
         return work.rows and (time.monotonic() - self.start) / work.rows * (self.total - work.rows)
 
     def close(self) -> None:
@@ -392,6 +442,13 @@ def underway(**known: int | float) -> None:
     """Tell the current bar, if there is one, about the requests in hand, by the names that `Work` has for it."""
     if (counts := _counts()) and not _still:
         counts.know(**known)
+
+
+def stepped(per_step: int) -> None:
+    """Tell the current bar, if there is one, of a forward pass, which takes as long as so many tokens beside its own."""
+    if (counts := _counts()) and not _still:
+        counts.work.steps += 1
+        counts.work.per_step = per_step
 
 
 def _counts() -> _Counts | None:

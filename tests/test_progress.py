@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -63,50 +64,52 @@ def test_the_bar_tells_of_a_batch_before_its_first_row_ends(tiny_model, seeds, b
 
 
 def test_what_is_left():
-    """Two replies are written, 10 tokens each so far, and an average one, 20, is before both; 18 requests come after them."""
-    work = Work(
-        requests=10, through=5, read=1000, written=200, in_hand=2, to_read=200, reading=200.0, writing=20, reading_s=12.0,
-        writing_s=22.0, in_try=4, limit=100, tries=3, tries_left=2,
-    )  # fmt: skip
-    requests = 4 * (1 + 0.5) + 8 * (1 + 0.5 + 0.25) - 2
-    expected = requests * 1200 / 12 * 12 / 1200 + (2 * 20 + requests * (220 + 2 * 20) / 12) * 22 / 220
-    assert work.left_s(12) == pytest.approx(expected)
+    """Before anything is written, a written token takes as long as four read ones; then steps and tokens share the time."""
     assert Work(limit=100).left_s(12) is None
-    reading = Work(in_hand=4, to_read=400, reading=100.0, reading_s=1.0, limit=30)  # a read token takes 0.01 s
-    assert reading.left_s(4) == pytest.approx(300 * 0.01 + 4 * 30 * 0.04)
-    assert (work + reading).reading_s == 13.0 and (work + reading).tries == 3
+    reading = Work(
+        in_hand=4, waiting=4, to_read=400, reading=100.0, reading_s=1.0, limit=30
+    )  # a read token takes 0.01 s
+    written = 4 * 40 * (1 - math.exp(-30 / 40))  # of 30 at most, by replies of 40
+    assert reading.left_s(4) == pytest.approx(300 * 0.01 + written * 0.04, rel=0.05)
+    assert (reading + reading).of_each(2) == reading
+    # Of 5,000 replies of 50 tokens, 10 at a time, none cut off, 1,000 are left.
+    done = {"requests": 4000, "through": 4000, "stopped": 4000, "longest": 60, "read": 400_000, "written": 200_000}
+    done |= {"steps": 20_000, "per_step": 50, "at_once": 10, "reading_s": 400.0, "writing_s": 1200.0, "limit": 1000}
+    assert Work(**done, waiting=1000, together=5000).left_s(1000) == pytest.approx(400, rel=0.05)
 
 
 def test_after_a_tenth_the_time_left_is_right_within_a_third(monkeypatch, bars):
-    """200 rows in batches of 20, half of which are asked again; a step of a batch takes as long with few rows as with many."""
+    """200 rows, 40 together, half of which are asked again; a step takes as long as 50 tokens beside its own, and every tenth
+    reply goes on to the limit."""
     now, random, estimates = [0.0], Random(0), []
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
 
     def batch(rows, number):
-        lengths = [min(100, 5 + int(random.expovariate(1 / 20))) for _ in range(rows)]
+        lengths = [100 if random.random() < 0.1 else min(100, 5 + int(random.expovariate(1 / 20))) for _ in range(rows)]
         through = 0
+        progress.underway(limit=100, waiting=rows)
         for share in (0.0, 0.5, 1.0):
             now[0] += 4.0 if share or estimates else 300.0  # at first, models are loaded
             progress.underway(in_hand=rows, to_read=300 * rows, reading=300 * rows * share, writing=0)
         for step in range(1, max(lengths) + 1):
-            now[0] += 0.2
             n_ended, n_running = lengths.count(step), sum(length > step for length in lengths)
+            now[0] += 0.004 * (50 + n_ended + n_running)
+            progress.stepped(50)
             progress.underway(
                 in_hand=n_running, to_read=300 * n_running, reading=300 * n_running, writing=step * n_running
             )
             n_through = n_ended if number == 3 else sum(random.random() < 0.5 for _ in range(n_ended))
-            progress.generated(n_through, [Completion("", "stop", 300, step)] * n_ended)
+            progress.generated(n_through, [Completion("", "stop" if step < 100 else "length", 300, step)] * n_ended)
             through += n_through
             estimates.append((now[0], progress._current.left_s(progress._current.all)))
         return through
 
     with progress.bar("Evolve", 200):
-        progress.underway(limit=100)
         for _ in range(5):
             waiting = 40
             for number in (1, 2, 3):
                 with progress.attempt(number, 3, waiting):
-                    waiting -= sum(batch(min(20, waiting - first), number) for first in range(0, waiting, 20))
+                    waiting -= batch(waiting, number)
     end, begun = now[0], 300.0
     late = [(left, end - at) for at, left in estimates if 0.1 < (at - begun) / (end - begun) < 0.95]
     assert len(late) > 1000 and all(2 / 3 < left / true < 4 / 3 for left, true in late)

@@ -175,8 +175,8 @@ def generate(
 
     requests = dict(enumerate(zip(chats, keys, strict=True)))
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
-        progress.underway(limit=params.max_new_tokens)
         done, rows = read(next(batches))
+        progress.underway(limit=params.max_new_tokens, waiting=len(chats) - len(done))
         progress.advance(rows)
         for records in batches:
             finished, rows = read(records)

@@ -74,6 +74,7 @@ def generate_tokens(
             rows = rows + joining
             logits = batch.step([row.tokens[-1] for row in rows])
             tokens = _choose(logits, rows, params)
+        progress.stepped(_pass_cost(model))
         ended = set()
         for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             row.generated.append(token)
@@ -140,6 +141,10 @@ def _groups(before: Sequence[int], prompts: Sequence[list[int]], pass_cost: int)
     while ends[-1]:
         ends.append(best[ends[-1]][1])
     return pairwise(reversed(ends))
+
+
+def _pass_cost(model: Any) -> int:
+    return _PASS if model.device.type == "cpu" else _PASS_ON_GPU
 
 
 def _attends_to_all(model: Any) -> bool:
@@ -300,8 +305,7 @@ class _Shared:
         prompts = [row.tokens[:-1] for row in rows]
         total = max(1, sum(map(len, prompts)))
         count, done = len(self.lengths) + len(rows), 0
-        pass_cost = _PASS if self.model.device.type == "cpu" else _PASS_ON_GPU
-        for first, end in _groups(self.last, prompts, pass_cost):
+        for first, end in _groups(self.last, prompts, _pass_cost(self.model)):
             group = prompts[first:end]
             size = sum(map(len, group))
             with _by_layers(self.model, lambda share, d=done, s=size: report((d + s * share) / total)):
