@@ -39,11 +39,19 @@ _ASKS_HOW_MANY = re.compile(r"(?i)\?|\b(?:calculate|find|determine|compute|how (
 _NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"(?i)\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
 _BY_MEANS = re.compile(r"(?i)\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
+# Units of measurement as they stand behind a figure; degrees lose their sign.
+_MEASURES = frozenset(
+    map(
+        stem,
+        "m km cm mm nm kg g mg l ml s ms min h hz khz mhz ghz n kn j kj kcal w kw mw kwh v mv k c f pa kpa hpa atm bar mol mmol ev mev "
+        "metres meters kilometres kilometers grams kilograms litres liters seconds minutes newtons joules watts volts kelvin degrees moles".split(),
+    )
+)
 _OF_PROMPTS = set(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 # What these examples add to their task fits any of its form; only what the task itself says is their own.
 _FITTING = frozenset(
     evolved
-    for domain in ("general", "writing", "code")
+    for domain in ("general", "writing", "code", "science")
     for method in ("constraint", "deepen", "concretize", "reasoning")
     for _, evolved in EXAMPLES[domain][method]
 )
@@ -158,6 +166,8 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
     given, figures = Counter(numbers(parent)), Counter(numbers(text))
     if domain == "math" and (given - figures or not _ASKS_HOW_MANY.search(text) or not _same_quantities(text, parent)):
         return "off_topic"
+    if not _same_quantities(text, parent, _MEASURES):
+        return "off_topic"
     if not may_replace and given.keys() - figures.keys():
         return "off_topic"
     if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
@@ -176,12 +186,13 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
     return "off_topic" if wanted and (lost > may_go or lost == len(wanted)) else None
 
 
-def _same_quantities(text: str, parent: str) -> bool:
-    """Whether each of the parent's figures still stands before its unit."""
+def _same_quantities(text: str, parent: str, units: frozenset[str] | None = None) -> bool:
+    """Whether each of the parent's figures still stands before its unit, or those before one of ``units``."""
     now = _units(text)
     return all(
-        not unit or any(figure == other and (not after or unit[0] in after) for other, after in now)
+        any(figure == other and (not after or unit[0] in after) for other, after in now)
         for figure, unit in _units(parent)
+        if unit and (units is None or unit[0] in units)
     )
 
 
