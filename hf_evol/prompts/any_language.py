@@ -21,8 +21,7 @@ _MIN_GAIN = 3  # words
 _MOST_ADDED = 60  # words; 10 to 20 are asked for
 _MIN_DISTINCT = (0.45, 0.3)  # of the words, or characters, of a longer text
 _STUTTER = 4  # times one word in a row
-_RUN = 6  # words, or twice as many characters, that come again ...
-_RUN_OF_EXAMPLE = 5  # ... or that only an example can have given
+_RUN = (5, 8)  # words, or characters, that come again, or that only an example can have given
 
 # Scripts without spaces: a character counts half a word.
 _UNSPACED = re.compile(
@@ -99,6 +98,10 @@ def size(said: Sequence[str]) -> float:
     return sum(0.5 if _UNSPACED.match(token) else 1 for token in said)
 
 
+def _is_unspaced(said: Sequence[str]) -> bool:
+    return 2 * size(said) <= 1.5 * len(said)  # half of them are characters, or more
+
+
 def _stem(word: str) -> str:
     return word[: _SYLLABLES_OF_A_STEM if _HANGUL.match(word) else _LETTERS_OF_A_STEM]
 
@@ -111,21 +114,20 @@ def _is_broken(said: Sequence[str], own: Sequence[str]) -> bool:
     """Whether words come back as in texts of models that are stuck."""
     if any(len(set(run)) == 1 for run in _runs(said, _STUTTER) - _runs(own, _STUTTER)):
         return True
-    is_unspaced = 2 * size(said) <= 1.5 * len(said)
-    length = 2 * _RUN if is_unspaced else _RUN
+    length = _RUN[_is_unspaced(said)]
     usual = _runs(own, length)
     if any(count > max(1, usual[run]) for run, count in _runs(said, length).items()):
         return True
-    fewest = min(_MIN_DISTINCT[is_unspaced], 0.9 * len(set(own)) / max(1, len(own)))
+    fewest = min(_MIN_DISTINCT[_is_unspaced(said)], 0.9 * len(set(own)) / max(1, len(own)))
     return "\ufffd" in "".join(said) or (len(said) >= 20 and len(set(said)) / len(said) < fewest)
 
 
 def _is_of_example(said: Sequence[str], own: Sequence[str], turn: dict[str, str], method: str | None) -> bool:
-    """Whether a text has words in a row that it can only have from a turn; what a worked example adds fits any task."""
+    """Whether a text has words in a row that only a turn can have given; what a worked example adds in depth fits any task."""
     if turn["role"] == "assistant" and method != "breadth":
         return False
     shown = tokens(turn["content"])
-    length = min(len(shown), _RUN_OF_EXAMPLE * (2 if 2 * size(shown) <= 1.5 * len(shown) else 1))
+    length = min(len(shown), _RUN[_is_unspaced(shown)])
     return bool((_runs(said, length) & _runs(shown, length)) - _runs(own, length))
 
 

@@ -371,8 +371,8 @@ def test_off_topic(reply, parent):
 @pytest.mark.parametrize(
     ("parent", "kept", "lost"),
     [
-        ("How long does a stone take to fall from 20 m?", "How long does a stone take to fall from a tower of 20 m on the moon of Mars?", "How long does a stone take to fall from a tower of 45 m in Pisa?"),
-        ("Heat water to 80 °C and describe it.", "Heat water in a steel pot to 80 °C, and describe it as a cook in Bergen sees it.", "Heat water in a steel pot to 90 °C, and describe it as a cook in Bergen sees it."),
+        ("How long does a stone take to fall from 20 m?", "How long does a stone take to fall from a tower of 20 metres on the moon of Mars?", "How long does a stone take to fall from a tower of 45 m in Pisa?"),
+        ("Heat water to 80 °C and describe it.", "Heat water in a steel pot to 80 degrees Celsius, and describe it as a cook in Bergen sees it.", "Heat water in a steel pot to 90 °C, and describe it as a cook in Bergen sees it."),
         ("Explain why light of 500 nm is green.", "Explain why light of 500 nm is green to a class of nine-year-old children in Oslo.", "Explain why light of 500 Hz is green to a class of nine-year-old children in Oslo."),
     ],
 )  # fmt: skip
