@@ -114,7 +114,8 @@ class Method:
 
 def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int, own_language: bool) -> _Turns:
     """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
-    takes one more. Examples that add what the instruction says already come at the end, and those in other languages if ``own_language``."""
+    takes one more. Examples that add what the instruction says already come at the end; with ``own_language``, those in other
+    languages."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
     said, letters = set(content(instruction)), instruction.encode("utf-8", "surrogatepass")

@@ -64,10 +64,11 @@ def read_evolved(
         same_language: for parents in any language, which a text has to keep. Needs the extra ``multilingual``.
 
     Returns:
-        The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``;
-        ``other_language`` (with ``same_language``; said only where both languages are sure); ``unchanged``; ``broken`` (repetition); ``leak`` (words of the prompt or its examples, which the parent lacks);
-        ``chatter`` (talks about the task of rewriting); ``answered`` (carries the parent out); ``not_instruction``;
-        ``off_topic`` (lost the parent's task; for math, its question or quantities); ``near_copy`` (nothing added).
+        The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``; ``other_language``
+        (with ``same_language``, and only where both languages are sure); ``unchanged``; ``broken`` (repetition); ``leak`` (words
+        of the prompt or its examples, which the parent lacks); ``chatter`` (talks about the task of rewriting); ``answered``
+        (carries the parent out); ``not_instruction``; ``off_topic`` (lost the parent's task or a quantity with its unit; for
+        math, its question or quantities); ``near_copy`` (nothing added).
 
     Example:
         >>> read_evolved("Sure, here's the rewritten prompt: List three rivers of Asia that flow to the Arctic Ocean.",

@@ -339,9 +339,7 @@ def test_additions_by_example_alone(addition, by_example, status):
 
 
 GERMAN = "Nenne die Aufgaben einer Bibliothek."
-BY_EXAMPLE = (
-    "Nenne die Aufgaben einer Bibliothek, erkläre, warum sie wichtig sind, und geh auch auf den größten Nachteil ein."
-)
+BY_EXAMPLE = "Nenne die Aufgaben einer Bibliothek, begründe jeden Punkt, und sage, was daran am wichtigsten ist und was dagegen spricht."
 BY_ITSELF = (
     "Nenne die Aufgaben einer Bibliothek in einer Kleinstadt, deren Dach nach einem Sturm drei Monate lang undicht war."
 )
