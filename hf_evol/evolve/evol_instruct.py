@@ -78,7 +78,8 @@ class EvolInstruct(SampledTransform):
 
     Args:
         model: the evolver: a Hub id, a folder, a `ModelSpec` or an engine.
-        methods: a preset (``alpaca``, ``gsm8k``, ``code``), names, `Method` objects, or a YAML file.
+        methods: a preset (``alpaca``, ``gsm8k``, ``code``, ``writing``, ``science``, ``multilingual``), names, `Method` objects, or a
+            YAML file. ``multilingual`` needs the extra of that name, and each text has to be in its row's language.
         rounds: how many rounds to add.
         tries: how often a row may be asked in a round; at temperature 0 the same prompt isn't sent again.
         best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
@@ -99,6 +100,7 @@ class EvolInstruct(SampledTransform):
 
     Raises:
         ConfigError: a wrong argument, at construction.
+        MissingExtraError: methods that keep the language, without the extra ``multilingual``; at construction.
         ColumnError: a missing column, or an id without a position.
 
     Example:
@@ -246,9 +248,10 @@ class EvolInstruct(SampledTransform):
             method=name,
             finish_reason=reason,
             context=one.row[col.CONTEXT],
+            same_language=one.method.same_language,
         )
         if status == col.OK and not in_breadth and one.method.shots is not None and self._stays_by_example:
-            share = share_of_example(text, parent, one.prompt)
+            share = share_of_example(text, parent, one.prompt, any_form=one.method.same_language)
             status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
         return text, status
 

@@ -17,13 +17,16 @@ from zlib import crc32
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.examples import EXAMPLES, likeness
+from hf_evol.prompts.examples import EXAMPLES, Pairs, likeness
+from hf_evol.prompts.languages import language_of, languages, require_identifier
 from hf_evol.prompts.template import Template, Turns, chat, in_context
 from hf_evol.prompts.words import content, domain_of
 
 _Turns = tuple[tuple[str, str], ...]  # the turns in hashable form: role and text
 
 THING = {"general": "task", "writing": "writing task", "code": "programming task", "math": "math problem"}
+_SCIENCE = "science question"
+_SAME_LANGUAGE = " What you reply with is in the language of the task."
 _SHOTS = 3  # examples shown at once
 
 # The system turns describe what a reply is and give no order that could be copied as one. "10 to 20 more words" is the
@@ -58,15 +61,19 @@ class Method:
             replies go through the steps of Auto Evol-Instruct).
         shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once: those
             most like the instruction in form, and others at each try; None for all.
+        same_language: for instructions in any language: examples in the instruction's own are shown first, and a text in another
+            is ``other_language``. Needs the extra ``multilingual``.
 
     Raises:
         ConfigError: at construction, what is wrong.
+        MissingExtraError: at construction, the identifier of languages is not installed.
     """
 
     name: str
     template: Any = field(repr=False)
     kind: str = "in_depth"
     shots: int | None = None
+    same_language: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("in_depth", "in_breadth", "auto"):
@@ -75,6 +82,10 @@ class Method:
             raise ConfigError(f"A method needs a name that is a non-empty string, not {self.name!r}.")
         if self.shots is not None and (not isinstance(self.shots, int) or self.shots < 1):
             raise ConfigError(f"shots must be 1 or more, or None for all examples; got {self.shots!r}.")
+        if not isinstance(self.same_language, bool):
+            raise ConfigError(f"same_language must be true or false; got {self.same_language!r}.")
+        if self.same_language:
+            require_identifier()
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
 
     def prompt(self, instruction: str, attempt: int = 1) -> Turns:
@@ -82,7 +93,7 @@ class Method:
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
         if self.shots is not None:
-            turns = _some_examples(turns, self.shots, instruction, attempt)
+            turns = _some_examples(turns, self.shots, instruction, attempt, self.same_language)
         return [{"role": role, "content": text.replace("{instruction}", instruction)} for role, text in turns]
 
     def of_domain(self, domain: str) -> Method:
@@ -97,21 +108,26 @@ class Method:
         }
         template = by_domain if len(by_domain) > 1 else next(iter(by_domain.values()))
         shots = {} if self.shots is None else {"shots": self.shots}
-        return {"name": self.name, "template": template, "kind": self.kind} | shots
+        language = {"same_language": True} if self.same_language else {}
+        return {"name": self.name, "template": template, "kind": self.kind} | shots | language
 
 
-def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) -> _Turns:
+def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int, own_language: bool) -> _Turns:
     """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
-    takes one more. Examples that add what the instruction says already come at the end."""
+    takes one more. Examples that add what the instruction says already come at the end; with ``own_language``, those in other
+    languages."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
     said, letters = set(content(instruction)), instruction.encode("utf-8", "surrogatepass")
+    likely = languages(instruction) if own_language else {}
 
     def rank(pair: _Turns) -> tuple[Any, ...]:
         (_, given), (_, evolved) = pair
         added, checksum = _adds(given, evolved)
         order = crc32(letters, checksum)  # equally good ones, mixed
-        return 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
+        language = language_of(evolved) if own_language else None
+        other = -round(likely.get(language, 0), 1), language == "en"  # an English reply is what is to be feared
+        return other, 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
 
     pairs.sort(key=rank)
     shift = (attempt - 1) % max(1, len(pairs))
@@ -157,34 +173,48 @@ def _turns(name: str, words: Any) -> _Turns:
     return turns
 
 
-def _built_in(name: str) -> Method:
-    system, kind = (_IN_DEPTH, "in_depth") if name in _HOW else (_IN_BREADTH, "in_breadth")
-    words = {
-        domain: chat("{instruction}", system.format(thing=thing, how=_HOW.get(name)), EXAMPLES[domain][name])
-        for domain, thing in THING.items()
-    }
-    return Method(name, words, kind, _SHOTS)
+def _words(name: str, thing: str, examples: Pairs, more: str = "") -> Turns:
+    system = _IN_DEPTH if name in _HOW else _IN_BREADTH
+    return chat("{instruction}", system.format(thing=thing, how=_HOW.get(name)) + more, examples)
+
+
+def _built_in(name: str, template: Any, **settings: Any) -> Method:
+    return Method(name, template, "in_depth" if name in _HOW else "in_breadth", _SHOTS, **settings)
 
 
 IN_DEPTH = tuple(_HOW)
-METHODS: dict[str, Method] = {name: _built_in(name) for name in (*IN_DEPTH, "breadth")}
+METHODS: dict[str, Method] = {
+    name: _built_in(name, {domain: _words(name, thing, EXAMPLES[domain][name]) for domain, thing in THING.items()})
+    for name in (*IN_DEPTH, "breadth")
+}
 
-# Which methods the paper uses on which seed set (Scenario 1).
-PRESETS = {"alpaca": (*IN_DEPTH, "breadth"), "gsm8k": IN_DEPTH, "code": IN_DEPTH}
-_DOMAIN_OF_PRESET = {"gsm8k": "math", "code": "code"}
+# Which methods the paper uses on which seed set (Scenario 1), and all of them in the words of a domain of ours.
+PRESETS = {"alpaca": tuple(METHODS), "gsm8k": IN_DEPTH, "code": IN_DEPTH}
+PRESETS |= dict.fromkeys(("writing", "science", "multilingual"), tuple(METHODS))
+_DOMAIN_OF_PRESET = {"gsm8k": "math", "code": "code", "writing": "writing"}
+
+
+def _of_preset(preset: str, name: str) -> Method:
+    """A method as a preset has it. Only ``multilingual`` needs an extra, so its methods are made when they are asked for."""
+    if preset == "science":
+        return _built_in(name, _words(name, _SCIENCE, EXAMPLES["science"][name]))
+    if preset == "multilingual":
+        examples = (*EXAMPLES["general"][name], *EXAMPLES["multilingual"][name])
+        return _built_in(name, _words(name, THING["general"], examples, _SAME_LANGUAGE), same_language=True)
+    domain = _DOMAIN_OF_PRESET.get(preset)
+    return METHODS[name].of_domain(domain) if domain else METHODS[name]
 
 
 def resolve_methods(methods: str | Path | Sequence[str | Method]) -> tuple[Method, ...]:
     """Turn what a user wrote into methods, in rotation order.
 
     Args:
-        methods: a preset (``"alpaca"``, ``"gsm8k"``, ``"code"``), the path of a YAML file that holds a list, or a sequence.
-            Items are names of built-in methods, `Method` objects, or mappings of a method's arguments.
+        methods: a preset (one of `PRESETS`), the path of a YAML file that holds a list, or a sequence. Items are names of
+            built-in methods, `Method` objects, or mappings of a method's arguments.
     """
     if isinstance(methods, (str, Path)):
         if str(methods) in PRESETS:
-            domain = _DOMAIN_OF_PRESET.get(str(methods))
-            methods = [METHODS[name].of_domain(domain) if domain else name for name in PRESETS[str(methods)]]
+            methods = [_of_preset(str(methods), name) for name in PRESETS[str(methods)]]
         elif str(methods).endswith((".yaml", ".yml")):
             methods = _read_yaml(Path(methods))
         else:
@@ -225,7 +255,7 @@ def version_of(methods: Sequence[Method]) -> str:
 def _one_method(method: str | dict[str, Any] | Method) -> Method:
     if isinstance(method, Method):
         return method
-    if isinstance(method, dict) and {"name", "template"} <= method.keys() <= {"name", "template", "kind", "shots"}:
+    if isinstance(method, dict) and {"name", "template"} <= method.keys() <= Method.__dataclass_fields__.keys():
         return Method(**method)
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 from hf_evol.columns import OK
+from hf_evol.prompts.any_language import status_in_any_language, without_lead
 from hf_evol.prompts.faults import status_of
+from hf_evol.prompts.languages import is_other_language, language_of
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.words import LEAD_WORDS, words
 
@@ -44,12 +46,13 @@ def read_evolved(
     method: str | None = None,
     finish_reason: str = "stop",
     context: Sequence[dict[str, str]] | None = None,
+    same_language: bool = False,
 ) -> tuple[str | None, str]:
     """The evolved instruction in a reply to an evolving prompt, and its status.
 
     What models put around it is taken off: a reasoning block, lead-ins and labels, headings, quotation marks or a fence
     around the whole, remarks and answers behind it. Nothing inside the text is changed. The rules that know words
-    (instruction verbs, stop words) are for English; parents in other languages go through the others alone.
+    (instruction verbs, stop words) are for English; with ``same_language``, parents in other languages go through rules of their own.
 
     Args:
         reply: the model's raw text.
@@ -58,12 +61,14 @@ def read_evolved(
         method: the method's name; ``"breadth"`` need not keep the parent's task.
         finish_reason: ``"length"`` where the token limit ended the reply.
         context: the turns before the parent. A text may take words of theirs up, and is a leak where it stands in one of them.
+        same_language: for parents in any language, which a text has to keep. Needs the extra ``multilingual``.
 
     Returns:
-        The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``;
-        ``unchanged``; ``broken`` (repetition); ``leak`` (words of the prompt or its examples, which the parent lacks);
-        ``chatter`` (talks about the task of rewriting); ``answered`` (carries the parent out); ``not_instruction``;
-        ``off_topic`` (lost the parent's task; for math, its question or quantities); ``near_copy`` (nothing added).
+        The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``; ``other_language``
+        (with ``same_language``, and only where both languages are sure); ``unchanged``; ``broken`` (repetition); ``leak`` (words
+        of the prompt or its examples, which the parent lacks); ``chatter`` (talks about the task of rewriting); ``answered``
+        (carries the parent out); ``not_instruction``; ``off_topic`` (lost the parent's task or a quantity with its unit; for
+        math, its question or quantities); ``near_copy`` (nothing added).
 
     Example:
         >>> read_evolved("Sure, here's the rewritten prompt: List three rivers of Asia that flow to the Arctic Ocean.",
@@ -73,7 +78,12 @@ def read_evolved(
     text = unpack(strip_thinking(reply), parent)
     if not text:
         return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
-    status = status_of(text, parent, prompt, method, finish_reason)
+    rules = status_of
+    if same_language and language_of(parent) not in (None, "en"):
+        text, rules = unpack(without_lead(text, parent), parent), status_in_any_language
+    status = rules(text, parent, prompt, method, finish_reason)
+    if same_language and status not in ("refusal", "cut_off") and is_other_language(text, parent):
+        status = "other_language"
     return text, _in_context(text, parent, method, context) if status == OK and context else status
 
 

@@ -87,12 +87,14 @@ def _in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
 
 
-def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]) -> float | None:
+def share_of_example(
+    text: str, parent: str, prompt: Sequence[Mapping[str, str]], any_form: bool = False
+) -> float | None:
     """Of the words that a text adds to its parent, the share that one of the worked examples in its prompt has added, too: the
-    greatest of these shares, of examples that fit the parent in form; None where the prompt shows no examples."""
+    greatest of these shares, of examples that fit the parent in form, or of all with ``any_form``; None where the prompt shows none."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
     shown = list(zip(turns[::2], turns[1::2], strict=False))
-    fitting = [_added(evolved, given) for given, evolved in shown if likeness(given, parent) >= _FITS]
+    fitting = [_added(evolved, given) for given, evolved in shown if any_form or likeness(given, parent) >= _FITS]
     added = _added(text, parent)
     share = max((len(added & of_example) / max(1, len(added)) for of_example in fitting), default=0.0)
     return share if shown else None

@@ -39,18 +39,26 @@ _ASKS_HOW_MANY = re.compile(r"(?i)\?|\b(?:calculate|find|determine|compute|how (
 _NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
 _THAN = re.compile(r"(?i)\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
 _BY_MEANS = re.compile(r"(?i)\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
+# Symbols of units, and their names; the sign of degrees is no word.
+_UNITS = (
+    "m metre meter|km kilometre kilometer|cm centimetre centimeter|mm millimetre millimeter|nm nanometre nanometer|kg kilogram|g gram|mg|"
+    "l litre liter|ml|s second|ms|min minute|h hour|hz hertz|khz|mhz|n newton|j joule|kj|kcal|w watt|kw kilowatt|kwh|v volt|k kelvin|"
+    "c celsius|f fahrenheit|pa pascal|kpa|bar|atm atmosphere|mol mole|ev"
+)
+_DEGREES = stem("degrees")
+_SYMBOLS = {stem(name): names.split()[0] for names in _UNITS.split("|") for name in names.split()}
 _OF_PROMPTS = set(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 # What these examples add to their task fits any of its form; only what the task itself says is their own.
 _FITTING = frozenset(
     evolved
-    for domain in ("general", "writing", "code")
+    for domain in ("general", "writing", "code", "science")
     for method in ("constraint", "deepen", "concretize", "reasoning")
     for _, evolved in EXAMPLES[domain][method]
 )
 _IN_ANY_CASE = "python|java|javascript|typescript|php|ruby|rust|swift|kotlin|perl|visual basic|objective-c|scala|matlab"
 _MAIN_LANGUAGES = {*_IN_ANY_CASE.split("|"), "c", "c++", "c#", "go", "r"}  # of which a task is written in one
 _LANGUAGE = re.compile(
-    rf"(?<![\w.])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
+    rf"(?<![\w.°])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
     r"jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
 )
 
@@ -158,6 +166,8 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
     given, figures = Counter(numbers(parent)), Counter(numbers(text))
     if domain == "math" and (given - figures or not _ASKS_HOW_MANY.search(text) or not _same_quantities(text, parent)):
         return "off_topic"
+    if not _measured(parent) <= _measured(text):
+        return "off_topic"
     if not may_replace and given.keys() - figures.keys():
         return "off_topic"
     if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
@@ -183,6 +193,12 @@ def _same_quantities(text: str, parent: str) -> bool:
         not unit or any(figure == other and (not after or unit[0] in after) for other, after in now)
         for figure, unit in _units(parent)
     )
+
+
+def _measured(text: str) -> set[tuple[str, str]]:
+    """The quantities of a text that have a unit of measurement: the figure and the unit's symbol."""
+    units = ((figure, [word for word in after if word != _DEGREES][:1]) for figure, after in _units(text))
+    return {(figure, _SYMBOLS[unit]) for figure, after in units for unit in after if unit in _SYMBOLS}
 
 
 def _units(text: str) -> list[tuple[str, list[str]]]:

@@ -83,7 +83,9 @@ class Recipe:
     chat_template: str | None = _setting(None, "Jinja chat template, or a .jinja file, for an evolver without one")
     trust_remote_code: bool = _setting(False, "run code that comes with models given by name")
     methods: str | list = _setting(
-        "alpaca", "alpaca, gsm8k, code, auto (Auto Evol-Instruct), names with commas between them, or a YAML file"
+        "alpaca",
+        "alpaca, gsm8k, code, writing, science, multilingual (extra multilingual), auto (Auto Evol-Instruct), names with commas between "
+        "them, or a YAML file",
     )
     self_instruct: int | None = _setting(
         None, "first have the evolver make up so many instructions like those of the seed set, and evolve these"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -235,6 +236,19 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(call, here, tiny_model, see
     assert tokens > 3 * 50
     assert "output: out (parquet)" in said
     assert [path.name for path in here.iterdir()] == [seed_file]
+
+
+@pytest.mark.parametrize("preset", ["science", "writing", "multilingual"])
+def test_presets_are_planned_and_what_they_need_is_said(call, tiny_model, seed_file, monkeypatch, preset):
+    arguments = ["run", "--dataset", seed_file, "--model", tiny_model, "--methods", preset, "--dry-run"]
+    if preset == "multilingual":
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name: None)
+            code, said = call(*arguments)
+            assert code == 1 and "pip install 'hf_evol[multilingual]'" in said
+        pytest.importorskip("py3langid")
+    code, said = call(*arguments)
+    assert code == 0 and "methods constraint, deepen, concretize, reasoning, breadth\n" in said
 
 
 def test_steps_that_a_command_does_not_take_are_named(call, here, caplog, wide_model, seed_file):

@@ -338,6 +338,29 @@ def test_additions_by_example_alone(addition, by_example, status):
     assert out[col.INSTRUCTION] == [PARENT if status == "off_example" else PARENT[:-1] + addition + "."]
 
 
+GERMAN = "Nenne die Aufgaben einer Bibliothek."
+BY_EXAMPLE = "Nenne die Aufgaben einer Bibliothek, begründe jeden Punkt, und sage, was daran am wichtigsten ist und was dagegen spricht."
+BY_ITSELF = (
+    "Nenne die Aufgaben einer Bibliothek in einer Kleinstadt, deren Dach nach einem Sturm drei Monate lang undicht war."
+)
+
+
+@pytest.mark.parametrize(
+    ("replies", "by_example", "rejected", "status"),
+    [
+        ([better(PARENT), BY_ITSELF], False, ["other_language"], "ok"),
+        ([f"Sure, here it is:\n\n{BY_EXAMPLE}"], True, [], "ok"),
+        ([BY_ITSELF] * 4, True, ["off_example"] * 4, "off_example"),
+    ],
+)
+def test_rows_keep_their_language(replies, by_example, rejected, status):
+    pytest.importorskip("py3langid")
+    settings = {"methods": "multilingual", "by_example": by_example, "journal": False}
+    out = EvolInstruct(InTurn({GERMAN: replies}), **settings)({"id": ["a-1"], "instruction": [GERMAN]})
+    assert [text["status"] for text in out[col.REJECTED][0]] == rejected and out[col.EVOL_STATUS] == [status]
+    assert out[col.INSTRUCTION][0] == (replies[-1].split("\n\n")[-1] if status == "ok" else GERMAN)
+
+
 def test_small_models_stay_by_the_examples(tiny_model):
     small = EvolInstruct(hf_evol.ModelSpec(tiny_model), journal=False)
     large = EvolInstruct(hf_evol.ModelSpec(tiny_model, n_parameters=10**9), journal=False)

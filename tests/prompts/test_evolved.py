@@ -368,6 +368,20 @@ def test_off_topic(reply, parent):
     assert status(reply, parent) == "off_topic"
 
 
+@pytest.mark.parametrize(
+    ("parent", "kept", "lost"),
+    [
+        ("How long does a stone take to fall from 20 m?", "How long does a stone take to fall from a tower of 20 metres on the moon of Mars?", "How long does a stone take to fall from a tower of 45 m in Pisa?"),
+        ("Heat water to 80 °C and describe it.", "Heat water in a steel pot to 80 degrees Celsius, and describe it as a cook in Bergen sees it.", "Heat water in a steel pot to 90 °C, and describe it as a cook in Bergen sees it."),
+        ("Explain why light of 500 nm is green.", "Explain why light of 500 nm is green to a class of nine-year-old children in Oslo.", "Explain why light of 500 Hz is green to a class of nine-year-old children in Oslo."),
+    ],
+)  # fmt: skip
+def test_quantities_with_units_are_kept_even_where_words_are_made_concrete(parent, kept, lost):
+    assert status(kept, parent, "concretize") == "ok" and status(lost, parent, "concretize") == "off_topic"
+    text = "Give 7 tips for sailors who cross the cold sea near Bergen in winter."
+    assert status(text, "Give 5 tips for sailors.", "concretize") == "ok"
+
+
 def test_a_new_prompt_need_not_keep_the_topic():
     reply = "Explain how volcanoes in Iceland warm the greenhouses near Selfoss."
     assert status(reply, method="constraint") == "off_topic"

@@ -56,7 +56,7 @@ def test_prompts_are_turns_with_examples_of_the_instructions_domain(name, domain
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_examples_are_evolved_as_replies_should_be(name):
-    for given, evolved in (pair for domain in SEEDS for pair in EXAMPLES[domain][name]):
+    for given, evolved in (pair for domain in (*SEEDS, "science") for pair in EXAMPLES[domain][name]):
         assert read_evolved(evolved, parent=given, prompt=chat(given), method=name) == (evolved, "ok")
 
 
@@ -201,6 +201,18 @@ def test_presets_are_those_of_the_paper():
     assert PRESETS["alpaca"] == ("constraint", "deepen", "concretize", "reasoning", "breadth")
     assert PRESETS["gsm8k"] == PRESETS["code"] == PRESETS["alpaca"][:4]
     assert [METHODS[name].kind for name in PRESETS["alpaca"]] == ["in_depth"] * 4 + ["in_breadth"]
+
+
+@pytest.mark.parametrize("preset", ["science", "writing"])
+def test_a_presets_examples_are_of_its_domain_whatever_the_instruction(preset):
+    for method in resolve_methods(preset):
+        assert len(EXAMPLES[preset][method.name]) >= 10 and not method.same_language
+        for seed in (*SEEDS.values(), "Why is snow white?"):
+            system, *shown, last = [turn["content"] for turn in method.prompt(seed)]
+            assert f"sends a {preset}" in system and last == seed
+            assert set(zip(shown[::2], shown[1::2], strict=True)) <= set(EXAMPLES[preset][method.name])
+    names = [method.name for method in resolve_methods(preset)]
+    assert names == list(METHODS) and resolve_methods("alpaca") == tuple(METHODS.values())
 
 
 def test_prompts_hold_the_facts_of_the_paper():
