@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> None:
+    faulthandler.enable(sys.__stderr__)  # a crash in a library's native code says where
     sys.stdout, sys.stderr = Shown(sys.stdout), Shown(sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)  # as Slurm and Docker send it; ends like Ctrl-C
     sys.exit(main())
