@@ -6,18 +6,19 @@ turn, worked examples of the instruction's own domain as turns, and the instruct
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.examples import EXAMPLES, likeness
+from hf_evol.prompts.examples import EXAMPLES, form_of, in_common
 from hf_evol.prompts.template import Template, Turns, chat, in_context
 from hf_evol.prompts.words import content, domain_of
 
@@ -103,26 +104,55 @@ class Method:
 def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) -> _Turns:
     """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
     takes one more. Examples that add what the instruction says already come at the end."""
+    first, alike = _by_likeness(turns, form_of(instruction))
+    shift = (attempt - 1) % max(1, sum(map(len, alike)))
+    best = list(islice(_best(alike, instruction), shift + shots))
+    chosen = [*best[shift:], *best[:shift]][:shots]
+    return (*turns[:first], *(turn for example in reversed(chosen) for turn in example.turns), turns[-1])
+
+
+def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Example]:
+    said, letters = frozenset(content(instruction)), instruction.encode("utf-8", "surrogatepass")
+    again: list[list[_Example]] = []
+    for examples in alike:
+        fresh: list[_Example] = []
+        again.append([])
+        for example in examples:
+            known = 2 * len(example.added & said) >= max(1, len(example.added))
+            (again[-1] if known else fresh).append(example)
+        yield from sorted(fresh, key=lambda example: crc32(letters, example.checksum))  # equally good ones, mixed
+    for examples in again:
+        yield from sorted(examples, key=lambda example: crc32(letters, example.checksum))
+
+
+class _Example(NamedTuple):
+    turns: _Turns
+    form: frozenset[str]  # of what is given
+    added: frozenset[str]  # the content words that the evolved text adds
+    checksum: int
+
+
+@lru_cache(maxsize=64)
+def _examples(turns: _Turns) -> tuple[int, tuple[_Example, ...]]:
+    """Where the worked examples of a template begin, and these."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
-    pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
-    said, letters = set(content(instruction)), instruction.encode("utf-8", "surrogatepass")
-
-    def rank(pair: _Turns) -> tuple[Any, ...]:
-        (_, given), (_, evolved) = pair
-        added, checksum = _adds(given, evolved)
-        order = crc32(letters, checksum)  # equally good ones, mixed
-        return 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
-
-    pairs.sort(key=rank)
-    shift = (attempt - 1) % max(1, len(pairs))
-    chosen = [*pairs[shift:], *pairs[:shift]][:shots]
-    return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
+    found = []
+    for place in range(first, len(turns) - 1, 2):
+        (_, given), (_, evolved) = pair = turns[place : place + 2]
+        added = frozenset(content(evolved)) - frozenset(content(given))
+        found.append(_Example(pair, form_of(given), added, crc32(evolved.encode("utf-8", "surrogatepass"))))
+    return first, tuple(found)
 
 
 @lru_cache(maxsize=4096)
-def _adds(given: str, evolved: str) -> tuple[frozenset[str], int]:
-    """The content words that an example adds, and the checksum of its text."""
-    return frozenset(content(evolved)) - frozenset(content(given)), crc32(evolved.encode("utf-8", "surrogatepass"))
+def _by_likeness(turns: _Turns, form: frozenset[str]) -> tuple[int, list[list[_Example]]]:
+    """The worked examples, those together that fit a form equally well, the best first."""
+
+    def likeness(example: _Example) -> float:
+        return in_common(example.form, form)
+
+    first, examples = _examples(turns)
+    return first, [list(same) for _, same in groupby(sorted(examples, key=likeness, reverse=True), likeness)]
 
 
 def _by_domain(name: str, template: Any) -> tuple[tuple[str, _Turns], ...]:
