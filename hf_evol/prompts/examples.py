@@ -99,8 +99,9 @@ def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]
     return share if shown else None
 
 
-def _added(text: str, parent: str) -> set[str]:
-    return set(Counter(words(text)) - Counter(words(parent))) - {
+@lru_cache(maxsize=4096)
+def _added(text: str, parent: str) -> frozenset[str]:
+    return frozenset(Counter(words(text)) - Counter(words(parent))) - {
         "the",
         "a",
         "and",

@@ -128,7 +128,9 @@ def is_broken(text: str, parent: str, is_new: bool) -> bool:
         return True  # "sort them by bubble sort, and explain why it is faster than bubble sort"
     if given := Counter(numbers(parent)):
         figures = Counter(numbers(text))
-        if any(count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()):
+        if any(
+            count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()
+        ):
             return True
     fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
     return len(said) >= 20 and len(set(said)) / len(said) < fewest

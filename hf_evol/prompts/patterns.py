@@ -16,6 +16,9 @@ class AnyCase:
     """
 
     def __init__(self, pattern: str) -> None:
+        if re.search(r"(?<!\\)[A-Z]", pattern):
+            raise ValueError(f"Write {pattern!r} in small letters.")
+        self.pattern = pattern
         self._any_case, self._small = re.compile(pattern, re.IGNORECASE), re.compile(pattern)
         self._literals = _literals(_parser.parse(pattern)) or [""]
 
