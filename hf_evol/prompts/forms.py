@@ -37,7 +37,7 @@ def is_instruction(text: str) -> bool:
 
 @remembering
 def sentences(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in _SENTENCE_END.sub(r"\1\n", text).split("\n") if line.strip())
+    return tuple(line.strip() for line in _SENTENCE_END.sub(lambda end: f"{end[1]}\n", text).split("\n") if line.strip())
 
 
 @remembering

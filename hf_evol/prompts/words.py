@@ -80,15 +80,17 @@ _NUMBERS |= {word: 10 * number for number, word in enumerate(_TENS.split(), star
 @remembering
 def numbers(text: str) -> tuple[float, ...]:
     """The quantities of a text, in figures or words up to a hundred; "one" is none, as it is mostly a pronoun."""
-    found = []
-    for word in words(text):
-        if word[0].isdigit():
-            comma = "" if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else "."
-            with suppress(ValueError):  # 1.2.3, or digits of other scripts
-                found.append(float(word.replace(",", comma)))
-        elif word in _NUMBERS:
-            found.append(float(_NUMBERS[word]))
-    return tuple(found)
+    return tuple([number for number in map(_number, words(text)) if number is not None])
+
+
+@lru_cache(maxsize=100_000)
+def _number(word: str) -> float | None:
+    if not word[0].isdigit():
+        return float(_NUMBERS[word]) if word in _NUMBERS else None
+    comma = "" if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else "."
+    with suppress(ValueError):  # 1.2.3, or digits of other scripts
+        return float(word.replace(",", comma))
+    return None
 
 
 _CODE = AnyCase(
