@@ -113,16 +113,14 @@ def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) ->
 
 def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Example]:
     said, letters = frozenset(content(instruction)), instruction.encode("utf-8", "surrogatepass")
-    again: list[list[_Example]] = []
+    again: list[_Example] = []
     for examples in alike:
-        fresh: list[_Example] = []
-        again.append([])
-        for example in examples:
-            known = 2 * len(example.added & said) >= max(1, len(example.added))
-            (again[-1] if known else fresh).append(example)
-        yield from sorted(fresh, key=lambda example: crc32(letters, example.checksum))  # equally good ones, mixed
-    for examples in again:
-        yield from sorted(examples, key=lambda example: crc32(letters, example.checksum))
+        for example in sorted(examples, key=lambda example: crc32(letters, example.checksum)):  # equally good ones, mixed
+            if 2 * len(example.added & said) >= max(1, len(example.added)):
+                again.append(example)
+            else:
+                yield example
+    yield from again
 
 
 class _Example(NamedTuple):

@@ -101,7 +101,8 @@ def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]
 
 @lru_cache(maxsize=4096)
 def _added(text: str, parent: str) -> frozenset[str]:
-    return frozenset(Counter(words(text)) - Counter(words(parent))) - {
+    said, before = Counter(words(text)), Counter(words(parent))
+    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - {
         "the",
         "a",
         "and",

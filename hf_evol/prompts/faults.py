@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise, takewhile
+from operator import eq
 
 from hf_evol.columns import OK
 from hf_evol.prompts.examples import EXAMPLES
@@ -103,7 +104,7 @@ def is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
     own, now = content(parent), content(text)
-    if len(said) - len(set(said)) >= _RUN - 1:  # or no run comes again, and none is of one word
+    if any(map(eq, said, said[1:])) or len(set(runs(said))) < len(said) - _RUN + 1:
         usual = Counter(runs(before))
         for run, count in Counter(runs(said)).items():
             if len(set(run)) == 1 and run not in usual:
@@ -112,7 +113,8 @@ def is_broken(text: str, parent: str, is_new: bool) -> bool:
             if count > max(1, usual[run]) and sum(word not in STOP_WORDS for word in run) >= least:
                 return True
     if len(now) - len(set(now)) >= _MOST_OF_A_WORD:
-        more = max((Counter(now) - Counter(own)).values(), default=0)
+        often = [word for word, count in Counter(now).items() if count > _MOST_OF_A_WORD]
+        more = max((now.count(word) - own.count(word) for word in often), default=0)
         if more > _MOST_OF_A_WORD + (is_new or _is_math(text)):
             return True
     small = text.lower()
