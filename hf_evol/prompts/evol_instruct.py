@@ -103,7 +103,7 @@ class Method:
 
 def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) -> _Turns:
     """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
-    takes one more. Examples that add what the instruction says already come at the end."""
+    takes one more."""
     first, alike = _by_likeness(turns, form_of(instruction))
     shift = (attempt - 1) % max(1, sum(map(len, alike)))
     best = list(islice(_best(alike, instruction), shift + shots))
@@ -112,10 +112,11 @@ def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int) ->
 
 
 def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Example]:
+    """The examples in their order, equally good ones mixed; those that add what is said already come at the end."""
     said, letters = frozenset(content(instruction)), instruction.encode("utf-8", "surrogatepass")
     again: list[_Example] = []
     for examples in alike:
-        for example in sorted(examples, key=lambda example: crc32(letters, example.checksum)):  # equally good ones, mixed
+        for example in sorted(examples, key=lambda example: crc32(letters, example.checksum)):
             if 2 * len(example.added & said) >= max(1, len(example.added)):
                 again.append(example)
             else:

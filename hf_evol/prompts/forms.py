@@ -37,7 +37,8 @@ def is_instruction(text: str) -> bool:
 
 @remembering
 def sentences(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in _SENTENCE_END.sub(lambda end: f"{end[1]}\n", text).split("\n") if line.strip())
+    lines = _SENTENCE_END.sub(lambda end: f"{end[1]}\n", text).split("\n")
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 @remembering

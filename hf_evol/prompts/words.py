@@ -47,8 +47,9 @@ def stem(word: str) -> str:
     """A word without its endings: "describing" and "described" give the same."""
     word = word.removesuffix("'s")
     for _ in range(2):
-        endings = (end for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) >= 3)
-        word = word.removesuffix(next(endings, ""))
+        if word.endswith(_SUFFIXES):
+            endings = (end for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) >= 3)
+            word = word.removesuffix(next(endings, ""))
     return word
 
 
