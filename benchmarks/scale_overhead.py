@@ -45,7 +45,7 @@ class Instant:
 
     name: str = "instant"
 
-    def check(self) -> None: ...
+    def check(self, params=None) -> None: ...
 
     def identity(self):
         return {"model": self.name}

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -64,15 +65,17 @@ class Transform:
                 "dataset.with_format(None), or use hf_evol.map."
             )
         check_columns(self.input_columns, list(batch))
-        if alone := [name for name, value in batch.items() if isinstance(value, str) or not hasattr(value, "__len__")]:
-            raise ColumnError(
-                f"{type(self).__name__} takes a batch, a list for each column; {alone[0]!r} is {batch[alone[0]]!r}. Pass "
-                "batched=True to Dataset.map, or use hf_evol.map; for one row, put each value into a list."
-            )
+        lists = _Lists(batch)
+        for name in (*list(batch)[:1], *self.input_columns):
+            if isinstance(value := lists.given[name], str) or not hasattr(value, "__len__"):
+                raise ColumnError(
+                    f"{type(self).__name__} takes a batch, a list for each column; {name!r} is {value!r}. Pass "
+                    "batched=True to Dataset.map, or use hf_evol.map; for one row, put each value into a list."
+                )
         set_rank(rank)
-        return self.apply({name: list(values) for name, values in batch.items()})
+        return self.apply(lists)
 
-    def apply(self, batch: Batch) -> Batch:
+    def apply(self, batch: Mapping[str, list[Any]]) -> Batch:
         """The work on one batch whose input columns are all there."""
         raise NotImplementedError
 
@@ -126,6 +129,34 @@ class Transform:
             return {name: feature(part) for name, part in spec.items()}
 
         return Features(dict(features) | {name: feature(spec) for name, spec in self.output_columns.items()})
+
+
+class _Lists(Mapping[str, list[Any]]):
+    """The columns of a batch as lists, read when they are asked for. Of a `LazyBatch` of `datasets`, a column that was read is
+    written anew; so a copy is read. But of rows picked here and there, each is a chunk, which takes longer to write than a list."""
+
+    def __init__(self, batch: Mapping[str, Sequence[Any]]) -> None:
+        table = getattr(batch, "pa_table", None)
+        is_scattered = table is not None and table.num_columns and 2 * table[0].num_chunks > len(table)
+        self.given = dict(batch) if is_scattered else copy(batch)
+        self._lists: Batch = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._lists:
+            self._lists[name] = list(self.given[name])
+        return self._lists[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __or__(self, other: Batch) -> Batch:
+        return dict(self) | other
 
 
 @cache
@@ -243,6 +274,12 @@ def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
             if status not in fine[name]:
                 found[place] = why
     return found
+
+
+def values_of(rows: Dataset, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Of each row, its values in these columns. To iterate over rows or a column of `datasets` takes many times as long."""
+    for batch in rows.select_columns(list(names)).iter(1000):
+        yield from zip(*(batch[name] for name in names), strict=True)
 
 
 def check_columns(needed: Sequence[str], present: Sequence[str]) -> None:

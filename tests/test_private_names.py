@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
+from copy import copy
 
 import pytest
 from datasets import Dataset
+
+
+def test_of_python():
+    """`hf_evol.prompts.patterns`: how a regular expression is parsed."""
+    parser = re._parser
+    a, b_or_cd, e = parser.parse("a(?:bd|cd)+e*")
+    assert a == (parser.LITERAL, ord("a")) and e[0] is parser.MAX_REPEAT and e[1][0] == 0
+    least, _, [[kind, (_, options)]] = b_or_cd[1]
+    assert b_or_cd[0] is parser.MAX_REPEAT and least == 1 and kind is parser.BRANCH and len(options) == 2
 
 
 def test_of_datasets():
@@ -19,6 +30,9 @@ def test_of_datasets():
     assert rows._indices is None and chosen._indices.column(0).to_pylist() == [2, 0]
     assert rows._estimate_nbytes() > 0 and rows._fingerprint != chosen._fingerprint
     assert callable(pklregister) and isinstance(Pickler.dispatch, dict)
+    batches = []
+    rows.map(batches.append, batched=True)
+    assert copy(batches[0])["a"] == [1, 2, 3] and batches[0].keys_to_format == {"a"} and len(batches[0].pa_table) == 3
     assert infer_module_for_data_files_list(["a/rows.jsonl"])[0] == "json"
 
 

@@ -35,6 +35,17 @@ def test_one_row_is_no_batch(rows, respond):
         respond({"instruction": None})
 
 
+def test_columns_that_are_not_read_are_not_converted(rows, monkeypatch):
+    from datasets.formatting.formatting import LazyBatch
+
+    read, form = [], LazyBatch.format
+    monkeypatch.setattr(LazyBatch, "format", lambda batch, name: read.append(name) or form(batch, name))
+    rows = rows.add_column("parent_instruction", ["Name it.", "Why?"]).add_column("history", [[{"round": 1}], []])
+    flagged = hf_evol.map(rows, hf_evol.Eliminate(keep=True))
+    assert {"instruction", "parent_instruction"} <= set(read) and "history" not in read
+    assert flagged.remove_columns("elimination").to_list() == rows.to_list()
+
+
 @pytest.mark.parametrize("removed", ["id", ["id", "output"], ["instruction", "output"]])
 def test_columns_are_removed_as_by_dataset_map(rows, respond, removed):
     mapped = hf_evol.map(rows, respond, remove_columns=removed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.data.chats import Seed, Turns, Unreadable, read_chat, read_text, read_turns
 from hf_evol.errors import ColumnError, FormatError
+from hf_evol.transform import values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -241,8 +242,8 @@ def to_instructions(
 
 def unread(rows: Dataset) -> Counter[str]:
     """How many rows of `to_instructions` could not be read whole, by reason."""
-    statuses = rows[col.READ_STATUS] if col.READ_STATUS in rows.column_names else []
-    return Counter(col.reason(status) for status in statuses if status != col.OK)
+    statuses = values_of(rows, col.READ_STATUS) if col.READ_STATUS in rows.column_names else ()
+    return Counter(col.reason(status) for (status,) in statuses if status != col.OK)
 
 
 def _renamed(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:

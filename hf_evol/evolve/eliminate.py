@@ -23,7 +23,7 @@ from hf_evol.prompts.judge import equality_prompt, says_equal
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat, in_context, transcript
 from hf_evol.prompts.words import STOP_WORDS, content, words
-from hf_evol.transform import Batch, Transform, map_dataset, processes_of
+from hf_evol.transform import Batch, Transform, map_dataset, processes_of, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -117,7 +117,8 @@ class Eliminate(Transform):
     @staticmethod
     def kept(flagged: Dataset) -> Dataset:
         """The rows of `flag` without a reason."""
-        return flagged.select([place for place, why in enumerate(flagged[col.ELIMINATION]) if why == col.KEPT])
+        found = values_of(flagged, col.ELIMINATION)
+        return flagged.select([place for place, (why,) in enumerate(found) if why == col.KEPT])
 
     def apply(self, batch: Batch) -> Batch:
         n = len(batch[col.INSTRUCTION])
@@ -186,8 +187,9 @@ def repeated(rows: Dataset, *others: Dataset) -> list[bool]:
 def _signatures(*sets: Dataset) -> Iterator[int]:
     """Eight bytes for each row, equal where the texts say the same."""
     for rows in sets:
-        known = (col.INSTRUCTION, col.INPUT, col.CONTEXT, col.PARENT_INSTRUCTION, col.BACK_TRANSLATE_STATUS)
-        for row in rows.select_columns([name for name in known if name in rows.column_names]):
+        read = (col.INSTRUCTION, col.INPUT, col.CONTEXT, col.PARENT_INSTRUCTION, col.BACK_TRANSLATE_STATUS)
+        known = [name for name in read if name in rows.column_names]
+        for row in (dict(zip(known, of_row, strict=True)) for of_row in values_of(rows, *known)):
             alone = row.get(col.PARENT_INSTRUCTION) if row.get(col.BACK_TRANSLATE_STATUS) == col.OK else None
             text, extra = alone or row[col.INSTRUCTION] or "", row.get(col.INPUT) or ""
             said = content(text) or words(text) or [text]

@@ -14,6 +14,8 @@ from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words
 from hf_evol.transform import Batch, SampledTransform, check_columns, failures
 
+_DECIDED_BEFORE = (col.INSTRUCTION, col.EVOL_STATUS, col.ELIMINATION)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Respond(SampledTransform):
@@ -68,7 +70,7 @@ class Respond(SampledTransform):
         """Of each row the response, its status, and what the model gave if it was asked."""
         instructions = batch[col.INSTRUCTION]
         inputs, contexts = (batch.get(name, [None] * len(instructions)) for name in (col.INPUT, col.CONTEXT))
-        failed = failures({name: values for name, values in batch.items() if name != col.RESPONSE_STATUS})
+        failed = failures({name: batch[name] for name in batch if name in _DECIDED_BEFORE})
         replies: list[tuple[str | None, str, Completion | None]] = [(None, w or "invalid_input", None) for w in failed]
         usable = [
             place

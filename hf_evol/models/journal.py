@@ -25,6 +25,8 @@ _WRITE_AFTER_S = 2.0  # a transaction writes whole pages, so it pays to have man
 _WRITE_FROM = 1000  # requests
 _TAIL = 100_000  # requests at the file's end that are found by an index in memory, beside a tenth of the others
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
 # Requests are written one after the other. Their hashes are random, and so would touch, and write, a page each in an index
 # that is kept up at once: it gets those of the tail together, in order. ``user_version`` is the last id that it has.
 _TABLES = """
@@ -79,7 +81,7 @@ class Journal:
     @staticmethod
     def key(identity: Mapping[str, object], chat: object, row_key: str) -> bytes:
         """The hash under which a request is kept."""
-        content = json.dumps([identity, chat, row_key], sort_keys=True, ensure_ascii=False, default=str)
+        content = _encode([identity, chat, row_key])
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:16]
 
     def get(self, hashes: Iterable[bytes]) -> dict[bytes, dict[str, object]]:

@@ -6,18 +6,19 @@ turn, worked examples of the instruction's own domain as turns, and the instruct
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import yaml
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.examples import EXAMPLES, Pairs, likeness
+from hf_evol.prompts.examples import EXAMPLES, Pairs, form_of, in_common
 from hf_evol.prompts.languages import language_of, languages, require_identifier
 from hf_evol.prompts.template import Template, Turns, chat, in_context
 from hf_evol.prompts.words import content, domain_of
@@ -114,31 +115,68 @@ class Method:
 
 def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int, own_language: bool) -> _Turns:
     """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
-    takes one more. Examples that add what the instruction says already come at the end; with ``own_language``, those in other
-    languages."""
+    takes one more. With ``own_language``, examples in the instruction's language come before all others."""
+    first, examples = _examples(turns)
+    groups, form = _by_language(examples, instruction) if own_language else [examples], form_of(instruction)
+    shift = (attempt - 1) % max(1, len(examples))
+    ordered = (example for group in groups for example in _best(_by_likeness(group, form), instruction))
+    best = list(islice(ordered, shift + shots))
+    chosen = [*best[shift:], *best[:shift]][:shots]
+    return (*turns[:first], *(turn for example in reversed(chosen) for turn in example.turns), turns[-1])
+
+
+def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Example]:
+    """The examples in their order, equally good ones mixed; those that add what is said already come at the end."""
+    said, letters = frozenset(content(instruction)), instruction.encode("utf-8", "surrogatepass")
+    again: list[_Example] = []
+    for examples in alike:
+        for example in sorted(examples, key=lambda example: crc32(letters, example.checksum)):
+            if 2 * len(example.added & said) >= max(1, len(example.added)):
+                again.append(example)
+            else:
+                yield example
+    yield from again
+
+
+class _Example(NamedTuple):
+    turns: _Turns
+    form: frozenset[str]  # of what is given
+    added: frozenset[str]  # the content words that the evolved text adds
+    checksum: int
+
+
+@lru_cache(maxsize=64)
+def _examples(turns: _Turns) -> tuple[int, tuple[_Example, ...]]:
+    """Where the worked examples of a template begin, and these."""
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
-    pairs = [turns[place : place + 2] for place in range(first, len(turns) - 1, 2)]
-    said, letters = set(content(instruction)), instruction.encode("utf-8", "surrogatepass")
-    likely = languages(instruction) if own_language else {}
-
-    def rank(pair: _Turns) -> tuple[Any, ...]:
-        (_, given), (_, evolved) = pair
-        added, checksum = _adds(given, evolved)
-        order = crc32(letters, checksum)  # equally good ones, mixed
-        language = language_of(evolved) if own_language else None
-        other = -round(likely.get(language, 0), 1), language == "en"  # an English reply is what is to be feared
-        return other, 2 * len(added & said) >= max(1, len(added)), -likeness(given, instruction), order
-
-    pairs.sort(key=rank)
-    shift = (attempt - 1) % max(1, len(pairs))
-    chosen = [*pairs[shift:], *pairs[:shift]][:shots]
-    return (*turns[:first], *(turn for pair in reversed(chosen) for turn in pair), turns[-1])
+    found = []
+    for place in range(first, len(turns) - 1, 2):
+        (_, given), (_, evolved) = pair = turns[place : place + 2]
+        added = frozenset(content(evolved)) - frozenset(content(given))
+        found.append(_Example(pair, form_of(given), added, crc32(evolved.encode("utf-8", "surrogatepass"))))
+    return first, tuple(found)
 
 
 @lru_cache(maxsize=4096)
-def _adds(given: str, evolved: str) -> tuple[frozenset[str], int]:
-    """The content words that an example adds, and the checksum of its text."""
-    return frozenset(content(evolved)) - frozenset(content(given)), crc32(evolved.encode("utf-8", "surrogatepass"))
+def _by_likeness(examples: tuple[_Example, ...], form: frozenset[str]) -> list[list[_Example]]:
+    """Those together that fit a form equally well, the best first."""
+
+    def likeness(example: _Example) -> float:
+        return in_common(example.form, form)
+
+    return [list(same) for _, same in groupby(sorted(examples, key=likeness, reverse=True), likeness)]
+
+
+def _by_language(examples: Sequence[_Example], instruction: str) -> list[tuple[_Example, ...]]:
+    """Those together whose languages are equally likely to be the instruction's, the likeliest first. Of these English comes last,
+    as an English reply is what is to be feared."""
+    likely = languages(instruction)
+
+    def order(example: _Example) -> tuple[float, bool]:
+        language = language_of(example.turns[1][1])
+        return -round(likely.get(language or "", 0), 1), language == "en"
+
+    return [tuple(same) for _, same in groupby(sorted(examples, key=order), order)]
 
 
 def _by_domain(name: str, template: Any) -> tuple[tuple[str, _Turns], ...]:

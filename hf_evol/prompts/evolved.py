@@ -36,6 +36,9 @@ _SECTION = re.compile(rf"(?im)^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$")
 # A word that points to what was said before, and the word in front of it: "for it", "of these", "explain that to".
 _POINTING = re.compile(r" (\w+ (?:it|them|this|these|those|that(?= (?:to|in|into|for|with|as|from|at) | $)))(?= )")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’", "„": "“", "「": "」"}
+_FENCED = re.compile(r"(?s)```(?:text|markdown|prompt|plaintext|md)?\n((?:(?!```).)*)\n?```")
+_BOLD = re.compile(r"(?s)(\*\*|__)((?:(?!\1).)+)\1")
+_ONE_ITEM = re.compile(r"(?:[-*•]|1[.)])\s+([^\n]+)")
 
 
 def read_evolved(
@@ -106,7 +109,7 @@ def unpack(text: str, parent: str) -> str:
                 break
             text = inner
         text = _without_end(text, parent).strip()
-        alone = re.fullmatch(r"(?:[-*•]|1[.)])\s+([^\n]+)", text)  # the one item of a list
+        alone = _ONE_ITEM.fullmatch(text)  # of a list
         if alone and not parent.startswith(text[:2]):
             text = alone[1]
         if text == before:
@@ -116,7 +119,7 @@ def unpack(text: str, parent: str) -> str:
 
 def _without_lead(text: str, parent: str) -> str:
     """Without a lead-in, a label or a heading in front, unless the parent begins with the same."""
-    found = _PREFIX.match(text)
+    found = _PREFIX.match(text) if ":" in text or "\n" in text else None
     if found and text[found.end() :].strip() and not parent.lower().startswith(found[1].lower().strip()):
         lead = found[1].strip()
         said = words(lead)
@@ -133,6 +136,8 @@ def _without_lead(text: str, parent: str) -> str:
 
 def _without_end(text: str, parent: str) -> str:
     """Without remarks, answers and further versions behind the text, unless the parent holds the same mark."""
+    if "\n" not in text:
+        return text
     for pattern in (_TRAILING, _REMARK, _SECTION):
         for found in pattern.finditer(text):
             mark = re.split("[:：]", found.group().strip(" \t\n*_#(["), maxsplit=1)[0].strip().lower()
@@ -145,9 +150,9 @@ def _without_end(text: str, parent: str) -> str:
 
 def _unwrap(text: str) -> str:
     """Without a fence, the marks of bold text or quotation marks around the whole."""
-    if fence := re.fullmatch(r"(?s)```(?:text|markdown|prompt|plaintext|md)?\n((?:(?!```).)*)\n?```", text):
+    if fence := _FENCED.fullmatch(text):
         return fence[1].strip()
-    if bold := re.fullmatch(r"(?s)(\*\*|__)((?:(?!\1).)+)\1", text):
+    if bold := _BOLD.fullmatch(text):
         return bold[2].strip()
     close = _QUOTES.get(text[:1])
     if close and len(text) > 2:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
@@ -67,7 +68,7 @@ _INSTEAD = {
     "advise": {"explain", "list", "one"},  # "Describe the steps to bake bread" is no description
 }
 _PARTS = {kind: re.compile(rf"(?i)\A\W*(?:please\s+)?(?:{words})\b") for kind, words in _KINDS.items()}
-_PARTS |= {thing: re.compile(rf"(?i){words}") for thing, words in _THINGS.items()}
+_PARTS |= {thing: AnyCase(words) for thing, words in _THINGS.items()}
 _KINDS_OF_TEXT = frozenset(("story", "poem", "portrait", "prose", "letter", "short"))
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
@@ -79,11 +80,11 @@ def likeness(example: str, instruction: str) -> float:
     """How well an example fits an instruction in form: the share, from 0 to 1, of what makes up their forms that they have in
     common. The form is how a text begins and, with twice the weight, the kinds of thing it names; an example of no such form
     fits anything a little."""
-    return _in_common(_form(example), _form(instruction))
+    return in_common(form_of(example), form_of(instruction))
 
 
 @lru_cache(maxsize=65_536)
-def _in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
+def in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
 
 
@@ -100,8 +101,10 @@ def share_of_example(
     return share if shown else None
 
 
-def _added(text: str, parent: str) -> set[str]:
-    return set(Counter(words(text)) - Counter(words(parent))) - {
+@lru_cache(maxsize=4096)
+def _added(text: str, parent: str) -> frozenset[str]:
+    said, before = Counter(words(text)), Counter(words(parent))
+    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - {
         "the",
         "a",
         "and",
@@ -115,7 +118,7 @@ def _added(text: str, parent: str) -> set[str]:
 
 
 @lru_cache(maxsize=4096)
-def _form(instruction: str) -> frozenset[str]:
+def form_of(instruction: str) -> frozenset[str]:
     head = " ".join(instruction.split()[:_HEAD])
     found = {
         part for part, pattern in _PARTS.items() if pattern.search(head if part in _KINDS_OF_TEXT else instruction)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise, takewhile
+from operator import eq
 
 from hf_evol.columns import OK
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.fit import META, fits, form_fault
 from hf_evol.prompts.forms import only_in
+from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, VERBS, content, domain_of, numbers, stem, words
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
@@ -30,15 +32,18 @@ _REFUSAL = re.compile(
     r"i (?:can(?:no|['’])t|am unable to|am not able to|won['’]t) (?:\w+ ){0,3}(?:assist|help|comply|fulfil+|provide|rewrite|create)|"
     r"as an ai\b)"
 )
-_WORKING = re.compile(r"(?i)\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed")
-_QUANTITIES = re.compile(r"(?i)\bhow (?:many|much)\b")
-_TWICE = re.compile(r"\b(\w{3,})(?:,? and |, )(?:an? |the )?\1\b")
-_FROM_ITSELF = re.compile(r"(?i)\bfrom (\w.{2,40}?) to \1\b")
+_WORKING = AnyCase(r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed")
+_QUANTITIES = AnyCase(r"\bhow (?:many|much)\b")
+_TWICE = re.compile(r"\b(\w{3,}+)(?:,? and |, )(?:an? |the )?\1\b")
+_FROM_ITSELF = AnyCase(r"\bfrom (\w.{2,40}?) to \1\b")
 _TELLS_OF = re.compile(r"(?i)\A\W*(?:please )?(?:explain|describe|outline)\b")
-_ASKS_HOW_MANY = re.compile(r"(?i)\?|\b(?:calculate|find|determine|compute|how (?:many|much))\b")
-_NAME = re.compile(r"(?<=[\w,] )[A-Z]\w+|[\"“][^\"“”\n]{2,60}[\"”]")
-_THAN = re.compile(r"(?i)\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
-_BY_MEANS = re.compile(r"(?i)\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
+_ASKS_HOW_MANY = AnyCase(r"\?|\b(?:calculate|find|determine|compute|how (?:many|much))\b")
+_CAPITAL = r"[A-Z](?<=[\w,] [A-Z])\w+"  # looks for the letter first, which is rare
+_CAPITALS = re.compile(_CAPITAL)
+_NAME = re.compile(rf"{_CAPITAL}|[\"“][^\"“”\n]{{2,60}}[\"”]")
+_QUOTED = re.compile(r"[`\"“]([^`\"”\n]{1,40})[`\"”]")
+_THAN = AnyCase(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
+_BY_MEANS = AnyCase(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
 # Symbols of units, and their names; the sign of degrees is no word.
 _UNITS = (
     "m metre meter|km kilometre kilometer|cm centimetre centimeter|mm millimetre millimeter|nm nanometre nanometer|kg kilogram|g gram|mg|"
@@ -61,6 +66,7 @@ _LANGUAGE = re.compile(
     rf"(?<![\w.°])(?:(?i:{_IN_ANY_CASE}|sql|mysql|html|css|bash|shell|powershell|node\.js|express|react|django|flask|"
     r"jquery|tensorflow|pytorch|pandas|numpy|latex|xml)|C\+\+|C#|C|R|Go|JS|js)(?![\w+#-])"
 )
+_IN_LANGUAGES = frozenset(re.findall(r"[a-z]+", _LANGUAGE.pattern.lower()))
 
 
 def is_refusal(text: str) -> bool:
@@ -82,8 +88,8 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
     if is_broken(text, parent, is_new) or not fits(text, parent):
         return "broken"
     said, own = set(content(text)), set(content(parent))
-    body = text.partition(" ")[2] if VERBS.issuperset(words(text)[:1]) else text
-    new = set(content(body)) - own
+    head = text.partition(" ")[0] if VERBS.issuperset(words(text)[:1]) else ""
+    new = set(content(text)[len(content(head)) :]) - own
     if _leaks(text, parent, prompt, new if domain != "math" else set()):  # everyday things are in all math problems
         return "leak"
     if (fault := form_fault(text, parent)) is not None:
@@ -105,41 +111,52 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
 def is_broken(text: str, parent: str, is_new: bool) -> bool:
     """Whether words come back as in texts of models that are stuck, or a quantity of the parent is said once more."""
     said, before = words(text), words(parent)
-    own, now = Counter(content(parent)), Counter(content(text))
-    is_math = bool(numbers(text)) and domain_of(text) == "math"
-    usual = runs(before)
-    for run, count in runs(said).items():
-        if len(set(run)) == 1 and run not in usual:
+    own, now = content(parent), content(text)
+    if any(map(eq, said, said[1:])) or len(set(runs(said))) < len(said) - _RUN + 1:
+        usual = Counter(runs(before))
+        for run, count in Counter(runs(said)).items():
+            if len(set(run)) == 1 and run not in usual:
+                return True
+            least = 2 if run in usual else 1
+            if count > max(1, usual[run]) and sum(word not in STOP_WORDS for word in run) >= least:
+                return True
+    if len(now) - len(set(now)) >= _MOST_OF_A_WORD:
+        often = [word for word, count in Counter(now).items() if count > _MOST_OF_A_WORD]
+        more = max((now.count(word) - own.count(word) for word in often), default=0)
+        if more > _MOST_OF_A_WORD + (is_new or _is_math(text)):
             return True
-        least = 2 if run in usual else 1
-        if count > max(1, usual[run]) and sum(word not in STOP_WORDS for word in run) >= least:
+    small = text.lower()
+    if (" and " in small or ", " in small) and any(other not in before for other in _TWICE.findall(small)):
+        return True
+    if _FROM_ITSELF.search(text):
+        return True
+    if len(set(pairwise(said))) < len(said) - 1:
+        again = {pair for pair, count in Counter(pairwise(said)).items() if count > 1 and STOP_WORDS.isdisjoint(pair)}
+        if not again.issubset(pairwise(before)) and not _is_math(text):
             return True
-    if any(count - own[word] > _MOST_OF_A_WORD + (is_new or is_math) for word, count in now.items()):
-        return True
-    if any(other not in before for other in _TWICE.findall(text.lower())) or _FROM_ITSELF.search(text):
-        return True
-    pairs = Counter(pair for pair in pairwise(said) if STOP_WORDS.isdisjoint(pair))
-    known = set(pairwise(before))
-    if not is_math and any(count > 1 and pair not in known for pair, count in pairs.items()):
-        return True
-    if only_in(_THAN, text, parent) and any(set() < set(content(other)) <= own.keys() for other in _THAN.findall(text)):
+    if only_in(_THAN, text, parent) and any(set() < set(content(other)) <= set(own) for other in _THAN.findall(text)):
         return True  # "sort them by bubble sort, and explain why it is faster than bubble sort"
-    figures, given = Counter(numbers(text)), Counter(numbers(parent))
-    if any(count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()):
-        return True
+    if given := Counter(numbers(parent)):
+        figures = Counter(numbers(text))
+        if any(
+            count > given[figure] > 0 and (figure >= _A_QUANTITY or figure % 1) for figure, count in figures.items()
+        ):
+            return True
     fewest = min(_MIN_DISTINCT, 0.9 * len(set(before)) / max(1, len(before)))
     return len(said) >= 20 and len(set(said)) / len(said) < fewest
 
 
-@lru_cache(maxsize=1024)
-def runs(said: tuple[str, ...]) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(said[start:] for start in range(_RUN)), strict=False))
+def _is_math(text: str) -> bool:
+    return bool(numbers(text)) and domain_of(text) == "math"
+
+
+def runs(said: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return zip(*(said[start:] for start in range(_RUN)), strict=False)
 
 
 def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[str]) -> bool:
     """Whether the text has words that only the prompt can have given: a run of them, or most of what is new."""
-    fitting = FIT_ANYWHERE | set(content(parent))
-    own = runs(words(text)).keys() - runs(words(parent)).keys()
+    own, before = set(runs(words(text))).difference(runs(words(parent))), content(parent)
     shown: set[str] = set()
     topics: set[str] = set()
     for place, turn in enumerate(prompt, start=1):
@@ -148,29 +165,40 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[st
             continue
         if place == len(prompt):
             told = told.replace(parent, "\n", 1)
-        for run in own & runs(words(told)).keys():
-            if any(not word[0].isdigit() and word not in fitting for word in content(" ".join(run))):
+        its_runs, its_words = _told(told)
+        for run in own & its_runs:
+            own_words = (word for word in content(" ".join(run)) if word not in FIT_ANYWHERE and word not in before)
+            if any(not word[0].isdigit() for word in own_words):
                 return True
-        shown.update(content(told))
+        shown |= new & its_words
         if turn["role"] == "user" and place < len(prompt):
-            topics.update(content(told))
-    leaked = {word for word in new & shown if word not in FIT_ANYWHERE and not word[0].isdigit()}
+            topics |= new & its_words
+    leaked = {word for word in shown if word not in FIT_ANYWHERE and not word[0].isdigit()}
     if leaked and (only_in(META, text, parent) or leaked & _OF_PROMPTS):
         return True
     is_most = 2 * len(leaked) >= len(new) and len(leaked) >= min(2, len(new))
     return bool(leaked) and (bool(leaked & topics) or is_most)
 
 
+@lru_cache(maxsize=1024)
+def _told(text: str) -> tuple[frozenset[tuple[str, ...]], frozenset[str]]:
+    """The runs of words in a turn of a prompt, and its content words."""
+    return frozenset(runs(words(text))), frozenset(content(text))
+
+
 def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str | None:
     """Whether an in-depth rewriting lost what the parent asks, its names or its quantities."""
-    given, figures = Counter(numbers(parent)), Counter(numbers(text))
-    if domain == "math" and (given - figures or not _ASKS_HOW_MANY.search(text) or not _same_quantities(text, parent)):
+    given, figures = numbers(parent), numbers(text)
+    if domain == "math":
+        lost_figures = Counter(given) - Counter(figures)
+        if lost_figures or not _ASKS_HOW_MANY.search(text) or not _same_quantities(text, parent):
+            return "off_topic"
+    if not may_replace and not set(figures).issuperset(given):
         return "off_topic"
     if not _measured(parent) <= _measured(text):
         return "off_topic"
-    if not may_replace and given.keys() - figures.keys():
-        return "off_topic"
-    if any(name.strip('"“”').lower() not in text.lower() for name in _NAME.findall(parent)):
+    small = text.lower()
+    if any(name.strip('"“”').lower() not in small for name in _NAME.findall(parent)):
         return "off_topic"
     if only_in(_TELLS_OF, parent, text) and set(map(stem, words(text)[:1])) & set(map(stem, words(parent)[1:])):
         return "off_topic"  # "Tie a bowtie", where its steps were to be described
@@ -213,17 +241,23 @@ def _units(text: str) -> list[tuple[str, list[str]]]:
 
 def _languages(text: str) -> set[str]:
     """The programming languages and libraries that a text names, in lower case."""
-    found = {name.lower() for name in _LANGUAGE.findall(text)}
+    names_one = not text.isascii() or any(map(_may_be_language, words(text)))
+    found = {name.lower() for name in _LANGUAGE.findall(text)} if names_one else set()
     if "SELECT" in text:
         found.add("sql")
     return {{"js": "javascript", "mysql": "sql"}.get(name, name) for name in found}
 
 
+@lru_cache(maxsize=100_000)
+def _may_be_language(word: str) -> bool:
+    return not _IN_LANGUAGES.isdisjoint(word.split("'"))
+
+
 def _gain(text: str, parent: str, new: set[str], growth: int) -> float:
     """How much a text asks beyond its parent, in new content words."""
     figures = len(set(numbers(text)) - set(numbers(parent)))
-    names = re.findall(r"[`\"“]([^`\"”\n]{1,40})[`\"”]", text) + re.findall(r"(?<=[\w,] )[A-Z]\w+", text)
-    named = any(name.lower() not in parent.lower() for name in names)
+    before = parent.lower()
+    named = any(name.lower() not in before for name in _QUOTED.findall(text) + _CAPITALS.findall(text))
     fresh = sum(not word[0].isdigit() for word in new)
     means = any(set(content(found)) - set(content(parent)) for found in _BY_MEANS.findall(text))
     questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))

@@ -6,14 +6,15 @@ import re
 from collections import Counter
 
 from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, only_in, sentences
+from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import STOP_WORDS, VERBS, content, numbers, words
 
 _LONGEST_LIST = 600  # characters of the items at a text's end
 _MANY_ANSWERS = 2  # statements after the last request
 
 # What texts about the evolving itself say.
-META = re.compile(
-    r"(?i)\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
+META = AnyCase(
+    r"\b(?:prompts?|rewrit(?:e|es|ing|ten) (?:of |the |this |task|problem|instruction)|rephrased|original (?:task|question|problem|instruction|one)|"
     r"(?:the|this) (?:given|current|above) (?:task|question|instruction|problem|answer)|(?:the|this) task (?:is|of|was|requires|involves|can)|"
     r"(?:this|the) (?:puzzle|problem) (?:is|requires|involves)|please (?:provide|share|give me|send) (?:the|your|a|me|more)|"
     r"\A\W*ask (?:for|about|the user)|how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b"
@@ -21,8 +22,8 @@ META = re.compile(
 _FIRST_PERSON = re.compile(
     r"(?i)\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b"
 )
-_RULE = re.compile(
-    r"(?i)\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
+_RULE = AnyCase(
+    r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b"
 )
 _TELLS_HOW = re.compile(r"(?i)\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b")
@@ -40,7 +41,7 @@ _LISTS = re.compile(
     r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
     r"characteristics|qualities|symptoms|duties|responsibilities|metrics)\b"
 )
-_ITEMS = re.compile(r"(?i)[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z")
+_ITEMS = AnyCase(r"[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z")
 _OPEN_ITEM = re.compile(
     r"(?i)\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b"
 )
@@ -50,29 +51,29 @@ _MAY_FOLLOW = VERBS | {"first", "what", "how", "why", "the", "a", "who", "when",
 _FENCE = re.compile(r"(?s)```(?:\w*)\n(.*?)\n?```")
 
 # What needs something before it to speak of, and what may give it.
-_ONE_OF_SEVERAL = re.compile(
-    r"(?i)\bwhich (?:one (?:is|of|would|works|should)|of (?:the two|them|these))\b|\bthe two\b(?! \w)|\bthe two (?:of|are|differ)|\b(?:between|of|tell) the two\b|\bthe other one\b"
+_ONE_OF_SEVERAL = AnyCase(
+    r"\bwhich (?:one (?:is|of|would|works|should)|of (?:the two|them|these))\b|\bthe two\b(?! \w)|\bthe two (?:of|are|differ)|\b(?:between|of|tell) the two\b|\bthe other one\b"
 )
 _SEVERAL = re.compile(
     r"(?i)\b(?:two|both|three|four|five|compar\w*|contrast\w*|alternatives?|similar|versions?|ways|different|differ\w*|options?|several|each|"
     r"other|versus|vs|between|list|ideas|examples|advantages|disadvantages|pros|benefits|methods|types|rank)\b"
 )
-_A_CHANGE = re.compile(r"(?i)\b(?:the|each|every) changes?\b|\b(?:old|new) version\b|\bwhat was already good\b")
+_A_CHANGE = AnyCase(r"\b(?:the|each|every) changes?\b|\b(?:old|new) version\b|\bwhat was already good\b")
 _CHANGING = re.compile(
     r"(?i)\b(?:edit|rewrit|rephras|reword|revis|chang|convert|translat|fix|correct|debug|optimi[sz]|refactor|improv|modif|updat|replac|remov|add|simplif|"
     r"shorten|transform|paraphras|proofread|restructur|reformat|insert|delet|turn|complet|sort|arrang|format|expand|summari[sz]|adapt|upgrad|revers|"
     r"capitali[sz])\w*"
 )
-_READERS = re.compile(
-    r"(?i)\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
+_READERS = AnyCase(
+    r"\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
     r"mother|nurse|worker|driver|couple|company|newspaper)\b"
 )
 _COUNT = r"(?:\d+(?:[-–]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|single)[ -]"
-_OF_A_PART = re.compile(
-    rf"(?i)(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?{_COUNT}(?:short )?\w+"
+_OF_A_PART = AnyCase(
+    rf"(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?{_COUNT}(?:short )?\w+"
 )
-_LENGTH = re.compile(
-    rf"(?i)(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b"
+_LENGTH = AnyCase(
+    rf"(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b"
 )
 
 
@@ -129,7 +130,7 @@ def _answers_behind(text: str, parent: str) -> bool:
         return True
     ending = 0
     for sentence in reversed(said):
-        if asks(sentence) or _RULE.search(sentence) or sentence in parent or len(words(sentence)) < 4:
+        if sentence in parent or asks(sentence) or _RULE.search(sentence) or len(words(sentence)) < 4:
             break
         ending += 1
     return ending >= max(_MANY_ANSWERS, len(sentences(parent)))
@@ -139,11 +140,13 @@ def _answers_within(text: str, parent: str) -> bool:
     """Whether a part of the answer stands in the task: a clause that says what is, or items of the list that is asked for."""
     if only_in(_TOLD, text, parent):
         return True
-    items = _ITEMS.search(text[-_LONGEST_LIST:])
-    if items is None or _ITEMS.search(parent) or not _LISTS.search(parent):
+    ending = text[-_LONGEST_LIST:]
+    found = _ITEMS.search(ending)
+    if found is None or _ITEMS.search(parent) or not _LISTS.search(parent):
         return False
-    listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items[1])
-    return len(listed) >= 3 and not _OPEN_ITEM.search(items[1]) and len(items[1]) < len(text) / 1.5
+    items = ending[slice(*found.span(1))]
+    listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items)
+    return len(listed) >= 3 and not _OPEN_ITEM.search(items) and len(items) < len(text) / 1.5
 
 
 def fits(text: str, parent: str) -> bool:
@@ -160,10 +163,10 @@ def fits(text: str, parent: str) -> bool:
     now = _lengths(text) if before else before
     if any(now[unit] > before[unit] for unit in before):
         return False
-    empty, was_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
-    return was_empty or not empty
+    is_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
+    return not next(is_empty) or next(is_empty)
 
 
 def _lengths(text: str) -> Counter[str]:
     """How often a length in words, sentences and so on is demanded of the whole."""
-    return Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.sub("", text)))
+    return Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.remove_from(text)))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
+from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import VERBS, remembering, words
 
 _AUXILIARIES = "can could would will should is are was were do does did has have".split()
 OPENS_QUESTION = re.compile(rf"(?i)\A(?:who|what|when|where|why|which|whose|whom|how|if|{'|'.join(_AUXILIARIES)})\b")
-WISH = re.compile(
-    r"(?i)\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b"
+WISH = AnyCase(
+    r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b"
 )
 _SPEECH = re.compile(r"[\"“][^\"“”]*[\"”]")
-_SENTENCE = re.compile(r"(?<=[.!?。？！])[\"”')]*\s+|\n+")
+_SENTENCE_END = re.compile(r"([.!?。？！])[\"”')]*\s+")
 OPENING = re.compile(
     r"(?i)\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:question|task|problem|instruction|prompt|exercise|query)\s*:\s*)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*"
 )
@@ -23,7 +24,7 @@ _SETTING = re.compile(
 _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 
 
-def only_in(pattern: re.Pattern[str], text: str, other: str) -> re.Match[str] | None:
+def only_in(pattern: re.Pattern[str] | AnyCase, text: str, other: str) -> re.Match[str] | None:
     """Where a text has what the other one lacks."""
     found = pattern.search(text)
     return found if found and not pattern.search(other) else None
@@ -36,7 +37,8 @@ def is_instruction(text: str) -> bool:
 
 @remembering
 def sentences(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in _SENTENCE.split(text) if part.strip())
+    lines = _SENTENCE_END.sub(lambda end: f"{end[1]}\n", text).split("\n")
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 @remembering

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TypeVar
 
+from hf_evol.prompts.patterns import AnyCase
+
 Value = TypeVar("Value", str, float)
 # Where it starts and ends, what it says (None where that can't be used), and whether it counts on its own, without a
 # label before it.
@@ -17,7 +19,7 @@ _THINKING = re.compile(
     rf"(?is)\A\s*(?:<({_TAGS})>(?:.*?</\1>|.*\Z)|\[THINK\](?:.*?\[/THINK\]|.*\Z)|<\|begin_of_thought\|>(?:.*?<\|end_of_thought\|>|.*\Z))"
 )
 # The closing mark alone, at a line's end: some chat templates put the opening one into the prompt.
-_END_OF_THINKING = re.compile(rf"(?is)\A(?:(?!<{_TAGS}>|\[THINK\]).)*?(?:</{_TAGS}>|\[/THINK\])[ \t]*(?:\n|\Z)")
+_END_OF_THINKING = AnyCase(rf"(?s)\A(?:(?!<{_TAGS}>|\[think\]).)*?(?:</{_TAGS}>|\[/think\])[ \t]*(?:\n|\Z)")
 # Harmony channels, with their special tokens, and as they read without them.
 _CHANNELS = re.compile(
     r"(?s)\A\s*(?:<\|start\|>assistant)?<\|channel\|>(?:.*<\|channel\|>)?final<\|message\|>(.*?)(?:<\|(?:return|end)\|>|\Z)"
@@ -87,10 +89,11 @@ _EACH_OTHER = re.compile(r"\W*(?:\Z|\n|each other|one another|the other|it\b)")
 
 def strip_thinking(text: str) -> str:
     """Drop a reasoning model's leading block of thoughts, in the marks in use; one that never ends leaves nothing."""
-    if final := _CHANNELS.match(text):
-        return final[1].strip()
-    for marks in (_THINKING, _ANALYSIS, _END_OF_THINKING):
-        text = marks.sub("", text, count=1)
+    if "<" in text or "[" in text or text.lstrip().startswith("analysis"):  # as all the marks
+        if final := _CHANNELS.match(text):
+            return final[1].strip()
+        text = _ANALYSIS.sub("", _THINKING.sub("", text, count=1), count=1)
+        text = _END_OF_THINKING.remove_from(text)
     return text.strip()
 
 

@@ -112,7 +112,7 @@ def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "sto
     said = words(text)
     if len(said) < LEAST_WORDS or len(said) > MOST_WORDS:
         return text, "too_short" if len(said) < LEAST_WORDS else "too_long"
-    if runs(said).keys() & runs(words(f"{_SYSTEM} {_ASK}")).keys():
+    if set(runs(said)).intersection(runs(words(f"{_SYSTEM} {_ASK}"))):
         return text, "leak"
     is_english = 2 * sum(map(is_instruction, shown)) > len(shown)
     if is_broken(text, _EXAMPLE, True) or (is_english and _repeats(text)):

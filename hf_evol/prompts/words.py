@@ -7,14 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, wraps
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import TypeVar
 
 import yaml
+
+from hf_evol.prompts.patterns import AnyCase
 
 Read = TypeVar("Read")
 
 # A word or a number; in scripts written without spaces, a character.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+(?:['’][a-z]+)?")
+# Of bytes: small letters as they are, what may be within a number or a word as 0, all others as spaces.
+_ASCII = bytes(code if chr(code) in ascii_lowercase else 0 if chr(code) in f"{digits}'" else 32 for code in range(256))
 _KNOWN_TEXTS, _SHORT = 2048, 1000  # texts, and characters of one
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
@@ -31,7 +36,10 @@ def remembering(read: Callable[[str], Read]) -> Callable[[str], Read]:
 @remembering
 def words(text: str) -> tuple[str, ...]:
     """The words of a text, in lower case."""
-    return tuple(_WORD.findall(text.lower().replace("’", "'")))
+    small = text.lower().replace("’", "'")
+    if small.isascii() and b"\0" not in (spaced := small.encode().translate(_ASCII)):
+        return tuple(spaced.decode().split())
+    return tuple(_WORD.findall(small))
 
 
 @lru_cache(maxsize=100_000)
@@ -39,8 +47,9 @@ def stem(word: str) -> str:
     """A word without its endings: "describing" and "described" give the same."""
     word = word.removesuffix("'s")
     for _ in range(2):
-        endings = (end for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) >= 3)
-        word = word.removesuffix(next(endings, ""))
+        if word.endswith(_SUFFIXES):
+            endings = (end for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) >= 3)
+            word = word.removesuffix(next(endings, ""))
     return word
 
 
@@ -52,8 +61,13 @@ TEXTS = frozenset(map(stem, _LISTS["texts"].split()))
 @remembering
 def content(text: str) -> tuple[str, ...]:
     """The stems of a text's words that say something: neither stop words nor generic ones."""
-    said = (stem(word) for word in words(text) if word not in STOP_WORDS)
-    return tuple(word for word in said if word not in _GENERIC)
+    return tuple(filter(None, map(_said_by, words(text))))
+
+
+@lru_cache(maxsize=100_000)
+def _said_by(word: str) -> str | None:
+    said = stem(word)
+    return None if word in STOP_WORDS or said in _GENERIC else said
 
 
 _NUMBERS = {"half": 0.5, "quarter": 0.25, "fourth": 0.25, "fifth": 0.2, "tenth": 0.1}
@@ -67,19 +81,21 @@ _NUMBERS |= {word: 10 * number for number, word in enumerate(_TENS.split(), star
 @remembering
 def numbers(text: str) -> tuple[float, ...]:
     """The quantities of a text, in figures or words up to a hundred; "one" is none, as it is mostly a pronoun."""
-    found = []
-    for word in words(text):
-        if word[0].isdigit():
-            comma = "" if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else "."
-            with suppress(ValueError):  # 1.2.3, or digits of other scripts
-                found.append(float(word.replace(",", comma)))
-        elif word in _NUMBERS:
-            found.append(float(_NUMBERS[word]))
-    return tuple(found)
+    return tuple([number for number in map(_number, words(text)) if number is not None])
 
 
-_CODE = re.compile(
-    r"(?i)```|\b(?:python|java|javascript|typescript|c\+\+|c#|php|ruby|golang|rust|swift|kotlin|sql|mysql|html|css|bash|shell script|"
+@lru_cache(maxsize=100_000)
+def _number(word: str) -> float | None:
+    if not word[0].isdigit():
+        return float(_NUMBERS[word]) if word in _NUMBERS else None
+    comma = "" if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", word) else "."
+    with suppress(ValueError):  # 1.2.3, or digits of other scripts
+        return float(word.replace(",", comma))
+    return None
+
+
+_CODE = AnyCase(
+    r"```|\b(?:python|java|javascript|typescript|c\+\+|c#|php|ruby|golang|rust|swift|kotlin|sql|mysql|html|css|bash|shell script|"
     r"regex|regular expression|json|xml|api|algorithm|array|string|function|class|method|loop|boolean|integer|compiler|database|"
     r"query|code|program|script|software|react|django|flask|node\.js|jquery|pandas|numpy|recursion|recursive|linked list|"
     r"binary|hashmap|dictionary|tuple|data structure)s?(?!\w)"
@@ -95,8 +111,8 @@ _TEXT_TO_WRITE = re.compile(
     r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
     r"note|invitation|toast|announcement|brochure|proposal|description)\b"
 )
-_QUANTITY = re.compile(
-    r"(?i)\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
+_QUANTITY = AnyCase(
+    r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
     r"\b(?:calculate|find|determine|compute)\b"
 )
 

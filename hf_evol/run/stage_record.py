@@ -157,7 +157,7 @@ def _examples(rows: Dataset, *, evolved: bool, scored: bool) -> list[dict[str, A
         return []
     decided = [name for name in (col.EVOL_STATUS, col.ELIMINATION, col.RESPONSE_STATUS) if name in rows.column_names]
     if decided:
-        found = failures({name: rows[name] for name in decided})
+        found = failures({name: rows[name][:] for name in decided})
         rows = rows.select([place for place, why in enumerate(found) if why is None])
     if col.BACK_TRANSLATE_STATUS in rows.column_names:
         added = [place for place, status in enumerate(rows[col.BACK_TRANSLATE_STATUS]) if status == col.OK]

@@ -17,7 +17,7 @@ from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.pairs import SCORES
-from hf_evol.transform import Transform, map_dataset
+from hf_evol.transform import Transform, map_dataset, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -137,7 +137,7 @@ def evolution_reasons(rows: Dataset) -> list[str]:
     """Of each row, ``kept``, or why its evolution failed."""
     return [
         col.reason(status) if status != col.OK else col.KEPT if why in OF_RESPONSES else why
-        for status, why in zip(rows[col.EVOL_STATUS], rows[col.ELIMINATION], strict=True)
+        for status, why in values_of(rows, col.EVOL_STATUS, col.ELIMINATION)
     ]
 
 
@@ -145,7 +145,7 @@ def response_reasons(rows: Dataset) -> list[str]:
     """Of each evolved row, ``kept``, or why it has no usable response."""
     return [
         f"response_{col.reason(status)}" if status != col.OK else why
-        for status, why in zip(rows[col.RESPONSE_STATUS], rows[col.ELIMINATION], strict=True)
+        for status, why in values_of(rows, col.RESPONSE_STATUS, col.ELIMINATION)
     ]
 
 
@@ -155,7 +155,8 @@ def failed_requests(rounds: Sequence[Round]) -> Counter[str]:
     for entry in rounds:
         for rows in (entry.rows, entry.failed, entry.unanswered):
             for name in (col.EVOL_STATUS, col.JUDGE_STATUS, col.RESPONSE_STATUS):
-                said += col.failed(rows[name] if name in rows.column_names else ())
+                if name in rows.column_names:
+                    said += col.failed(status for (status,) in values_of(rows, name))
     return said
 
 

@@ -48,8 +48,8 @@ def round_table(entry: Round, number: int) -> dict[str, Any]:
 
 def not_judged(rows: Dataset) -> int:
     """How many rows the judge of `hf_evol.Eliminate` was asked about, and gave no answer on."""
-    statuses = rows[col.JUDGE_STATUS] if col.JUDGE_STATUS in rows.column_names else ()
-    return sum(status not in (None, col.OK) for status in statuses)
+    counts = value_counts(column(rows, col.JUDGE_STATUS)) if col.JUDGE_STATUS in rows.column_names else Counter()
+    return sum(count for status, count in counts.items() if status not in (None, col.OK))
 
 
 def constraint_counts(*sets: Dataset) -> dict[str, int]:
