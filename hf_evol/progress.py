@@ -82,11 +82,13 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Time:
-    """What the work of a bar took: seconds, with loading of models; and the tokens that it generated."""
+    """What the work of a bar took: seconds, with loading of models; the tokens that it generated, and those that the journal
+    gave back."""
 
     label: str
     seconds: float
     tokens: int
+    reused: int = 0
 
 
 _ALIKE = {"longest", "at_once", "together", "per_step", "limit", "tries", "tries_left"}  # in all workers
@@ -97,7 +99,7 @@ class Work:
     """What one or more workers have done, and so how long the rest takes. Tokens read are those of prompts.
 
     Args:
-        rows, tokens, failures: as `advance` counts them.
+        rows, tokens, failures, reused: as `advance` counts them.
         requests, through: finished requests, and how many of them leave their rows nothing to be asked again.
         stopped, longest: how many of them ended by themselves, not at the limit; the most tokens of one of these.
         read, written: tokens of the finished requests.
@@ -114,6 +116,7 @@ class Work:
 
     rows: float = 0
     tokens: float = 0
+    reused: float = 0
     failures: float = 0
     requests: float = 0
     through: float = 0
@@ -205,9 +208,10 @@ class _Counts:
     def __init__(self) -> None:
         self.work, self.note, self.shown, self.at = Work(), "", 0.0, time.monotonic()
 
-    def advance(self, rows: int, tokens: int, failures: int) -> None:
+    def advance(self, rows: int, tokens: int, failures: int, reused: int) -> None:
         self.work.rows += rows
         self.work.tokens += tokens
+        self.work.reused += reused
         self.work.failures += failures
         self.show()
 
@@ -310,8 +314,8 @@ class _Told(_Counts):
         super().__init__()
         self.file = Path(folder, f"{os.getpid()}.json")
 
-    def advance(self, rows: int, tokens: int, failures: int) -> None:
-        super().advance(rows, tokens, failures)
+    def advance(self, rows: int, tokens: int, failures: int, reused: int) -> None:
+        super().advance(rows, tokens, failures, reused)
         self.write()  # nothing says that this is the last
 
     def write(self) -> None:
@@ -331,7 +335,8 @@ def bar(label: str, total: int | None, leave: bool = True) -> Iterator[None]:
     finally:
         _current.tqdm.close()
         if leave and _times is not None:
-            _times.append(Time(label, time.monotonic() - _current.start, _current.all.tokens))
+            work = _current.all
+            _times.append(Time(label, time.monotonic() - _current.start, work.tokens, work.reused))
         _current = outer
 
 
@@ -416,18 +421,22 @@ def times() -> Iterator[list[Time]]:
     """Gives a list to which the block's bars add what they took, but for those of quick work."""
     global _times
     outer, _times = _times, []
+    inner = _times
     try:
-        yield _times
+        yield inner
     finally:
         _times = outer
+        if outer is not None:
+            outer += inner
 
 
-def advance(rows: int, tokens: int = 0, failures: int = 0) -> None:
-    """Move the current bar, if there is one, by finished rows, generated tokens, and how many rows failed."""
+def advance(rows: int, tokens: int = 0, failures: int = 0, reused: int = 0) -> None:
+    """Move the current bar, if there is one, by finished rows, generated tokens, how many rows failed, and the tokens of
+    requests that the journal knew."""
     global _tokens
     _tokens += tokens
     if counts := _counts():
-        counts.advance(0 if _still else rows, tokens, failures)
+        counts.advance(0 if _still else rows, tokens, failures, reused)
 
 
 def generated(rows: int, completions: Collection[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from hf_evol.cli.options import (
     shown_anyway,
     took,
 )
+from hf_evol.errors import ConfigError
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -39,10 +39,10 @@ from hf_evol.run.recipe import Recipe
     "push_to",
     "private",
     *OUTPUT_OPTIONS,
+    temperature=0.7,  # many different functions are wanted, unlike in evolving
 )
 def command(
     recipe: Recipe,
-    given: frozenset[str],
     seeds: Annotated[str, typer.Option(help="Seed constraints: a text file with one a line, or a dataset.")],
     queries: Annotated[str, typer.Option(help="User queries: a Hub name, file, URL or folder; chats or texts.")],
     queries_config: Annotated[str | None, typer.Option(help="Configuration of the queries.")] = None,
@@ -64,9 +64,8 @@ def command(
     quiet()
     from hf_evol.autoif.scenario import AutoIf, run
 
-    if "temperature" not in given:
-        recipe = replace(recipe, temperature=0.7)  # many different functions are wanted, unlike in evolving
-
+    if not recipe.temperature:
+        raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     settings = AutoIf(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
         per_constraint, require_pass,

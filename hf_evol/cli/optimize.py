@@ -10,7 +10,7 @@ from hf_evol.cli.options import OPTIONS_OF, recipe_options
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(*OPTIONS_OF["optimize"])
+@recipe_options(*OPTIONS_OF["optimize"], temperature=0.7)  # so that candidates differ
 def command(
     recipe: Recipe,
     optimizer: Annotated[

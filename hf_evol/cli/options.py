@@ -74,12 +74,13 @@ EXECUTOR_OPTIONS = {
 TERMINATED = "SIGTERM"
 
 
-def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def recipe_options(*names: str, **usual: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of these recipe fields (all, without names) and ``--recipe``.
 
-    The command's function gets the `Recipe` as ``recipe`` and its own parameters as usual. One called ``given`` is the
-    set of the names given on the command line or in a recipe file; with one called ``execution``, the command also has
-    the options of the executors, and the function gets the `Execution` that they name, or None.
+    The command's function gets the `Recipe` as ``recipe`` and its own parameters as usual: options go before what a recipe file
+    says, and that before ``usual``, the command's own defaults. One called ``given`` is the set of the names given on the command
+    line, and ``dataset`` where there is a recipe; with one called ``execution``, the command also has the options of the
+    executors, and the function gets the `Execution` that they name, or None.
     """
     hints = typing.get_type_hints(Recipe)
     chosen = names or tuple(Recipe.__dataclass_fields__)
@@ -93,7 +94,7 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             execution = _execution(*(values.pop(name, None) for name in EXECUTOR_OPTIONS))
             settings = {name: _parsed(name, values.pop(name)) for name in chosen}
             settings = {name: value for name, value in settings.items() if value is not None}
-            loaded = Recipe.load(source) if source else Recipe()
+            loaded = Recipe.load(source, **usual) if source else Recipe(**usual)
             found = {
                 "recipe": loaded.with_settings(settings),
                 "given": frozenset(settings) | ({"dataset"} if source else frozenset()),
@@ -109,7 +110,8 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         recipe_file = typer.Option(
             "--recipe", help="A recipe: alpaca, gsm8k, code_alpaca, from_scratch, or a YAML file."
         )
-        options = {"recipe": Annotated[str | None, recipe_file]} | {name: _option(name, hints[name]) for name in chosen}
+        options = {"recipe": Annotated[str | None, recipe_file]}
+        options |= {name: _option(name, hints[name], getattr(Recipe(**usual), name)) for name in chosen}
         if "execution" in wanted:
             options |= {name: _annotated(kind, said) for name, (kind, said) in EXECUTOR_OPTIONS.items()}
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -192,9 +194,8 @@ def key_values(texts: Sequence[str], form: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
-def _option(name: str, hint: Any) -> Any:
+def _option(name: str, hint: Any, default: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    default = Recipe.__dataclass_fields__[name].default
     if bool in kinds and str not in kinds:
         option = "--" + name.replace("_", "-")
         return _annotated(bool, help_of(name), f"{option}/--no-{option[2:]}" if default is None else option)

@@ -10,13 +10,10 @@ import typer
 from hf_evol.cli.options import OPTIONS_OF, exit_if_failed, listed, recipe_options, save, took
 from hf_evol.run.recipe import Recipe
 
-_USUAL = {"temperature": 0.7, "top_p": 0.5, "max_new_tokens": 256}  # where nothing else is said
 
-
-@recipe_options(*OPTIONS_OF["self-instruct"])
+@recipe_options(*OPTIONS_OF["self-instruct"], temperature=0.7, top_p=0.5, max_new_tokens=256)
 def command(
     recipe: Recipe,
-    given: frozenset[str],
     seeds: Annotated[str | None, typer.Argument(help="The seed set, as --dataset.")] = None,
     n: Annotated[
         int | None,
@@ -25,7 +22,7 @@ def command(
     requests: Annotated[
         int | None, typer.Option(help="The most requests to make; by default ten for each row.")
     ] = None,
-    per_round: Annotated[int, typer.Option(help="Requests of a round, which see the same pool.")] = 64,
+    per_round: Annotated[int, typer.Option(help="The most requests of a round, which see the same pool.")] = 64,
 ) -> None:
     """Make up new instructions like those of a seed set (Self-Instruct): shown some, the model adds one; what is similar to
     another one, or is none, goes to the config 'rejected' with its reason.
@@ -40,9 +37,7 @@ def command(
     from hf_evol.run.stages import engine_of
 
     n = (recipe.self_instruct or 200) if n is None else n
-    default = Recipe()
-    usual = {name: value for name, value in _USUAL.items() if name not in given and getattr(recipe, name) == getattr(default, name)}  # fmt: skip
-    recipe = replace(recipe, **usual, dataset=seeds or recipe.dataset)
+    recipe = replace(recipe, dataset=seeds or recipe.dataset)
     target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
     sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
     with progress.times() as times:

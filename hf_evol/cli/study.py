@@ -25,6 +25,9 @@ from hf_evol.run.recipe import Recipe
 def command(
     recipe: Recipe,
     given: frozenset[str],
+    steps: Annotated[
+        str | None, typer.Option(help="What hf-evol run has written: report what each of its steps brought, and took.")
+    ] = None,
     evolver: Annotated[list[str] | None, typer.Option(help="LABEL=MODEL, two or more times: what to compare.")] = None,
     responder: Annotated[
         list[str] | None,
@@ -54,12 +57,28 @@ def command(
     ] = 5,
 ) -> None:
     """Let several models evolve one seed set, or answer it for a model to be tuned, and report which differences between them
-    hold up.
+    hold up; or report which step of a finished run paid (--steps).
 
     One judge and one scorer serve all, and one responder all evolvers. The report is a page of its own: report.html.
     """
+    from hf_evol.study.by_step import compare_steps, recipe_of
     from hf_evol.study.study import Study, run
 
+    settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
+    if steps is not None:
+        others = {"--evolver": evolver, "--base": base, "--beta": beta, "--reward": reward}
+        unused = [name for name, value in others.items() if value is not None]
+        if unused := unused + [f"--{name.replace('_', '-')}" for name in EVOLVING_OPTIONS if name in given]:
+            raise typer.BadParameter(f"With --steps, a finished run is measured: leave out {', '.join(unused)}.")
+        if responder and len(responder) > 1:
+            raise typer.BadParameter("With --steps, one --responder MODEL answers the seeds.")
+        recipe = recipe_of(steps, recipe, given)
+        recipe = recipe.with_settings({"responder": as_mapping(responder[0])}) if responder else recipe
+        with shown_anyway(_show_steps) as times:
+            result = compare_steps(steps, recipe, judge=as_mapping(judge), **settings)
+        _show_steps(result, times)
+        exit_if_failed(result.failed)
+        return
     evolvers, responders = _labelled(evolver or ()), None
     if evolvers and len(responder or ()) > 1:
         raise typer.BadParameter(
@@ -71,7 +90,6 @@ def command(
         responders = _labelled(responder)
         if unused := [f"--{name.replace('_', '-')}" for name in EVOLVING_OPTIONS if name in given]:
             raise typer.BadParameter(f"Responders are compared, and nothing is evolved: leave out {', '.join(unused)}.")
-    settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
     settings |= {} if beta is None else {"beta": beta}
     models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward), ("base", base))}
     study = Study(evolvers, positions=positions, responders=responders, **models, **settings)
@@ -79,6 +97,35 @@ def command(
         result = run(study, recipe)
     _show(result, times)
     exit_if_failed(result.failed)
+
+
+def _show_steps(result: Any, times: Sequence[Time]) -> None:
+    import sys
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from hf_evol.hub.card import number
+
+    results = result.provenance["results"]
+    table = Table(
+        title=results["title"], title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    first, *others = results["measures"]
+    names = ("Rows in", "Kept", first["label"], "Change", "p", *(of["label"] for of in others), "Tokens a row")
+    for name in ("Step", *names):
+        table.add_column(name, justify="left" if name == "Step" else "right", no_wrap=True)
+    for step in results["steps"]:
+        change = step[first["name"]]["change"] or {"difference": None, "adjusted_p": None}
+        found = [step[first["name"]]["mean"], change["difference"], change["adjusted_p"]]
+        found += [step[of["name"]]["mean"] for of in others] + [step["tokens_per_row"]]
+        table.add_row(step["step"], str(step["rows_in"]), str(step["kept"]), *map(number, found))
+    console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 120)
+    console.print()
+    console.print(table)
+    for line in (*took(times), f"The report: {result.output}/report.html", f"The table:  {result.output}/steps.csv"):
+        console.print(line)
 
 
 def _labelled(given: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN, _OF_GENERATED = 8, 2  # instructions shown at a time, and how many of them a model has made up
 _SIMILAR = 0.7  # from this ROUGE-L on
-_FEW = 0.05  # rows kept for each request of a round; with fewer, the pool is as good as exhausted
+_LAST, _FEW = 64, 4  # of so many requests, so many rows at least are kept, or the pool is as good as exhausted
 # As rouge-score splits texts, without stemming; in scripts written without spaces, which it knows nothing of, each character.
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -97,10 +97,11 @@ def self_instruct(
 
     Each request shows 8 instructions of the pool, 2 of them made up in earlier rounds as soon as there are such, drawn by seed,
     round and number of the request; the reply is one more. It is kept if it can stand as an instruction
-    (`hf_evol.prompts.self_instruct.read_instruction`) and its ROUGE-L F to every other one of the pool is under 0.7. Rounds follow
-    each other until ``n`` rows are kept or the requests are spent, or a round keeps a row for fewer than one in twenty requests,
-    which is logged. The same seed gives the same rows in any arrangement of batches and processes; in half precision, rounding may
-    differ with the batch. After a crash, the journal knows the finished requests.
+    (`hf_evol.prompts.self_instruct.read_instruction`) and its ROUGE-L F to every other one of the pool is under 0.7. A round asks as
+    often as the missing rows should take by the yield so far (Laplace's rule of succession, so twice for each row at first).
+    Rounds follow each other until ``n`` rows are kept or the requests are spent, or of the last 64 requests fewer than 4 brought a
+    row, which is logged. The same seed gives the same rows in any arrangement of batches and processes; in half precision, rounding
+    may differ with the batch. After a crash, the journal knows the finished requests.
 
     Unlike in the paper, a new row has no input, as texts that a small model makes up as inputs are of little use: instructions
     that need one are not kept, and answers are `hf_evol.Respond`'s. Seeds with an input, or with turns before, and those of more
@@ -121,14 +122,14 @@ def self_instruct(
         model: a Hub id, a folder, a `ModelSpec` or an engine.
         n: how many rows to make.
         requests: the most requests to make; by default ten for each row.
-        per_round: requests of a round, which all see the same pool.
+        per_round: the most requests of a round, which all see the same pool.
         num_proc: processes, as of `hf_evol.map`.
         sampling: ``seed``, ``temperature``, ``top_p``, ``max_new_tokens`` and ``journal``, as of `ProposeInstruction`.
 
     Raises:
         ConfigError, ColumnError: wrong arguments, or no seed that can be shown, before a model is loaded.
         MissingExtraError: rapidfuzz is not installed.
-        ModelError: of the first round, no reply is kept; or most requests of a round failed.
+        ModelError: of the first 64 requests, no reply is kept; or most of the last ones failed.
 
     Example:
         >>> new, rejected, rounds, ended = self_instruct(seeds, "HuggingFaceTB/SmolLM2-360M-Instruct", 100)  # doctest: +SKIP
@@ -146,9 +147,12 @@ def self_instruct(
     kept: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     rounds: list[dict[str, Any]] = []
-    asked, ended = 0, None
+    statuses: list[str] = []  # of all requests
+    ended = None
     while ended is None:
-        numbers = range(asked, min(asked + per_round, budget))
+        asked = len(statuses)
+        missing = -(-(n - len(kept)) * (asked + 2) // (len(kept) + 1))  # by the yield so far, rounded up
+        numbers = range(asked, min(asked + missing, asked + per_round, budget))
         shown = [_drawn(f"{propose.seed}|{len(rounds)}|{number}", written, kept) for number in numbers]
         ids = [f"self-instruct-{number}" for number in numbers]
         asking = Dataset.from_dict({col.ID: ids, col.SHOWN: [texts for _, texts in shown]})
@@ -166,17 +170,15 @@ def self_instruct(
                 kept.append(row)
             else:
                 rejected.append(row)
-        statuses = [row[col.INSTRUCTION_STATUS] for row in replies]
-        counts = Counter(map(col.reason, statuses))
+        counts = Counter(col.reason(row[col.INSTRUCTION_STATUS]) for row in replies)
         rounds.append({"round": len(rounds) + 1, "counts": dict(counts.most_common()), "tries": []})
-        asked += len(numbers)
-        _check(propose.model.name, statuses, len(kept))
-        if len(kept) == n or asked == budget:
-            ended = f"{len(kept)} of {n} rows are kept, of {asked} requests."
-        elif counts[col.OK] < _FEW * len(numbers):
-            ended = (
-                f"{len(kept)} of {n} rows are kept: of the last {len(numbers)} requests, {counts[col.OK]} brought one."
-            )
+        statuses += [row[col.INSTRUCTION_STATUS] for row in replies]
+        last = statuses[-_LAST:]
+        _check(propose.model.name, last, len(statuses), is_over=not kept and len(statuses) >= min(_LAST, budget))
+        if len(kept) == n or len(statuses) == budget:
+            ended = f"{len(kept)} of {n} rows are kept, of {len(statuses)} requests."
+        elif len(last) == _LAST and last.count(col.OK) < _FEW:
+            ended = f"{len(kept)} of {n} rows are kept: of the last {_LAST} requests, {last.count(col.OK)} brought one."
     logger.log(logging.INFO if len(kept) == n else logging.WARNING, "Self-Instruct ended: %s", ended)
     return SelfInstructed(_dataset(kept), _dataset(rejected), rounds, ended)
 
@@ -233,18 +235,18 @@ def _beside(pool: _Pool, text: str, is_needed: bool) -> str:
     return col.OK if is_needed else "not_needed"
 
 
-def _check(model: str, statuses: Sequence[str], kept: int) -> None:
-    """Raise if a round's requests failed, or if nothing has been kept by now."""
-    if not col.are_answers(statuses):
-        first = next(status for status in statuses if status.startswith(col.PASSING_FAILURES))
+def _check(model: str, last: Sequence[str], asked: int, is_over: bool) -> None:
+    """Raise if the last requests failed, or if it is over as none has brought a row."""
+    if not col.are_answers(last):
+        first = next(status for status in last if status.startswith(col.PASSING_FAILURES))
         raise ModelError(
-            f"Most of the last {len(statuses)} requests to {model} failed ({first}). Finished ones are in the journal, unless it is "
+            f"Most of the last {len(last)} requests to {model} failed ({first}). Finished ones are in the journal, unless it is "
             "off: the same call goes on from there."
         )
-    if not kept:
+    if is_over:
         raise ModelError(
-            f"{model} was asked {len(statuses)} times for a new instruction, and no reply can be kept "
-            f"({col.counted(col.lost(statuses))}). Take a larger model, or more and other seeds."
+            f"{model} was asked {asked} times for a new instruction, and no reply can be kept "
+            f"({col.counted(col.lost(last))}). Take a larger model, or more and other seeds."
         )
 
 

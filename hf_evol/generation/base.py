@@ -177,7 +177,7 @@ def generate(
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
         done, rows = read(next(batches))
         progress.underway(limit=params.max_new_tokens, waiting=len(chats) - len(done))
-        progress.advance(rows)
+        progress.advance(rows, reused=sum(completion.n_tokens for completion in done.values()))
         for records in batches:
             finished, rows = read(records)
             done |= finished

@@ -17,7 +17,7 @@ from hf_evol.hub.provenance import shareable
 
 PROVENANCE, CARD = "provenance.json", "README.md"
 _SETS = ("evolved", "autoif", "stages", "study")  # kinds, each with a template for its card
-_OTHERS = ("recipe", "method")  # of a trainer, and for evolving
+_OTHERS = ("recipe", "method", "report")  # of a trainer, for evolving, and of the steps of a run
 
 
 def write_provenance(provenance: dict[str, Any], folder: Path) -> None:

@@ -202,7 +202,7 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
         return "off_topic"
     if only_in(_TELLS_OF, parent, text) and set(map(stem, words(text)[:1])) & set(map(stem, words(parent)[1:])):
         return "off_topic"  # "Tie a bowtie", where its steps were to be described
-    asked, named = _languages(parent), _languages(text)
+    asked, named = languages(parent), languages(text)
     if asked - named:
         return "off_topic"
     if asked & _MAIN_LANGUAGES and (named - asked) & _MAIN_LANGUAGES:
@@ -239,7 +239,7 @@ def _units(text: str) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _languages(text: str) -> set[str]:
+def languages(text: str) -> set[str]:
     """The programming languages and libraries that a text names, in lower case."""
     names_one = not text.isascii() or any(map(_may_be_language, words(text)))
     found = {name.lower() for name in _LANGUAGE.findall(text)} if names_one else set()

@@ -36,6 +36,7 @@ _TOLD = re.compile(r"(?i),\s*(?:which|who) (?:is|are|was|were)\b")
 _SAYS_WHAT = re.compile(r"(?i)\A\W*(?!you\b|it\b)(?:[\w'’-]+ ){1,5}(?:is|are|stands for|refers? to|means)\b")
 _SAYS_ALL = re.compile(r"(?i)\A\W*(?:the|an?)\s(?:[\w'’-]+ ){6,14}(?:is|are) (?:called|named|known|an?|the)\b")
 _SAYS_IT = re.compile(r"(?i)\A\W*(?:the|an?|one|here)\s[^.?!\n]*\b(?:is|are|would be):(?:\s|\Z)")
+_NUMBERED = re.compile(r"\A[^.?!\n]*:\s*1[.)]\s")
 _LISTS = re.compile(
     r"(?is)\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
     r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
@@ -109,8 +110,8 @@ def _takes_the_form(text: str, parent: str) -> bool:
         return False  # "How trees grow: by taking up water."
     if asks(first):
         return True
-    if only_in(_SAYS_IT, text, parent):
-        return False  # "The capital is: …"
+    if only_in(_SAYS_IT, text, parent) or only_in(_NUMBERED, text, parent):
+        return False  # "The capital is: …", "Three ways to save water: 1. Fix the taps."
     if (_SAYS_WHAT.match(first) or _SAYS_ALL.match(first)) and asks(asked[0]) and first not in parent:
         return False  # "A delta is … Explain it."
     if not asks(asked[0]):  # a setting, and what is asked of it

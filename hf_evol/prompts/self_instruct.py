@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from hf_evol.columns import OK
 from hf_evol.prompts.evolved import unpack
-from hf_evol.prompts.faults import is_broken, is_refusal, runs
+from hf_evol.prompts.faults import is_broken, is_refusal, languages, runs
 from hf_evol.prompts.fit import form_fault
 from hf_evol.prompts.forms import is_instruction
 from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import Turns, chat
-from hf_evol.prompts.words import TEXTS, content, stem, words
+from hf_evol.prompts.words import TEXTS, content, domain_of, stem, words
 
 LEAST_WORDS, MOST_WORDS = 4, 150  # the paper leaves out what has three words or fewer, or more than 150
 _SYSTEM = (
@@ -25,14 +25,20 @@ _SYSTEM = (
     "another subject than those before, and nothing else."
 )
 _ASK = "One more task, please."  # "a new task" brings "a new employee" and "a new skill"
-_EXAMPLE = "Explain it."  # what is asked in English, in the simplest form
+_EXAMPLE, _QUESTION = "Explain it.", "What is it?"  # what is asked in English, in the simplest forms
 _REPEATS_UP_TO = 30  # words; in longer texts, what is spoken of comes back
 
-# What a text alone neither holds nor makes; the paper leaves out instructions by such words.
+# What a text neither holds nor makes: a picture that is pointed at, or is to be made; what is to be drawn, sung or handed over.
+_PICTURE = (
+    r"(?:image|picture|photo(?:graph)?|video|audio|graph|(?:flow)?chart|diagram|map|file|screenshot|drawing)s?\b"
+    r"(?=\W*\Z|[.,;:?!]| (?:and|or|of|in|on|with|from|to|that|which|you|is|are|shows?|about|for|so)\b)"  # no "map function"
+)
 _NO_TEXT = re.compile(
-    r"(?i)\b(?:images?|pictures?|photos?|photographs?|videos?|audio|graphs?|charts?|diagrams?|flowcharts?|maps?|files?|screenshots?|"
-    r"drawings?)\b|\A\W*(?:please )?(?:draw|plot|paint|sketch|sing|play)\b|\bgo to\b|"
-    r"\b(?:give|show|send|offer|hand|present|read) (?:it|them) to\b"
+    rf"(?i)\b(?:the|this|these|those|your) (?:[\w-]+ )?{_PICTURE}|"
+    r"\A\W*(?:please )?(?:create|make|build|construct|produce|generate|design|draw|give|show|provide|take|record|edit|share|send|print|watch|look at|"
+    rf"listen to|use) (?:(?!(?:for|of|to|about|in|with|on|from|that)\b)[\w-]+ ){{0,4}}{_PICTURE}|"
+    r"\A\W*(?:please )?(?:plot|paint|sketch|sing|draw(?! (?:[\w-]+ ){0,2}(?:conclusion|comparison|parallel|distinction|lesson|inference)s?\b)|"
+    r"play(?! (?:\w+ )?role\b)|visit)\b|(?:\A\W*|\b(?:and|then|please) )go to\b|\b(?:give|show|send|offer|hand|present|read) (?:it|them) to\b"
 )
 # To make or to hand over something, which may be a text.
 _MAKES = re.compile(
@@ -43,16 +49,27 @@ _MAKES = re.compile(
 _SAYS = re.compile(r"(?i)\b(?:how|what|why|whether|about|to say|to write)\b")
 # What is spoken of as if it stood there, unless something stands in quotation marks or behind a colon.
 _GIVEN = re.compile(
-    r"(?i)\b(?:the|this|these|those|each) (?:following|given|provided|attached|above|below)\b|\b(?:given|provided|shown|listed) (?:below|above|here)\b|"
-    r"\b(?:below|above)[.:?!]*\Z|\b(?:an?|any) (?:given|certain|particular) \w|\A\W*given (?:an?|two|some|the) |"
+    r"(?i)\b(?:the|this|these|those|each) (?:following|attached|above|below)\b|\b(?:given|provided|shown|listed) (?:below|above|here)\b|"
+    r"\b(?:below|above)[.:?!]*\Z|\b(?:given|provided) (?:\w+ )?(?:code|snippet|program|script|query)\b|\bthe (?:given|provided) (?:function|class|method)\b|"
     r"\b(?:this|these) (?!years?|weeks?|months?|centur|days?|world|times?|way|mornings?|kinds?|cases?|is\b|are\b)\w+|"
     r"\A\W*(?:please )?(?:rewrite|edit|correct|proofread|rephrase|paraphrase|shorten|translate|summari[sz]e|sort|classify|turn|convert|put) the "
     r"(?:\w+ ){0,2}(?:sentence|paragraph|passage|text|article|story|poem|code|list|table|letter|e-?mail|dialogue|essay)s?\b|"
     r"\b(?:summari[sz]e|review|analy[sz]e|critique|(?:summary|review|analysis|critique) of) (?:an?|the) (?:\w+ )?(?:movie|film|book|novel|article|"
     r"poem|song|play|speech)\b(?=[.?!]?\Z)"
 )
-# A condition of what is not there, as 1 in 400 human instructions has one; of such, small models write mostly contradictions.
+# What code takes as its argument, and what is missing elsewhere.
+_SOME = re.compile(
+    r"(?i)\b(?:an?|any|the|this|these|those|each) (?:given|provided|certain|particular) (?!(?:number|integer|time|moment|day|year|age|point|place)s?\b)\w|"
+    r"\A\W*given (?:an?|two|some|the) "
+)
+# A condition of what is not there, as 1 in 400 human instructions has one; of such, small models write mostly contradictions, but
+# for limits of the wording, harm that is to be avoided, and people and reasons that are spoken of.
 _NEGATED = re.compile(r"(?i)\b(?:without|with no|ha(?:s|ve) no|never|cannot|can['’]t)\b")
+_MAY_BE_NEGATED = re.compile(
+    r"(?i)\bwithout (?:(?:us|mention|repeat|nam|say|reveal|giv)ing (?:away )?(?:(?:the|any|an?|technical) )?(?:words?|letters?|names?|adjectives?|adverbs?|verbs?|"
+    r"numbers?|rhymes?|jargon|terms?|end(?:ing)?|answer|plot)|(?:be|becom|feel|gett|sound|seem|los|harm|hurt|damag|scratch|wast|wak|spend|break|burn|"
+    r"offend|hav)ing|\w+ing (?:less|fewer|more|too))\b|\b(?:if|when|who(?:se)?|why|because|as) [^.?!,;]*?\b(?:ha(?:s|ve) no|never|cannot|can['’]t)\b"
+)
 _LISTS = re.compile(
     r"(?i)\A\W*(?:please )?(?:list|name|give|provide|(?:create|make|write|compile|generate|offer|prepare|draft) (?:me )?an? list)\b"
 )
@@ -62,8 +79,8 @@ _OF_MANY = re.compile(
 _HOLDS_TEXT = re.compile(r"[:\n]\s*\S|[\"“][^\"”]+[\"”]|(?<!\w)['‘][^'’]+['’](?!\w)")
 # Asks for the life, feelings or doings of whoever answers.
 _OF_THE_READER = re.compile(
-    r"(?i)\byou(?:['’]ve| have| had)? (?:ever|never|always|recently|just)\b|\byou(?:['’]ve| have| had) (?:\w+ed|been|seen|done|had|made|read|felt|met|"
-    r"gone|heard|learnt|lost|won)\b|\byou (?:had|were|did|felt|feel|love|enjoy)\b|\b(?:have|did|do|were) you (?!think\b)|\b(?:a \w+|memor\w+) you have\b(?! to\b)|"
+    r"(?i)(?<!should )\byou(?:['’]ve| have| had)? (?:ever|never|always|recently|just)\b|\byou(?:['’]ve| have| had) (?:\w+ed|been|seen|done|had|made|read|felt|met|"
+    r"gone|heard|learnt|lost|won)\b|(?<!if )\byou (?:had|were|did|felt|feel|love|enjoy)\b|\b(?:have|did|were|(?<!how )do) you (?!think\b)|\b(?:a \w+|memor\w+) you have\b(?! to\b)|"
     r"\b(?:been|happened|matters?|means?|important|special|dear|close) (?:\w+ ){0,3}(?:to|for) you\b|\byour (?:favou?rite|ideal|dream|own life|biggest|greatest|"
     r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b|\ban? (?:new )?favou?rite\b|"
     r"\byou (?:cannot|can['’]t|could not) live\b"
@@ -100,7 +117,9 @@ def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "sto
         The text (None where the reply holds none) and one of: ``ok``; ``empty``; ``refusal``; ``cut_off``; ``too_short`` (under 4
         words) or ``too_long`` (over 150); ``leak`` (words of the turns that ask); ``broken`` (repetition); ``chatter``;
         ``answered`` (an answer follows); ``not_instruction``; ``needs_input`` (speaks of what it doesn't hold); ``not_text``
-        (asks for, or about, what is no text); ``too_many`` (a list of 50 or more); ``negated`` (with a condition of what is not there); ``personal`` (about the life of whoever answers).
+        (asks for, or about, what is no text); ``too_many`` (a list of 50 or more); ``negated`` (a condition of what is not there,
+        other than a limit of the wording or harm to be avoided); ``personal`` (about the life of whoever answers). Code may be
+        given its arguments, make things and go without some means.
     """
     text = unpack(strip_thinking(reply), _EXAMPLE)
     if not text:
@@ -115,23 +134,24 @@ def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "sto
     if set(runs(said)).intersection(runs(words(f"{_SYSTEM} {_ASK}"))):
         return text, "leak"
     is_english = 2 * sum(map(is_instruction, shown)) > len(shown)
-    if is_broken(text, _EXAMPLE, True) or (is_english and _repeats(text)):
+    is_code = domain_of(text) == "code" or bool(languages(text))
+    if is_broken(text, _EXAMPLE, True) or (is_english and not is_code and _repeats(text)):
         return text, "broken"
-    return text, (_fault(text) if is_english else None) or OK
+    return text, (_fault(text, is_code) if is_english else None) or OK
 
 
-def _fault(text: str) -> str | None:
+def _fault(text: str, is_code: bool) -> str | None:
     if not text.lstrip("\"“'‘`(")[:1].isalnum() or not is_instruction(text):
         return "not_instruction"
-    if (fault := form_fault(text, _EXAMPLE)) is not None:
+    if (fault := form_fault(text, _QUESTION if text.rstrip("\"”'’ ").endswith("?") else _EXAMPLE)) is not None:
         return fault
-    if _GIVEN.search(text) and not _HOLDS_TEXT.search(text):
+    if (_GIVEN.search(text) or (not is_code and _SOME.search(text))) and not _HOLDS_TEXT.search(text):
         return "needs_input"
-    if _NO_TEXT.search(text) or (_MAKES.match(text) and not _is_of_text(text)):
+    if not is_code and (_NO_TEXT.search(text) or (_MAKES.match(text) and not _is_of_text(text))):
         return "not_text"
     if _LISTS.search(text) and _OF_MANY.search(text):
         return "too_many"
-    if _NEGATED.search(text):
+    if not is_code and _NEGATED.search(_MAY_BE_NEGATED.sub(" ", text)):
         return "negated"
     return "personal" if _OF_THE_READER.search(text) else None
 

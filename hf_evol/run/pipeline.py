@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
+from hf_evol import progress
 from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds, public_name
@@ -19,6 +20,7 @@ from hf_evol.evolve.self_instruct import check_seeds, self_instruct
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import without_datasets_bars
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.run import steps
@@ -28,7 +30,7 @@ from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
 from hf_evol.run.tables import constraint_counts, rejected_texts, round_table, value_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from datasets import Dataset
 
@@ -110,12 +112,33 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds, target = prepare(recipe)
-    made = _made_up(recipe, stages, seeds)
-    if made is not None:
-        seeds = steps.columns(made.rows, (col.ID, col.INSTRUCTION, col.INPUT))
-    say = partial(print, file=sys.stderr, flush=True)
-    rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
+    with progress.times() as times:
+        made = _made_up(recipe, stages, seeds)
+        if made is not None:
+            seeds = steps.columns(made.rows, (col.ID, col.INSTRUCTION, col.INPUT))
+        say = partial(print, file=sys.stderr, flush=True)
+        rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
+    _remember(recipe, [asdict(time) for time in times])
     return conclude(recipe, stages, len(seeds), rounds, target, made)
+
+
+def times_of(recipe: Recipe, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the bars of a run with these published settings took, as `hf_evol.progress.Time` has it, of the run here that has
+    generated most; none where the journal knows of no run."""
+    journal, key = open_journal(recipe.journal), _times_key(settings)
+    return journal.get([key]).get(key, {}).get("times", []) if journal else []
+
+
+def _times_key(settings: Mapping[str, Any]) -> bytes:
+    return Journal.key({"times of": dict(settings)}, None, "")
+
+
+def _remember(recipe: Recipe, times: list[dict[str, Any]]) -> None:
+    """Note in the journal what a run took, unless an earlier one has generated more."""
+    settings, journal = recipe.for_card(), open_journal(recipe.journal)
+    tokens, known = (sum(time["tokens"] for time in of) for of in (times, times_of(recipe, settings)))
+    if journal and tokens >= known:
+        journal.put({_times_key(settings): {"times": times}})
 
 
 def check_seeds_are_given(recipe: Recipe, what: str) -> None:

@@ -153,8 +153,9 @@ class Recipe:
             raise ConfigError(f"select must be a share up to 1.0 or a whole number of rows; got {self.select!r}.")
 
     @classmethod
-    def load(cls, source: str | Path) -> Recipe:
-        """A recipe from a YAML file, or a built-in one: ``alpaca``, ``gsm8k``, ``code_alpaca``, ``from_scratch``.
+    def load(cls, source: str | Path, **usual: Any) -> Recipe:
+        """A recipe from a YAML file, or a built-in one: ``alpaca``, ``gsm8k``, ``code_alpaca``, ``from_scratch``; ``usual`` is for
+        what it leaves open.
 
         Raises:
             ConfigError: no such recipe, malformed YAML, unknown keys, wrong values.
@@ -170,7 +171,7 @@ class Recipe:
             raise ConfigError(f"Cannot read the recipe {str(source)!r}: {error}. Built-in recipes: {names}.") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"The recipe {str(source)!r} must be a mapping of settings.")
-        return cls().with_settings(settings)
+        return cls(**usual).with_settings(settings)
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
         """This recipe with some settings replaced; unknown keys are errors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, cycle, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,6 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
         ``mean_<measure>`` without rounds, shows a measure's means; the others are ``levels``, ``mnd_density``,
         ``top1_density``, ``ifd_ic_ifd``, ``base_loss_reward``, ``judgements``, ``yield`` and ``cost``.
     """
-    from matplotlib import rc_context
-
-    folder.mkdir(parents=True, exist_ok=True)
     drawings = chain(
         _levels(results),
         *((_by_round if results["rounds"] else _means)(results, measure) for measure in results["measures"]),
@@ -64,6 +61,18 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
         _yield(results),
         _cost(results),
     )
+    return _saved(drawings, folder)
+
+
+def draw_steps(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Draw what `hf_evol.study.by_step.compare_steps` found of each step; gives what `draw` gives of a figure."""
+    return _saved(_steps(results), folder)[0]
+
+
+def _saved(drawings: Iterable[Drawing], folder: Path) -> list[dict[str, Any]]:
+    from matplotlib import rc_context
+
+    folder.mkdir(parents=True, exist_ok=True)
     no_metadata, made = dict.fromkeys(("Date", "Creator", "Format", "Type")), []
     with rc_context(_RC):
         for name, figure, alt, caption in drawings:
@@ -73,6 +82,34 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
             figure.savefig(png, facecolor=PAPER, metadata={"Software": None})
             made.append({"name": name, "path_svg": svg, "path_png": png, "alt": alt, "caption": caption})
     return made
+
+
+def _steps(results: Mapping[str, Any]) -> Iterator[Drawing]:
+    """A panel for each measure, and for what a kept row took."""
+    entries, said = results["steps"], []
+    names = [entry["step"].replace("_", " ") for entry in entries]
+    bars = {"similarity": [entry["variety"]["self_similarity"] for entry in entries]}
+    bars |= {"tokens for a kept row": [entry["tokens_per_row"] for entry in entries]}
+    bars = {title: found for title, found in bars.items() if any(found)}
+    figure, panels = _panel(0.9 + 0.3 * len(entries), len(results["measures"]) + len(bars), squeeze=False, sharey=True)
+    figure.set_figwidth(1.2 + 1.6 * panels.size)
+    for axes, measure, colour in zip(panels[0], results["measures"], cycle(COLOURS)):
+        shown = [(place, of) for place, entry in enumerate(entries) if (of := entry[measure["name"]])["n"]]
+        if shown:
+            means, errors = _bars([of for _, of in shown])
+            axes.errorbar(means, [place for place, _ in shown], xerr=errors, color=colour, marker="o", capsize=3)
+        axes.set_xlabel(_title(measure))
+        means = ", ".join(f"{names[place]} {number(of['mean'])}" for place, of in shown)
+        said.append(f"{_title(measure)}: {means}")
+    for axes, (title, found) in zip(panels[0][-len(bars) :], bars.items(), strict=False):
+        axes.barh(range(len(found)), [value or 0 for value in found], 0.55, color=GREY)
+        axes.set_xlabel(title)
+    for axes in panels[0]:
+        axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+        axes.locator_params(axis="x", nbins=4)
+    panels[0][0].set_yticks(range(len(names)), names)
+    panels[0][0].set_ylim(len(names) - 0.5, -0.5)
+    yield "steps", figure, f"Means of each step. {'; '.join(said)}.", "Means of each step's rows, with 95 % intervals."
 
 
 def colours(results: Mapping[str, Any]) -> dict[str, str]:

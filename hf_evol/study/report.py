@@ -23,6 +23,7 @@ from hf_evol.study.measures import ROLES
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_HERE = Path(__file__).parent
 # The figures that go with a measure, beside its means by round.
 _OF_MEASURE = {"difficulty_score": "levels", "mnd": "mnd_density", "top1_mean": "top1_density", "ic_ifd": "ifd_ic_ifd"}
 _OF_MEASURE |= {"car": "base_loss_reward"}
@@ -37,19 +38,12 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
     Everything is in the one file: figures, style, script, and as many rows as `excerpt` takes. A policy in its head
     forbids browsers to load anything else, or to run any script but its own. The same arguments give the same bytes.
     """
-    here = Path(__file__).parent
-    style, script, template = ((here / f"report.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
+    script = (_HERE / "report.js").read_text("utf-8")
     shown, colour = excerpt(results, rows), colours(results)
     drawn = {figure["name"]: figure | {"svg": inline_svg(figure)} for figure in figures}
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figure=figure, si=si, p=p_value, winner=winner, placed=placed)
-    html = environment.from_string(template).render(
+    _write_page(
+        "report.html",
+        path,
         r=results,
         findings=findings(results),
         role=results["role"],
@@ -62,11 +56,32 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
         shown=shown,
         human=human_number,
         colours=colour,
-        style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=embedded_json(shown | {"colours": [colour[label] for label in shown["labels"]]}),
     )
+
+
+def write_steps(results: Mapping[str, Any], figure: Mapping[str, Any], path: Path) -> None:
+    """Likewise of what `hf_evol.study.by_step.compare_steps` found, with the figure of `hf_evol.study.figures.draw_steps`."""
+    changes = [
+        change for step in results["steps"] for m in results["measures"] if (change := step[m["name"]]["change"])
+    ]
+    fewest = min(change["n"] for change in changes)
+    _write_page("steps.html", path, r=results, fewest=fewest, drawn=figure | {"svg": inline_svg(figure)})
+
+
+def _write_page(template: str, path: Path, **values: Any) -> None:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=figure, si=si, p=p_value, winner=winner, placed=placed)
+    page = environment.from_string((_HERE / template).read_text("utf-8"))
+    html = page.render(style=Markup((_HERE / "report.css").read_text("utf-8")), **values)
     path.write_bytes(html.encode("utf-8", "replace"))  # bytes: the script's hash is of these line ends
 
 

@@ -84,6 +84,53 @@ def compare(
     return Comparison(n, math.fsum(left) / n, math.fsum(right) / n, mean, low, high, p_value)
 
 
+def compare_sets(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = 10_000
+) -> Comparison:
+    """As `compare`, of the means of two sets whose rows are not paired; ``n`` is that of the smaller one.
+
+    The interval is the symmetric bootstrap-t one of two samples, and the p-value that of the permutation test of Welch's
+    statistic, which holds where the variances differ, too, if there are some rows (Janssen, 1997); (1 + count) / (1 + resamples).
+    Sets of fewer than two rows, or all of one value, have no interval, and p = 1.
+
+    Example:
+        >>> compare_sets([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 2.0, 3.0]).difference
+        2.5
+    """
+    left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise ColumnError("Sets are compared by finite numbers.")
+    n = min(len(left), len(right))
+    if n == 0:
+        return Comparison(0)
+    mean_a, mean_b = math.fsum(left) / len(left), math.fsum(right) / len(right)
+    difference = mean_a - mean_b
+    error = float(_standard_error(left[None], right[None])[0]) if n > 1 else 0.0
+    if not error:
+        return Comparison(n, mean_a, mean_b, difference, p_value=1.0)
+    generator, statistics, hits = np.random.default_rng(seed), [], 0
+    centred, both = (left - mean_a, right - mean_b), np.concatenate((left, right))
+    for size in _chunks(resamples, len(both)):
+        drawn = [side[generator.integers(len(side), size=(size, len(side)))] for side in centred]
+        statistics.append(_welch(*drawn, floor=error / math.sqrt(n)))
+        mixed = generator.permuted(np.tile(both, (size, 1)), axis=1)
+        found = _welch(mixed[:, : len(left)], mixed[:, len(left) :], floor=1e-12 * error)
+        hits += int((found >= abs(difference) / error * (1 - 1e-9)).sum())
+    margin = float(np.quantile(np.concatenate(statistics), CONFIDENCE)) * error
+    p_value = (1 + hits) / (1 + resamples)
+    return Comparison(n, mean_a, mean_b, difference, difference - margin, difference + margin, p_value)
+
+
+def _standard_error(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of the difference of the means of each row of the one and of the other."""
+    return np.sqrt(sum(side.var(axis=1, ddof=1) / side.shape[1] for side in (left, right)))
+
+
+def _welch(left: np.ndarray, right: np.ndarray, floor: float) -> np.ndarray:
+    """Welch's statistics, without sign."""
+    return np.abs(left.mean(axis=1) - right.mean(axis=1)) / np.maximum(_standard_error(left, right), floor)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for their number, in the same order (Holm, 1979).
 

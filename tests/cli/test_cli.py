@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import hf_evol
-from hf_evol.cli.options import took
+from hf_evol.cli.options import recipe_options, took
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -54,6 +54,30 @@ def test_every_command_explains_itself(call, command):
         assert "[default:" in said  # not read as a style
     if not command:
         assert all(name in said for name in COMMANDS[:10])
+
+
+@pytest.mark.parametrize(
+    ("command", "temperature"), [("self-instruct", 0.7), ("autoif", 0.7), ("optimize", 0.7), ("evolve", 0.0)]
+)
+def test_help_shows_the_commands_own_defaults(call, command, temperature):
+    said = call(command, "--help")[1]
+    assert re.search(r"(?s)--temperature .*?\[default: ([\d.]+)\]", said)[1] == str(temperature)
+
+
+def test_options_go_before_the_recipe_file_and_both_before_a_commands_own_defaults(here):
+    """Also where the file says what is the default of other commands."""
+    found = []
+
+    @recipe_options("temperature", "top_p", "seed", temperature=0.7, top_p=0.5)
+    def command(recipe: Recipe) -> None:
+        found.append((recipe.temperature, recipe.top_p, recipe.seed))
+
+    (here / "own.yaml").write_text("temperature: 0.0\nseed: 3\n")
+    nothing = dict.fromkeys(("temperature", "top_p", "seed"))
+    command(recipe=None, **nothing)
+    command(recipe="own.yaml", **nothing)
+    command(recipe="own.yaml", **nothing | {"temperature": 0.2, "top_p": 0.95})
+    assert found == [(0.7, 0.5, 0), (0.0, 0.5, 3), (0.2, 0.95, 3)]
 
 
 def test_the_short_help_flag_works(call):

@@ -100,10 +100,19 @@ def test_what_is_rejected():
 def test_it_ends_early():
     engine = Teller(lambda number: numbered(min(number, 10)))
     made = self_instruct(rows_of(SEEDS), engine, 50, per_round=10, journal=False)
-    assert len(made.rows) == 11 and len(engine.asked) == 30
-    assert made.ended == "11 of 50 rows are kept: of the last 10 requests, 0 brought one."
+    assert len(made.rows) == 11 and len(engine.asked) == 80
+    assert made.ended == "11 of 50 rows are kept: of the last 64 requests, 0 brought one."
     spent = self_instruct(rows_of(SEEDS), Teller(numbered), 50, requests=25, per_round=10, journal=False)
     assert spent.ended == "25 of 50 rows are kept, of 25 requests."
+
+
+def test_a_round_asks_as_often_as_the_yield_so_far_needs():
+    for per_round, sizes in ((64, [8, 3]), (1, [1] * 10)):
+        engine = Teller(lambda number: "Why?" if number % 3 else numbered(number))  # one in three is kept
+        made = self_instruct(rows_of(SEEDS), engine, 4, per_round=per_round, journal=False)
+        asked = [sum(entry["counts"].values()) for entry in made.rounds]
+        assert made.rows["id"] == [f"self-instruct-{number}" for number in (0, 3, 6, 9)], asked
+        assert asked == sizes, asked
 
 
 def test_a_model_that_cannot_and_a_server_that_fails():

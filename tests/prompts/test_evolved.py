@@ -333,6 +333,8 @@ def test_chatter(reply):
         ("Name three gulls of Norway: Herring gull, kittiwake and great skua.", "Name three gulls of Norway."),
         ("Describe a lighthouse near Bergen, which is a tall tower with a bright lamp.", PARENT),
         ("List the benefits of sailing, including fresh air, strong arms, and calm nights.", "List the benefits of sailing."),
+        ("Three ways to save water: 1. Use a bucket, 2. Fix the taps, 3. Reduce baths.", "List three ways to save water."),
+        ("Three ways to save water:\n1. Use a bucket.\n2. Fix the taps.", "List three ways to save water."),
         ("How a lighthouse works: a lamp behind a lens turns above the coast.", "How does the lamp of a lighthouse work?"),
         ("The lighthouse is a tower with a lamp. Describe a lighthouse near Bergen.", PARENT),
         (

@@ -47,12 +47,44 @@ def test_the_shown_are_the_replies_before():
         ("Write a review of a movie.", ..., "needs_input"),
         ("Explain how to brew tea without boiling water.", ..., "negated"),
         ("Describe your favourite holiday.", ..., "personal"),
+        ("Look at the picture.", ..., "not_text"),
+        ("Generate an image of a sunset over the sea.", ..., "not_text"),
+        ("Create a list of ten items that you cannot live without.", ..., "negated"),
+        ("Explain the meaning of a given word.", ..., "needs_input"),
+        ("Fix the bug in the given code.", ..., "needs_input"),
         ("How can you keep your bicycle from rusting?", ..., "ok"),
     ],
 )  # fmt: skip
 def test_statuses(reply, text, status):
     found = read_instruction(reply, SHOWN)
     assert found == (reply if text is ... else text, status)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Explain how a hash map works.",
+        "What does a bar chart show?",
+        "Explain how to take a sharp photo at night.",
+        "Write a Python function that reads a file.",
+        "Create a HTML form with two radio buttons.",
+        "Write a Python function that takes two numbers and returns the sum of the two numbers.",
+        "Write a function that checks whether a given number is prime.",
+        "Given a string, write a function that returns its vowels.",
+        "Flatten a nested list in Python without using recursion.",
+        "Synthesize the main arguments for a shorter working week.",
+        "Describe a sunset without using the word red.",
+        "How can you clean a camera lens without scratching it?",
+        "Explain the internet to someone who has never used a computer.",
+        "Why can't penguins fly?",
+        "How do you get rid of a stain on your clothes?",
+        "In what ways is technology changing the way we learn?",
+        "Explain what cross-validation is and why is it important?",
+        "Draw a comparison between cats and dogs as pets.",
+    ],
+)
+def test_subjects_that_only_look_like_faults(text):
+    assert read_instruction(text, SHOWN) == (text, "ok")
 
 
 def test_a_reply_without_end_is_cut_off():
@@ -70,8 +102,7 @@ def test_rules_of_english_leave_other_languages_alone():
 
 def test_bundled_instructions_are_good_ones():
     alone = [row["instruction"] for row in load_seeds("demo/general") if not row["input"]]
-    left_out = [text for text in alone if read_instruction(text, SHOWN)[1] != "ok"]
-    assert left_out == ["How can a family lower its grocery bill without eating less healthy food?"]
+    assert [text for text in alone if read_instruction(text, SHOWN)[1] != "ok"] == []
 
 
 def test_classifications():

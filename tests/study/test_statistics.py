@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hf_evol.errors import ColumnError
 from hf_evol.study import statistics
-from hf_evol.study.statistics import NO_DIFFERENCE, Comparison, compare, holm, verdict
+from hf_evol.study.statistics import NO_DIFFERENCE, Comparison, compare, compare_sets, holm, verdict
 
 VALUES = st.floats(-1e6, 1e6, allow_subnormal=False) | st.integers(0, 4).map(float)
 PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=25)
@@ -310,3 +310,36 @@ def test_verdict_needs_the_interval_and_the_adjusted_p_value():
     for low, high in ((-0.5, 2.5), (0.0, 2.0), (-2.0, 0.0), (0.0, 0.0)):
         touching = Comparison(100, 2.0, 1.0, (low + high) / 2, low, high, 0.01)
         assert verdict("a", "b", "score", touching, 0.01) == NO_DIFFERENCE
+
+
+def test_sets_are_compared_under_all_ways_to_part_the_rows():
+    a, b = [4.0, 7.5, 6.0, 9.0], [1.0, 3.0, 2.5, 5.0, 4.5]
+
+    def welch(left, right):
+        return abs(np.mean(left) - np.mean(right)) / math.sqrt(
+            np.var(left, ddof=1) / len(left) + np.var(right, ddof=1) / len(right)
+        )
+
+    both = np.array(a + b)
+    parted = [(both[list(places)], np.delete(both, places)) for places in itertools.combinations(range(9), 4)]
+    expected = np.mean([welch(*sides) >= welch(a, b) - 1e-9 for sides in parted])
+    found = compare_sets(a, b)
+    assert found.p_value == pytest.approx(expected, abs=0.01) and found.difference == pytest.approx(6.625 - 3.2)
+    swapped = compare_sets(b, a)
+    assert swapped.difference == -found.difference and swapped.low < -found.difference < swapped.high
+
+
+def test_the_interval_of_large_sets_is_the_normal_one():
+    left, right = np.random.default_rng(2).normal(0, 1, 400), np.random.default_rng(3).normal(0, 3, 300)
+    error = math.sqrt(left.var(ddof=1) / 400 + right.var(ddof=1) / 300)
+    found = compare_sets(left, right)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_sets_too_small_or_of_one_value_show_no_difference():
+    assert compare_sets([], [1.0]) == Comparison(0)
+    for a, b in (([1.0], [2.0, 3.0]), ([1.0, 1.0], [2.0, 2.0])):
+        found = compare_sets(a, b)
+        assert (found.low, found.p_value) == (None, 1.0)
+    with pytest.raises(ColumnError, match="finite"):
+        compare_sets([math.nan, 1.0], [1.0, 2.0])
