@@ -57,7 +57,8 @@ _STEP_OF = {"Self-Instruct": SELF_INSTRUCT, _FIRST: "round_1", "Back-translate":
 
 @dataclass
 class Step:
-    """What a step left: how many rows came in, those it kept, and the steps that these are compared with."""
+    """What a step left: how many rows, or requests of Self-Instruct, came in, those it kept, and the steps that these are
+    compared with."""
 
     name: str
     rows_in: int
