@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SMALL = 300_000_000  # parameters
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
-_LEAST_OF_EXAMPLE = 0.5  # of the words that a text adds
+_LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
 
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
@@ -86,9 +86,9 @@ class EvolInstruct(SampledTransform):
             number in its first output column. They see ``id``, ``instruction``, ``input``, ``parent_instruction``, ``method``
             and ``round``. The highest number wins, and among equals the first; null is the lowest. Needed where ``best_of`` is
             over 1.
-        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half
-            of the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
-            for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
+        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if it keeps its
+            parent's words (but in code) and adds much what a worked example in its prompt, of a form much like its own, has added:
+            at least half of the words that one of the two adds are words that both add. None for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
             adapts from examples, over four in five (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts

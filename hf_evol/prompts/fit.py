@@ -72,8 +72,10 @@ _OF_A_PART = re.compile(
     rf"(?i)(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?{_COUNT}(?:short )?\w+"
 )
 _LENGTH = re.compile(
-    rf"(?i)(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b"
+    rf"(?i)(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?|examples?|headings?)\b"
 )
+
+_SINGLE = re.compile(r"(?i)\b(?:an?|one|single) (?:[\w-]+ )?(sentence|paragraph|verse|line)\b")
 
 
 def form_fault(text: str, parent: str) -> str | None:
@@ -160,6 +162,10 @@ def fits(text: str, parent: str) -> bool:
     now = _lengths(text) if before else before
     if any(now[unit] > before[unit] for unit in before):
         return False
+    if any(
+        only_in(re.compile(rf"(?i)\b{unit}s\b"), text, parent) for unit in _SINGLE.findall(_OF_A_PART.sub("", parent))
+    ):
+        return False  # "a verse …, in three verses"
     empty, was_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
     return was_empty or not empty
 
