@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from hf_evol.prompts.words import domain_of, words
+from hf_evol.prompts.words import VERBS, domain_of, words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
@@ -26,12 +26,13 @@ for _line in Path(__file__).with_suffix(".jsonl").read_text(encoding="utf-8").sp
     _of_domain[_row["method"]] = (*_of_domain.get(_row["method"], ()), (_row["given"], _row["evolved"]))
 
 _KINDS = {
-    "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|elaborate|state|tell|comment|"
+    "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|how (?:does|do|did|is|are|was|were)|elaborate|state|tell|comment|"
     r"interpret|characteri[sz]e|reflect|examine|assess|perform an? (?:\w+ )?analysis",
-    "list": r"list|name|give|suggest|provide|identify|brainstorm|recommend|enumerate|mention|propose|(?:\w+\s){1,4}(?:list of|examples of|types of|kinds of|ideas|questions)",
+    "list": r"list|name|give|suggest|provide|identify|brainstorm|recommend|enumerate|mention|propose|(?:\w+\s){1,4}(?:list of|examples of|types of|kinds of|ideas|questions)|"
+    r"(?:\w+\s){1,4}(?:\d+|two|three|four|five|ten)\s(?:\w+\s){0,2}(?:advantages|disadvantages|benefits|reasons|facts|puns|topics|activities|names)",
     "one": r"(?:name|give|suggest|provide|identify|recommend|mention|propose|offer)(?: me)? (?:(?:an?|one)\b(?! (?:\w+ )?(?:list|few|couple|number|set|"
     r"series)\b)|the\b(?! (?:\w+ )?(?:list|two|three|four|five|\d+|steps|[a-z]+[^is\W]s)\b))",
-    "advise": r"(?:how (?:can|do|does|should|could|would|to)|what (?:can|should|are (?:the|some) (?:best )?(?:ways|steps|tips))|(?:\w+\s){1,2}how to|"
+    "advise": r"(?:how (?:can|should|could|would|to|do (?:you|i|we|people))|what (?:can|should|are (?:the|some) (?:best )?(?:ways|steps|tips))|(?:\w+\s){1,2}how to|"
     r"(?:\w+\s){1,4}(?:steps|process|tips|advice|ways|strategies)\b)",
     "create": r"tell(?: \w+){0,2} an? (?:\w+ ){0,2}(?:story|tale|fable|joke|riddle)|summari[sz]e|create|design|develop|make|generate|synthesi[sz]e|write|compose|construct|build|plan|invent|produce|come up|formulate|prepare|draft|implement|set up",
     "find": r"find|look up|search|research|locate",
@@ -50,7 +51,7 @@ _THINGS = {
     "css": r"\b(?:css|selectors?|stylesheet)\b",
     "class": r"\bclass\b(?! of)",
     "regex": r"\b(?:regex|regular expressions?)\b",
-    "argument": r"\b(?:takes?(?! place)|accepts?|arguments?(?! (?:for|against|in favou?r))|parameters?|(?:that|which|to|for) (?:check|convert|revers|sort|find|count|remov|calculat|return|swap)(?:s|es|e|ing)?|"
+    "argument": r"\b(?:takes?(?! place)|accepts?|arguments?(?! (?:for|against|in favou?r|on|about))|parameters?|(?:that|which|to|for) (?:check|convert|revers|sort|find|count|remov|calculat|return|swap)(?:s|es|e|ing)?|"
     r"in an? (?:array|string|list))\b",
     "word": r"\b(?:synonyms?|antonyms?)\b|\bfind\b.{0,30}\bsentence\b",
     "question": r"\A\W*(?:in )?(?:what|why|who|when|where|which|how)\b(?! to\b)",
@@ -58,10 +59,10 @@ _THINGS = {
     "own": r"\b(?:your(?! own words)|you (?:have|had|would|recently|just|did|were))\b|\ba time\b",
     "story": r"\b(?:story|stories|narrative|tale|fable|scene|novel|monologue|prologue|anecdote)\b",
     "dialogue": r"\b(?:dialogue|conversation|interview|skit|script(?! (?:to|that|in)\b))\b",
-    "poem": r"\b(?:poem|haiku|sonnet|limerick|verse|lyrics|song|rap|tune|ballad|ode)\b",
+    "poem": r"\b(?:poem|haiku|sonnet|limerick|verse|lyrics|song(?! title)|rap|tune|ballad|ode)\b",
     "portrait": r"\b(?:description|biography|brochure|profile|portrait)\b",
     "prose": r"\b(?:essay|article|post|speech|review|report|paragraphs?|blog|proposal|commentary|analysis|explanation|"
-    r"account of|passage|case study|critique|pitch|argument (?:for|against|in favou?r)|opinion|overview)\b",
+    r"account of|passage|case study|critique|pitch|argument (?:for|against|in favou?r|on|about)|opinion|overview)\b",
     "summary": r"\b(?:summar(?:y|ies|i[sz]e)|synopsis)\b",
     "plan": r"\b(?:plan|strategy|policy|schedule|itinerary|campaign|routine|curriculum|agenda|checklist|guide|budget|tutorial|directions|instructions|recipe|"
     r"menu|outline|timeline|activity|lesson|program(?:me)? for)\b",
@@ -78,15 +79,7 @@ _INSTEAD = {
     "regex": {"argument"},
     "one": {"list"},
     "create": {"explain"},
-    "advise": {
-        "explain",
-        "list",
-        "one",
-        "create",
-        "argument",
-        "importance",
-        "own",
-    },  # "Describe the steps to bake bread" is no description
+    "advise": set("explain list one create argument importance own".split()),  # "Describe the steps to bake bread"
     "compare": {"list", "one", "create"},
     "list": {"create", "importance"},
     "change": {"list", "one"},
@@ -120,16 +113,23 @@ def _in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
 def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]) -> float | None:
     """How much of what a text adds to its parent is what a worked example in its prompt has added: the words that both add, as a
     share of those that one of them adds (Jaccard index); the greatest of the examples that fit the parent in form. 0 where a
-    word of the parent is lost, which in code does no harm; None where the prompt shows no examples."""
+    word of the parent but its first verb is lost, which in code does no harm; None where the prompt shows no examples."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
     shown = list(zip(turns[::2], turns[1::2], strict=False))
     if not shown:
         return None
-    if Counter(words(parent)) - Counter(words(text)) and domain_of(parent) != "code":
+    if domain_of(parent) != "code" and _lost(text, parent):
         return 0.0
     added = _added(text, parent)
     fitting = [_added(evolved, given) for given, evolved in shown if likeness(given, parent) >= _FITS]
     return max((len(added & of_example) / max(1, len(added | of_example)) for of_example in fitting), default=0.0)
+
+
+def _lost(text: str, parent: str) -> Counter[str]:
+    """The words of the parent that the text lacks; one verb at the beginning is as good as another."""
+    asked, said = words(parent), words(text)
+    opens_alike = VERBS.issuperset((*asked[:1], *said[:1]))
+    return Counter(asked[opens_alike:]) - Counter(said[opens_alike:])
 
 
 def _added(text: str, parent: str) -> set[str]:

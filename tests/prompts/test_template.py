@@ -136,7 +136,7 @@ def test_what_an_example_adds_fits_the_others_of_its_form(name, domain):
         for shown, evolved in pairs
         if shown != given and likeness(shown, given) == 1
     ]
-    assert len(alike) > 2 * len(pairs)
+    assert len(alike) > len(pairs)
     for given, added in alike:
         text = given + added[1:] if added[0] in ".?" else given[:-1] + added
         assert read_evolved(text, parent=given, prompt=METHODS[name].prompt(given), method=name) == (text, "ok")
@@ -163,15 +163,12 @@ def test_the_share_of_what_is_added_that_an_example_added_too():
     assert share_of_example("Describe a lamp in ten words by night.", parent, prompt) == 2 / 7
     assert share_of_example("Describe a red lamp.", parent, prompt) == 0
     assert share_of_example(parent, parent, prompt) == 0
-    assert share_of_example("Show a lamp in ten words, and name its owner.", parent, prompt) == 0
+    assert share_of_example("Show a lamp in ten words, and name its owner.", parent, prompt) == 5 / 6
+    assert share_of_example("Describe a light in ten words, and name its owner.", parent, prompt) == 0
     assert share_of_example("Describe a red lamp.", parent, chat(parent)) is None
-    code = [
-        turn | {"content": turn["content"].replace("mill", "Python class").replace("lamp", "Java class")}
-        for turn in prompt
-    ]
-    assert (
-        share_of_example("Show a Java class in ten words, and name its owner.", "Describe a Java class.", code) == 5 / 6
-    )
+    code = [turn | {"content": turn["content"].replace("lamp", "Python program in short")} for turn in prompt]
+    text = "Describe a program of Python in ten words, and name its owner."
+    assert share_of_example(text, "Describe a Python program in short.", code) == 1
 
 
 def test_an_example_that_adds_what_is_said_already_is_not_shown():
