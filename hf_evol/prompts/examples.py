@@ -113,16 +113,20 @@ def _in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
 def share_of_example(text: str, parent: str, prompt: Sequence[Mapping[str, str]]) -> float | None:
     """How much of what a text adds to its parent is what a worked example in its prompt has added: the words that both add, as a
     share of those that one of them adds (Jaccard index); the greatest of the examples that fit the parent in form. 0 where a
-    word of the parent but its first verb is lost, which in code does no harm; None where the prompt shows no examples."""
+    word of the parent but its first verb is lost. In code, where other words often do as well, it is the share of the words that
+    the text adds, and words may be lost. None where the prompt shows no examples."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
     shown = list(zip(turns[::2], turns[1::2], strict=False))
     if not shown:
         return None
-    if domain_of(parent) != "code" and _lost(text, parent):
+    is_code = "code" in map(domain_of, (parent, *turns[::2]))
+    if not is_code and _lost(text, parent):
         return 0.0
     added = _added(text, parent)
     fitting = [_added(evolved, given) for given, evolved in shown if likeness(given, parent) >= _FITS]
-    return max((len(added & of_example) / max(1, len(added | of_example)) for of_example in fitting), default=0.0)
+    return max(
+        (len(added & other) / max(1, len(added if is_code else added | other)) for other in fitting), default=0.0
+    )
 
 
 def _lost(text: str, parent: str) -> Counter[str]:

@@ -167,8 +167,7 @@ def test_the_share_of_what_is_added_that_an_example_added_too():
     assert share_of_example("Describe a light in ten words, and name its owner.", parent, prompt) == 0
     assert share_of_example("Describe a red lamp.", parent, chat(parent)) is None
     code = [turn | {"content": turn["content"].replace("lamp", "Python program in short")} for turn in prompt]
-    text = "Describe a program of Python in ten words, and name its owner."
-    assert share_of_example(text, "Describe a Python program in short.", code) == 1
+    assert share_of_example("Describe a program in ten words.", "Describe a Python program in short.", code) == 1
 
 
 def test_an_example_that_adds_what_is_said_already_is_not_shown():
