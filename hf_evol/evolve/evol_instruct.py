@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SMALL = 300_000_000  # parameters
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
-_LEAST_OF_EXAMPLE = 0.5  # of the words that a text adds
+_LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
 
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
@@ -87,10 +87,11 @@ class EvolInstruct(SampledTransform):
             number in its first output column. They see ``id``, ``instruction``, ``input``, ``parent_instruction``, ``method``
             and ``round``. The highest number wins, and among equals the first; null is the lowest. Needed where ``best_of`` is
             over 1.
-        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if at least half
-            of the words that it adds are those that a worked example in its prompt, of a form much like its own, has added. None
-            for models of fewer than 300 million parameters: of what SmolLM2-135M adds by itself, half is right, of what it
-            adapts from examples, over four in five (``benchmarks/results/small-models.md``).
+        by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if it keeps its
+            parent's words (save the first verb), and adds much the same as a worked example in its prompt, of a form like its own:
+            of the words that one of them adds, at least half are added by both. In code, words may be lost, and at least half of
+            the words that the text adds are the example's. None for models of fewer than 300 million parameters: what
+            SmolLM2-135M adds by itself is right in half of the cases (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
             (``benchmarks/results/small-models.md``); each try shows other worked examples, which the template must have.

@@ -74,8 +74,10 @@ _OF_A_PART = AnyCase(
     rf"(?:summary|conclusion|title|example|definition|reason)s? (?:of|in|with) (?:at most )?{_COUNT}(?:short )?\w+"
 )
 _LENGTH = AnyCase(
-    rf"(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?)\b"
+    rf"(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?|examples?|headings?)\b"
 )
+
+_SINGLE = AnyCase(r"\b(?:an?|one|single) (?:[\w-]+ )?(sentence|paragraph|verse|line)\b")
 
 
 def form_fault(text: str, parent: str) -> str | None:
@@ -164,6 +166,9 @@ def fits(text: str, parent: str) -> bool:
     now = _lengths(text) if before else before
     if any(now[unit] > before[unit] for unit in before):
         return False
+    several = (f"{unit.lower()}s" for unit in _SINGLE.findall(_OF_A_PART.remove_from(parent)))
+    if any(units in words(text) and units not in words(parent) for units in several):
+        return False  # "a verse …, in three verses"
     is_empty = (STOP_WORDS.issuperset(words("".join(sentences(said)[:1]))) for said in (text, parent))
     return not next(is_empty) or next(is_empty)
 

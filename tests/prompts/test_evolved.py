@@ -217,6 +217,8 @@ def test_broken(reply, parent):
 
 HUNDRED = "Describe a lighthouse in 100 words."
 PUPILS = "Describe a lighthouse to a class of young pupils."
+EXAMPLES = "Describe a lighthouse with two examples."
+VERSE = "Write a short verse about a lighthouse."
 
 
 @pytest.mark.parametrize(
@@ -231,6 +233,9 @@ PUPILS = "Describe a lighthouse to a class of young pupils."
         (f"{HUNDRED} Name its keeper, and finish with a summary in ten words.", HUNDRED, "ok"),
         (f"{PUPILS} Write it for a group of old sailors near Bergen.", PUPILS, "broken"),
         (f"{PUPILS} Name two of its keepers and a ship that it saved.", PUPILS, "ok"),
+        (f"{EXAMPLES} Write it for old sailors, with one example from Bergen.", EXAMPLES, "broken"),
+        ("Write a short verse about a lighthouse, in three verses that rhyme, for sailors.", VERSE, "broken"),
+        ("Write a short verse about a lighthouse near Bergen, and let old sailors sing it.", VERSE, "ok"),
         ("What is it? Name the lighthouse that stands near Bergen.", PARENT, "broken"),
         ("Draw a map, and end with a conclusion about Bergen.", "Describe how to draw a map.", "off_topic"),
         ("Describe how to light a lamp on the coast near Bergen in a storm.", "Describe how to light a lamp.", "ok"),

@@ -103,19 +103,43 @@ def test_the_example_that_fits_best_in_form_stands_last(instruction, shown):
 @pytest.mark.parametrize(
     ("instruction", "given"),
     [
-        ("Suggest a name for a cat.", "a gift for a teacher|a mammal"),
-        ("Suggest names for cats.", "hobbies|List|Name|Give examples"),
-        ("Whistle slowly.", "Comment|Relate"),
-        ("Write a tale of two rivers.", "a story about|dialogue"),
+        ("Suggest a hobby.", "a gift for a birthday|a mammal|a river"),
+        ("Suggest a name for a cat.", "a name for|an analogy|a sentence"),
+        ("Suggest names for cats.", "hobbies|List|Name|Give "),
+        ("Whistle slowly.", "Relate"),
+        ("Write a tale of two rivers.", "a story about"),
+        ("Create a conversation in a tale.", "dialogue|conversation"),
+        ("Summarize an essay about owls.", "Summarize|summary"),
+        ("Explain the end of a poem.", "Explain|Describe|Discuss"),
+        ("Provide a plan for a walk.", "plan|strategy|checklist"),
+        ("Explain why maps are important.", "important|importance|significance"),
+        ("Why do owls hoot?", r"\?"),
+        ("Given a proverb, create a list of lies about it.", "List|Name|Give |Suggest some"),
         (
             "Describe the moon in at most eighty words, without technical terms, and say what makes it shine.",
-            "vaccines",
+            "vaccines|volcanoes|museum",
         ),
     ],
 )
 def test_what_asks_for_one_thing_for_several_things_or_for_several_ones_at_once(instruction, given):
     for name in IN_DEPTH:
         assert re.search(given, METHODS[name].prompt(instruction)[-3]["content"])
+
+
+@pytest.mark.parametrize("domain", ["general", "writing"])
+@pytest.mark.parametrize("name", IN_DEPTH)
+def test_what_an_example_adds_fits_the_others_of_its_form(name, domain):
+    pairs = [(given, evolved) for given, evolved in EXAMPLES[domain][name] if evolved.startswith(given[:-1])]
+    alike = [
+        (given, evolved[len(shown) - 1 :])
+        for given, _ in pairs
+        for shown, evolved in pairs
+        if shown != given and likeness(shown, given) == 1
+    ]
+    assert len(alike) > len(pairs)
+    for given, added in alike:
+        text = given + added[1:] if added[0] in ".?" else given[:-1] + added
+        assert read_evolved(text, parent=given, prompt=METHODS[name].prompt(given), method=name) == (text, "ok")
 
 
 @pytest.mark.parametrize("instruction", ["Write a poem about the sea.", "What is recursion?", "Whistle slowly."])
@@ -133,11 +157,17 @@ def test_the_share_of_what_is_added_that_an_example_added_too():
         {"role": "assistant", "content": "Draw a deep well by night."},
         {"role": "user", "content": "Describe a lamp."},
     ]
-    assert share_of_example("Describe a lamp in ten words.", "Describe a lamp.", prompt) == 1
-    assert share_of_example("Describe a lamp in ten words by night.", "Describe a lamp.", prompt) == 1 / 2
-    assert share_of_example("Describe a red lamp.", "Describe a lamp.", prompt) == 0
-    assert share_of_example("Describe a lamp.", "Describe a lamp.", prompt) == 0
-    assert share_of_example("Describe a red lamp.", "Describe a lamp.", chat("Describe a lamp.")) is None
+    parent = "Describe a lamp."
+    assert share_of_example("Describe a lamp in ten words, and name its owner.", parent, prompt) == 1
+    assert share_of_example("Describe a lamp in ten words.", parent, prompt) == 2 / 5
+    assert share_of_example("Describe a lamp in ten words by night.", parent, prompt) == 2 / 7
+    assert share_of_example("Describe a red lamp.", parent, prompt) == 0
+    assert share_of_example(parent, parent, prompt) == 0
+    assert share_of_example("Show a lamp in ten words, and name its owner.", parent, prompt) == 5 / 6
+    assert share_of_example("Describe a light in ten words, and name its owner.", parent, prompt) == 0
+    assert share_of_example("Describe a red lamp.", parent, chat(parent)) is None
+    code = [turn | {"content": turn["content"].replace("lamp", "Python program in short")} for turn in prompt]
+    assert share_of_example("Describe a program in ten words.", "Describe a Python program in short.", code) == 1
 
 
 def test_an_example_that_adds_what_is_said_already_is_not_shown():
