@@ -25,6 +25,7 @@ for _line in Path(__file__).with_suffix(".jsonl").read_text(encoding="utf-8").sp
     _row = json.loads(_line)
     _of_domain = EXAMPLES.setdefault(_row["domain"], {})
     _of_domain[_row["method"]] = (*_of_domain.get(_row["method"], ()), (_row["given"], _row["evolved"]))
+_OF_CODE = frozenset(given for pairs in EXAMPLES["code"].values() for given, _ in pairs)
 
 _KINDS = {
     "explain": r"explain|describe|discuss|define|outline|analy[sz]e|illustrate|clarify|what|why|who|when|where|how (?:does|do|did|is|are|was|were)|elaborate|state|tell|comment|"
@@ -123,7 +124,7 @@ def share_of_example(
     shown = list(zip(turns[::2], turns[1::2], strict=False))
     if not shown:
         return None
-    is_free = any_form or "code" in map(domain_of, (parent, *turns[::2]))
+    is_free = any_form or domain_of(parent) == "code" or not _OF_CODE.isdisjoint(turns[::2])
     if not is_free and _lost(text, parent):
         return 0.0
     added = _added(text, parent)
