@@ -26,7 +26,7 @@ from hf_evol.autoif.verify import pass_rates
 from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.constraints.offers import offers
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 
 # Texts of the forms that few rows have.
 FORMS = (

@@ -101,7 +101,8 @@ class Work:
     Args:
         rows, tokens, failures, reused: as `advance` counts them.
         requests, through: finished requests, and how many of them leave their rows nothing to be asked again.
-        stopped, longest: how many of them ended by themselves, not at the limit; the most tokens of one of these.
+        stopped, stopped_at, longest: how many of them ended by themselves; the tokens of these, and the most of one.
+        cut_off: how many of them the limit ended.
         read, written: tokens of the finished requests.
         in_hand, to_read, reading, writing: requests that the model is at; tokens of their prompts, how many of these it has
             read, and how many it has written.
@@ -121,6 +122,8 @@ class Work:
     requests: float = 0
     through: float = 0
     stopped: float = 0
+    stopped_at: float = 0
+    cut_off: float = 0
     read: float = 0
     written: float = 0
     in_hand: float = 0
@@ -162,15 +165,12 @@ class Work:
         read, written = self.read + self.reading, self.written + self.writing
         if not self.seconds or not (read or written):
             return None
-        cut_off = self.requests - self.stopped
-        mean = (self.written - cut_off * self.limit + 10 * _USUAL) / (self.stopped + 10)
+        mean = (self.stopped_at + 10 * _USUAL) / (self.stopped + 10)
         age = self.writing / max(1, self.in_hand)
-        rest, share = (
-            max(1.0, self.limit - age),
-            0.0,
-        )  # of one in hand, and how likely it is that it goes on to the limit
+        rest = max(1.0, self.limit - age)
+        share = 0.0  # of those in hand, those that go on to the limit
         for _ in range(2):
-            of_all = (cut_off + self.in_hand * share + 0.5) / (self.requests + self.in_hand + 10)
+            of_all = (self.cut_off + self.in_hand * share + 0.5) / (self.stopped + self.cut_off + self.in_hand + 10)
             share = of_all / (of_all + (1 - of_all) * math.exp(-age / mean))
 
         def tokens(limit: float, share: float) -> float:
@@ -190,9 +190,8 @@ class Work:
         calls += [(batches, together * again**number) for number in range(int(self.tries))]
         new = self.waiting - self.in_hand
         asked = new + sum(count * n for count, n in calls)
-        to_read = (
-            self.to_read - self.reading + asked * (self.read + self.to_read) / max(1, self.requests + self.in_hand)
-        )
+        a_prompt = (self.read + self.to_read) / max(1, self.requests + self.in_hand)
+        to_read = self.to_read - self.reading + asked * a_prompt
         to_write = asked * tokens(self.limit, of_all) + self.in_hand * tokens(rest, share)
         passes = steps(self.waiting, self.limit if new > 0 else rest, share)
         passes += sum(count * steps(n, self.limit, of_all) for count, n in calls)
@@ -210,6 +209,7 @@ class _Counts:
 
     def advance(self, rows: int, tokens: int, failures: int, reused: int) -> None:
         self.work.rows += rows
+        self.work.in_try = max(0, self.work.in_try - rows)
         self.work.tokens += tokens
         self.work.reused += reused
         self.work.failures += failures
@@ -228,11 +228,12 @@ class _Counts:
         self.pass_time(len(completions) > 0, False)
         work.requests += len(completions)
         work.through += rows
-        work.in_try -= rows
         work.waiting -= len(completions)
         for completion in completions:
+            work.cut_off += completion.finish_reason == "length"
             if completion.finish_reason == "stop":
                 work.stopped += 1
+                work.stopped_at += completion.n_tokens
                 work.longest = max(work.longest, completion.n_tokens)
             work.read += completion.n_prompt_tokens
             work.written += completion.n_tokens

@@ -76,7 +76,7 @@ class Transform:
         return self.apply(lists)
 
     def apply(self, batch: Mapping[str, list[Any]]) -> Batch:
-        """The work on one batch whose input columns are all there."""
+        """The work on one batch whose input columns are all there; the batch is read-only."""
         raise NotImplementedError
 
     def statuses(self, table: Any) -> Iterator[Any]:

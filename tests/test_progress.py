@@ -73,9 +73,16 @@ def test_what_is_left():
     assert reading.left_s(4) == pytest.approx(300 * 0.01 + written * 0.04, rel=0.05)
     assert (reading + reading).of_each(2) == reading
     # Of 5,000 replies of 50 tokens, 10 at a time, none cut off, 1,000 are left.
-    done = {"requests": 4000, "through": 4000, "stopped": 4000, "longest": 60, "read": 400_000, "written": 200_000}
+    done = {"requests": 4000, "through": 4000, "stopped": 4000, "stopped_at": 200_000, "longest": 60}
+    done |= {"read": 400_000, "written": 200_000}
     done |= {"steps": 20_000, "per_step": 50, "at_once": 10, "reading_s": 400.0, "writing_s": 1200.0, "limit": 1000}
-    assert Work(**done, waiting=1000, together=5000).left_s(1000) == pytest.approx(400, rel=0.05)
+    work = Work(**done, waiting=1000, together=5000)
+    assert work.left_s(1000) == pytest.approx(400, rel=0.05)
+    failed = work + Work(
+        requests=100, through=100, cut_off=20, written=20 * 700
+    )  # 80 without a reply, 20 at the end of the context
+    assert failed.left_s(1000) == pytest.approx(work.left_s(1000), rel=0.2)
+    assert Work(requests=8, through=8, read=90, reading_s=1.0, in_hand=1, waiting=1, limit=2048).left_s(1) > 0
 
 
 def test_after_a_tenth_the_time_left_is_right_within_a_third(monkeypatch, bars):
@@ -129,6 +136,12 @@ def test_the_bar_hears_of_other_processes(bars, rows):
         workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
         assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
     assert (times[0].tokens, bars[0].shown[-2][0]) == (60, 6 if rows else 0)
+
+
+def test_rows_that_the_journal_knows_are_not_asked_again(bars):
+    with progress.bar("Work", 9), progress.attempt(1, 2, 9):
+        progress.advance(4)
+        assert progress._current.work.in_try == 5
 
 
 def test_advance_without_a_bar_does_nothing():

@@ -23,7 +23,7 @@ from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_fo
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 from hf_evol.transform import Transform, failed_requests, map_dataset
 
 if TYPE_CHECKING:

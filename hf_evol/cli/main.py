@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> None:
-    faulthandler.enable(sys.__stderr__)  # a crash in a library's native code says where
+    if sys.__stderr__:
+        faulthandler.enable(sys.__stderr__)  # a crash in a library's native code says where
     sys.stdout, sys.stderr = Shown(sys.stdout), Shown(sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)  # as Slurm and Docker send it; ends like Ctrl-C
     sys.exit(main())

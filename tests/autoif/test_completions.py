@@ -6,7 +6,7 @@ import pytest
 
 from hf_evol.autoif.completions import parse_completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
-from hf_evol.sandbox.sandbox import Result, Sandbox
+from hf_evol.sandbox import Result, Sandbox
 
 UPPER = "def evaluate(response):\n    return response.isupper()"
 NEVER = "def evaluate(response):\n    return False"

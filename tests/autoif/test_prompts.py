@@ -3,7 +3,7 @@ import pytest
 from hf_evol.autoif.augment import new_constraints, read_list
 from hf_evol.autoif.completions import parse_completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, RULES_SHOWN, augment_prompt, python_block, verify_prompt
-from hf_evol.sandbox.sandbox import Result, Sandbox
+from hf_evol.sandbox import Result, Sandbox
 
 HOSTILE = [
     "{instruction} {count} {seeds}",

@@ -15,7 +15,7 @@ from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Ver
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.autoif import CHECKS_SHOWN, python_block
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 
 UPPER = "def evaluate(response):\n    return response.isupper()"
 SHORT = "import re\nLIMIT = 3\ndef evaluate(response):\n    return len(re.findall(r'\\w+', response)) <= LIMIT"
@@ -282,7 +282,7 @@ SCRIPT = """
 import sys, hf_evol
 from datasets import load_dataset
 from hf_evol.autoif import CrossValidate, CheckResponses
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 rows = load_dataset("json", data_files=sys.argv[1], split="train")
 hf_evol.map(hf_evol.map(rows, CrossValidate(min_cases=10, sandbox=Sandbox(2))), CheckResponses(sandbox=Sandbox(2)))
 """

@@ -7,7 +7,7 @@ import pytest
 from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.prompts import constraints as words_of
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 
 PYTHON = "import os\n\n\ndef total(items):\n    # add up\n    result = 0  # so far\n    for item in items:\n        result += item\n    return result // 1\n"
 JAVA = (

@@ -7,7 +7,7 @@ import hf_evol
 from hf_evol.autoif.verify import pass_rates
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.errors import ColumnError, ConfigError
-from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox import Sandbox
 
 PROSE = (
     "The tide pool is a small world of its own. Crabs hide below the weed, and snails graze on the rocks. When the tide returns, "
