@@ -278,7 +278,7 @@ def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
 
 def values_of(rows: Dataset, *names: str) -> Iterator[tuple[Any, ...]]:
     """Of each row, its values in these columns. To iterate over rows or a column of `datasets` takes many times as long."""
-    for batch in rows.select_columns(list(names)).iter(1000):
+    for batch in rows.select_columns(list(names)).with_format(None).iter(1000):
         yield from zip(*(batch[name] for name in names), strict=True)
 
 

@@ -13,6 +13,7 @@ import hf_evol
 from hf_evol import ModelSpec
 from hf_evol.errors import ColumnError
 from hf_evol.models import loading
+from hf_evol.transform import values_of
 
 
 @pytest.fixture
@@ -189,6 +190,7 @@ def test_a_formatted_dataset_is_mapped_and_keeps_its_format(layout):
     mapped = hf_evol.map(rows.with_format(layout), flag)
     assert mapped.format["type"] == layout
     assert mapped.with_format(None).to_list() == hf_evol.map(rows, flag).to_list()
+    assert list(values_of(rows.with_format(layout), "instruction")) == [("Write a poem.",)]
 
 
 def test_a_table_in_place_of_a_batch_says_what_to_do():

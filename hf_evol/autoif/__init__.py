@@ -35,7 +35,7 @@ def autoif(settings: AutoIf, recipe: Recipe) -> RunResult:
     Args:
         settings: of the scenario.
         recipe: ``model`` writes constraints and functions, ``responder`` answers; sampling, engine and output settings
-            count, those of evolving and scoring don't. A temperature of 0 stands for the paper's 0.7.
+            count, those of evolving and scoring don't. Its ``temperature`` must be over 0; 0.7 in the paper.
 
     Raises:
         ModelError: the model's first replies hold nothing of use, so that the others are not asked for.

@@ -17,7 +17,6 @@ from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Ver
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
-from hf_evol.generation.base import SamplingParams
 from hf_evol.hub.provenance import describe, describe_source, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.run.recipe import Recipe
@@ -82,8 +81,8 @@ class AutoIf:
 
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
     """As `hf_evol.autoif`."""
-    # The same requests are made again and again for different texts, which greedy ones would not give.
-    recipe = replace(recipe, temperature=recipe.temperature or SamplingParams().temperature)
+    if not recipe.temperature:
+        raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
     sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}

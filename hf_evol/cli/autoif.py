@@ -17,7 +17,6 @@ from hf_evol.cli.options import (
     shown_anyway,
     took,
 )
-from hf_evol.errors import ConfigError
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -64,8 +63,6 @@ def command(
     quiet()
     from hf_evol.autoif.scenario import AutoIf, run
 
-    if not recipe.temperature:
-        raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     settings = AutoIf(
         seeds, queries, queries_config, queries_split, requests, per_request, include_seeds, completions, thresholds,
         per_constraint, require_pass,

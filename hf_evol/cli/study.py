@@ -1,4 +1,5 @@
-"""``hf-evol study``: which of my models is the better evolver, or the better responder for a model to be tuned."""
+"""``hf-evol study``: which of my models is the better evolver, or the better responder for a model to be tuned;
+or which step of a run paid (``--steps``)."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ from hf_evol.cli.options import (
 )
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
+
+_OF_A_SET = ("license", "push_to", "private", "file_format")  # which a report of steps is not
 
 
 @recipe_options(*OPTIONS_OF["study"])
@@ -53,8 +56,9 @@ def command(
         ),
     ] = None,
     positions: Annotated[
-        int, typer.Option(help="Of evolvers: first positions of which to take the top-1 probability.")
-    ] = 5,
+        int | None,
+        typer.Option(help="Of evolvers: first positions of which to take the top-1 probability. \\[default: 5]"),
+    ] = None,
 ) -> None:
     """Let several models evolve one seed set, or answer it for a model to be tuned, and report which differences between them
     hold up; or report which step of a finished run paid (--steps).
@@ -66,14 +70,16 @@ def command(
 
     settings = {} if embedding is None else {"embedding": None if embedding == "none" else as_mapping(embedding)}
     if steps is not None:
-        others = {"--evolver": evolver, "--base": base, "--beta": beta, "--reward": reward}
+        others = {"evolver": evolver, "base": base, "beta": beta, "reward": reward, "positions": positions}
         unused = [name for name, value in others.items() if value is not None]
-        if unused := unused + [f"--{name.replace('_', '-')}" for name in EVOLVING_OPTIONS if name in given]:
+        unused += [name for name in (*EVOLVING_OPTIONS, *_OF_A_SET) if name in given]
+        if unused := [f"--{name.replace('_', '-')}" for name in unused]:
             raise typer.BadParameter(f"With --steps, a finished run is measured: leave out {', '.join(unused)}.")
         if responder and len(responder) > 1:
             raise typer.BadParameter("With --steps, one --responder MODEL answers the seeds.")
+        if responder:
+            recipe, given = recipe.with_settings({"responder": as_mapping(responder[0])}), given | {"responder"}
         recipe = recipe_of(steps, recipe, given)
-        recipe = recipe.with_settings({"responder": as_mapping(responder[0])}) if responder else recipe
         with shown_anyway(_show_steps) as times:
             result = compare_steps(steps, recipe, judge=as_mapping(judge), **settings)
         _show_steps(result, times)
@@ -90,9 +96,9 @@ def command(
         responders = _labelled(responder)
         if unused := [f"--{name.replace('_', '-')}" for name in EVOLVING_OPTIONS if name in given]:
             raise typer.BadParameter(f"Responders are compared, and nothing is evolved: leave out {', '.join(unused)}.")
-    settings |= {} if beta is None else {"beta": beta}
+    settings |= {name: value for name, value in (("beta", beta), ("positions", positions)) if value is not None}
     models = {name: as_mapping(model) for name, model in (("judge", judge), ("reward", reward), ("base", base))}
-    study = Study(evolvers, positions=positions, responders=responders, **models, **settings)
+    study = Study(evolvers, responders=responders, **models, **settings)
     with shown_anyway(_show) as times:
         result = run(study, recipe)
     _show(result, times)

@@ -82,12 +82,12 @@ def _is_file(entry: tuple[str, Any]) -> bool:
 
 
 def made(record: Mapping[str, Any]) -> str:
-    """What a provenance is of: a ``set``, a ``recipe`` or a ``method``."""
+    """What a provenance is of: a ``set``, a ``recipe``, a ``method`` or a ``report``."""
     return record["kind"] if record["kind"] in _OTHERS else "set"
 
 
 def own_files(record: Mapping[str, Any]) -> set[str]:
-    """The paths of all files that make a set, or a recipe, or a method."""
+    """The paths of all files that make a set, a recipe, a method or a report."""
     return {*record["files"], PROVENANCE}
 
 

@@ -18,7 +18,7 @@ from hf_evol.data.sources import load_seeds, public_name
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
 from hf_evol.evolve.self_instruct import check_seeds, self_instruct
 from hf_evol.hub import figures
-from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, title
+from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, shareable, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import without_datasets_bars
@@ -130,7 +130,7 @@ def times_of(recipe: Recipe, settings: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def _times_key(settings: Mapping[str, Any]) -> bytes:
-    return Journal.key({"times of": dict(settings)}, None, "")
+    return Journal.key({"times of": shareable(settings)}, None, "")
 
 
 def _remember(recipe: Recipe, times: list[dict[str, Any]]) -> None:

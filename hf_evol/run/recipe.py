@@ -32,6 +32,8 @@ _OF_A_MODEL = {
 }  # fmt: skip
 _PARTS = dict.fromkeys(("model", "responder", "scorer", "judge"), _OF_A_MODEL)
 _PARTS |= {"loading": _OF_LOADING, "quantization_config": _OF_LOADING}
+# What only the user decides, whatever a card says: which code is run, and which server gets the texts.
+_ONLY_GIVEN = {"engine", "provider", "trust_remote_code", "attn_implementation", "experts_implementation"}
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -181,6 +183,13 @@ class Recipe:
             raise ConfigError(f"Unknown recipe setting {', '.join(map(repr, unknown))}. Settings: {', '.join(known)}.")
         return replace(self, **settings)
 
+    @classmethod
+    def from_card(cls, settings: Mapping[str, Any]) -> Recipe:
+        """A recipe from settings that `for_card` gave, wherever they come from: what it would not give is left out, and what
+        decides which code is run, or which server gets the texts."""
+        taken = {entry.name for entry in fields(cls) if entry.metadata["public"]} - _ONLY_GIVEN
+        return cls().with_settings({name: _harmless(name, value) for name, value in settings.items() if name in taken})
+
     def for_card(self) -> dict[str, Any]:
         """The settings that decide the result, fit for publishing: of paths and URLs only what `public_name` leaves, and of
         models' mappings only what is known to decide the result and to be no secret."""
@@ -197,6 +206,13 @@ def _public(name: str, value: Any) -> Any:
         kept = {part: of for part, of in value.items() if part in _PARTS[name] and _is_fit(part, of)}
         return {part: _public(part, of) for part, of in kept.items()}
     return public_name(value) if name in _NAMES and isinstance(value, str) else value
+
+
+def _harmless(name: str, value: Any) -> Any:
+    value = _public(name, value)
+    if name not in _PARTS or not isinstance(value, Mapping):
+        return value
+    return {part: _harmless(part, of) for part, of in value.items() if part not in _ONLY_GIVEN}
 
 
 def _is_fit(name: str, value: Any) -> bool:

@@ -17,8 +17,9 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, HfEvolError
+from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub.figures import check_plots
-from hf_evol.hub.provenance import describe, library_versions
+from hf_evol.hub.provenance import describe, library_versions, shareable
 from hf_evol.hub.record import read_provenance, write_provenance
 from hf_evol.hub.target import check_output, writing
 from hf_evol.hub.writer import RunResult
@@ -38,7 +39,7 @@ from hf_evol.study.report import write_steps
 from hf_evol.study.results import RESAMPLES, SEEDS
 from hf_evol.study.statistics import CONFIDENCE, Comparison, compare, compare_sets, holm, verdict
 from hf_evol.study.work import MPNET
-from hf_evol.transform import failed_requests
+from hf_evol.transform import failed_requests, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,18 +69,32 @@ class Step:
     def by_id(self, measure: Measure) -> dict[str, float]:
         """The value of each row's id, which is the mean of those of several rounds."""
         found: dict[str, list[float]] = {}
-        for row_id, value in zip(self.rows[col.ID], values(measure, self.rows.to_list(), 1.0), strict=True):
+        for row_id, value in zip(self.rows[col.ID][:], values(measure, self.rows.to_list(), 1.0), strict=True):
             if value is not None:
                 found.setdefault(row_id, []).append(value)
         return {row_id: fmean(of_rounds) for row_id, of_rounds in found.items()}
 
 
 def recipe_of(run: str, recipe: Recipe, given: Collection[str]) -> Recipe:
-    """The recipe that a run has published, with those settings of another one that are ``given``; or all of that one, if it
-    holds more, as one from a file does."""
+    """The recipe that a run has published, as `Recipe.from_card` has it, with those settings of another one that are ``given``; or
+    all of that one, if it holds more, as one from a file does.
+
+    Raises:
+        ConfigError: the run's responder was no model loaded there, and where it is now is not given.
+    """
     own = {name: getattr(recipe, name) for name in given}
-    alone = recipe == Recipe().with_settings(own)
-    return Recipe().with_settings(_record_of(run)["recipe"] | own) if alone else recipe
+    if recipe != Recipe().with_settings(own):
+        return recipe
+    published = _record_of(run)["recipe"]
+    recipe = Recipe.from_card(published).with_settings(own)
+    answers, engine = engine_of(recipe, recipe.responder or recipe.model), _engine_in(published)
+    elsewhere = isinstance(answers, EndpointEngine) and not (answers.base_url or answers.provider)
+    if engine != Recipe.engine and (elsewhere or not {"engine", "responder"} & {*given}):
+        raise ConfigError(
+            f"The responses of the run in {run!r} came from the engine {engine!r}. Say what gives those to its seeds: --engine vllm, "
+            "--engine endpoint with --base-url, or --responder '{name: NAME, engine: endpoint, provider: NAME}'."
+        )
+    return recipe
 
 
 def compare_steps(
@@ -89,8 +104,8 @@ def compare_steps(
 
     The steps are the ``seeds``, ``self_instruct``, ``round_1`` and those after it, ``back_translate`` and ``selected``, as far as
     the run has them. The run keeps no responses to seeds and made-up instructions: its responder answers them here, by the journal
-    where that knows them, and its scorer scores them, and the rounds as they were before constraints. A response that a run would not
-    keep gives no score.
+    where that knows them, and its scorer scores them, and the rounds as they were before constraints. Another scorer, or other
+    settings of scoring, score all rows anew. A response that a run would not keep gives no score.
 
     A round is compared with what it started from, and constraints with the rows without them, row by row (`compare`); made-up
     instructions with the seeds, as sets (`compare_sets`); all p-values are adjusted together (`holm`). Selected rows are not
@@ -109,7 +124,8 @@ def compare_steps(
         embedding: the model of `hf_evol.Embed`; left out, as with None, where it can't be had.
 
     Raises:
-        ConfigError: the folder holds no run, or one without rows.
+        ConfigError: the folder holds no run, or one without rows, or one that another responder, or one with other settings,
+            answered.
         HfEvolError: seeds, models or the output can't be used; before any model is loaded.
     """
     import pandas as pd
@@ -118,12 +134,18 @@ def compare_steps(
     record, stages = _record_of(run), Stages.of(recipe)
     if stages.score is None:
         raise ConfigError(NO_SCORER)
+    settings, published = shareable(recipe.for_card()), record["recipe"]
+    if _answering(settings) != _answering(published):
+        raise ConfigError(
+            f"The rows of the run in {run!r} keep its responses, by {_answering(published)}, and seeds would be answered by "
+            f"{_answering(settings)}. Give the run's own responder and settings."
+        )
     target = check_output(recipe.output, recipe.overwrite, "report", reads=run)
     difficulty = Difficulty(engine_of(recipe, judge), journal=recipe.journal) if judge else None
     for transform in filter(None, (stages.respond, stages.score, difficulty)):
         transform.check()
     embed, apply, failed = _embedder(recipe, embedding), steps.mapper(recipe), Counter[str]()
-    sets = _sets(run, record, recipe)
+    sets = _sets(run, record, recipe, () if _scoring(settings) != _scoring(published) else tuple(SCORES))
     for step in sets:
         if col.OUTPUT not in step.rows.column_names:
             answered = steps.respond(step.rows, stages.respond, apply, step.name)
@@ -144,7 +166,7 @@ def compare_steps(
         "models": [asdict(describe(role, of.model)) for role, of in asked.items() if of],
     } | _results(
         sets,
-        times_of(recipe, record["recipe"]),
+        times_of(recipe, published),
         recipe.seed,
         lambda rows: apply(rows, embed, "Embed") if embed else rows,
     )
@@ -169,6 +191,30 @@ def _record_of(run: str) -> dict[str, Any]:
     return record
 
 
+def _responder_in(settings: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    return settings.get("responder") or settings.get("model", Recipe.model)
+
+
+def _engine_in(settings: Mapping[str, Any]) -> str:
+    """What ran the responder, by published settings."""
+    responder, shared = _responder_in(settings), settings.get("engine", Recipe.engine)
+    return responder.get("engine", shared) if isinstance(responder, Mapping) else shared
+
+
+def _answering(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Which model answered, and how, by published settings: of a name the last part, as of a local folder no more is published."""
+    responder = _responder_in(settings)
+    name = responder.get("name") if isinstance(responder, Mapping) else responder
+    found = {"responder": str(name).rpartition("/")[2]}
+    return found | {name: value for name, value in settings.items() if name.startswith("response_")}
+
+
+def _scoring(settings: Mapping[str, Any]) -> list[Any]:
+    """What decides scores, of published settings."""
+    names = ("dtype", "chat_template", "convention", "max_length", "truncate")
+    return [settings.get("scorer") or settings.get("model"), *map(settings.get, names)]
+
+
 def _embedder(recipe: Recipe, embedding: str | dict | None) -> Embed | None:
     try:
         embed = Embed(spec_of(recipe, embedding)) if embedding else None
@@ -180,7 +226,8 @@ def _embedder(recipe: Recipe, embedding: str | dict | None) -> Embed | None:
         return None
 
 
-def _sets(run: str, record: Mapping[str, Any], recipe: Recipe) -> list[Step]:
+def _sets(run: str, record: Mapping[str, Any], recipe: Recipe, scores: tuple[str, ...]) -> list[Step]:
+    """The steps with their rows, which keep these scores of the run."""
     from datasets import concatenate_datasets
 
     names = [entry["name"] for entry in record["configs"] if entry["name"] != "rejected"]
@@ -195,17 +242,17 @@ def _sets(run: str, record: Mapping[str, Any], recipe: Recipe) -> list[Step]:
         sets.append(Step(SELF_INSTRUCT, sum(made["counts"].values()), new, [*sets]))
     tables = {f"round_{table['round']}": table for table in record["rounds"] if f"round_{table['round']}" in rows}
     for name, table in tables.items():
-        sets.append(Step(name, table["rows_in"], _without_constraints(rows[name]), sets[-1:]))
-    whole = concatenate_datasets([steps.columns(rows[name], (*_TEXTS, *SCORES)) for name in tables])
+        sets.append(Step(name, table["rows_in"], _without_constraints(rows[name], scores), sets[-1:]))
+    whole = concatenate_datasets([steps.columns(rows[name], (*_TEXTS, *scores)) for name in tables])
     if any(col.BACK_TRANSLATE_STATUS in rows[name].column_names for name in tables):
         sets.append(Step(BACK_TRANSLATE, len(whole), whole, sets[-len(tables) :]))
     if SELECTED in rows:
-        sets.append(Step(SELECTED, len(whole), steps.columns(rows[SELECTED], (*_TEXTS, *SCORES))))
+        sets.append(Step(SELECTED, len(whole), steps.columns(rows[SELECTED], (*_TEXTS, *scores))))
     return sets
 
 
 def _where(rows: Dataset, name: str, holds: Callable[[Any], bool]) -> Dataset:
-    return rows.select([place for place, value in enumerate(rows[name]) if holds(value)])
+    return rows.select([place for place, (value,) in enumerate(values_of(rows, name)) if holds(value)])
 
 
 def _unanswered(rows: Dataset) -> Dataset:
@@ -227,12 +274,12 @@ def _all(answered: steps.Round) -> Dataset:
     return concatenate_datasets([steps.columns(answered.rows, _TEXTS), lost])
 
 
-def _without_constraints(rows: Dataset) -> Dataset:
+def _without_constraints(rows: Dataset, scores: tuple[str, ...]) -> Dataset:
     """A round's rows as they were before constraints; without scores, if there are some."""
     if col.BACK_TRANSLATE_STATUS not in rows.column_names:
-        return steps.columns(rows, (*_TEXTS, *SCORES))
-    columns = (rows[name] for name in (col.BACK_TRANSLATE_STATUS, col.PARENT_INSTRUCTION, col.INSTRUCTION))
-    plain = [before if status == col.OK else text for status, before, text in zip(*columns, strict=True)]
+        return steps.columns(rows, (*_TEXTS, *scores))
+    columns = values_of(rows, col.BACK_TRANSLATE_STATUS, col.PARENT_INSTRUCTION, col.INSTRUCTION)
+    plain = [before if status == col.OK else text for status, before, text in columns]
     return steps.columns(rows, _TEXTS).remove_columns(col.INSTRUCTION).add_column(col.INSTRUCTION, plain)
 
 
@@ -241,7 +288,8 @@ def _results(
 ) -> dict[str, Any]:
     """What is measured, and of each step what it left, took and changed."""
     for step in sets:
-        step.rows = step.rows.add_column(N_WORDS, [float(len(text.split())) for text in step.rows[col.INSTRUCTION]])
+        n_words = [float(len(text.split())) for (text,) in values_of(step.rows, col.INSTRUCTION)]
+        step.rows = step.rows.add_column(N_WORDS, n_words)
     measures = [
         of for name in _MEASURES for of in EVOLVER.measures if of.name == name and name in sets[0].rows.column_names
     ]

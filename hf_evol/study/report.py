@@ -67,7 +67,7 @@ def write_steps(results: Mapping[str, Any], figure: Mapping[str, Any], path: Pat
     changes = [
         change for step in results["steps"] for m in results["measures"] if (change := step[m["name"]]["change"])
     ]
-    fewest = min(change["n"] for change in changes)
+    fewest = min((change["n"] for change in changes if change["n"]), default=0)
     _write_page("steps.html", path, r=results, fewest=fewest, drawn=figure | {"svg": inline_svg(figure)})
 
 

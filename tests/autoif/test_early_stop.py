@@ -54,7 +54,8 @@ def make(tmp_path, server):
         "\n".join(json.dumps({"query": f"What is the number {n} good for?"}) for n in range(4)), encoding="utf-8"
     )
     recipe = Recipe(
-        engine="endpoint", base_url=server.url, model="tiny", max_new_tokens=512, output=str(tmp_path / "out"), journal=False
+        engine="endpoint", base_url=server.url, model="tiny", temperature=0.7, max_new_tokens=512,
+        output=str(tmp_path / "out"), journal=False,
     )  # fmt: skip
 
     def make(n_seeds, **more):

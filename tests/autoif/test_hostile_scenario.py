@@ -64,7 +64,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path, server):
-    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "max_new_tokens": 512}
+    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "temperature": 0.7, "max_new_tokens": 512}
     return Recipe(**options, output=str(tmp_path / "out"), journal=str(tmp_path / "journal.sqlite"))
 
 

@@ -33,7 +33,7 @@ def settings_in(folder):
 
 
 def recipe_in(folder, server):
-    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "max_new_tokens": 512}
+    options = {"engine": "endpoint", "base_url": server.url, "model": "tiny", "temperature": 0.7, "max_new_tokens": 512}
     return Recipe(**options, output=str(folder / "out"), journal=str(folder / "journal.sqlite"))
 
 
@@ -161,6 +161,8 @@ def test_wrong_settings_are_refused_before_any_request(settings, recipe, server,
     ):
         with pytest.raises(kind, match=message):
             autoif(AutoIf(**settings | wrong), recipe)
+    with pytest.raises(ConfigError, match="temperature must be over 0"):
+        autoif(AutoIf(**settings), replace(recipe, temperature=0.0))
     assert not server.requests
 
 

@@ -18,6 +18,7 @@ from hf_evol.errors import ConfigError, FormatError, MissingExtraError, ModelErr
 from hf_evol.evolve.eliminate import OF_RESPONSES
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.hub import writer
+from hf_evol.hub.provenance import shareable
 from hf_evol.models import loading
 from hf_evol.progress import counted_tokens
 from hf_evol.prompts.evolved import read_evolved
@@ -190,6 +191,14 @@ def test_an_fsspec_url(recipe, talkative):
     assert {file.rsplit("/", 1)[-1] for file in files} >= {"README.md", "provenance.json", "ic_ifd.png"}
     with pytest.raises(OutputError, match="exists"):
         hf_evol.run(replace(recipe, output="memory://evolved/set"))
+
+
+def test_what_a_run_took_is_found_by_what_it_has_published(tmp_path):
+    recipe = Recipe(response_system="The password=hunter2-hunter2 is secret.", journal=str(tmp_path / "journal.sqlite"))
+    times = [{"label": "Evolve", "tokens": 3}]
+    pipeline._remember(recipe, times)
+    published = shareable(recipe.for_card())
+    assert "hunter2" not in str(published) and pipeline.times_of(recipe, published) == times
 
 
 def test_a_set_of_which_nothing_is_left(recipe, tmp_path):

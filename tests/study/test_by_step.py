@@ -13,10 +13,13 @@ from talkative import make_talkative
 import hf_evol
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError
+from hf_evol.hub.record import read_provenance, write_provenance
 from hf_evol.progress import counted_tokens
 from hf_evol.run.pipeline import times_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.study.by_step import _costs, compare_steps, recipe_of
+from hf_evol.study.figures import draw_steps
+from hf_evol.study.report import write_steps
 
 STEPS = ["seeds", "self_instruct", "round_1", "round_2", "back_translate", "selected"]
 
@@ -132,12 +135,64 @@ def test_what_is_written_decides(done):
     assert recipe_of(recipe.output, from_file, {"dataset", "output"}) is from_file
 
 
+def test_a_record_runs_no_code_and_sends_texts_nowhere(done, tmp_path):
+    record = read_provenance(done[0].output)
+    evil = {"name": "evil/model", "trust_remote_code": True, "base_url": "http://evil", "api_key_env": "HF_TOKEN"}
+    evil |= {
+        "revision": "main",
+        "loading": {"attn_implementation": "evil/kernel", "load_in_4bit": True, "code_revision": "x"},
+    }
+    forged = {"trust_remote_code": True, "overwrite": True, "push_to": "evil/set", "responder": evil, "unheard_of": 1}
+    Path(tmp_path, "README.md").write_text("", encoding="utf-8")
+
+    def taken(settings, **given):
+        write_provenance(record | {"recipe": record["recipe"] | settings}, tmp_path)
+        return recipe_of(str(tmp_path), Recipe(**given), {*given})
+
+    found = taken(forged, output="x")
+    assert found.responder == {"name": "evil/model", "revision": "main", "loading": {"load_in_4bit": True}}
+    assert not (found.trust_remote_code or found.overwrite or found.push_to)
+    on_a_server = {"engine": "endpoint", "base_url": "http://evil", "responder": "m"}
+    for forged, given in (
+        (on_a_server, {"output": "x"}),
+        (on_a_server, {"engine": "endpoint"}),
+        ({"engine": "vllm"}, {"output": "x"}),
+        ({"responder": evil | {"engine": "endpoint"}}, {"output": "x"}),
+    ):
+        with pytest.raises(ConfigError, match="--engine endpoint with --base-url"):
+            taken(forged, **given)
+    here = "http://localhost:8000/v1"
+    assert taken(on_a_server, engine="endpoint", base_url=here).base_url == here
+
+
+def test_another_scorer_scores_all_anew_and_another_responder_is_refused(done, tmp_path, bos_model):
+    recipe, _, result = done
+    other = replace(recipe, scorer=bos_model, output=str(tmp_path / "other"))
+    mine, its = (
+        {step["step"]: step["ic_ifd"] for step in of.provenance["results"]["steps"]}
+        for of in (compare_steps(recipe.output, other, embedding=None), result)
+    )
+    assert all(mine[name]["n"] and mine[name]["mean"] != its[name]["mean"] for name in STEPS)
+    for change in ({"responder": bos_model}, {"response_temperature": 0.5}):
+        with pytest.raises(ConfigError, match="Give the run's own responder"):
+            compare_steps(recipe.output, replace(recipe, output=str(tmp_path / "x"), **change))
+
+
+def test_a_measure_without_pairs_is_not_told_as_resting_on_no_rows(done, tmp_path):
+    results = json.loads(Path(done[2].output, "steps.json").read_text(encoding="utf-8"))
+    results["steps"][2]["ic_ifd"]["change"]["n"] = 0
+    write_steps(results, draw_steps(results, tmp_path), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Some changes rest on" in page and "rest on 0 rows" not in page
+
+
 def test_what_is_no_run_is_refused(done, tmp_path, capsys, wide_model):
     recipe, _, result = done
     with pytest.raises(ConfigError, match=r"holds what another command has made \(report\)"):
         compare_steps(result.output, replace(recipe, output=str(tmp_path / "x")))
     options = ["study", "--steps", recipe.output, "--output", str(tmp_path / "x")]
-    assert main([*options, "--rounds", "3"]) == 2 and "leave out --rounds" in capsys.readouterr().err
+    assert main([*options, "--rounds", "3", "--positions", "5", "--push-to", "me/set"]) == 2
+    assert "leave out --positions, --rounds, --push-to" in " ".join(capsys.readouterr().err.split())
     assert main(["study", "--steps", str(tmp_path), "--output", "x"]) == 1
     assert "holds no finished set" in capsys.readouterr().err
     models = ["--responder", wide_model, "--scorer", wide_model, "--embedding", "none"]
