@@ -31,24 +31,33 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 _QUESTION = re.compile(r"[?？؟]")
 _KEPT_AS_IT_IS = re.compile(r"(?s)```.*?```|`[^`\n]+`|[\"“„«「『]([^\"“”„«»「」『』\n]{2,60})[\"”“»」』]")
 _ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•·]|\d{1,2}[.)、])[ \t]*\S")
-_FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+_FIGURE = re.compile(r"\d+(?:[.,．]\d+)*")
 _REFUSAL = re.compile(
     r"(?i)\W*(?:(?:es )?tut mir (?:sehr )?leid|entschuldigung|(?:je suis )?désolée?|lo siento|(?:lamento|sinto muito|desculpe)\b|mi dispiace|"
     r"het spijt me|sorry|извините|к сожалению|przykro mi|üzgünüm|抱歉|很抱歉|对不起|對不起|申し訳|すみません|죄송|آسف|عذر|أعتذر|क्षमा|माफ़? ?क)"
 )
 _NAME = (
-    r"aufgaben?|anweisung|frage|version|fassung|tâche|consigne|question|instruction|exercice|tarea|instrucción|pregunta|versión|ejercicio|"
+    r"aufgabe(?:n|nstellung)?|anweisung|frage|version|fassung|tâche|consigne|question|instruction|exercice|tarea|instrucción|pregunta|versión|ejercicio|"
     r"tarefa|instrução|pergunta|versão|exercício|compito|istruzione|domanda|versione|esercizio|opdracht|vraag|versie|task|prompt|"
-    r"задани[ея]|инструкци[яию]|вопрос|верси[яи]|zadanie|polecenie|pytanie|wersja|görev|soru|talimat|指示|任务|问题|指令|版本|"
-    r"タスク|課題|質問|問題|バージョン|과제|질문|지시|المهمة|السؤال|التعليمات|النسخة|कार्य|प्रश्न|निर्देश|सवाल|संस्करण"
+    r"задани[ея]|инструкци[яию]|вопрос|верси[яи]|zadanie|polecenie|pytanie|wersja|görev|soru|talimat|"
+    r"المهمة|السؤال|التعليمات|النسخة|कार्य|प्रश्न|निर्देश|सवाल|संस्करण"
 )
-_LEAD = re.compile(rf"(?i)\A[\s#*_>\"“„«]*(?=[^\n:：]*(?:{_NAME}))([^\n:：]{{2,120}})[ \t*_]*[:：][\s*_]*")
+_UNSPACED_NAME = r"指示|任务|问题|指令|版本|タスク|課題|質問|問題|バージョン|과제|질문|지시"
+_LEAD = re.compile(r"\A[\s#*_>\"“„«]{0,12}+([^\n:：]{2,120})[:：][\s*_]*+")
+# It ends with the name of a task and one word more, or a few characters.
+_ENDS_WITH_NAME = re.compile(rf"(?i)(?:(?<!\w)(?:{_NAME})s?(?:\s+\S+)?|(?:{_UNSPACED_NAME})[\w ]{{0,12}})[\s*_]*\Z")
 
 
 def without_lead(text: str, parent: str) -> str:
-    """Without a label or lead-in in front that names the task, in a dozen languages; unless the parent has a colon, too."""
+    """Without a label or lead-in in front that names the task, in a dozen languages; unless the parent has a colon, too, or a longer
+    word of it."""
     found = None if re.search("[:：]", parent) else _LEAD.match(text)
-    return text[found.end() :] if found and text[found.end() :].strip() else text
+    if not found or not text[found.end() :].strip() or not _ENDS_WITH_NAME.search(found[1]):
+        return text
+    own, lead = (
+        {_stem(word) for word in tokens(part) if len(word) >= _LETTERS_OF_A_STEM} for part in (parent, found[1])
+    )
+    return text[found.end() :] if own.isdisjoint(lead) else text
 
 
 def status_in_any_language(
@@ -73,7 +82,7 @@ def status_in_any_language(
     if method == "breadth":
         return "near_copy" if kept >= _MAX_SHARED else OK
     concrete = method == "concretize"
-    lost = set(_FIGURE.findall(parent)) - set(_FIGURE.findall(text))
+    lost = _figures(parent) - _figures(text)
     if kept < (_MIN_KEPT_CONCRETE if concrete else _MIN_KEPT) or (lost and not concrete):
         return "off_topic"
     if any(part.group() not in text and (part[1] or "\0") not in text for part in _KEPT_AS_IT_IS.finditer(parent)):
@@ -91,6 +100,12 @@ def tokens(text: str) -> list[str]:
         for char in plain
     )
     return "".join(spaced).split()
+
+
+def _figures(text: str) -> set[str]:
+    """The figures of a text, in digits of whatever script."""
+    plain = (unicodedata.normalize("NFKC", figure) for figure in _FIGURE.findall(text))
+    return {"".join(str(unicodedata.decimal(char, char)) for char in figure) for figure in plain}
 
 
 def size(said: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import groupby, islice
+from itertools import dropwhile, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -56,12 +56,13 @@ class Method:
         name: recorded in the ``method`` column.
         template: the words sent. A text is one user turn; a list of turns (``role`` and ``content``) may hold a system turn
             and worked examples; a mapping gives one or the other for some of the domains ``general``, ``writing``, ``code``
-            and ``math``, of which the instruction's words choose one; what is not there is ``general``. The last turn is the
-            user's, and the only slot, ``{instruction}``, stands in one of the turns.
+            and ``math``, of which the instruction's words choose one; what is not there is ``general``, or without that the first
+            of them that is. The last turn is the user's, and the only slot, ``{instruction}``, stands in one of the turns.
         kind: ``"in_depth"`` (a harder version of the same prompt), ``"in_breadth"`` (a new prompt), or ``"auto"`` (its
             replies go through the steps of Auto Evol-Instruct).
         shots: how many of the template's worked examples (pairs of a user's and an assistant's turn) are shown at once: those
-            most like the instruction in form, and others at each try; None for all.
+            most like the instruction in form, and others at each try; None for all. With a number, nothing but these stands
+            between the system turn and the last one, which has the slot.
         same_language: for instructions in any language: examples in the instruction's own are shown first, and a text in another
             is ``other_language``. Needs the extra ``multilingual``.
 
@@ -88,6 +89,11 @@ class Method:
         if self.same_language:
             require_identifier()
         object.__setattr__(self, "template", _by_domain(self.name, self.template))
+        if self.shots is not None and not all(map(_has_examples, dict(self.template).values())):
+            raise ConfigError(
+                f"With shots, the template of method {self.name!r} must hold system turns, then pairs of a user's and an assistant's "
+                "turn, and last a user's turn with {instruction}."
+            )
 
     def prompt(self, instruction: str, attempt: int = 1) -> Turns:
         """The turns that ask for an instruction to be evolved, for the n-th time by this method, counted from 1."""
@@ -158,13 +164,13 @@ def _examples(turns: _Turns) -> tuple[int, tuple[_Example, ...]]:
 
 
 @lru_cache(maxsize=4096)
-def _by_likeness(examples: tuple[_Example, ...], form: frozenset[str]) -> list[list[_Example]]:
+def _by_likeness(examples: tuple[_Example, ...], form: frozenset[str]) -> tuple[tuple[_Example, ...], ...]:
     """Those together that fit a form equally well, the best first."""
 
     def likeness(example: _Example) -> float:
         return in_common(example.form, form)
 
-    return [list(same) for _, same in groupby(sorted(examples, key=likeness, reverse=True), likeness)]
+    return tuple(tuple(same) for _, same in groupby(sorted(examples, key=likeness, reverse=True), likeness))
 
 
 def _by_language(examples: Sequence[_Example], instruction: str) -> list[tuple[_Example, ...]]:
@@ -209,6 +215,12 @@ def _turns(name: str, words: Any) -> _Turns:
             f"The template of method {name!r} must hold {{instruction}} in one turn alone, and no other slot; it begins: {text[:80]!r}"
         )
     return turns
+
+
+def _has_examples(turns: _Turns) -> bool:
+    """Whether only worked examples stand between the system turns and the last one, which has the slot."""
+    between = [role for role, _ in dropwhile(lambda turn: turn[0] == "system", turns[:-1])]
+    return between == ["user", "assistant"] * (len(between) // 2) and "{instruction}" in turns[-1][1]
 
 
 def _words(name: str, thing: str, examples: Pairs, more: str = "") -> Turns:
@@ -286,7 +298,9 @@ def prompt_at(
 
 def version_of(methods: Sequence[Method]) -> str:
     """A short digest of all words that the methods send: what tells two wordings apart in a provenance."""
-    sent = [(method.name, method.template, method.shots) for method in methods]
+    sent = [
+        (method.name, method.template, method.shots, *["same_language"] * method.same_language) for method in methods
+    ]
     return blake2b(repr(sent).encode(), digest_size=6).hexdigest()
 
 

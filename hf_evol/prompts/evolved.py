@@ -20,10 +20,10 @@ _OPENER = re.compile(
 _PREFIX = re.compile(r"[\s#*_>\"“'`\-]{0,12}([^\n:]{1,240}?)[\s*_#\"”]{0,12}(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
 _HAS_NOUN = re.compile(rf"(?i)\b{_NOUN}\b")
 _TRAILING = re.compile(
-    r"(?im)^[ \t]*(?:#{1,6}[ \t]*|\*\*|__)?[ \t]*(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]+)?"
+    r"(?im)^[ \t]*+(?:(?:#{1,6}|\*\*|__)[ \t]*+)?(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]++)?"
     r"(?:explanations?|notes?|answers?|responses?|solutions?|outputs?|rationale|reasoning|analysis|changes(?: made)?|why this works|"
     r"what (?:was )?(?:changed|added)|hints?|assistant|user|end of (?:prompt|task)|word count|added words?)"
-    r"(?:[ \t]+\d+)?[ \t]*(?:\*\*|__)?[ \t]*(?:[:：][^\n]*|#*[ \t]*)$"
+    r"(?:[ \t]++\d++)?[ \t]*+(?:(?:\*\*|__)[ \t]*+)?(?:[:：][^\n]*|#*+[ \t]*+)$"
 )
 _REMARK = re.compile(
     rf"(?i)(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.words import VERBS, domain_of, words
+from hf_evol.prompts.words import VERBS, domain_of, remembering, words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
@@ -57,7 +57,7 @@ _THINGS = {
     r"in an? (?:array|string|list))\b",
     "word": r"\b(?:synonyms?|antonyms?)\b|\bfind\b.{0,30}\bsentence\b",
     "question": r"\A\W*(?:in )?(?:what|why|who|when|where|which|how)\b(?! to\b)",
-    "importance": r"\A\W*(?:[\w'’\"-]+\s){1,9}(?:(?<!most )important|importance|significance)\b",
+    "importance": r"\A\W*(?<!['’\"-])(?:[\w'’\"-]+\s){1,9}(?:(?<!most )important|importance|significance)\b",
     "own": r"\b(?:your(?! own words)|you (?:have|had|would|recently|just|did|were))\b|\ba time\b",
     "story": r"\b(?:story|stories|narrative|tale|fable|scene|novel|monologue|prologue|anecdote)\b",
     "dialogue": r"\b(?:dialogue|conversation|interview|skit|script(?! (?:to|that|in)\b))\b",
@@ -94,6 +94,7 @@ _PARTS |= {thing: AnyCase(words) for thing, words in _THINGS.items()}
 _KINDS_OF_TEXT = frozenset("story dialogue poem portrait prose summary plan letter short".split())
 _ABOUT_A_TEXT = {"explain", "list", "classify", "change", "compare", "advise", "find"}  # "Explain the end of the story"
 _OF_NO_TEXT = {"one", "importance", "own"}
+_EVERYWHERE = frozenset("the a and of in it to that is".split())
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
 _FITS = 0.5
@@ -109,6 +110,7 @@ def likeness(example: str, instruction: str) -> float:
 
 @lru_cache(maxsize=65_536)
 def in_common(shown: frozenset[str], asked: frozenset[str]) -> float:
+    """The share of what makes up two forms that they have in common, as `likeness` has it."""
     return _weight(shown & asked) / _weight(shown | asked) if shown else _FITS_ANYTHING
 
 
@@ -141,24 +143,15 @@ def _lost(text: str, parent: str) -> Counter[str]:
     return Counter(asked[opens_alike:]) - Counter(said[opens_alike:])
 
 
-@lru_cache(maxsize=4096)
+@remembering
 def _added(text: str, parent: str) -> frozenset[str]:
     said, before = Counter(words(text)), Counter(words(parent))
-    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - {
-        "the",
-        "a",
-        "and",
-        "of",
-        "in",
-        "it",
-        "to",
-        "that",
-        "is",
-    }
+    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - _EVERYWHERE
 
 
-@lru_cache(maxsize=4096)
+@remembering
 def form_of(instruction: str) -> frozenset[str]:
+    """How an instruction begins, and the kinds of thing it names: keys of `_KINDS` and `_THINGS`, and "long"."""
     head = " ".join(instruction.split()[:_HEAD])
     texts = {part: match.start() for part in _KINDS_OF_TEXT if (match := _PARTS[part].search(head))}
     found = {part for part, pattern in _PARTS.items() if part not in _KINDS_OF_TEXT and pattern.search(instruction)}

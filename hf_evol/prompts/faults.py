@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise, takewhile
 from operator import eq
 
@@ -14,7 +13,19 @@ from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.fit import META, fits, form_fault
 from hf_evol.prompts.forms import only_in
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.words import FIT_ANYWHERE, STOP_WORDS, VERB_STEMS, VERBS, content, domain_of, numbers, stem, words
+from hf_evol.prompts.words import (
+    FIT_ANYWHERE,
+    STOP_WORDS,
+    VERB_STEMS,
+    VERBS,
+    content,
+    domain_of,
+    numbers,
+    remembering,
+    remembering_words,
+    stem,
+    words,
+)
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 _MIN_KEPT = 0.7  # of the parent's content words, in in-depth methods
@@ -180,7 +191,7 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[st
     return bool(leaked) and (bool(leaked & topics) or is_most)
 
 
-@lru_cache(maxsize=1024)
+@remembering
 def _told(text: str) -> tuple[frozenset[tuple[str, ...]], frozenset[str]]:
     """The runs of words in a turn of a prompt, and its content words."""
     return frozenset(runs(words(text))), frozenset(content(text))
@@ -248,7 +259,7 @@ def languages(text: str) -> set[str]:
     return {{"js": "javascript", "mysql": "sql"}.get(name, name) for name in found}
 
 
-@lru_cache(maxsize=100_000)
+@remembering_words
 def _may_be_language(word: str) -> bool:
     return not _IN_LANGUAGES.isdisjoint(word.split("'"))
 

@@ -38,11 +38,11 @@ _SAYS_ALL = re.compile(r"(?i)\A\W*(?:the|an?)\s(?:[\w'’-]+ ){6,14}(?:is|are) (
 _SAYS_IT = re.compile(r"(?i)\A\W*(?:the|an?|one|here)\s[^.?!\n]*\b(?:is|are|would be):(?:\s|\Z)")
 _NUMBERED = re.compile(r"\A[^.?!\n]*:\s*1[.)]\s")
 _LISTS = re.compile(
-    r"(?is)\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b.*\b(?:list|skills|benefits|advantages|disadvantages|types|"
+    r"(?is)\A(?>.*?\b(?:list|what are|name|identify|provide|give|discuss|outline|describe)\b).*\b(?:list|skills|benefits|advantages|disadvantages|types|"
     r"examples|ways|tips|reasons|causes|factors|steps|features|effects|uses|ideas|things|challenges|strategies|components|elements|"
     r"characteristics|qualities|symptoms|duties|responsibilities|metrics)\b"
 )
-_ITEMS = AnyCase(r"[,:]?\s*(?:including|such as|like|namely)\s+([^.?!]+)[.?!]?\Z")
+_ITEMS = AnyCase(r"(?:including|such as|like|namely)\s++([^.?!]++)[.?!]?\Z")
 _OPEN_ITEM = re.compile(
     r"(?i)\b(?:its|their|his|her|how|what|why|when|where|which|who|whether|at least|your|for|that)\b"
 )
@@ -145,7 +145,7 @@ def _answers_within(text: str, parent: str) -> bool:
         return True
     ending = text[-_LONGEST_LIST:]
     found = _ITEMS.search(ending)
-    if found is None or _ITEMS.search(parent) or not _LISTS.search(parent):
+    if found is None or _ITEMS.search(parent) or not _LISTS.match(parent):
         return False
     items = ending[slice(*found.span(1))]
     listed = re.split(r",\s*(?:and\s+)?|\s+and\s+", items)

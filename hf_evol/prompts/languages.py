@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from collections.abc import Mapping
+from functools import cache
 from heapq import nlargest
+from types import MappingProxyType
 from typing import Any
 
 from hf_evol.errors import require_extra
+from hf_evol.prompts.words import remembering
 
 # Those with some millions of writers; dialects and small ones that resemble them only take their probability away.
 _LANGUAGES = (
@@ -21,7 +24,9 @@ _OPEN = 0.75  # ... if they have so much of the probability; of code, many have 
 _NEVER_ONE = 0.01
 _SAME_START = 3  # words
 # What may be in any language: code, quoted text and addresses.
-_ASIDE = re.compile(r"(?s)```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|「[^」\n]*」|https?://\S+")
+_ASIDE = re.compile(
+    r"(?s)```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^“”\n]*”|„[^„“”\n]*[“”]|«[^«»\n]*»|「[^「」\n]*」|https?://\S+"
+)
 
 
 def require_identifier() -> None:
@@ -47,10 +52,10 @@ def is_other_language(text: str, parent: str) -> bool:
     return sure and known and sum(now[name] * before[name] for name in now) < _NEVER_ONE
 
 
-@lru_cache(maxsize=4096)
-def languages(text: str) -> dict[str, float]:
+@remembering
+def languages(text: str) -> Mapping[str, float]:
     """The probability of each language, of what a text says outside of code and quotations."""
-    return dict(_identifier().rank(_ASIDE.sub(" ", text)))
+    return MappingProxyType(dict(_identifier().rank(_ASIDE.sub(" ", text))))
 
 
 @cache

@@ -56,5 +56,5 @@ def _literals(parts: Any) -> list[str]:
             found.append([text for texts in options for text in texts] if all(options) else [])
         elif kind in (_parser.MAX_REPEAT, _parser.MIN_REPEAT) and of[0]:
             found.append(_literals(of[2]))
-    best = max(found, key=lambda texts: (min(4, *map(len, texts), 4), -len(texts)) if texts else (0, 0))
+    best = max(found, key=lambda texts: (min(4, *map(len, texts)), -len(texts)) if texts else (0, 0))
     return [text for text in dict.fromkeys(best) if not any(other in text for other in best if other != text)]

@@ -20,17 +20,26 @@ Read = TypeVar("Read")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+(?:['’][a-z]+)?")
 # Of bytes: small letters as they are, what may be within a number or a word as 0, all others as spaces.
 _ASCII = bytes(code if chr(code) in ascii_lowercase else 0 if chr(code) in f"{digits}'" else 32 for code in range(256))
-_KNOWN_TEXTS, _SHORT = 2048, 1000  # texts, and characters of one
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 STOP_WORDS, VERBS, LEAD_WORDS = (frozenset(_LISTS[name].split()) for name in ("stop_words", "verbs", "lead"))
 
 
-def remembering(read: Callable[[str], Read]) -> Callable[[str], Read]:
-    """What is read of short texts is kept for a while, as the rules ask for it again and again."""
-    known = lru_cache(maxsize=_KNOWN_TEXTS)(read)
-    return wraps(read)(lambda text: known(text) if len(text) <= _SHORT else read(text))
+def _remembering(most: int, longest: int) -> Callable[[Callable[..., Read]], Callable[..., Read]]:
+    """What is read of short texts is kept for a while, as the rules ask for it again and again; long ones would fill the memory."""
+
+    def decorate(read: Callable[..., Read]) -> Callable[..., Read]:
+        known = lru_cache(maxsize=most)(read)
+        return wraps(read)(
+            lambda text, *more: (known if len(text) <= longest >= len("".join(more)) else read)(text, *more)
+        )
+
+    return decorate
+
+
+remembering = _remembering(2048, 1000)
+remembering_words = _remembering(100_000, 40)
 
 
 @remembering
@@ -42,7 +51,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(small))
 
 
-@lru_cache(maxsize=100_000)
+@remembering_words
 def stem(word: str) -> str:
     """A word without its endings: "describing" and "described" give the same."""
     word = word.removesuffix("'s")
@@ -64,7 +73,7 @@ def content(text: str) -> tuple[str, ...]:
     return tuple(filter(None, map(_said_by, words(text))))
 
 
-@lru_cache(maxsize=100_000)
+@remembering_words
 def _said_by(word: str) -> str | None:
     said = stem(word)
     return None if word in STOP_WORDS or said in _GENERIC else said
@@ -84,7 +93,7 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple([number for number in map(_number, words(text)) if number is not None])
 
 
-@lru_cache(maxsize=100_000)
+@remembering_words
 def _number(word: str) -> float | None:
     if not word[0].isdigit():
         return float(_NUMBERS[word]) if word in _NUMBERS else None
@@ -101,12 +110,12 @@ _CODE = AnyCase(
     r"binary|hashmap|dictionary|tuple|data structure)s?(?!\w)"
 )
 _MAKES_CODE = re.compile(
-    r"(?i)\A\W*(?:write|create|implement|develop|construct|build|design|generate|fix|debug|give)\s+(?:an?|the|this|some)?\s*"
-    r"(?:[\w+#.-]+\s+){0,2}?(?:function|loop|query|array|class|method|regular expression|regex|code|html|css|sql)\b"
+    r"(?i)\A\W*(?:write|create|implement|develop|construct|build|design|generate|fix|debug|give)\s++(?:(?:an?|the|this|some)\s*+)?"
+    r"(?:[\w+#.-]++\s++){0,2}?(?:function|loop|query|array|class|method|regular expression|regex|code|html|css|sql)\b"
 )
 _TEXT_TO_WRITE = re.compile(
     r"(?i)\A\W*(?:please\s+)?(?:write|compose|create|generate|synthesi[sz]e|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
-    r"with)\b(?:[^\w.?!]+[\w'’-]+){0,7}?[^\w.?!]+(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
+    r"with)\b(?:[^\w.?!]++\w[\w'’-]*+){0,7}?[^\w.?!]++(?:\w[\w'’-]*?['’-])?(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
     r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
     r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
     r"note|invitation|toast|announcement|brochure|proposal|description)\b"

@@ -1,18 +1,19 @@
 """Rows in other languages than English: which one a text is in, and the rules for them."""
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
 from hf_evol.errors import ConfigError, MissingExtraError
-from hf_evol.prompts.evol_instruct import METHODS, Method, resolve_methods
+from hf_evol.prompts.evol_instruct import METHODS, Method, resolve_methods, version_of
 from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import chat
 
 pytest.importorskip("py3langid")
 
-from hf_evol.prompts.languages import is_other_language, language_of
+from hf_evol.prompts.languages import is_other_language, language_of, languages
 
 # A parent, a good rewriting, a near copy, and an answer.
 ROWS = {
@@ -104,6 +105,35 @@ def test_statuses_in_any_language(language):
 def test_leads_of_other_languages_are_taken_off(reply, language):
     parent, good, *_ = ROWS[language]
     assert read(reply.format(good), parent) == (good, "ok")
+
+
+@pytest.mark.parametrize(
+    ("parent", "reply"),
+    [
+        ("Entwirf eine Umfrage zur Ernährung.", "Entwirf eine Umfrage zur Ernährung: mit zehn Fragen für Jugendliche und einer Auswertung der Antworten."),
+        ("Beschreibe die Nachfrage nach Öl.", "Beschreibe die Nachfrage nach Öl: wie sie in Europa seit 1990 gestiegen ist und was sie gebremst hat."),
+        ("Warum ist der Himmel blau?", "Beantworte die Frage in zwei Sätzen für Kinder: Warum ist der Himmel am Abend nicht mehr blau?"),
+        ("Beantworte die Frage, warum der Himmel blau ist.", "Beantworte die Frage: warum der Himmel blau ist, und was am Abend anders ist."),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_lead_stays(parent, reply):
+    assert read(reply, parent)[0] == reply
+
+
+def test_figures_are_the_same_in_any_digits():
+    parent = "ナイル川について３つのことを説明してください。"
+    reply = "ナイル川について3つのことを説明してください。さらに古代エジプトの農業との関係も例を挙げて述べてください。"
+    assert status(reply, parent) == "ok" and status(reply.replace("3", "4"), parent) == "off_topic"
+
+
+def test_versions_tell_languages_apart():
+    own = Method("own", "{instruction}")
+    assert version_of([own]) != version_of([replace(own, same_language=True)])
+
+
+def test_probabilities_cannot_be_changed():
+    with pytest.raises(TypeError):
+        languages(ENGLISH)["en"] = 0
 
 
 def test_a_parents_own_label_stays():

@@ -84,6 +84,10 @@ def test_tries_and_instructions_are_shown_other_examples():
     assert len(Method("own", [system, *shown, last]).prompt("x")) == 10
     with pytest.raises(ConfigError, match="shots must be 1 or more"):
         Method("own", "{instruction}", shots=0)
+    early = [last, {"role": "assistant", "content": "Yes."}, turns[0]]
+    for wrong in (early, [system, turns[0], last], [*shown, system, last]):
+        with pytest.raises(ConfigError, match="pairs of a user's and an assistant's turn"):
+            Method("own", wrong, shots=1)
 
 
 @pytest.mark.parametrize(
