@@ -249,16 +249,14 @@ def quiet() -> None:
     datasets.utils.logging.set_verbosity_error()
     set_verbosity_error()
     if not (ours := logging.getLogger("hf_evol")).handlers:
-        shown = logging.StreamHandler()
-        shown.setFormatter(_Visible())
-        ours.addHandler(shown)
+        ours.addHandler(_Visible())
 
 
-class _Visible(logging.Formatter):
-    """Without control characters, which texts of servers and files may hold."""
+class _Visible(logging.Handler):
+    """On standard error as it is now, without control characters, which texts of servers and files may hold."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        print(visible(self.format(record)), file=sys.stderr)
 
 
 def save(
