@@ -86,8 +86,9 @@ class SelfInstructed(NamedTuple):
 
     @property
     def counts(self) -> Counter[str]:
-        """How many replies of all rounds got which status."""
-        return sum((Counter(table["counts"]) for table in self.rounds), Counter())
+        """How many replies of all rounds got which status, the commonest first."""
+        of_all = sum((Counter(table["counts"]) for table in self.rounds), Counter[str]())
+        return Counter(dict(of_all.most_common()))
 
 
 def self_instruct(
