@@ -256,7 +256,10 @@ class _Visible(logging.Handler):
     """On standard error as it is now, without control characters, which texts of servers and files may hold."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(visible(self.format(record)), file=sys.stderr)
+        try:
+            print(visible(self.format(record)), file=sys.stderr)
+        except Exception:  # as of a closed pipe: what is said about a run must not end it
+            self.handleError(record)
 
 
 def save(

@@ -161,9 +161,8 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
     said = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - vLLM's processes write to it as long as they run
     try:
         with _output_to(said.fileno() if said else 2):
-            if (
-                not _on_gpu()
-            ):  # a prompt read in parts would draw from its seed's generator each time, and on a CPU can't undo it
+            if not _on_gpu():
+                # A prompt read in parts draws from its seed's generator each time, and that of a CPU can't be set back.
                 loading.setdefault("enable_chunked_prefill", False)
             if "gpu_memory_utilization" not in loading:
                 loading["gpu_memory_utilization"] = _free_share(loading.get("tensor_parallel_size", 1))
