@@ -58,7 +58,7 @@ def select(
     if threshold is not None:
         passes = pc.less_equal(scores, threshold) if lowest else pc.greater_equal(scores, threshold)
         usable = pc.and_(usable, pc.fill_null(passes, False))
-    places = pc.indices_nonzero(usable)
+    places = pc.indices_nonzero(usable.combine_chunks())  # of no chunks at all, pyarrow before 26 crashes
     if top is not None:
         places = _best(dataset, places, scores, top, lowest, per)
     return dataset.select(places.to_numpy().astype("int64"))
