@@ -81,7 +81,7 @@ class EvolInstruct(SampledTransform):
         methods: a preset (``alpaca``, ``gsm8k``, ``code``, ``writing``, ``science``, ``multilingual``), names, `Method` objects, or a
             YAML file. ``multilingual`` needs the extra of that name, and each text has to be in its row's language.
         rounds: how many rounds to add.
-        tries: how often a row may be asked in a round; at temperature 0 the same prompt isn't sent again.
+        tries: how often a row may be asked in a round; at temperature 0 no prompt is sent twice.
         best_of: of so many ``ok`` texts, found within ``tries``, take the one that ``prefer`` likes best.
         prefer: transforms that are applied to the texts in turn, such as ``(Respond(…), IcIfd(…))``, the last of which gives a
             number in its first output column. They see ``id``, ``instruction``, ``input``, ``parent_instruction``, ``method``
@@ -213,16 +213,17 @@ class EvolInstruct(SampledTransform):
         asked = [Asked(row, self.method(row[col.ID], row[col.ROUND])) for row in rows]
         waiting = [one for one in asked if isinstance(text := one.row[col.INSTRUCTION], str) and text.strip()]
         for attempt in range(1, self.tries + 1):
-            before = [one.prompt for one in waiting]
+            asking = []
             for one in waiting:
-                one.method = self.method(one.row[col.ID], one.row[col.ROUND], attempt)
-                one.prompt = prompt_at(self.methods, one.method, one.row[col.INSTRUCTION], attempt)
-            if not self.temperature:
-                waiting = [one for one, prompt in zip(waiting, before, strict=True) if one.prompt != prompt]
-            keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in waiting]
-            chats = [in_context(one.prompt, one.row[col.CONTEXT]) for one in waiting]
-            with progress.attempt(attempt, self.tries, len(waiting)):
-                self.complete(chats, keys, is_through=partial(self._take, waiting, attempt))
+                method = self.method(one.row[col.ID], one.row[col.ROUND], attempt)
+                prompt = prompt_at(self.methods, method, one.row[col.INSTRUCTION], attempt)
+                if self.temperature or prompt not in one.prompts:  # greedily, it would give the same text
+                    one.method, one.prompts = method, [*one.prompts, prompt]
+                    asking.append(one)
+            keys = [row_key(self.seed, one.row[col.ID], one.row[col.ROUND], "evolve", attempt) for one in asking]
+            chats = [in_context(one.prompt, one.row[col.CONTEXT]) for one in asking]
+            with progress.attempt(attempt, self.tries, len(asking)):
+                self.complete(chats, keys, is_through=partial(self._take, asking, attempt))
             waiting = [one for one in waiting if not one.is_through]
         progress.advance(sum(not one.is_through for one in asked))
         self._prefer([one for one in asked if len(one.good) > 1])
@@ -314,16 +315,20 @@ def new_history(history: Any, rounds: Any, n: int) -> Any:
 
 @dataclass
 class Asked:
-    """A row that is being evolved in a round, the method and (without the row's context) turns last sent, and what each try
-    gave."""
+    """A row that is being evolved in a round, the method last asked for, the turns sent (without the row's context), and what
+    each try gave."""
 
     row: dict[str, Any]
     method: Method
-    prompt: Chat = field(default_factory=list)
+    prompts: list[Chat] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
     preferred: dict[str, Any] | None = None
     is_through: bool = False
+
+    @property
+    def prompt(self) -> Chat:
+        return self.prompts[-1]
 
     @property
     def error(self) -> str | None:

@@ -13,6 +13,7 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.evolve.auto_evol import AutoEvolInstruct
 from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
@@ -408,6 +409,9 @@ def test_greedy_rows_are_asked_again_with_other_examples_alone():
     out = EvolInstruct(engine, methods=plain, temperature=0, journal=False)(batch)
     assert len(engine.keys) == 1 and out[col.TRY] == [1]
     assert out[col.REJECTED] == [[rejected(1, "plain", None, "empty")]]
+    engine = Scripted(lambda prompt: said(""))
+    out = AutoEvolInstruct(engine, temperature=0, tries=6, journal=False)(batch)
+    assert len(set(engine.prompts)) == len(engine.prompts) == len(out[col.REJECTED][0]) > 1
 
 
 @pytest.mark.parametrize(
