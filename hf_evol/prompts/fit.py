@@ -27,6 +27,7 @@ _RULE = AnyCase(
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b"
 )
 _TELLS_HOW = re.compile(r"(?i)\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b")
+_SAYS_HOW = re.compile(r"(?i)\A\W*how to (?:[\w'’-]+ ){1,8}(?:is|are) (?:an?|the|one)\b(?![^.]*\?)")
 _TELLS = re.compile(
     r"(?i)\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
     r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)"
@@ -106,6 +107,8 @@ def _takes_the_form(text: str, parent: str) -> bool:
     first, last = said[0], said[-1]
     if _TELLS_HOW.match(first) or only_in(_LETTER, text, parent):
         return False
+    if only_in(_SAYS_HOW, text, parent):
+        return False  # "How to swim is a skill for life."
     if first.endswith("?") and is_order(asked[0]) and not OPENS_QUESTION.match(OPENING.sub("", first, count=1)):
         return False  # "The sea – who owns it?"
     if OPENS_QUESTION.match(first) and ":" in first and "?" not in text and ":" not in parent:
