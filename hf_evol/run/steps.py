@@ -72,12 +72,21 @@ def run(
 ) -> list[Round]:
     """All steps, and their rounds. They go by model, not by round, so that only one model is in memory at a time.
 
-    ``say`` is told, where there are many seeds and a journal keeps their replies, what comes of the first ones.
+    ``say`` is told, where there are many seeds and a journal keeps their replies, what comes of the first ones; otherwise, where
+    little came of the first round, that and advice.
     """
-    if say is not None and len(seeds) > _MANY and stages.evolve.journal is not False:
-        say(_of_first_rows(seeds, stages, apply))
+    looks_ahead = len(seeds) > _MANY and stages.evolve.journal is not False
+    if say is not None and looks_ahead:
+        first = apply(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
+        say(_yield_of(first, stages, f"the first {FIRST_ROWS} rows")[0])
     labels = [f"round {number} of {rounds}" for number in range(1, rounds + 1)]
-    evolved = list(evolve(seeds, stages, rounds, apply))
+    evolved = []
+    for rows in evolve(seeds, stages, rounds, apply):
+        if say is not None and not looks_ahead and not evolved and len(rows):
+            said, is_little = _yield_of(rows, stages, f"the {len(rows)} rows of round 1")
+            if is_little:
+                say(said)
+        evolved.append(rows)
     _make_room(stages.evolve.model, stages.respond.model)
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
     _make_room(stages.respond.model, stages.score.model)
@@ -111,19 +120,20 @@ def respond(rows: Dataset, responder: Respond, apply: Mapper, of: str) -> Round:
     return Round(kept, failed, unanswered)
 
 
-def _of_first_rows(seeds: Dataset, stages: Stages, apply: Mapper) -> str:
-    """What comes of the first rows in a first round, in words; the journal keeps their replies for the whole run."""
-    rows = apply(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
+def _yield_of(rows: Dataset, stages: Stages, of: str) -> tuple[str, bool]:
+    """In words, how many of the rows were evolved well and why others were not, with advice where that is little; and whether it
+    is."""
     statuses = Counter(rows[col.EVOL_STATUS])
-    share = statuses.pop(col.OK, 0) / FIRST_ROWS
+    share = statuses.pop(col.OK, 0) / len(rows)
     why = ", ".join(f"{col.reason(status)} {count}" for status, count in statuses.most_common(3))
-    said = f"Of the first {FIRST_ROWS} rows, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
-    if share >= _FEW_OK:
-        return said
-    return (
-        f"{said} That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
+    said = f"Of {of}, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
+    if share >= _FEW_OK or not col.are_answers(list(rows[col.EVOL_STATUS])):
+        return said, False
+    advice = (
+        f"That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
         "larger --model, other --methods, or methods with worked examples of your own may give more."
     )
+    return f"{said} {advice}", True
 
 
 def _make_room(last: Any, following: Any) -> None:

@@ -381,6 +381,17 @@ def test_the_first_rows_of_a_good_model_need_no_advice(recipe, talkative, monkey
     assert re.search("Of the first 3 rows, (67|100)% are ok", said) and "--model" not in said
 
 
+def test_a_small_run_says_after_its_first_round_that_little_came_of_it(recipe, capsys):
+    hf_evol.run(replace(recipe, limit=3))
+    said = capsys.readouterr().err
+    assert said.count("Of the 3 rows of round 1, 0% are ok; of the others: ") == said.count("That is little") == 1
+
+
+def test_a_small_run_of_a_good_model_needs_no_advice(recipe, talkative, capsys):
+    hf_evol.run(replace(recipe, limit=3))
+    assert "rows of round 1" not in capsys.readouterr().err
+
+
 def test_a_measurement_says_what_all_rows_take_and_keeps_nothing(recipe, talkative, capsys, monkeypatch):
     from hf_evol.cli.main import main
     from hf_evol.run.estimate import measure
