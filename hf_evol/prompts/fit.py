@@ -27,7 +27,9 @@ _RULE = AnyCase(
     r"don't|without|make sure|assume|provide|explain|consider|remember|keep)\b"
 )
 _TELLS_HOW = re.compile(r"(?i)\A\W*(?:to|in order to)\s[^.?!\n]*?,\s*(?:you|we|i|one|use|simply|just|the|it|first)\b")
-_SAYS_HOW = re.compile(r"(?i)\A\W*how to (?:[\w'’-]+ ){1,8}(?:is|are) (?:an?|the|one)\b(?![^.]*\?)")
+_SAYS_HOW = re.compile(
+    r"(?i)\A\W*how to (?:(?!(?:what|which|who|where|there|that|it|if|whether|when|why|how) )[\w'’-]+ ){1,8}(?:is|are) (?:an?|the|one)\b(?![^.]*\?)"
+)
 _TELLS = re.compile(
     r"(?i)\A\W*(?:this|it|it's|these|you can|you could|you would|you will|we can|the (?:query|function|code|program|script|answer|"
     r"output|result|solution|key|first|method|algorithm))\b(?![^.]*\?)"

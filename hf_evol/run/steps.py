@@ -78,14 +78,12 @@ def run(
     looks_ahead = len(seeds) > _MANY and stages.evolve.journal is not False
     if say is not None and looks_ahead:
         first = apply(seeds.select(range(FIRST_ROWS)), stages.evolve, f"Evolve the first {FIRST_ROWS} rows")
-        say(_yield_of(first, stages, f"the first {FIRST_ROWS} rows")[0])
+        say(_yield_of(first, f"the first {FIRST_ROWS} rows") + _advice(first, stages))
     labels = [f"round {number} of {rounds}" for number in range(1, rounds + 1)]
     evolved = []
     for rows in evolve(seeds, stages, rounds, apply):
-        if say is not None and not looks_ahead and not evolved and len(rows):
-            said, is_little = _yield_of(rows, stages, f"the {len(rows)} rows of round 1")
-            if is_little:
-                say(said)
+        if say is not None and not looks_ahead and not evolved and (advice := _advice(rows, stages)):
+            say(_yield_of(rows, f"the {len(rows):,} rows of round 1") + advice)
         evolved.append(rows)
     _make_room(stages.evolve.model, stages.respond.model)
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
@@ -120,20 +118,23 @@ def respond(rows: Dataset, responder: Respond, apply: Mapper, of: str) -> Round:
     return Round(kept, failed, unanswered)
 
 
-def _yield_of(rows: Dataset, stages: Stages, of: str) -> tuple[str, bool]:
-    """In words, how many of the rows were evolved well and why others were not, with advice where that is little; and whether it
-    is."""
+def _yield_of(rows: Dataset, of: str) -> str:
+    """In words, how many of the rows were evolved well, and why others were not."""
     statuses = Counter(rows[col.EVOL_STATUS])
     share = statuses.pop(col.OK, 0) / len(rows)
     why = ", ".join(f"{col.reason(status)} {count}" for status, count in statuses.most_common(3))
-    said = f"Of {of}, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
-    if share >= _FEW_OK or not col.are_answers(list(rows[col.EVOL_STATUS])):
-        return said, False
-    advice = (
-        f"That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
+    return f"Of {of}, {share:.0%} are ok" + (f"; of the others: {why}." if why else ".")
+
+
+def _advice(rows: Dataset, stages: Stages) -> str:
+    """What to do where few rows were evolved well; nothing where enough were, or most requests failed."""
+    statuses = list(rows[col.EVOL_STATUS])
+    if statuses.count(col.OK) >= _FEW_OK * len(statuses) or not col.are_answers(statuses):
+        return ""
+    return (
+        f" That is little: {stages.evolve.model.name} may be too small for these rows or methods. Ctrl-C ends the run; a "
         "larger --model, other --methods, or methods with worked examples of your own may give more."
     )
-    return f"{said} {advice}", True
 
 
 def _make_room(last: Any, following: Any) -> None:

@@ -395,6 +395,7 @@ def test_a_new_prompt_need_not_keep_the_topic():
     assert status(reply, method="breadth") == "ok"
     assert status("A quiet evening near Bergen.", method="breadth") == "not_instruction"
     assert status("How to sail near Bergen is a skill that takes years.", method="breadth") == "not_instruction"
+    assert status("How to find out which boat is the best for a trip near Bergen.", method="breadth") == "ok"
     assert status("How is a small boat sailed near Bergen, and what is a good first trip?", method="breadth") == "ok"
 
 
