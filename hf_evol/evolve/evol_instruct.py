@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,7 +57,7 @@ class EvolInstruct(SampledTransform):
     methods that follow and keep the task, and when all have been tried, with other worked examples. In float32 a row's text is
     the same in any arrangement of rows; in half precision, rounding may differ with the batch. A row that is already evolved
     goes on from its ``round``, so three maps with ``rounds=1`` give what one map with ``rounds=3`` gives. A row that fails a
-    round, or that `Eliminate` has flagged, goes on from its last good instruction.
+    round, or that `Eliminate` has flagged, goes on from its last good instruction, with worked examples not shown before.
 
     Input columns:
         ``id``, ``instruction``; and, if there, ``round``, ``seed_instruction``, ``history``, ``elimination``,
@@ -111,7 +112,7 @@ class EvolInstruct(SampledTransform):
 
     methods: str | Path | Sequence[str | Method] = "alpaca"
     rounds: int = 1
-    tries: int = 4
+    tries: int = 8
     best_of: int = 1
     prefer: Sequence[Transform] | None = None
     by_example: bool | None = None
@@ -216,7 +217,7 @@ class EvolInstruct(SampledTransform):
             asking = []
             for one in waiting:
                 method = self.method(one.row[col.ID], one.row[col.ROUND], attempt)
-                prompt = prompt_at(self.methods, method, one.row[col.INSTRUCTION], attempt)
+                prompt = prompt_at(self.methods, method, one.row[col.INSTRUCTION], attempt + self.tries * one.earlier)
                 if self.temperature or prompt not in one.prompts:  # greedily, it would give the same text
                     one.method, one.prompts = method, [*one.prompts, prompt]
                     asking.append(one)
@@ -329,6 +330,12 @@ class Asked:
     @property
     def prompt(self) -> Chat:
         return self.prompts[-1]
+
+    @property
+    def earlier(self) -> int:
+        """In how many rounds just before this one the same text was to be evolved, in vain."""
+        same = takewhile(lambda entry: entry["parent"] == self.row[col.INSTRUCTION], reversed(self.row[col.HISTORY]))
+        return sum(1 for _ in same)
 
     @property
     def error(self) -> str | None:

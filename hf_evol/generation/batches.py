@@ -158,13 +158,13 @@ def _cache_name(model: Any) -> str:
     if model not in _names:
         with torch.inference_mode():
             out = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
-        found = [name for name in ("cache", "past_key_values") if _is_filled(out.get(name))]
-        if not found:
+        found = next((name for name in ("cache", "past_key_values") if _is_filled(out.get(name))), None)
+        if found is None:
             raise ModelError(
                 f"The model {model.name_or_path!r} ({type(model).__name__}) keeps its state in a form of its own; only "
                 "models with a key-value cache can generate here. Serve it elsewhere, or choose another."
             )
-        _names[model] = found[0]
+        _names[model] = found
     return _names[model]
 
 

@@ -93,7 +93,7 @@ class Recipe:
         None, "first have the evolver make up so many instructions like those of the seed set, and evolve these"
     )
     rounds: int = _setting(1, "how many rounds of evolving; 3 in the paper")
-    tries: int = _setting(4, "how often a row is asked in a round until its text is ok")
+    tries: int = _setting(8, "how often a row is asked in a round until its text is ok")
     best_of: int = _setting(1, "of so many texts of a row that are ok, keep the one with the highest IC-IFD")
     by_example: bool | None = _setting(
         None,

@@ -288,7 +288,7 @@ def test_only_rows_that_failed_are_asked_again():
         }
     )
     batch = {"id": ["a-0", "a-1", "a-2"], "instruction": [PARENT, MILL, HARBOUR]}
-    out = EvolInstruct(engine, journal=False)(batch)
+    out = EvolInstruct(engine, tries=4, journal=False)(batch)
     assert engine.sizes == [3, 2, 2, 1] and len(set(engine.keys)) == 8
     assert out[col.EVOL_STATUS] == ["ok", "ok", "empty"] and out[col.TRY] == [1, 3, 4]
     assert out[col.INSTRUCTION] == [better(PARENT), better(MILL), HARBOUR]
@@ -351,7 +351,7 @@ BY_ITSELF = (
     [
         ([better(PARENT), BY_ITSELF], False, ["other_language"], "ok"),
         ([f"Sure, here it is:\n\n{BY_EXAMPLE}"], True, [], "ok"),
-        ([BY_ITSELF] * 4, True, ["off_example"] * 4, "off_example"),
+        ([BY_ITSELF] * 8, True, ["off_example"] * 8, "off_example"),
     ],
 )
 def test_rows_keep_their_language(replies, by_example, rejected, status):
@@ -374,7 +374,7 @@ def test_small_models_stay_by_the_examples(tiny_model):
 
 def drawn_rows(**settings):
     data = Dataset.from_dict({"id": [f"a-{i}" for i in range(24)], "instruction": [PARENT, MILL, HARBOUR] * 8})
-    settings = {"rounds": 2, "journal": False} | settings
+    settings = {"rounds": 2, "tries": 4, "journal": False} | settings
     size = settings.pop("batch_size", 24)
     return rows_of(
         data.map(EvolInstruct(Drawn(None), **settings), batched=True, batch_size=size, load_from_cache_file=False)
@@ -402,8 +402,8 @@ def test_more_tries_change_no_row_that_was_good_before():
 def test_greedy_rows_are_asked_again_with_other_examples_alone():
     batch = {"id": ["a-0"], "instruction": [PARENT]}
     engine = Scripted(lambda prompt: said(""))
-    EvolInstruct(engine, temperature=0, journal=False)(batch)
-    assert len(engine.keys) == 4
+    EvolInstruct(engine, rounds=2, tries=5, journal=False)(batch)
+    assert len(set(engine.prompts)) == len(engine.prompts) == 10
     engine = Scripted(lambda prompt: said(""))
     plain = [{"name": "plain", "template": "Make it harder: {instruction}"}]
     out = EvolInstruct(engine, methods=plain, temperature=0, journal=False)(batch)
@@ -479,7 +479,7 @@ def test_among_equals_the_first_is_taken_and_one_needs_no_preference():
     engine = InTurn({MILL: [better(MILL, 1800), better(MILL, 1900)]})
     assert EvolInstruct(engine, best_of=2, prefer=(By(lambda row: 0),), journal=False)(batch)[col.TRY] == [1]
     alone = InTurn({MILL: ["", better(MILL), "", ""]})
-    out = EvolInstruct(alone, best_of=2, prefer=(By(lambda row: 1 / 0),), journal=False)(batch)
+    out = EvolInstruct(alone, tries=4, best_of=2, prefer=(By(lambda row: 1 / 0),), journal=False)(batch)
     assert out[col.EVOL_STATUS] == ["ok"] and out[col.TRY] == [2] and len(alone.keys) == 4
     assert [text["try"] for text in out[col.REJECTED][0]] == [1, 3, 4]
 
@@ -550,7 +550,7 @@ def test_empty_set_and_one_row(tiny_model, seeds):
 @pytest.mark.parametrize(
     ("settings", "fragment"),
     [({"rounds": 0}, "rounds"), ({"tries": 0}, "best_of must be from 1 to tries"), ({"best_of": 0}, "best_of must be from 1"),
-     ({"best_of": 5, "prefer": (By(len),)}, "best_of=5, tries=4"), ({"best_of": 2}, "needs prefer="),
+     ({"best_of": 9, "prefer": (By(len),)}, "best_of=9, tries=8"), ({"best_of": 2}, "needs prefer="),
      ({"best_of": 2, "prefer": "length"}, "prefer must be transforms"), ({"prefer": len}, "prefer must be transforms"), ({"top_p": 2}, "top_p"),
      ({"temperature": -1}, "temperature"), ({"methods": "odd"}, "Unknown method"),
      ({"model": 3}, "model must be")],

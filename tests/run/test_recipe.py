@@ -198,7 +198,7 @@ def test_no_kind_of_url_gives_away_a_secret_or_a_home(source):
 
 def test_the_card_shows_what_decides_the_result():
     assert Recipe().for_card() == {
-        "dataset": "demo/general", "model": "demo", "methods": "alpaca", "rounds": 1, "tries": 4,
+        "dataset": "demo/general", "model": "demo", "methods": "alpaca", "rounds": 1, "tries": 8,
         "seed": 0, "temperature": 0.0, "top_p": 0.95, "max_new_tokens": 2048, "response_max_new_tokens": 2048,
         "convention": "paper", "select": 0.25,
     }  # fmt: skip
