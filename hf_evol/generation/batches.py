@@ -31,6 +31,7 @@ _PASS_ON_GPU = 2000
 _SPARE = 128  # columns that a cache has beyond those in use
 _REFILL = 3 / 4  # of the most rows: from here down, waiting ones join; few at a time take longer to read
 _SHARE = 1 / 2  # of the free memory, for the cache
+_LOOP, _CYCLE = 256, 64  # tokens: a text that ends in so many, which repeat the same few, does not find its end
 # cuDNN's attention makes a plan for each length, which takes longer than the step itself.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -78,7 +79,7 @@ def generate_tokens(
         ended = set()
         for line, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             row.generated.append(token)
-            if token in stop_ids or len(row.generated) == row.limit:
+            if token in stop_ids or len(row.generated) == row.limit or _loops(row.generated):
                 ended.add(line)
         finished, lines = [rows[line] for line in ended], _closed_up(len(rows), ended)
         fit = batch.fitting(lines)
@@ -88,6 +89,13 @@ def generate_tokens(
         rows = [rows[line] for line in lines[:fit]]
         _report(rows)
         yield from ((row.place, row.generated, row.probs) for row in finished)
+
+
+def _loops(tokens: list[int]) -> bool:
+    if len(tokens) < _LOOP or len(tokens) % _CYCLE:
+        return False
+    end = tokens[-_LOOP:]
+    return any(end[period:] == end[:-period] for period in range(1, _CYCLE + 1))
 
 
 def _drawn(row: _Row, params: SamplingParams) -> _Row:

@@ -19,7 +19,8 @@ class TransformersEngine(LocalEngine):
 
     What a prompt has in common at the beginning with the one read before it, such as a system turn and worked examples, is not
     computed again, and rows that end make room for waiting ones. The cache takes at most half of the memory that is free at the
-    beginning; rows that it has no room for wait. On a CUDA GPU, steps are replayed as CUDA graphs. Models with layers that keep
+    beginning; rows that it has no room for wait. A text whose last 256 tokens only repeat up to 64 is ended there, as if it had
+    reached its limit. On a CUDA GPU, steps are replayed as CUDA graphs. Models with layers that keep
     less than all keys and values, such as those with sliding windows, read batches whole, padded on the left, and shrink them.
 
     Args:

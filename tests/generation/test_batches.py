@@ -157,3 +157,31 @@ def test_windows_and_other_layers_are_batched_as_the_library_caches_them(request
     for place, request in few.items():
         out = model.generate(torch.tensor([request.prompt]), max_new_tokens=request.limit, do_sample=False)
         assert got[place][0] == out[0, len(request.prompt) :].tolist()
+
+
+def test_a_text_that_only_repeats_itself_is_ended():
+    model = build_llama(spread=0.02)
+    prompts = {place: _Request([5 + 7 * place, 9], "key", 400) for place in range(8)}
+    done = {place: tokens for place, (tokens, _) in generated(model, prompts).items()}
+    ended = [place for place, tokens in done.items() if len(tokens) < 400 and tokens[-1] != STOP]
+    assert ended
+    for place in ended:
+        ids = torch.tensor([prompts[place].prompt])
+        whole = model.generate(ids, max_new_tokens=400, do_sample=False, pad_token_id=0)[0, 2:].tolist()
+        assert whole[: len(done[place])] == done[place] and len(whole) == 400
+
+
+@pytest.mark.parametrize(
+    ("tokens", "loops"),
+    [
+        ([1] * 256, True),
+        ([1] * 255, False),
+        ([7, 8, 9, *[1, 2, 3] * 400][:320], True),
+        ([*range(64)] * 4, True),
+        ([*range(65)] * 8, False),
+        ([*range(64)] * 3 + [*range(63), 99], False),
+        ([5] * 255 + [6], False),
+    ],
+)
+def test_what_counts_as_repeating(tokens, loops):
+    assert batches._loops(tokens) is loops
