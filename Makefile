@@ -23,7 +23,7 @@ demo: $(VENV)/installed
 	$(BIN)/hf-evol run --output evolved --overwrite
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-newest test-oldest: test-%:
 	$(PYTHON) -m venv $(VENV)-$*

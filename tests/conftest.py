@@ -10,6 +10,16 @@ from tiny_models import build_llama, build_tokenizer
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores Ctrl-C
 
+_LONG = {
+    "test_study.py", "test_kills.py", "test_demo.py", "test_interrupt.py", "test_metric.py", "test_responders.py", "test_slurm.py",
+    "test_by_step.py", "test_cluster_run.py", "test_card.py", "test_run_steps.py", "test_trainers.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, as `make test` hands whole files to its processes."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def caches(tmp_path_factory):

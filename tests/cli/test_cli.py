@@ -255,7 +255,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(call, here, tiny_model, see
     code, said = call("run", "--dry-run", *arguments)
     assert code == 0
     assert "seeds.jsonl: 3 rows, 2 rounds, methods constraint, deepen, concretize, reasoning\n" in said
-    assert "at most 30 requests" in said
+    assert "at most 54 requests" in said
     tokens = int(re.search(r"([\d,]+) prompt tokens", said)[1].replace(",", ""))
     assert tokens > 3 * 50
     assert "output: out (parquet)" in said

@@ -12,8 +12,8 @@ import pytest
 from talkative import make_talkative
 from tiny_models import build_llama, build_tokenizer
 
-OPTIONS = ["run", "--dataset", "demo/general", "--rounds", "1", "--limit", "24", "--batch-size", "1", "--overwrite"]
-OPTIONS += ["--max-new-tokens", "64", "--response-max-new-tokens", "64"]
+OPTIONS = ["run", "--dataset", "demo/general", "--rounds", "1", "--limit", "16", "--batch-size", "1", "--overwrite"]
+OPTIONS += ["--max-new-tokens", "32", "--response-max-new-tokens", "32"]
 FOLDERS = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
 
 

@@ -57,20 +57,8 @@ def test_too_few_rows_and_wrong_calls(here, call, wide_model):
 def test_a_killed_run_goes_on(tmp_path, wide_model, monkeypatch):
     """No finished request is made again, and the files are those of a run that nothing ended."""
     make_talkative(monkeypatch, processes=True)
-    options = [
-        "demo/general",
-        "--model",
-        wide_model,
-        "-n",
-        "60",
-        "--per-round",
-        "12",
-        "--requests",
-        "48",
-        "--batch-size",
-        "1",
-    ]
-    options += ["--max-new-tokens", "48", "--temperature", "1", "--overwrite"]
+    options = ["demo/general", "--model", wide_model, "-n", "30", "--per-round", "8", "--requests", "24", "--overwrite"]
+    options += ["--batch-size", "1", "--max-new-tokens", "32", "--temperature", "1"]
 
     def start(folder):
         names = {"HF_EVOL_CACHE": "cache", "HF_HOME": "home", "HF_DATASETS_CACHE": "datasets"}
@@ -86,12 +74,12 @@ def test_a_killed_run_goes_on(tmp_path, wide_model, monkeypatch):
         return 0
 
     process, deadline = start(tmp_path), time.monotonic() + 100
-    while finished(tmp_path) < 14 and time.monotonic() < deadline and process.poll() is None:
+    while finished(tmp_path) < 10 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL and 14 <= finished(tmp_path) < 48
-    assert start(tmp_path).wait(timeout=200) == start(tmp_path / "whole").wait(timeout=200) == 1  # fewer than 60 rows
-    assert finished(tmp_path) == finished(tmp_path / "whole") == 48
+    assert process.wait(timeout=60) == -signal.SIGKILL and 10 <= finished(tmp_path) < 24
+    assert start(tmp_path).wait(timeout=200) == start(tmp_path / "whole").wait(timeout=200) == 1  # fewer than 30 rows
+    assert finished(tmp_path) == finished(tmp_path / "whole") == 24
     whole = tmp_path / "whole" / "set"
     names = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert len(names) == 4
