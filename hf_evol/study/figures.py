@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, cycle, takewhile
+from itertools import chain, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from hf_evol import columns as col
 from hf_evol.hub.card import number
 from hf_evol.hub.figures import COLOURS
-from hf_evol.study.measures import ROLES
 from hf_evol.study.results import LABEL, SEEDS
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 Drawing = tuple[str, "Figure", str, str]  # name, figure, alternative text, caption
 Bar = tuple[str, int, list[tuple[str, int, str]]]  # whose, round, and its parts: name, count, colour
-Steps = list[tuple[int, float, float]]  # round, x and y
 
 INK, PAPER, GREY = "#1f2328", "#ffffff", "#8b949e"  # the report puts its own in the place of the first two
 _LINES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1, 1, 1, 1, 1))), ("P", (0, (1, 1))))
@@ -46,20 +44,16 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
     The same data gives the same SVG bytes, on the same release of matplotlib.
 
     Returns:
-        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``. ``by_round_<measure>``, or
-        ``mean_<measure>`` without rounds, shows a measure's means; the others are ``levels``, ``mnd_density``,
-        ``top1_density``, ``ifd_ic_ifd``, ``base_loss_reward``, ``judgements``, ``yield`` and ``cost``.
+        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``: ``levels``, ``by_round_<measure>`` of each
+        measure where there are rounds, ``mnd_density``, ``top1_density``, ``judgements`` and ``yield``.
     """
     drawings = chain(
         _levels(results),
-        *((_by_round if results["rounds"] else _means)(results, measure) for measure in results["measures"]),
+        *(_by_round(results, measure) for measure in results["measures"] if results["rounds"]),
         _density(results, rows, "mnd", "distance to the nearest other row", "Minimum neighbour distances"),
         _density(results, rows, "top1_probs", "probability of the most likely token", "Top-1 probabilities", 1),
-        _against(results, ("ifd", "IFD"), ("ic_ifd", "IC-IFD")),
-        _against(results, ("base_loss", "loss under the base"), ("reward", "reward")),
         _judgements(results),
         _yield(results),
-        _cost(results),
     )
     return _saved(drawings, folder)
 
@@ -85,28 +79,20 @@ def _saved(drawings: Iterable[Drawing], folder: Path) -> list[dict[str, Any]]:
 
 
 def _steps(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    """A panel for each measure, and for what a kept row took."""
-    entries, said = results["steps"], []
-    names = [entry["step"].replace("_", " ") for entry in entries]
-    bars = {"similarity": [entry["variety"]["self_similarity"] for entry in entries]}
-    bars |= {"tokens for a kept row": [entry["tokens_per_row"] for entry in entries]}
-    bars = {title: found for title, found in bars.items() if any(found)}
-    figure, panels = _panel(0.9 + 0.3 * len(entries), len(results["measures"]) + len(bars), squeeze=False, sharey=True)
+    """A panel for each measure."""
+    names, said = [entry["step"].replace("_", " ") for entry in results["steps"]], []
+    figure, panels = _panel(0.9 + 0.3 * len(names), len(results["measures"]), squeeze=False, sharey=True)
     figure.set_figwidth(1.2 + 1.6 * panels.size)
     for axes, measure, colour in zip(panels[0], results["measures"], cycle(COLOURS)):
-        shown = [(place, of) for place, entry in enumerate(entries) if (of := entry[measure["name"]])["n"]]
-        if shown:
-            means, errors = _bars([of for _, of in shown])
-            axes.errorbar(means, [place for place, _ in shown], xerr=errors, color=colour, marker="o", capsize=3)
+        found = {place: entry[measure["name"]] for place, entry in enumerate(results["steps"])}
+        found = {place: of for place, of in found.items() if of["n"]}
+        means, errors = _bars(list(found.values()))
+        axes.errorbar(means, list(found), xerr=errors, color=colour, marker="o", capsize=3)
         axes.set_xlabel(_title(measure))
-        means = ", ".join(f"{names[place]} {number(of['mean'])}" for place, of in shown)
-        said.append(f"{_title(measure)}: {means}")
-    for axes, (title, found) in zip(panels[0][-len(bars) :], bars.items(), strict=False):
-        axes.barh(range(len(found)), [value or 0 for value in found], 0.55, color=GREY)
-        axes.set_xlabel(title)
-    for axes in panels[0]:
         axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
         axes.locator_params(axis="x", nbins=4)
+        values = ", ".join(f"{names[place]} {number(of['mean'])}" for place, of in found.items())
+        said.append(f"{_title(measure)}: {values}")
     panels[0][0].set_yticks(range(len(names)), names)
     panels[0][0].set_ylim(len(names) - 0.5, -0.5)
     yield "steps", figure, f"Means of each step. {'; '.join(said)}.", "Means of each step's rows, with 95 % intervals."
@@ -160,7 +146,8 @@ def _at(results: Mapping[str, Any], measure: str, label: str) -> dict[int, Mappi
 def _bars(entries: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Means, and how far their intervals reach below and above."""
     means = np.array([entry["mean"] for entry in entries], dtype=float)
-    low, high = np.transpose([entry["ci95"] or 2 * [entry["mean"]] for entry in entries])
+    ends = [entry["ci95"] or 2 * [entry["mean"]] for entry in entries]
+    low, high = np.reshape(ends, (-1, 2)).T
     return means, np.clip([means - low, high - means], 0, None)
 
 
@@ -187,22 +174,6 @@ def _by_round(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterato
     ]
     caption = f"Mean {title} in each round, with 95 % intervals."
     yield f"by_round_{name}", figure, f"Mean {title}. {'; '.join(said)}.", caption
-
-
-def _means(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[Drawing]:
-    styles, name, title = _styles(results), measure["measure"], _title(measure)
-    found = {label: entries[0] for label in styles if (entries := _at(results, name, label))}
-    if not found:
-        return
-    figure, axes = _panel(0.75 + 0.32 * len(found))
-    for place, (label, entry) in enumerate(found.items()):
-        means, errors = _bars([entry])
-        axes.errorbar(means, [place], xerr=errors, **styles[label], capsize=3, elinewidth=1.2)
-    axes.set_yticks(range(len(found)), found)
-    axes.set(ylim=(len(found) - 0.5, -0.5), xlabel=title)
-    axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-    said = "; ".join(f"{label}: {number(entry['mean'])}" for label, entry in found.items())
-    yield f"mean_{name}", figure, f"Mean {title}. {said}.", f"Mean {title}, with 95 % intervals."
 
 
 def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
@@ -307,84 +278,3 @@ def density(values: np.ndarray, x: np.ndarray, high: float) -> np.ndarray:
 
     kernels = GaussianKDE(values, "silverman")
     return kernels(x) + kernels(-x) + kernels(2 * high - x)
-
-
-def _draw_paths(axes: Any, results: Mapping[str, Any], paths: Mapping[str, Steps], x_name: str, y_name: str) -> str:
-    """Draw each label's way over the rounds, whose numbers stand beside it; gives it in words."""
-    styles, said = _styles(results), []
-    for label, path in paths.items():
-        axes.plot([x for _, x, _ in path], [y for _, _, y in path], **styles[label])
-        for round_, x, y in path:
-            of = label
-            if results["rounds"]:
-                axes.annotate(str(round_ or SEEDS), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
-                of = f"{label}, {_when(round_)}"
-            said.append(f"{of}: {number(x)} {x_name}, {number(y)} {y_name}")
-    return "; ".join(said)
-
-
-def _against(results: Mapping[str, Any], across: tuple[str, str], up: tuple[str, str]) -> Iterator[Drawing]:
-    """The means of a measure, each its column and its name, against those of another."""
-    figure, axes = _panel(3.4)
-    paths = {}
-    for label, style in _styles(results).items():
-        of_x, of_y = (_at(results, column, label) for column, _ in (across, up))
-        rounds = [round_ for round_ in of_x if round_ in of_y]
-        if any(rounds) or (rounds and not results["rounds"]):
-            (xs, widths), (ys, heights) = (_bars([entries[r] for r in rounds]) for entries in (of_x, of_y))
-            axes.errorbar(xs, ys, heights, widths, fmt="none", ecolor=style["color"], alpha=0.55, capsize=2)
-            paths[label] = list(zip(rounds, xs, ys, strict=True))
-    if not paths:
-        return
-    (column, x_name), (other, y_name) = across, up
-    said = _draw_paths(axes, results, paths, x_name, y_name)
-    axes.set(xlabel=x_name, ylabel=y_name)
-    _legend(figure)
-    key = "; numbers are rounds" if results["rounds"] else ""
-    caption = f"Mean {x_name} against mean {y_name}, with 95 % intervals{key}."
-    yield f"{column}_{other}", figure, f"Mean {x_name} and {y_name}. {said}.", caption
-
-
-def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    labels = list(_styles(results))
-    measures = (m for m in results["measures"] if m["measure"] in ROLES[results["role"]].quality)
-    measure = next((m for m in measures if any(_at(results, m["measure"], label) for label in labels)), None)
-    if measure is None:
-        return
-    paths = {}
-    for unit, key in (("FLOPs", "flops"), ("tokens generated", "tokens")):
-        found = {label: _spent(results, label, key, measure["measure"]) for label in labels}
-        if any(found.values()):
-            paths[unit] = {label: path for label, path in found.items() if path}
-    if not paths:
-        return
-    figure, panels = _panel(3.2, len(paths), squeeze=False, sharey=True)
-    said, title = [], f"mean {_title(measure)}"
-    for axes, (unit, found) in zip(panels[0], paths.items(), strict=True):
-        axes.set_xscale("log")
-        said.append(_draw_paths(axes, results, found, unit, title))
-        spent = [x for path in found.values() for _, x, _ in path]
-        if max(spent) < 20 * min(spent):  # powers of ten alone would be too few
-            wide = max(spent) > 4 * min(spent)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(0.12)
-        axes.set_xlabel(f"{unit} up to the round" if results["rounds"] else unit)
-    panels[0][0].set_ylabel(title)
-    _legend(figure)
-    of, key = ("evolving up to each round", "; numbers are rounds") if results["rounds"] else ("answering", "")
-    caption = f"Cost of {of} against {title}{key}. Left and high is better."
-    yield "cost", figure, f"Cost against {title}. {'; '.join(said)}.", caption
-
-
-def _spent(results: Mapping[str, Any], label: str, key: str, measure: str) -> Steps:
-    """(round, cost of it and the rounds before, mean of the measure), as far as each round's cost is known."""
-    costs = sorted(
-        (cost for cost in results["costs"] if cost[results["role"]] == label), key=lambda cost: cost["round"]
-    )
-    known, means = list(takewhile(lambda cost: cost[key], costs)), _at(results, measure, label)
-    totals = zip((cost["round"] for cost in known), accumulate(cost[key] for cost in known), strict=True)
-    return [(round_, total, means[round_]["mean"]) for round_, total in totals if round_ in means]

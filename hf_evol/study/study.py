@@ -20,7 +20,7 @@ from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
 from hf_evol.scoring.compatibility import BETA
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings, listed
+from hf_evol.study.findings import cost_sentences, findings
 from hf_evol.study.measures import EVOLVER, RESPONDER, Role
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
@@ -39,7 +39,7 @@ _SETTINGS = (
     "convention", "engine",
 )  # fmt: skip
 _OF_EVOLVING = ("methods", "rounds", "tries", "best_of", "by_example", "temperature", "top_p", "max_new_tokens")
-_RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures")
+_RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "failures")
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,10 @@ def run(study: Study, recipe: Recipe) -> RunResult:
 
 
 def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: int, n_seeds: int) -> dict[str, Any]:
-    """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
+    """What was compared with what, on what."""
     role = models[0][1].role
     n = sum(record.role == role for _, record in models)
     compared, others = models[:n], [record for _, record in models[n:]]
-    stand_ins = []
-    for record in others:
-        if labels := [label for label, model in compared if model.name == record.name]:
-            said = f"The {record.role} is the model of the {role} {listed(labels)}, and may favour its own texts."
-            stand_ins.append(said)
     sizes = " against ".join(f"{label} ({record.size})" for label, record in compared)
     return {
         "schema": SCHEMA,
@@ -161,7 +156,6 @@ def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: in
         "rounds": rounds,
         f"{role}s": [{"label": label} | asdict(record) for label, record in compared],
         "models": [asdict(record) for record in others],
-        "stand_ins": stand_ins,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from hf_evol.evolve.eliminate import repeated
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
 from hf_evol.hub.provenance import ModelRecord, describe
-from hf_evol.models.journal import Journal, open_journal
 from hf_evol.progress import counted_tokens, without_datasets_bars
 from hf_evol.prompts.judge import rewriting_task
 from hf_evol.run import steps
@@ -34,7 +33,7 @@ from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
 from hf_evol.study.measures import EVOLVER, N_WORDS, REWARD_OF_EVOLUTION, USABLE
 from hf_evol.study.results import LABEL, SEEDS, STATUS, numbers
-from hf_evol.transform import Transform, failed_requests
+from hf_evol.transform import Transform, failed_requests, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,18 +50,30 @@ _KEPT = (
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION, col.CONTEXT,
 )  # fmt: skip
 _ASK_AGAIN = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
-_TOKENS = ("n_prompt_tokens", "n_tokens")
+_TOKENS = ("n_prompt_tokens", "n_tokens")  # of an evolution's history, and of what `CountedRespond` answers
 
 
 @dataclass(frozen=True, kw_only=True)
 class CountedRespond(Respond):
-    """`Respond`, and the tokens of each row's prompt and reply."""
-
     output_columns = Respond.output_columns | dict.fromkeys(_TOKENS, "int64")
 
     def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
         counts = {name: [getattr(completion, name, 0) for *_, completion in replies] for name in _TOKENS}
         return Respond.columns(self, replies) | counts
+
+
+def embedder(recipe: Recipe, embedding: str | dict | None) -> tuple[Embed | None, HfEvolError | None]:
+    """A model's `Embed`; or none, where none is wanted, or the default, which nobody has asked for, can't be had: and why."""
+    if embedding is None:
+        return None, None
+    try:
+        embed = Embed(spec_of(recipe, embedding))
+        embed.check()
+        return embed, None
+    except HfEvolError as error:
+        if embedding != MPNET:
+            raise
+        return None, error
 
 
 class Work:
@@ -103,16 +114,9 @@ class Work:
         self.rewards = [Reward(reward, of=of, **shared) for of in rewarded] if reward else []
         base = study.base and spec_of(recipe, study.base)
         self.compatibility = base and Compatibility(base, beta=study.beta, journal=recipe.journal)
-        self.embed = None
-        if self.evolves and study.embedding is not None:
-            try:
-                embed = Embed(spec_of(recipe, study.embedding))
-                embed.check()
-                self.embed = embed
-            except HfEvolError as error:
-                if study.embedding != MPNET:
-                    raise
-                self._failed("diversity", error)  # nobody asked for the default
+        self.embed, error = embedder(recipe, study.embedding) if self.evolves else (None, None)
+        if error:
+            self._failed("diversity", error)
         others = (self.respond, self.score, self.difficulty, *self.rewards, self.compatibility)
         for transform in filter(None, (*self.writers.values(), *others)):
             transform.check()
@@ -155,10 +159,8 @@ class Work:
             for number in numbers(self.rounds):
                 begun = time.monotonic()
                 with counted_tokens() as new:
-                    rows, texts, (prompt_tokens, tokens) = next(rounds)
-                seconds = time.monotonic() - begun
-                # where the journal had some of the replies, the time is not the round's
-                seconds = self._seconds(writer, texts, number, seconds if new[0] == tokens else None)
+                    rows, (prompt_tokens, tokens) = next(rounds)
+                seconds = time.monotonic() - begun if new[0] == tokens else None  # the journal had some of the replies
                 flops = 2 * parameters * (prompt_tokens + tokens) if parameters else None
                 cost = {self.study.role.name: label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
                 costs.append(cost | {"seconds": seconds, "flops": flops})
@@ -171,49 +173,28 @@ class Work:
         self._count_lost(rows)
         return rows, costs
 
-    def _evolved(self, seeds: Dataset, label: str) -> Iterator[tuple[Dataset, list[str], list[int]]]:
-        """The rows of each round, their texts, and the tokens of prompts and replies."""
-        seeds, stages = seeds.remove_columns(col.OUTPUT), self.stages[label]
-        for rows in steps.evolve(seeds, stages, self.rounds, self.map, f"{label}, "):
+    def _evolved(self, seeds: Dataset, label: str) -> Iterator[tuple[Dataset, list[int]]]:
+        """The rows of each round, and the tokens of prompts and replies."""
+        for rows in steps.evolve(
+            seeds.remove_columns(col.OUTPUT), self.stages[label], self.rounds, self.map, f"{label}, "
+        ):
             last = [history[-1] for history in rows[col.HISTORY]]
             tokens = [sum(entry[name] for entry in last) for name in _TOKENS]
-            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), rows[col.INSTRUCTION][:], tokens
+            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), tokens
 
-    def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[str], list[int]]]:
-        """Likewise of the seeds, which stand for themselves where rows of a round were evolved."""
-        n = len(seeds)
-        readable = [col.OK if is_text(text) else "invalid_input" for text in seeds[col.INSTRUCTION]]
-        rows = _added(
-            seeds,
-            {
-                LABEL: ([label] * n, "string"),
-                col.ROUND: ([0] * n, "int32"),
-                col.PARENT_INSTRUCTION: (seeds[col.INSTRUCTION][:], "string"),
-                col.EVOL_STATUS: (readable, "string"),
-                col.ELIMINATION: ([col.KEPT] * n, "string"),
-            },
-        )
+    def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[int]]]:
+        """Likewise of the seeds, answered."""
+        rows = with_columns(as_evolved(seeds), {LABEL: ([label] * len(seeds), "string")})
         answered = steps.respond(steps.columns(rows, _KEPT), self.writers[label], self.map, label)
-        asked = (answered.rows, answered.unanswered)
-        tokens = [sum(chain(*(part[name] for part in asked))) for name in _TOKENS]
-        yield answered, [str(text) for part in asked for text in part[col.OUTPUT]], tokens
-
-    def _seconds(self, writer: Any, texts: list[str], number: int, measured: float | None) -> float | None:
-        """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
-        journal = open_journal(self.recipe.journal)
-        if journal is None:
-            return measured
-        key = Journal.key({"seconds": number} | writer.identity(), texts, str(self.recipe.seed))
-        if measured is not None:
-            journal.put({key: {"seconds": measured}})
-        return journal.get([key]).get(key, {}).get("seconds")
+        tokens = [sum(chain(answered.rows[name], answered.unanswered[name])) for name in _TOKENS]
+        yield answered, tokens
 
     def _count_lost(self, rows: Dataset) -> None:
         """Note of how many rows the requests failed."""
-        sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
         names = [name for name in (STATUS, col.RESPONSE_STATUS) if name in rows.column_names]
-        statuses = zip(rows[LABEL], rows[col.ROUND], *(rows[name] for name in names), strict=True)
-        lost = Counter((label, number) for label, number, *of_row in statuses if col.failed(of_row))
+        of_all = list(values_of(rows, LABEL, col.ROUND, *names))
+        sets = Counter((label, number) for label, number, *_ in of_all)
+        lost = Counter((label, number) for label, number, *statuses in of_all if col.failed(statuses))
         for (label, number), count in lost.items():
             when = f" in round {number}" if number else ""
             self._failed(f"{count} of {sets[label, number]} rows of {label}{when}", _ASK_AGAIN)
@@ -234,15 +215,14 @@ class Work:
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
         """The seeds, as round 0, with the measures that they can have."""
-        rows = seeds.remove_columns(col.OUTPUT)
-        texts = [text if is_text(text) else None for text in rows[col.INSTRUCTION]]
-        rows = _added(
-            rows,
+        texts = [text if is_text(text) else None for text in seeds[col.INSTRUCTION]]
+        rows = with_columns(
+            seeds.remove_columns(col.OUTPUT),
             {
-                LABEL: ([SEEDS] * len(rows), "string"),
+                LABEL: ([SEEDS] * len(seeds), "string"),
                 STATUS: ([col.OK if text else "invalid_input" for text in texts], "string"),
-                col.ROUND: ([0] * len(rows), "int32"),
-                N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
+                col.ROUND: ([0] * len(seeds), "int32"),
+                N_WORDS: (count_words(texts), "float64"),
             },
         )
         rows = self._tried("difficulty", rows, self.difficulty, "Rate the seeds")
@@ -340,42 +320,62 @@ def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
         again = chain(*(repeated(_of(answered.rows, label)) for label in dict.fromkeys(answered.rows[LABEL])))
         reasons = ["duplicate" if found else col.KEPT for found in again]
     reasons += chain(*(part[REASON] for part in left_out))
-    if not evolved:  # what is left out is the response, and what is compared made it
-        reasons = [why.removeprefix(_OF_RESPONSE) for why in reasons]
     rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
-    statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
-    of_response = [  # why the response is left out is the responder's
-        col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
-        for why, status in zip(reasons, statuses, strict=True)
-    ]
+    of_responses = [why.removeprefix(_OF_RESPONSE) if why.startswith(_OF_RESPONSE) else None for why in reasons]
     outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
-    made = rows[col.INSTRUCTION] if evolved else outputs
-    texts = [text if status == col.OK else "" for text, status in zip(made, statuses, strict=True)]
     # the request failed, as the server was down or memory ran out; or there was nothing to answer
-    unknown = col.PASSING_FAILURES if evolved else (*col.PASSING_FAILURES, "invalid_input")
+    unknown = col.PASSING_FAILURES
+    if evolved:  # why the response is left out is the responder's
+        statuses = [col.OK if of or why == col.KEPT else why for of, why in zip(of_responses, reasons, strict=True)]
+        of_kept = zip(of_responses, statuses, strict=True)
+        responses = {col.RESPONSE_STATUS: ([of or col.OK if ok == col.OK else None for of, ok in of_kept], "string")}
+        made = rows[col.INSTRUCTION]
+    else:
+        statuses = [of or (col.OK if why == col.KEPT else why) for of, why in zip(of_responses, reasons, strict=True)]
+        responses, made, unknown = {}, outputs, (*unknown, "invalid_input")
+    texts = [text if status == col.OK else None for text, status in zip(made, statuses, strict=True)]
     known = {col.OUTPUT, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, *_TOKENS}
     known.add(col.RESPONDER if evolved else col.PARENT_INSTRUCTION)
-    return _added(
+    return with_columns(
         rows.remove_columns(list(known.intersection(rows.column_names))),
         {
             col.OUTPUT: (outputs, "string"),
             STATUS: (statuses, "string"),
-            **({col.RESPONSE_STATUS: (of_response, "string")} if evolved else {}),
-            N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
+            **responses,
+            N_WORDS: (count_words(texts), "float64"),
             USABLE: ([None if why in unknown else float(why == col.OK) for why in statuses], "float64"),
         },
     )
 
 
-def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
-    sets = enumerate(zip(rows[LABEL], rows[col.ROUND], strict=True))
-    return rows.select([place for place, (of, at) in sets if of == label and number in (None, at)])
+def as_evolved(instructions: Dataset) -> Dataset:
+    """Instructions as rows of a round that await a response."""
+    texts = instructions[col.INSTRUCTION][:]
+    return with_columns(
+        instructions,
+        {
+            col.ROUND: ([0] * len(texts), "int32"),
+            col.PARENT_INSTRUCTION: (texts, "string"),
+            col.EVOL_STATUS: ([col.OK if is_text(text) else "invalid_input" for text in texts], "string"),
+            col.ELIMINATION: ([col.KEPT] * len(texts), "string"),
+        },
+    )
 
 
-def _added(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
+def count_words(texts: Iterable[str | None]) -> list[float | None]:
+    return [float(len(text.split())) if text else None for text in texts]
+
+
+def with_columns(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
+    """The rows with these columns: values and type."""
     from datasets import Value
 
     with without_datasets_bars():
         for name, (values, kind) in columns.items():
             rows = rows.add_column(name, values, feature=Value(kind))
     return rows
+
+
+def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
+    sets = enumerate(values_of(rows, LABEL, col.ROUND))
+    return rows.select([place for place, (of, at) in sets if of == label and number in (None, at)])
