@@ -36,8 +36,9 @@ from hf_evol.study.figures import draw_steps
 from hf_evol.study.measures import EVOLVER, N_WORDS, Measure, values
 from hf_evol.study.report import write_steps
 from hf_evol.study.results import RESAMPLES, SEEDS, conclusions
+from hf_evol.study.rows import as_evolved, count_words
 from hf_evol.study.statistics import CONFIDENCE, compare, compare_sets
-from hf_evol.study.work import MPNET, as_evolved, count_words, embedder
+from hf_evol.study.work import MPNET, embedder
 from hf_evol.transform import failed_requests, values_of
 
 if TYPE_CHECKING:
@@ -106,9 +107,8 @@ def compare_steps(
     settings of scoring, score all rows anew. A response that a run would not keep gives no score.
 
     A round is compared with what it started from, and constraints with the rows without them, row by row (`compare`); made-up
-    instructions with the seeds, as sets (`compare_sets`); all p-values are adjusted together (`holm`). Selected rows are not
-    tested: they are those with the highest scores. Variety depends on the number of rows, so it is that of as many of each step,
-    drawn by the seed, as the smallest of ten or more has.
+    instructions with the seeds, as sets (`compare_sets`). Selected rows are not tested: they are those with the highest scores.
+    Variety is that of as many rows of each step, drawn by the seed, as the smallest of ten or more has.
 
     Of what a step took, the journal of the run knows the tokens that models wrote, those of rejected texts among them, and the
     seconds, unless an earlier run had some of the texts. A round's are those of evolving, judging and answering.
@@ -122,8 +122,7 @@ def compare_steps(
         embedding: the model of `hf_evol.Embed`; None leaves it out, and so does the default where it can't be had.
 
     Raises:
-        ConfigError: the folder holds no run, or one without rows, or one that another responder, or one with other settings,
-            answered.
+        ConfigError: the folder holds no run, or one without rows, or one that was answered by another responder or settings.
         HfEvolError: seeds, models or the output can't be used; before any model is loaded.
     """
     import pandas as pd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, cycle
 from pathlib import Path
@@ -20,13 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawing = tuple[str, "Figure", str, str]  # name, figure, alternative text, caption
-Bar = tuple[str, int, list[tuple[str, int, str]]]  # whose, round, and its parts: name, count, colour
 
 INK, PAPER, GREY = "#1f2328", "#ffffff", "#8b949e"  # the report puts its own in the place of the first two
 _LINES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1, 1, 1, 1, 1))), ("P", (0, (1, 1))))
 _LEVELS = ("#fde7a9", "#f6b65e", "#e07a3f", "#a8433f", "#5b2a5e")  # easy to hard, and light to dark
-_REASONS = ("#56B4E9", "#E69F00", "#CC79A7", "#F0E442", "#009E73")
-_NEUTRAL = "#d0d7de"
 _RC = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -45,15 +41,13 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
 
     Returns:
         For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``: ``levels``, ``by_round_<measure>`` of each
-        measure where there are rounds, ``mnd_density``, ``top1_density``, ``judgements`` and ``yield``.
+        measure where there are rounds, ``mnd_density`` and ``top1_density``.
     """
     drawings = chain(
         _levels(results),
         *(_by_round(results, measure) for measure in results["measures"] if results["rounds"]),
         _density(results, rows, "mnd", "distance to the nearest other row", "Minimum neighbour distances"),
         _density(results, rows, "top1_probs", "probability of the most likely token", "Top-1 probabilities", 1),
-        _judgements(results),
-        _yield(results),
     )
     return _saved(drawings, folder)
 
@@ -66,10 +60,10 @@ def draw_steps(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _saved(drawings: Iterable[Drawing], folder: Path) -> list[dict[str, Any]]:
     from matplotlib import rc_context
 
-    folder.mkdir(parents=True, exist_ok=True)
     no_metadata, made = dict.fromkeys(("Date", "Creator", "Format", "Type")), []
     with rc_context(_RC):
         for name, figure, alt, caption in drawings:
+            folder.mkdir(parents=True, exist_ok=True)
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
             with rc_context({"svg.hashsalt": name}):
                 figure.savefig(svg, facecolor=PAPER, metadata=no_metadata)
@@ -177,71 +171,40 @@ def _by_round(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterato
 
 
 def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    unreadable, failed = (sum(entry[name] for entry in results["levels"]) for name in ("unreadable", "failed"))
-    caption = "Difficulty levels, as the judge sees them."
-    caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
-    caption += f" For {failed} instructions, requests failed." if failed else ""
-    bars = []
-    for entry in results["levels"]:
-        parts = [(*level, colour) for level, colour in zip(entry["counts"].items(), _LEVELS, strict=True)]
-        bars.append((entry[results["role"]], entry["round"], parts))
-    yield from _shares("levels", "difficulty levels", bars, "instructions", caption)
-
-
-def _yield(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    totals = sum((Counter(entry["dropped"]) for entry in results["yields"]), Counter())
-    reasons = dict(zip((reason for reason, _ in totals.most_common()), _REASONS, strict=False))
-    bars = []
-    for entry in results["yields"]:
-        dropped = Counter(entry["dropped"])
-        parts = [("kept", entry["ok"], _NEUTRAL)]
-        parts += [(reason.replace("_", " "), dropped.pop(reason, 0), colour) for reason, colour in reasons.items()]
-        if len(totals) > len(reasons):
-            parts.append(("other reasons", dropped.total(), "#6e7781"))
-        bars.append((entry[results["role"]], entry["round"], parts))
-    yield from _shares("yield", "rows kept and left out", bars, "rows", "Rows kept, or left out and why.")
-
-
-def _judgements(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    colour, bars = colours(results), []
-    for entry in results["judgements"]:
-        a, b = entry["a"], entry["b"]
-        parts = [(a, entry["win"], colour[a]), ("tie", entry["tie"], _NEUTRAL), (b, entry["lose"], colour[b])]
-        bars.append((f"{a} – {b}", entry["round"], parts))
-    made = "rewriting" if results["rounds"] else "response"
-    caption = f"Whose {made} the judge found better, asked in both orders; where they disagree, it is a tie."
-    yield from _shares("judgements", f"better {made}s", bars, "judged pairs", caption)
-
-
-def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> Iterator[Drawing]:
     """Stacked horizontal bars, those of a round next to each other."""
     from matplotlib.colors import to_rgb
 
-    bars = sorted((bar for bar in bars if any(count for _, count, _ in bar[2])), key=lambda bar: bar[1])
-    if not bars:
+    rated = [entry for entry in results["levels"] if any(entry["counts"].values())]
+    if not rated:
         return
-    rounds = sorted({round_ for _, round_, _ in bars})
-    places = [place + 0.45 * rounds.index(round_) for place, (_, round_, _) in enumerate(bars)]
-    titles = [f"{bar}, {_when(round_)}" if round_ else bar for bar, round_, _ in bars]
+    rated.sort(key=lambda entry: entry["round"])
+    rounds = sorted({entry["round"] for entry in rated})
+    places = [place + 0.45 * rounds.index(entry["round"]) for place, entry in enumerate(rated)]
+    whose = [(entry[results["role"]], entry["round"]) for entry in rated]
+    titles = [f"{label}, {_when(round_)}" if round_ else label for label, round_ in whose]
     figure, axes = _panel(1.2 + 0.3 * places[-1])
     said = []
-    for y, bar, (_, _, parts) in zip(places, titles, bars, strict=True):
-        left, total, shares = 0.0, sum(count for _, count, _ in parts), []
-        for part, count, colour in parts:
+    for y, title, entry in zip(places, titles, rated, strict=True):
+        left, total, shares = 0.0, sum(entry["counts"].values()), []
+        for (level, count), colour in zip(entry["counts"].items(), _LEVELS, strict=True):
             share = 100 * count / total
-            shares.append(f"{part} {share:.0f} % ({count})")
-            axes.barh(y, share, 0.82, left, label=part, color=colour, edgecolor=PAPER, linewidth=0.8)
+            shares.append(f"{level} {share:.0f} % ({count})")
+            axes.barh(y, share, 0.82, left, label=level, color=colour, edgecolor=PAPER, linewidth=0.8)
             if share >= 6:
                 ink = "#111111" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) > 0.5 else "#fdfdfd"
                 axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=ink)
             left += share
-        said.append(f"{bar}: {', '.join(shares)}")
+        said.append(f"{title}: {', '.join(shares)}")
     axes.set_yticks(places, titles)
-    axes.set(xlim=(0, 100), ylim=(places[-1] + 0.6, -0.6), xlabel=f"share of {of} (%)")
+    axes.set(xlim=(0, 100), ylim=(places[-1] + 0.6, -0.6), xlabel="share of instructions (%)")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _legend(figure)
-    yield name, figure, f"Shares of {title}. {'; '.join(said)}.", caption
+    unreadable, failed = (sum(entry[name] for entry in results["levels"]) for name in ("unreadable", "failed"))
+    caption = "Difficulty levels, as the judge sees them."
+    caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
+    caption += f" For {failed} instructions, requests failed." if failed else ""
+    yield "levels", figure, f"Shares of difficulty levels. {'; '.join(said)}.", caption
 
 
 def _density(

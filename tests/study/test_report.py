@@ -61,7 +61,7 @@ def test_everything_is_in_the_one_file(tmp_path):
     measures = ("difficulty_score", "ifd", "ic_ifd", "mnd", "top1_mean")
     path, page, drawn = written(make(("one", "two", "three"), measures=measures), tmp_path)
     shown = [attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg"]
-    assert len(drawn) == 10 and all(shown.count(figure["alt"]) == 1 for figure in drawn)
+    assert len(drawn) == 8 and all(shown.count(figure["alt"]) == 1 for figure in drawn)
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "action", "xmlns"):
             assert not (value := attributes.get(name)) or value.startswith("#") or value == "data:,", (tag, value)

@@ -358,7 +358,7 @@ def test_what_an_evolver_says_twice_counts_once():
 
     from hf_evol.run.steps import Round, part
     from hf_evol.study.results import LABEL, STATUS
-    from hf_evol.study.work import decided
+    from hf_evol.study.rows import decided
 
     texts = ["Name two rivers of Asia.", "Why?", "Name the two rivers of Asia!", "Name two rivers of Asia."]
     rows = Dataset.from_dict(
