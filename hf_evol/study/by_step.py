@@ -30,7 +30,6 @@ from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import NO_SCORER, Stages, engine_of
 from hf_evol.scoring.difficulty import Difficulty
 from hf_evol.scoring.diversity import diversity, of_words
-from hf_evol.scoring.pairs import SCORES
 from hf_evol.scoring.summary import summarize
 from hf_evol.study.figures import draw_steps
 from hf_evol.study.measures import EVOLVER, N_WORDS, Measure, values
@@ -102,9 +101,9 @@ def compare_steps(
     """Measure what each step of a finished run left, and compare it with what was there before.
 
     The steps are the ``seeds``, ``self_instruct``, ``round_1`` and those after it, ``back_translate`` and ``selected``, as far as
-    the run has them. The run keeps no responses to seeds and made-up instructions: its responder answers them here, by the journal
-    where that knows them, and its scorer scores them, and the rounds as they were before constraints. Another scorer, or other
-    settings of scoring, score all rows anew. A response that a run would not keep gives no score.
+    the run has them. The run keeps no responses to seeds and made-up instructions, so its responder answers them here. The
+    recipe's scorer scores all rows, the rounds' as they were before constraints. What the journal knows is not made again. A
+    response that a run would not keep gives no score.
 
     A round is compared with what it started from, and constraints with the rows without them, row by row (`compare`); made-up
     instructions with the seeds, as sets (`compare_sets`). Selected rows are not tested: they are those with the highest scores.
@@ -146,17 +145,16 @@ def compare_steps(
     if error:
         logger.warning("Variety is that of words alone. %s", error)
     apply, failed = steps.mapper(recipe), Counter[str]()
-    sets = _sets(run, record, recipe, () if _scoring(settings) != _scoring(published) else tuple(SCORES))
+    sets = _sets(run, record, recipe)
     for step in sets:
         if col.OUTPUT not in step.rows.column_names:
             answered = steps.respond(step.rows, stages.respond, apply, step.name)
             step.rows, failed = _all(answered), failed + steps.failed_requests([answered])
     models.release()
-    for transform, made in ((stages.score, col.IC_IFD), (difficulty, col.DIFFICULTY_LEVEL)):
+    for transform in filter(None, (stages.score, difficulty)):
         for step in sets:
-            if transform and made not in step.rows.column_names:
-                step.rows = apply(step.rows, transform, f"{transform.label}, {step.name}")
-                failed += failed_requests(step.rows.data, transform)
+            step.rows = apply(step.rows, transform, f"{transform.label}, {step.name}")
+            failed += failed_requests(step.rows.data, transform)
         models.release()
     asked = {"responder": stages.respond, "scorer": stages.score, "judge": difficulty, "embedding": embed}
     results = {
@@ -199,14 +197,8 @@ def _answering(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return engine, {"responder": str(own.get("name")).rpartition("/")[2]} | how
 
 
-def _scoring(settings: Mapping[str, Any]) -> list[Any]:
-    """What decides scores, of published settings."""
-    names = ("dtype", "chat_template", "convention", "max_length", "truncate")
-    return [settings.get("scorer") or settings.get("model"), *map(settings.get, names)]
-
-
-def _sets(run: str, record: Mapping[str, Any], recipe: Recipe, scores: tuple[str, ...]) -> list[Step]:
-    """The steps with their rows, which keep these scores of the run."""
+def _sets(run: str, record: Mapping[str, Any], recipe: Recipe) -> list[Step]:
+    """The steps with their rows, without scores."""
     from datasets import concatenate_datasets
 
     names = [entry["name"] for entry in record["configs"] if entry["name"] != "rejected"]
@@ -223,12 +215,12 @@ def _sets(run: str, record: Mapping[str, Any], recipe: Recipe, scores: tuple[str
         sets.append(Step(SELF_INSTRUCT, sum(made["counts"].values()), new, [*sets]))
     tables = {f"round_{table['round']}": table for table in record["rounds"] if f"round_{table['round']}" in rows}
     for name, table in tables.items():
-        sets.append(Step(name, table["rows_in"], _without_constraints(rows[name], scores), sets[-1:]))
-    whole = concatenate_datasets([steps.columns(rows[name], (*_TEXTS, *scores)) for name in tables])
+        sets.append(Step(name, table["rows_in"], _without_constraints(rows[name]), sets[-1:]))
+    whole = concatenate_datasets([steps.columns(rows[name], _TEXTS) for name in tables])
     if any(col.BACK_TRANSLATE_STATUS in rows[name].column_names for name in tables):
         sets.append(Step(BACK_TRANSLATE, len(whole), whole, sets[-len(tables) :]))
     if SELECTED in rows:
-        sets.append(Step(SELECTED, len(whole), steps.columns(rows[SELECTED], (*_TEXTS, *scores))))
+        sets.append(Step(SELECTED, len(whole), steps.columns(rows[SELECTED], _TEXTS)))
     return sets
 
 
@@ -241,10 +233,10 @@ def _all(answered: steps.Round) -> Dataset:
     return concatenate_datasets([steps.columns(answered.rows, _TEXTS), lost])
 
 
-def _without_constraints(rows: Dataset, scores: tuple[str, ...]) -> Dataset:
-    """A round's rows as they were before constraints; without scores, if there are some."""
+def _without_constraints(rows: Dataset) -> Dataset:
+    """A round's rows as they were before constraints."""
     if col.BACK_TRANSLATE_STATUS not in rows.column_names:
-        return steps.columns(rows, (*_TEXTS, *scores))
+        return steps.columns(rows, _TEXTS)
     columns = values_of(rows, col.BACK_TRANSLATE_STATUS, col.PARENT_INSTRUCTION, col.INSTRUCTION)
     plain = [before if status == col.OK else text for status, before, text in columns]
     return steps.columns(rows, _TEXTS).remove_columns(col.INSTRUCTION).add_column(col.INSTRUCTION, plain)

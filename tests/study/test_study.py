@@ -347,7 +347,8 @@ def test_a_study_of_which_all_requests_failed_says_why_and_exits_with_1(recipe, 
         server.fault = lambda prompt, attempt: 400 if prompt != "Hello" else None
         far = f"{{engine: endpoint, name: far, base_url: '{server.url}'}}"
         options = ["--dataset", recipe.dataset, "--limit", "2", "--scorer", wide_model, "--responder", wide_model]
-        options += ["--evolver", f"a={far}", "--evolver", f"b={far}", "--rounds", "1", "--output", recipe.output]
+        options += ["--evolver", f"a={far}", "--evolver", f"b={far}", "--rounds", "1", "--embedding", "none"]
+        options += ["--output", recipe.output]
         assert main(["study", *options]) == 1
     assert "Requests failed for 4 rows. Most often: engine_error: HTTP 400" in capsys.readouterr().out
 
