@@ -173,7 +173,7 @@ def _show(result: Any, times: Sequence[Time]) -> None:
                 table.add_row(labels[entry["measure"]], *figures, bounds, str(entry["n"]), style=style)
         console.print()
         console.print(table)
-    for sentence in (*results["verdict"], "", *results["stand_ins"]):
+    for sentence in (*results["verdict"], ""):
         console.print(sentence)
     for line in took(times):
         console.print(line)

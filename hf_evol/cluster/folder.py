@@ -98,7 +98,8 @@ class WorkFolder(DataFolder):
         """Keep others out while the block runs, by an `OutputError`. Job ids that it adds to the list keep the lock beyond it.
 
         On one machine the operating system lets one process in, and forgets a lock when its process ends; between machines it
-        is a file that is created or not, and that only the machine which has left it may take over."""
+        is a file that is created or not, and that only the machine which has left it may take over.
+        """
         from filelock import FileLock, Timeout
 
         everyones = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # whatever TMPDIR says

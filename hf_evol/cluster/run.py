@@ -42,6 +42,7 @@ KINDS: dict[str, type[PipelineExecutor]] = {
     "jobs": datatrove.JobsPipelineExecutor,
 }
 _OF_THE_END = {"file_format", "license", "select", "select_by"}  # settings that change no row of a shard
+_OURS = ("pipeline", "tasks", "workers", "logging_dir", "depends", "skip_completed")  # what options must not set
 _KEPT_BY_DATATROVE = {"token", "secrets"}  # options of HF Jobs that it writes nowhere
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}  # of a job's environment, what is not the job's
 
@@ -77,15 +78,7 @@ class Execution:
         if self.executor == "ray":
             require_extra("ray", "ray", "The Ray executor")
         try:
-            ours = {
-                "pipeline": [],
-                "tasks": 1,
-                "workers": 1,
-                "logging_dir": "",
-                "depends": None,
-                "skip_completed": True,
-            }
-            inspect.signature(KINDS[self.executor]).bind(**ours, **self.options)
+            inspect.signature(KINDS[self.executor]).bind(**dict.fromkeys(_OURS), **self.options)
         except TypeError as error:
             raise ConfigError(f"Options of the {self.executor} executor: {error}.") from error
         _check_no_secrets({name: value for name, value in self.options.items() if name not in _KEPT_BY_DATATROVE})

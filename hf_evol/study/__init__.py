@@ -14,14 +14,13 @@ def study(study: Study, recipe: Recipe) -> RunResult:
     """Compare models that do the same with the same seeds, row by row, and write what was found.
 
     Evolvers rewrite the seeds by the same methods, and one responder answers what they make of them. Responders answer the
-    seeds as they are; which is the better one depends on the base that is to be tuned on the responses
-    (arXiv:2411.07133).
+    seeds as they are; which is the better one depends on the base that is to be tuned on the responses (arXiv:2411.07133).
 
     Requests and scores are in the journal, so a study that broke off goes on, and one with a further model does only what
     is new. A measure that fails is noted, and the others are made.
 
-    The output holds ``results.json`` (`hf_evol.study.results` says what), the configs ``rows``, ``set_<label>`` of each model
-    that is compared, ``comparisons``, ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
+    The output holds ``results.json``, the configs ``rows``, ``set_<label>`` of each model that is compared, ``comparisons``,
+    ``summaries`` and ``costs``, figures, ``report.html``, the card and ``provenance.json``.
 
     Args:
         study: what is compared, and the models that measure.

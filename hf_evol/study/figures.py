@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, cycle, takewhile
+from itertools import chain, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from hf_evol import columns as col
 from hf_evol.hub.card import number
 from hf_evol.hub.figures import COLOURS
-from hf_evol.study.measures import ROLES
 from hf_evol.study.results import LABEL, SEEDS
 
 if TYPE_CHECKING:
@@ -21,14 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawing = tuple[str, "Figure", str, str]  # name, figure, alternative text, caption
-Bar = tuple[str, int, list[tuple[str, int, str]]]  # whose, round, and its parts: name, count, colour
-Steps = list[tuple[int, float, float]]  # round, x and y
 
 INK, PAPER, GREY = "#1f2328", "#ffffff", "#8b949e"  # the report puts its own in the place of the first two
 _LINES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1, 1, 1, 1, 1))), ("P", (0, (1, 1))))
 _LEVELS = ("#fde7a9", "#f6b65e", "#e07a3f", "#a8433f", "#5b2a5e")  # easy to hard, and light to dark
-_REASONS = ("#56B4E9", "#E69F00", "#CC79A7", "#F0E442", "#009E73")
-_NEUTRAL = "#d0d7de"
 _RC = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -46,20 +40,14 @@ def draw(results: Mapping[str, Any], rows: Dataset, folder: Path) -> list[dict[s
     The same data gives the same SVG bytes, on the same release of matplotlib.
 
     Returns:
-        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``. ``by_round_<measure>``, or
-        ``mean_<measure>`` without rounds, shows a measure's means; the others are ``levels``, ``mnd_density``,
-        ``top1_density``, ``ifd_ic_ifd``, ``base_loss_reward``, ``judgements``, ``yield`` and ``cost``.
+        For each figure ``name``, ``path_svg``, ``path_png``, ``alt`` and ``caption``: ``levels``, ``by_round_<measure>`` of each
+        measure where there are rounds, ``mnd_density`` and ``top1_density``.
     """
     drawings = chain(
         _levels(results),
-        *((_by_round if results["rounds"] else _means)(results, measure) for measure in results["measures"]),
+        *(_by_round(results, measure) for measure in results["measures"] if results["rounds"]),
         _density(results, rows, "mnd", "distance to the nearest other row", "Minimum neighbour distances"),
         _density(results, rows, "top1_probs", "probability of the most likely token", "Top-1 probabilities", 1),
-        _against(results, ("ifd", "IFD"), ("ic_ifd", "IC-IFD")),
-        _against(results, ("base_loss", "loss under the base"), ("reward", "reward")),
-        _judgements(results),
-        _yield(results),
-        _cost(results),
     )
     return _saved(drawings, folder)
 
@@ -72,10 +60,10 @@ def draw_steps(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _saved(drawings: Iterable[Drawing], folder: Path) -> list[dict[str, Any]]:
     from matplotlib import rc_context
 
-    folder.mkdir(parents=True, exist_ok=True)
     no_metadata, made = dict.fromkeys(("Date", "Creator", "Format", "Type")), []
     with rc_context(_RC):
         for name, figure, alt, caption in drawings:
+            folder.mkdir(parents=True, exist_ok=True)
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
             with rc_context({"svg.hashsalt": name}):
                 figure.savefig(svg, facecolor=PAPER, metadata=no_metadata)
@@ -85,28 +73,20 @@ def _saved(drawings: Iterable[Drawing], folder: Path) -> list[dict[str, Any]]:
 
 
 def _steps(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    """A panel for each measure, and for what a kept row took."""
-    entries, said = results["steps"], []
-    names = [entry["step"].replace("_", " ") for entry in entries]
-    bars = {"similarity": [entry["variety"]["self_similarity"] for entry in entries]}
-    bars |= {"tokens for a kept row": [entry["tokens_per_row"] for entry in entries]}
-    bars = {title: found for title, found in bars.items() if any(found)}
-    figure, panels = _panel(0.9 + 0.3 * len(entries), len(results["measures"]) + len(bars), squeeze=False, sharey=True)
+    """A panel for each measure."""
+    names, said = [entry["step"].replace("_", " ") for entry in results["steps"]], []
+    figure, panels = _panel(0.9 + 0.3 * len(names), len(results["measures"]), squeeze=False, sharey=True)
     figure.set_figwidth(1.2 + 1.6 * panels.size)
     for axes, measure, colour in zip(panels[0], results["measures"], cycle(COLOURS)):
-        shown = [(place, of) for place, entry in enumerate(entries) if (of := entry[measure["name"]])["n"]]
-        if shown:
-            means, errors = _bars([of for _, of in shown])
-            axes.errorbar(means, [place for place, _ in shown], xerr=errors, color=colour, marker="o", capsize=3)
+        found = {place: entry[measure["name"]] for place, entry in enumerate(results["steps"])}
+        found = {place: of for place, of in found.items() if of["n"]}
+        means, errors = _bars(list(found.values()))
+        axes.errorbar(means, list(found), xerr=errors, color=colour, marker="o", capsize=3)
         axes.set_xlabel(_title(measure))
-        means = ", ".join(f"{names[place]} {number(of['mean'])}" for place, of in shown)
-        said.append(f"{_title(measure)}: {means}")
-    for axes, (title, found) in zip(panels[0][-len(bars) :], bars.items(), strict=False):
-        axes.barh(range(len(found)), [value or 0 for value in found], 0.55, color=GREY)
-        axes.set_xlabel(title)
-    for axes in panels[0]:
         axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
         axes.locator_params(axis="x", nbins=4)
+        values = ", ".join(f"{names[place]} {number(of['mean'])}" for place, of in found.items())
+        said.append(f"{_title(measure)}: {values}")
     panels[0][0].set_yticks(range(len(names)), names)
     panels[0][0].set_ylim(len(names) - 0.5, -0.5)
     yield "steps", figure, f"Means of each step. {'; '.join(said)}.", "Means of each step's rows, with 95 % intervals."
@@ -160,7 +140,8 @@ def _at(results: Mapping[str, Any], measure: str, label: str) -> dict[int, Mappi
 def _bars(entries: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Means, and how far their intervals reach below and above."""
     means = np.array([entry["mean"] for entry in entries], dtype=float)
-    low, high = np.transpose([entry["ci95"] or 2 * [entry["mean"]] for entry in entries])
+    ends = [entry["ci95"] or 2 * [entry["mean"]] for entry in entries]
+    low, high = np.reshape(ends, (-1, 2)).T
     return means, np.clip([means - low, high - means], 0, None)
 
 
@@ -189,88 +170,41 @@ def _by_round(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterato
     yield f"by_round_{name}", figure, f"Mean {title}. {'; '.join(said)}.", caption
 
 
-def _means(results: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[Drawing]:
-    styles, name, title = _styles(results), measure["measure"], _title(measure)
-    found = {label: entries[0] for label in styles if (entries := _at(results, name, label))}
-    if not found:
-        return
-    figure, axes = _panel(0.75 + 0.32 * len(found))
-    for place, (label, entry) in enumerate(found.items()):
-        means, errors = _bars([entry])
-        axes.errorbar(means, [place], xerr=errors, **styles[label], capsize=3, elinewidth=1.2)
-    axes.set_yticks(range(len(found)), found)
-    axes.set(ylim=(len(found) - 0.5, -0.5), xlabel=title)
-    axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-    said = "; ".join(f"{label}: {number(entry['mean'])}" for label, entry in found.items())
-    yield f"mean_{name}", figure, f"Mean {title}. {said}.", f"Mean {title}, with 95 % intervals."
-
-
 def _levels(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    unreadable, failed = (sum(entry[name] for entry in results["levels"]) for name in ("unreadable", "failed"))
-    caption = "Difficulty levels, as the judge sees them."
-    caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
-    caption += f" For {failed} instructions, requests failed." if failed else ""
-    bars = []
-    for entry in results["levels"]:
-        parts = [(*level, colour) for level, colour in zip(entry["counts"].items(), _LEVELS, strict=True)]
-        bars.append((entry[results["role"]], entry["round"], parts))
-    yield from _shares("levels", "difficulty levels", bars, "instructions", caption)
-
-
-def _yield(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    totals = sum((Counter(entry["dropped"]) for entry in results["yields"]), Counter())
-    reasons = dict(zip((reason for reason, _ in totals.most_common()), _REASONS, strict=False))
-    bars = []
-    for entry in results["yields"]:
-        dropped = Counter(entry["dropped"])
-        parts = [("kept", entry["ok"], _NEUTRAL)]
-        parts += [(reason.replace("_", " "), dropped.pop(reason, 0), colour) for reason, colour in reasons.items()]
-        if len(totals) > len(reasons):
-            parts.append(("other reasons", dropped.total(), "#6e7781"))
-        bars.append((entry[results["role"]], entry["round"], parts))
-    yield from _shares("yield", "rows kept and left out", bars, "rows", "Rows kept, or left out and why.")
-
-
-def _judgements(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    colour, bars = colours(results), []
-    for entry in results["judgements"]:
-        a, b = entry["a"], entry["b"]
-        parts = [(a, entry["win"], colour[a]), ("tie", entry["tie"], _NEUTRAL), (b, entry["lose"], colour[b])]
-        bars.append((f"{a} – {b}", entry["round"], parts))
-    made = "rewriting" if results["rounds"] else "response"
-    caption = f"Whose {made} the judge found better, asked in both orders; where they disagree, it is a tie."
-    yield from _shares("judgements", f"better {made}s", bars, "judged pairs", caption)
-
-
-def _shares(name: str, title: str, bars: list[Bar], of: str, caption: str) -> Iterator[Drawing]:
     """Stacked horizontal bars, those of a round next to each other."""
     from matplotlib.colors import to_rgb
 
-    bars = sorted((bar for bar in bars if any(count for _, count, _ in bar[2])), key=lambda bar: bar[1])
-    if not bars:
+    rated = [entry for entry in results["levels"] if any(entry["counts"].values())]
+    if not rated:
         return
-    rounds = sorted({round_ for _, round_, _ in bars})
-    places = [place + 0.45 * rounds.index(round_) for place, (_, round_, _) in enumerate(bars)]
-    titles = [f"{bar}, {_when(round_)}" if round_ else bar for bar, round_, _ in bars]
+    rated.sort(key=lambda entry: entry["round"])
+    rounds = sorted({entry["round"] for entry in rated})
+    places = [place + 0.45 * rounds.index(entry["round"]) for place, entry in enumerate(rated)]
+    whose = [(entry[results["role"]], entry["round"]) for entry in rated]
+    titles = [f"{label}, {_when(round_)}" if round_ else label for label, round_ in whose]
     figure, axes = _panel(1.2 + 0.3 * places[-1])
     said = []
-    for y, bar, (_, _, parts) in zip(places, titles, bars, strict=True):
-        left, total, shares = 0.0, sum(count for _, count, _ in parts), []
-        for part, count, colour in parts:
+    for y, title, entry in zip(places, titles, rated, strict=True):
+        left, total, shares = 0.0, sum(entry["counts"].values()), []
+        for (level, count), colour in zip(entry["counts"].items(), _LEVELS, strict=True):
             share = 100 * count / total
-            shares.append(f"{part} {share:.0f} % ({count})")
-            axes.barh(y, share, 0.82, left, label=part, color=colour, edgecolor=PAPER, linewidth=0.8)
+            shares.append(f"{level} {share:.0f} % ({count})")
+            axes.barh(y, share, 0.82, left, label=level, color=colour, edgecolor=PAPER, linewidth=0.8)
             if share >= 6:
                 ink = "#111111" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) > 0.5 else "#fdfdfd"
                 axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=ink)
             left += share
-        said.append(f"{bar}: {', '.join(shares)}")
+        said.append(f"{title}: {', '.join(shares)}")
     axes.set_yticks(places, titles)
-    axes.set(xlim=(0, 100), ylim=(places[-1] + 0.6, -0.6), xlabel=f"share of {of} (%)")
+    axes.set(xlim=(0, 100), ylim=(places[-1] + 0.6, -0.6), xlabel="share of instructions (%)")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _legend(figure)
-    yield name, figure, f"Shares of {title}. {'; '.join(said)}.", caption
+    unreadable, failed = (sum(entry[name] for entry in results["levels"]) for name in ("unreadable", "failed"))
+    caption = "Difficulty levels, as the judge sees them."
+    caption += f" {unreadable} replies could not be read and are left out." if unreadable else ""
+    caption += f" For {failed} instructions, requests failed." if failed else ""
+    yield "levels", figure, f"Shares of difficulty levels. {'; '.join(said)}.", caption
 
 
 def _density(
@@ -307,84 +241,3 @@ def density(values: np.ndarray, x: np.ndarray, high: float) -> np.ndarray:
 
     kernels = GaussianKDE(values, "silverman")
     return kernels(x) + kernels(-x) + kernels(2 * high - x)
-
-
-def _draw_paths(axes: Any, results: Mapping[str, Any], paths: Mapping[str, Steps], x_name: str, y_name: str) -> str:
-    """Draw each label's way over the rounds, whose numbers stand beside it; gives it in words."""
-    styles, said = _styles(results), []
-    for label, path in paths.items():
-        axes.plot([x for _, x, _ in path], [y for _, _, y in path], **styles[label])
-        for round_, x, y in path:
-            of = label
-            if results["rounds"]:
-                axes.annotate(str(round_ or SEEDS), (x, y), (5, -11), textcoords="offset points", fontsize=8.5)
-                of = f"{label}, {_when(round_)}"
-            said.append(f"{of}: {number(x)} {x_name}, {number(y)} {y_name}")
-    return "; ".join(said)
-
-
-def _against(results: Mapping[str, Any], across: tuple[str, str], up: tuple[str, str]) -> Iterator[Drawing]:
-    """The means of a measure, each its column and its name, against those of another."""
-    figure, axes = _panel(3.4)
-    paths = {}
-    for label, style in _styles(results).items():
-        of_x, of_y = (_at(results, column, label) for column, _ in (across, up))
-        rounds = [round_ for round_ in of_x if round_ in of_y]
-        if any(rounds) or (rounds and not results["rounds"]):
-            (xs, widths), (ys, heights) = (_bars([entries[r] for r in rounds]) for entries in (of_x, of_y))
-            axes.errorbar(xs, ys, heights, widths, fmt="none", ecolor=style["color"], alpha=0.55, capsize=2)
-            paths[label] = list(zip(rounds, xs, ys, strict=True))
-    if not paths:
-        return
-    (column, x_name), (other, y_name) = across, up
-    said = _draw_paths(axes, results, paths, x_name, y_name)
-    axes.set(xlabel=x_name, ylabel=y_name)
-    _legend(figure)
-    key = "; numbers are rounds" if results["rounds"] else ""
-    caption = f"Mean {x_name} against mean {y_name}, with 95 % intervals{key}."
-    yield f"{column}_{other}", figure, f"Mean {x_name} and {y_name}. {said}.", caption
-
-
-def _cost(results: Mapping[str, Any]) -> Iterator[Drawing]:
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    labels = list(_styles(results))
-    measures = (m for m in results["measures"] if m["measure"] in ROLES[results["role"]].quality)
-    measure = next((m for m in measures if any(_at(results, m["measure"], label) for label in labels)), None)
-    if measure is None:
-        return
-    paths = {}
-    for unit, key in (("FLOPs", "flops"), ("tokens generated", "tokens")):
-        found = {label: _spent(results, label, key, measure["measure"]) for label in labels}
-        if any(found.values()):
-            paths[unit] = {label: path for label, path in found.items() if path}
-    if not paths:
-        return
-    figure, panels = _panel(3.2, len(paths), squeeze=False, sharey=True)
-    said, title = [], f"mean {_title(measure)}"
-    for axes, (unit, found) in zip(panels[0], paths.items(), strict=True):
-        axes.set_xscale("log")
-        said.append(_draw_paths(axes, results, found, unit, title))
-        spent = [x for path in found.values() for _, x, _ in path]
-        if max(spent) < 20 * min(spent):  # powers of ten alone would be too few
-            wide = max(spent) > 4 * min(spent)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(0.12)
-        axes.set_xlabel(f"{unit} up to the round" if results["rounds"] else unit)
-    panels[0][0].set_ylabel(title)
-    _legend(figure)
-    of, key = ("evolving up to each round", "; numbers are rounds") if results["rounds"] else ("answering", "")
-    caption = f"Cost of {of} against {title}{key}. Left and high is better."
-    yield "cost", figure, f"Cost against {title}. {'; '.join(said)}.", caption
-
-
-def _spent(results: Mapping[str, Any], label: str, key: str, measure: str) -> Steps:
-    """(round, cost of it and the rounds before, mean of the measure), as far as each round's cost is known."""
-    costs = sorted(
-        (cost for cost in results["costs"] if cost[results["role"]] == label), key=lambda cost: cost["round"]
-    )
-    known, means = list(takewhile(lambda cost: cost[key], costs)), _at(results, measure, label)
-    totals = zip((cost["round"] for cost in known), accumulate(cost[key] for cost in known), strict=True)
-    return [(round_, total, means[round_]["mean"]) for round_, total in totals if round_ in means]

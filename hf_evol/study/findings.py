@@ -15,20 +15,15 @@ def findings(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     could be compared), ``fewest`` (the smallest number of pairs of any comparison that has some), and, for a table,
     ``rounds`` and ``rows`` (each measure, and its comparison in each of the rounds).
     """
-    return [_finding(results, *pair) for pair in dict.fromkeys((c["a"], c["b"]) for c in results["comparisons"])]
-
-
-def _finding(results: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
-    own = {(c["measure"], c["round"]): c for c in results["comparisons"] if (c["a"], c["b"]) == (a, b)}
-    rounds = sorted({round_ for _, round_ in own})
-    return {
-        "a": a,
-        "b": b,
-        "text": _text(results, a, b, own),
-        "fewest": min((c["n"] for c in own.values() if c["n"]), default=None),
-        "rounds": rounds,
-        "rows": [(entry, [own.get((entry["measure"], round_)) for round_ in rounds]) for entry in results["measures"]],
-    }
+    found = []
+    for a, b in dict.fromkeys((c["a"], c["b"]) for c in results["comparisons"]):
+        own = {(c["measure"], c["round"]): c for c in results["comparisons"] if (c["a"], c["b"]) == (a, b)}
+        rounds = sorted({round_ for _, round_ in own})
+        rows = [(entry, [own.get((entry["measure"], round_)) for round_ in rounds]) for entry in results["measures"]]
+        fewest = min((c["n"] for c in own.values() if c["n"]), default=None)
+        text = _text(results, a, b, own)
+        found.append({"a": a, "b": b, "text": text, "fewest": fewest, "rounds": rounds, "rows": rows})
+    return found
 
 
 def winner(comparison: Mapping[str, Any]) -> str | None:
@@ -51,7 +46,10 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
             (by[winner(c)] if c["n"] else missing).append(labels[measure])
     n, undecided = sum(map(len, by.values())), by.pop(None)
     of = f"of {n} measure{'s' if n > 1 else ''} of quality"
-    said = [f"In round {last}," if last else f"For {_base(results)},"]
+    said = [f"In round {last},"]
+    if not last:
+        base = next(model["name"] for model in results["models"] if model["role"] == "base")
+        said = [f"For {base.rpartition('/')[2]},"]
     if any(by.values()):
         (better, most), (other, others) = sorted(by.items(), key=lambda item: -len(item[1]))
         fewer = f"{len(others)} ({listed(others)})" if others else "none"
@@ -69,10 +67,6 @@ def _text(results: Mapping[str, Any], a: str, b: str, own: Mapping[tuple[str, in
     if missing:
         said.append(f"By {listed(missing)}, no rows could be compared.")
     return " ".join(said)
-
-
-def _base(results: Mapping[str, Any]) -> str:
-    return next(model["name"] for model in results["models"] if model["role"] == "base").rsplit("/", 1)[-1]
 
 
 def cost_sentences(results: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 # The figures that go with a measure, beside its means by round.
-_OF_MEASURE = {"difficulty_score": "levels", "mnd": "mnd_density", "top1_mean": "top1_density", "ic_ifd": "ifd_ic_ifd"}
-_OF_MEASURE |= {"car": "base_loss_reward"}
-
-# Within a script element these could end it, or a string; JSON allows writing them as escapes.
-_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+_OF_MEASURE = {"difficulty_score": "levels", "mnd": "mnd_density", "top1_mean": "top1_density"}
 
 
 def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -54,11 +49,10 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
         of_measure=_OF_MEASURE,
         reasons=sorted({reason for entry in results["yields"] for reason in entry["dropped"]}),
         shown=shown,
-        human=human_number,
         colours=colour,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=embedded_json(shown | {"colours": [colour[label] for label in shown["labels"]]}),
+        data=shown | {"colours": [colour[label] for label in shown["labels"]]},
     )
 
 
@@ -79,15 +73,11 @@ def _write_page(template: str, path: Path, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=figure, si=si, p=p_value, winner=winner, placed=placed)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    environment.filters.update(figure=figure, human=human_number, p=p_value, winner=winner, placed=placed)
     page = environment.from_string((_HERE / template).read_text("utf-8"))
     html = page.render(style=Markup((_HERE / "report.css").read_text("utf-8")), **values)
     path.write_bytes(html.encode("utf-8", "replace"))  # bytes: the script's hash is of these line ends
-
-
-def embedded_json(data: Any) -> Markup:
-    """JSON that can stand in a script element, whatever its strings hold."""
-    return Markup(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES))
 
 
 def inline_svg(figure: Mapping[str, Any]) -> Markup:
@@ -107,16 +97,6 @@ def figure(value: float | None, signed: bool = False) -> str:
 def p_value(value: float | None) -> str:
     """Three decimals, as far as they tell something, or a dash."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def si(value: float | None) -> str:
-    """Three figures and a prefix of powers of a thousand, or a dash."""
-    if value is None:
-        return "–"
-    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value:.3g}"
 
 
 def placed(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from hf_evol.scoring.compatibility import BETA
 from hf_evol.scoring.difficulty import LEVELS
 from hf_evol.scoring.summary import summarize
 from hf_evol.study.measures import EVOLVER, PREFERRED, Measure, Role, values
-from hf_evol.study.statistics import CONFIDENCE, compare, holm, verdict
+from hf_evol.study.statistics import CONFIDENCE, Comparison, compare, holm, verdict
 
 LABEL = "label"
 STATUS = "status"
@@ -63,7 +63,7 @@ def numbers(rounds: int) -> range:
 
 
 def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int, beta: float) -> list[dict[str, Any]]:
-    compared = []
+    entries, compared = [], []
     for measure in made:
         for a, b, number in sorted(judged, key=lambda key: key[2]):
             if measure.name == PREFERRED:
@@ -72,13 +72,19 @@ def _comparisons(made: Sequence[Measure], sets: Sets, judged: Judged, seed: int,
             else:
                 left, right = _paired(measure, [(row, sets[b, number][i]) for i, row in sets[a, number].items()], beta)
             found = compare(left, right, seed=seed, resamples=RESAMPLES, family=len(made) * len(judged))
-            entry = {"measure": measure.name, "round": number, "a": a, "b": b} | asdict(found)
-            compared.append((measure, found, entry | {"n_unpaired": len(sets[a, number]) - len(left)}))
-    adjusted = holm([found.p_value for _, found, _ in compared])
-    for (measure, found, entry), p in zip(compared, adjusted, strict=True):
-        said = verdict(entry["a"], entry["b"], measure.label, found, p, measure.higher_is)
-        entry |= {"adjusted_p": p, "verdict": said}
-    return [entry for _, _, entry in compared]
+            of = {"measure": measure.name, "round": number, "a": a, "b": b}
+            entries.append(of | asdict(found) | {"n_unpaired": len(sets[a, number]) - len(left)})
+            compared.append((a, b, measure, found))
+    return [entry | more for entry, more in zip(entries, conclusions(compared), strict=True)]
+
+
+def conclusions(compared: Sequence[tuple[str, str, Measure, Comparison]]) -> list[dict[str, Any]]:
+    """Of all comparisons of two names the adjusted p-values and verdicts."""
+    adjusted = holm([found.p_value for *_, found in compared])
+    return [
+        {"adjusted_p": p, "verdict": verdict(a, b, measure.label, found, p, measure.higher_is)}
+        for (a, b, measure, found), p in zip(compared, adjusted, strict=True)
+    ]
 
 
 def _paired(measure: Measure, pairs: Sequence[tuple[Any, Any]], beta: float) -> list[list[Any]]:

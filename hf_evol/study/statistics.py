@@ -15,6 +15,8 @@ import numpy as np
 
 from hf_evol.errors import ColumnError
 
+Values = Sequence[float] | np.ndarray
+
 CONFIDENCE = 0.95  # of all intervals, and with it the level of the tests
 NO_DIFFERENCE = "No difference shown"
 
@@ -36,28 +38,19 @@ class Comparison:
     p_value: float | None = None  # two-sided, not adjusted for other comparisons
 
 
-def compare(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    *,
-    seed: int = 0,
-    resamples: int = 10_000,
-    family: int = 1,
-) -> Comparison:
+def compare(a: Values, b: Values, *, seed: int = 0, resamples: int = 10_000, family: int = 1) -> Comparison:
     """Mean difference of paired values, with a bootstrap interval and a permutation p-value.
 
     The interval is the symmetric bootstrap-t one (Efron and Tibshirani, 1993, section 12.5; Hall, 1988): difference ±
     q · standard error, where q is the quantile of the resamples' absolute t statistics; beyond 10,000 rows, the normal
-    quantile, to which it tends. Percentile and, where differences are skewed, Student's intervals hold the true
-    difference too seldom. ``benchmarks/study_statistics.py`` measures this one: it needs some thirty rows, more where
+    quantile, to which it tends. ``benchmarks/study_statistics.py`` measures it: it needs some thirty rows, more where
     differences are very skewed; with heavy tails it is too wide.
 
     The p-value is that of the sign-flip test (Davison and Hinkley, 1997, section 4.3): if it doesn't matter which
     model made a row, each difference could as well have had the other sign. It is exact where 2^m, for m differences
-    other than zero, is at most ``resamples``, and (1 + count) / (1 + resamples) elsewhere. Where the comparison is one of a
-    ``family`` that `holm` adjusts, and fewer than ten of the resamples are as far from zero, so many more are drawn that ten
-    could be at the smallest level that Holm asks for; but none where Hoeffding's bound (1963, theorem 2) on the sum of such
-    signs says that hardly any would count. Stopping early at ten makes no p-value too small.
+    other than zero, is at most ``resamples``, and (1 + count) / (1 + resamples) elsewhere. Of a ``family`` of comparisons that
+    `holm` adjusts, small p-values are drawn as often as makes ten count at Holm's smallest level, unless Hoeffding's bound
+    (1963, theorem 2) says that hardly any would.
 
     The result does not depend on the order of the rows, and swapping a and b negates it. One row has no interval, and
     p = 1; the interval of differences that are all the same is that value alone.
@@ -84,9 +77,7 @@ def compare(
     return Comparison(n, math.fsum(left) / n, math.fsum(right) / n, mean, low, high, p_value)
 
 
-def compare_sets(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = 10_000
-) -> Comparison:
+def compare_sets(a: Values, b: Values, *, seed: int = 0, resamples: int = 10_000) -> Comparison:
     """As `compare`, of the means of two sets whose rows are not paired; ``n`` is that of the smaller one.
 
     The interval is the symmetric bootstrap-t one of two samples, and the p-value that of the permutation test of Welch's
@@ -122,12 +113,10 @@ def compare_sets(
 
 
 def _standard_error(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of the difference of the means of each row of the one and of the other."""
     return np.sqrt(sum(side.var(axis=1, ddof=1) / side.shape[1] for side in (left, right)))
 
 
 def _welch(left: np.ndarray, right: np.ndarray, floor: float) -> np.ndarray:
-    """Welch's statistics, without sign."""
     return np.abs(left.mean(axis=1) - right.mean(axis=1)) / np.maximum(_standard_error(left, right), floor)
 
 
@@ -135,9 +124,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for their number, in the same order (Holm, 1979).
 
     Calling those under 5 % a difference is wrong about any of them in at most 5 % of studies, however they depend on
-    each other. Measures that nearly repeat others, as IFD does IC-IFD, stay in the one family: apart from it they would win a
-    point of power, and a family for each measure would be wrong twice as often as is promised
-    (``benchmarks/study_statistics.py``). None stays None and doesn't count.
+    each other, and only as one family (``benchmarks/study_statistics.py``). None stays None and doesn't count.
 
     Example:
         >>> holm([0.25, None, 0.0625])
@@ -157,8 +144,8 @@ def verdict(
     """What a comparison shows, as a sentence; None without rows.
 
     A difference is stated only where the interval excludes zero and the p-value, adjusted by `holm` over all comparisons of
-    the study, is below 0.05. The interval alone would find one in some 70 % of studies of 24 comparisons of equal evolvers
-    (1 - 0.95^24); the p-value alone could name a difference that the interval beside it doesn't show.
+    the study, is below 0.05: the interval alone would find one too often among many comparisons, and the p-value alone could
+    name one that the interval beside it doesn't show.
 
     Example:
         >>> verdict("small", "large", "difficulty score", Comparison(9, 5.0, 7.0, -2.0, -3.0, -1.0), 0.01, "harder")
@@ -238,6 +225,5 @@ def _sign_flip_p(differences: np.ndarray, generator: np.random.Generator, resamp
 
 
 def _chunks(resamples: int, width: int) -> list[int]:
-    """How many resamples to draw at a time."""
     step = max(1, _CELLS // width)
     return [min(step, resamples - start) for start in range(0, resamples, step)]

@@ -13,14 +13,14 @@ from hf_evol import columns as col
 from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
 from hf_evol.hub.figures import check_plots
-from hf_evol.hub.provenance import ModelRecord, describe_source, library_versions, origin
+from hf_evol.hub.provenance import ModelRecord, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
-from hf_evol.run.pipeline import check_seeds_are_given, read_seeds
+from hf_evol.run.pipeline import check_seeds_are_given, read_seeds, source_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
 from hf_evol.scoring.compatibility import BETA
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings, listed
+from hf_evol.study.findings import cost_sentences, findings
 from hf_evol.study.measures import EVOLVER, RESPONDER, Role
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
@@ -39,7 +39,7 @@ _SETTINGS = (
     "convention", "engine",
 )  # fmt: skip
 _OF_EVOLVING = ("methods", "rounds", "tries", "best_of", "by_example", "temperature", "top_p", "max_new_tokens")
-_RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "stand_ins", "failures")
+_RESULTS = ("verdict", "n_seeds", "rounds", "measures", "comparisons", "yields", "costs", "failures")
 
 
 @dataclass(frozen=True)
@@ -132,37 +132,24 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     records.sort(key=lambda row: (labels.index(row[LABEL]), row[col.ROUND], places[row[col.ID]]))
     of_seeds = work.measure_seeds(seeds).to_list() if role is EVOLVER else []
 
-    models = work.records()
-    results = _about(models, recipe, work.rounds, len(seeds)) | ({"beta": study.beta} if role is RESPONDER else {})
+    compared, others = work.records()
+    sizes = " against ".join(f"{label} ({record.size})" for label, record in compared.items())
+    results = {
+        "schema": SCHEMA,
+        "role": role.name,
+        "title": f"{public_name(recipe.dataset).rsplit('/', 1)[-1]}: {sizes}",
+        "seed": recipe.seed,
+        "n_seeds": len(seeds),
+        "rounds": work.rounds,
+        f"{role.name}s": [{"label": label} | asdict(record) for label, record in compared.items()],
+        "models": [asdict(record) for record in others],
+    }
+    results |= {"beta": study.beta} if role is RESPONDER else {}
     results |= analyse([*of_seeds, *records], judged, labels, work.rounds, seed=recipe.seed, role=role, beta=study.beta)
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
     results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(results)
-    provenance = _provenance(recipe, results, [record for _, record in models])
+    provenance = _provenance(recipe, results, [*compared.values(), *others])
     return _written(recipe, results, records, usable.features, provenance, target, work.failed)
-
-
-def _about(models: Sequence[tuple[str, ModelRecord]], recipe: Recipe, rounds: int, n_seeds: int) -> dict[str, Any]:
-    """What was compared with what, on what; and where models have a part that they should not have, a sentence."""
-    role = models[0][1].role
-    n = sum(record.role == role for _, record in models)
-    compared, others = models[:n], [record for _, record in models[n:]]
-    stand_ins = []
-    for record in others:
-        if labels := [label for label, model in compared if model.name == record.name]:
-            said = f"The {record.role} is the model of the {role} {listed(labels)}, and may favour its own texts."
-            stand_ins.append(said)
-    sizes = " against ".join(f"{label} ({record.size})" for label, record in compared)
-    return {
-        "schema": SCHEMA,
-        "role": role,
-        "title": f"{public_name(recipe.dataset).rsplit('/', 1)[-1]}: {sizes}",
-        "seed": recipe.seed,
-        "n_seeds": n_seeds,
-        "rounds": rounds,
-        f"{role}s": [{"label": label} | asdict(record) for label, record in compared],
-        "models": [asdict(record) for record in others],
-        "stand_ins": stand_ins,
-    }
 
 
 def _written(
@@ -172,9 +159,9 @@ def _written(
     from datasets import Dataset
 
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
-    role, each, and_pair, work = results["role"], "evolver and round", ", round and pair of evolvers", "evolving"
-    if role != "evolver":
-        each, and_pair, work = "responder", " and pair of responders", "answering"
+    role, each, and_pair, work = results["role"], "responder", " and pair of responders", "answering"
+    if results["rounds"]:
+        each, and_pair, work = "evolver and round", ", round and pair of evolvers", "evolving"
     configs = [
         Config("rows", rows, f"every row of every {each}, with its status and measures; the default config"),
         *(_set(rows, model["label"]) for model in results[f"{role}s"]),
@@ -201,7 +188,6 @@ def _set(rows: Dataset, label: str) -> Config:
 
 
 def _provenance(recipe: Recipe, results: dict[str, Any], records: Sequence[ModelRecord]) -> dict[str, Any]:
-    source = describe_source(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
     compared = f"{results['role']}s"
     shown = _SETTINGS + (_OF_EVOLVING if results["rounds"] else ())
     settings = {name: value for name, value in recipe.for_card().items() if name in shown}
@@ -212,7 +198,7 @@ def _provenance(recipe: Recipe, results: dict[str, Any], records: Sequence[Model
         "kind": "study",
         "title": results["title"],
         "recipe": settings,
-        **origin(source, records, recipe.license),
+        **origin(source_of(recipe), records, recipe.license),
         "models": [*results[compared], *results["models"]],
         "results": {name: results[name] for name in _RESULTS},
         "libraries": library_versions(),

@@ -6,24 +6,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import HfEvolError, ModelError
-from hf_evol.evolve.eliminate import repeated
-from hf_evol.evolve.respond import Respond
-from hf_evol.generation.base import Completion
 from hf_evol.hub.provenance import ModelRecord, describe
-from hf_evol.models.journal import Journal, open_journal
-from hf_evol.progress import counted_tokens, without_datasets_bars
+from hf_evol.progress import counted_tokens
 from hf_evol.prompts.judge import rewriting_task
 from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages, engine_of, spec_of
-from hf_evol.run.steps import REASON
 from hf_evol.scoring.compatibility import NEGATIVE, Compatibility, compatibility_adjusted_reward
 from hf_evol.scoring.confidence import Confidence
 from hf_evol.scoring.difficulty import Difficulty
@@ -32,37 +27,38 @@ from hf_evol.scoring.embed import Embed
 from hf_evol.scoring.judge import Judge
 from hf_evol.scoring.pairs import is_text
 from hf_evol.scoring.reward import Reward
-from hf_evol.study.measures import EVOLVER, N_WORDS, REWARD_OF_EVOLUTION, USABLE
+from hf_evol.study.measures import EVOLVER, N_WORDS, REWARD_OF_EVOLUTION
 from hf_evol.study.results import LABEL, SEEDS, STATUS, numbers
-from hf_evol.transform import Transform, failed_requests
+from hf_evol.study.rows import TOKENS, CountedRespond, as_evolved, count_words, decided, of_label, with_columns
+from hf_evol.transform import Transform, failed_requests, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_evol.study.study import Study
-    from hf_evol.transform import Batch
 
 logger = logging.getLogger(__name__)
 
 MPNET = "sentence-transformers/all-mpnet-base-v2"  # the paper's embedding model
-_OF_RESPONSE = "response_"  # begins the reasons that are the responder's
 _KEPT = (
     LABEL, col.ID, col.ROUND, col.METHOD, col.SEED_INSTRUCTION, col.PARENT_INSTRUCTION, col.INSTRUCTION, col.INPUT,
     col.EVOLVER, col.EVOL_STATUS, col.ELIMINATION, col.CONTEXT,
 )  # fmt: skip
 _ASK_AGAIN = ModelError("Requests failed. The same command, with --overwrite, asks for them again.")
-_TOKENS = ("n_prompt_tokens", "n_tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CountedRespond(Respond):
-    """`Respond`, and the tokens of each row's prompt and reply."""
-
-    output_columns = Respond.output_columns | dict.fromkeys(_TOKENS, "int64")
-
-    def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
-        counts = {name: [getattr(completion, name, 0) for *_, completion in replies] for name in _TOKENS}
-        return Respond.columns(self, replies) | counts
+def embedder(recipe: Recipe, embedding: str | dict | None) -> tuple[Embed | None, HfEvolError | None]:
+    """A model's `Embed`; or none, where none is wanted, or the default, which nobody has asked for, can't be had: and why."""
+    if embedding is None:
+        return None, None
+    try:
+        embed = Embed(spec_of(recipe, embedding))
+        embed.check()
+        return embed, None
+    except HfEvolError as error:
+        if embedding != MPNET:
+            raise
+        return None, error
 
 
 class Work:
@@ -83,7 +79,8 @@ class Work:
         self.evolves = study.role is EVOLVER
         self.rounds = recipe.rounds if self.evolves else 0
         alike = replace(recipe, judge=None, by_example=bool(recipe.by_example))  # whatever the evolvers' sizes
-        alike = alike if self.evolves else replace(alike, best_of=1)
+        if not self.evolves:
+            alike = replace(alike, best_of=1)
         self.stages = {label: Stages.of(replace(alike, model=model)) for label, model in study.candidates.items()}
         first = next(iter(self.stages.values()))
         self.respond, self.score = first.respond, first.score if recipe.scorer else None
@@ -92,9 +89,10 @@ class Work:
             label: of.evolve if self.evolves else CountedRespond(**vars(of.respond))
             for label, of in self.stages.items()
         }
-        self.confidence = self.evolves and {
+        self.confidence = {
             label: Confidence(writer.model, positions=study.positions, **shared)
             for label, writer in self.writers.items()
+            if self.evolves
         }
         self.judge = study.judge and engine_of(recipe, study.judge)
         self.difficulty = self.evolves and self.judge and Difficulty(self.judge, journal=recipe.journal)
@@ -103,16 +101,9 @@ class Work:
         self.rewards = [Reward(reward, of=of, **shared) for of in rewarded] if reward else []
         base = study.base and spec_of(recipe, study.base)
         self.compatibility = base and Compatibility(base, beta=study.beta, journal=recipe.journal)
-        self.embed = None
-        if self.evolves and study.embedding is not None:
-            try:
-                embed = Embed(spec_of(recipe, study.embedding))
-                embed.check()
-                self.embed = embed
-            except HfEvolError as error:
-                if study.embedding != MPNET:
-                    raise
-                self._failed("diversity", error)  # nobody asked for the default
+        self.embed, error = embedder(recipe, study.embedding) if self.evolves else (None, None)
+        if error:
+            self._failed("diversity", error)
         others = (self.respond, self.score, self.difficulty, *self.rewards, self.compatibility)
         for transform in filter(None, (*self.writers.values(), *others)):
             transform.check()
@@ -127,8 +118,8 @@ class Work:
         self.failures.append({"stage": stage, "error": str(error)})
         logger.warning("%s could not be measured: %s", stage, error)
 
-    def records(self) -> list[tuple[str, ModelRecord]]:
-        """(label or role, what is known of the model), what is compared first."""
+    def records(self) -> tuple[dict[str, ModelRecord], list[ModelRecord]]:
+        """What is known of the models: of those that are compared, by label, and of the others."""
         others = {
             "responder": self.evolves and self.respond.model,
             "scorer": self.score and self.score.model,
@@ -137,8 +128,8 @@ class Work:
             "embedding": self.embed and self.embed.model,
             "base": self.compatibility and self.compatibility.model,
         }
-        compared = [(label, describe(self.study.role.name, of.model)) for label, of in self.writers.items()]
-        return compared + [(role, describe(role, model)) for role, model in others.items() if model]
+        compared = {label: describe(self.study.role.name, of.model) for label, of in self.writers.items()}
+        return compared, [describe(role, model) for role, model in others.items() if model]
 
     def make(self, seeds: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
         """All rows with their responses, and what those that are compared spent in each round.
@@ -155,10 +146,8 @@ class Work:
             for number in numbers(self.rounds):
                 begun = time.monotonic()
                 with counted_tokens() as new:
-                    rows, texts, (prompt_tokens, tokens) = next(rounds)
-                seconds = time.monotonic() - begun
-                # where the journal had some of the replies, the time is not the round's
-                seconds = self._seconds(writer, texts, number, seconds if new[0] == tokens else None)
+                    rows, (prompt_tokens, tokens) = next(rounds)
+                seconds = time.monotonic() - begun if new[0] == tokens else None  # the journal had some of the replies
                 flops = 2 * parameters * (prompt_tokens + tokens) if parameters else None
                 cost = {self.study.role.name: label, "round": number, "prompt_tokens": prompt_tokens, "tokens": tokens}
                 costs.append(cost | {"seconds": seconds, "flops": flops})
@@ -171,49 +160,28 @@ class Work:
         self._count_lost(rows)
         return rows, costs
 
-    def _evolved(self, seeds: Dataset, label: str) -> Iterator[tuple[Dataset, list[str], list[int]]]:
-        """The rows of each round, their texts, and the tokens of prompts and replies."""
-        seeds, stages = seeds.remove_columns(col.OUTPUT), self.stages[label]
-        for rows in steps.evolve(seeds, stages, self.rounds, self.map, f"{label}, "):
+    def _evolved(self, seeds: Dataset, label: str) -> Iterator[tuple[Dataset, list[int]]]:
+        """The rows of each round, and the tokens of prompts and replies."""
+        for rows in steps.evolve(
+            seeds.remove_columns(col.OUTPUT), self.stages[label], self.rounds, self.map, f"{label}, "
+        ):
             last = [history[-1] for history in rows[col.HISTORY]]
-            tokens = [sum(entry[name] for entry in last) for name in _TOKENS]
-            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), rows[col.INSTRUCTION][:], tokens
+            tokens = [sum(entry[name] for entry in last) for name in TOKENS]
+            yield steps.columns(rows.add_column(LABEL, [label] * len(rows)), _KEPT), tokens
 
-    def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[str], list[int]]]:
-        """Likewise of the seeds, which stand for themselves where rows of a round were evolved."""
-        n = len(seeds)
-        readable = [col.OK if is_text(text) else "invalid_input" for text in seeds[col.INSTRUCTION]]
-        rows = _added(
-            seeds,
-            {
-                LABEL: ([label] * n, "string"),
-                col.ROUND: ([0] * n, "int32"),
-                col.PARENT_INSTRUCTION: (seeds[col.INSTRUCTION][:], "string"),
-                col.EVOL_STATUS: (readable, "string"),
-                col.ELIMINATION: ([col.KEPT] * n, "string"),
-            },
-        )
+    def _answered(self, seeds: Dataset, label: str) -> Iterator[tuple[steps.Round, list[int]]]:
+        """Likewise of the seeds, answered."""
+        rows = with_columns(as_evolved(seeds), {LABEL: ([label] * len(seeds), "string")})
         answered = steps.respond(steps.columns(rows, _KEPT), self.writers[label], self.map, label)
-        asked = (answered.rows, answered.unanswered)
-        tokens = [sum(chain(*(part[name] for part in asked))) for name in _TOKENS]
-        yield answered, [str(text) for part in asked for text in part[col.OUTPUT]], tokens
-
-    def _seconds(self, writer: Any, texts: list[str], number: int, measured: float | None) -> float | None:
-        """The time that a round took when it was made in one go, in this run or an earlier one; else None."""
-        journal = open_journal(self.recipe.journal)
-        if journal is None:
-            return measured
-        key = Journal.key({"seconds": number} | writer.identity(), texts, str(self.recipe.seed))
-        if measured is not None:
-            journal.put({key: {"seconds": measured}})
-        return journal.get([key]).get(key, {}).get("seconds")
+        tokens = [sum(chain(answered.rows[name], answered.unanswered[name])) for name in TOKENS]
+        yield answered, tokens
 
     def _count_lost(self, rows: Dataset) -> None:
         """Note of how many rows the requests failed."""
-        sets = Counter(zip(rows[LABEL], rows[col.ROUND], strict=True))
         names = [name for name in (STATUS, col.RESPONSE_STATUS) if name in rows.column_names]
-        statuses = zip(rows[LABEL], rows[col.ROUND], *(rows[name] for name in names), strict=True)
-        lost = Counter((label, number) for label, number, *of_row in statuses if col.failed(of_row))
+        of_all = list(values_of(rows, LABEL, col.ROUND, *names))
+        sets = Counter((label, number) for label, number, *_ in of_all)
+        lost = Counter((label, number) for label, number, *statuses in of_all if col.failed(statuses))
         for (label, number), count in lost.items():
             when = f" in round {number}" if number else ""
             self._failed(f"{count} of {sets[label, number]} rows of {label}{when}", _ASK_AGAIN)
@@ -234,15 +202,14 @@ class Work:
 
     def measure_seeds(self, seeds: Dataset) -> Dataset:
         """The seeds, as round 0, with the measures that they can have."""
-        rows = seeds.remove_columns(col.OUTPUT)
-        texts = [text if is_text(text) else None for text in rows[col.INSTRUCTION]]
-        rows = _added(
-            rows,
+        texts = [text if is_text(text) else None for text in seeds[col.INSTRUCTION]]
+        rows = with_columns(
+            seeds.remove_columns(col.OUTPUT),
             {
-                LABEL: ([SEEDS] * len(rows), "string"),
+                LABEL: ([SEEDS] * len(seeds), "string"),
                 STATUS: ([col.OK if text else "invalid_input" for text in texts], "string"),
-                col.ROUND: ([0] * len(rows), "int32"),
-                N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
+                col.ROUND: ([0] * len(seeds), "int32"),
+                N_WORDS: (count_words(texts), "float64"),
             },
         )
         rows = self._tried("difficulty", rows, self.difficulty, "Rate the seeds")
@@ -296,7 +263,7 @@ class Work:
 
         parts = []
         for label, transform in self.confidence.items():
-            part = _of(rows, label)
+            part = of_label(rows, label)
             parts.append(self.map(part, transform, f"Top-1 probabilities of {label}"))
             models.release()
         return concatenate_datasets(parts)
@@ -306,7 +273,7 @@ class Work:
         if col.REWARD not in rows.column_names:
             return rows.remove_columns(col.CAR)
         for label in self.writers:
-            of = _of(rows, label)
+            of = of_label(rows, label)
             found = compatibility_adjusted_reward(of[col.REWARD], of[col.BASE_LOSS], beta=self.study.beta)
             if found["status"] == NEGATIVE:
                 said = (
@@ -323,59 +290,7 @@ class Work:
         embedded, parts = self.map(rows, self.embed, "Embed"), []
         sets = dict.fromkeys(zip(rows[LABEL], rows[col.ROUND], strict=True))
         for label, number in sets:
-            part, summary = diversity(_of(embedded, label, number))
+            part, summary = diversity(of_label(embedded, label, number))
             self.diversities.append({EVOLVER.name: label, "round": number} | summary)
             parts.append(part.remove_columns(col.EMBEDDING))
         return concatenate_datasets(parts) if parts else embedded.remove_columns(col.EMBEDDING)
-
-
-def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
-    """All answered rows with what is held of their texts: of two usable ones of an evolver that say the same, the later one
-    is a duplicate, as in the set of a run."""
-    from datasets import concatenate_datasets
-
-    left_out = (answered.failed, answered.unanswered)
-    reasons = [col.KEPT] * len(answered.rows)
-    if evolved:  # rows are in the order of their evolvers
-        again = chain(*(repeated(_of(answered.rows, label)) for label in dict.fromkeys(answered.rows[LABEL])))
-        reasons = ["duplicate" if found else col.KEPT for found in again]
-    reasons += chain(*(part[REASON] for part in left_out))
-    if not evolved:  # what is left out is the response, and what is compared made it
-        reasons = [why.removeprefix(_OF_RESPONSE) for why in reasons]
-    rows = concatenate_datasets([answered.rows, *(part.remove_columns(REASON) for part in left_out)])
-    statuses = [col.OK if why == col.KEPT or why.startswith(_OF_RESPONSE) else why for why in reasons]
-    of_response = [  # why the response is left out is the responder's
-        col.OK if why == col.KEPT else why.removeprefix(_OF_RESPONSE) if status == col.OK else None
-        for why, status in zip(reasons, statuses, strict=True)
-    ]
-    outputs = rows[col.OUTPUT][:] if col.OUTPUT in rows.column_names else [None] * len(rows)
-    made = rows[col.INSTRUCTION] if evolved else outputs
-    texts = [text if status == col.OK else "" for text, status in zip(made, statuses, strict=True)]
-    # the request failed, as the server was down or memory ran out; or there was nothing to answer
-    unknown = col.PASSING_FAILURES if evolved else (*col.PASSING_FAILURES, "invalid_input")
-    known = {col.OUTPUT, col.RESPONSE_STATUS, col.EVOL_STATUS, col.ELIMINATION, *_TOKENS}
-    known.add(col.RESPONDER if evolved else col.PARENT_INSTRUCTION)
-    return _added(
-        rows.remove_columns(list(known.intersection(rows.column_names))),
-        {
-            col.OUTPUT: (outputs, "string"),
-            STATUS: (statuses, "string"),
-            **({col.RESPONSE_STATUS: (of_response, "string")} if evolved else {}),
-            N_WORDS: ([float(len(text.split())) if text else None for text in texts], "float64"),
-            USABLE: ([None if why in unknown else float(why == col.OK) for why in statuses], "float64"),
-        },
-    )
-
-
-def _of(rows: Dataset, label: str, number: int | None = None) -> Dataset:
-    sets = enumerate(zip(rows[LABEL], rows[col.ROUND], strict=True))
-    return rows.select([place for place, (of, at) in sets if of == label and number in (None, at)])
-
-
-def _added(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
-    from datasets import Value
-
-    with without_datasets_bars():
-        for name, (values, kind) in columns.items():
-            rows = rows.add_column(name, values, feature=Value(kind))
-    return rows

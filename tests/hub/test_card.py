@@ -123,7 +123,6 @@ def study_provenance():
         "verdict": ["In round 1, small is better."],
         "n_seeds": 10,
         "rounds": 1,
-        "stand_ins": ["small stands in for medium."],
         "measures": [{"measure": "mnd", "label": "distance"}],
         "comparisons": [comparison | dict.fromkeys(("difference", "low", "high", "adjusted_p"), 0.01)],
         "yields": [{"evolver": "small", "round": 1, "rows_in": 10, "ok": 9, "unanswered": {"cut_off": 1}}],

@@ -58,7 +58,7 @@ def _results(labels, n, rounds, measures, rows):
         "evolvers": [{"label": label, "name": f"user/{label}", "n_parameters": None, "revision": "abc", "license": "mit",
                       "dtype": "float32"} for label in labels],
         "models": [{"role": "judge", "name": "user/judge", "n_parameters": 5_065_472, "revision": "def", "license": None}],
-        "stand_ins": ["small stands in for medium."], "failures": [{"stage": "reward", "error": "ModelError: no head"}],
+        "failures": [{"stage": "reward", "error": "ModelError: no head"}],
         "measures": [{"measure": name, "label": name.replace("_", " "), "unit": None, "about": "What it says."}
                      for name in measures],
         "comparisons": _comparisons(labels, rounds, measures, of),

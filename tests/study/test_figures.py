@@ -7,7 +7,7 @@ from study_data import make, unmeasured
 from hf_evol.study.figures import density, draw
 
 FEW = ("difficulty_score", "ifd", "ic_ifd", "mnd", "top1_mean")
-OTHERS = {"levels", "mnd_density", "top1_density", "ifd_ic_ifd", "judgements", "yield", "cost"}
+OTHERS = {"levels", "mnd_density", "top1_density"}
 ALL = OTHERS | {f"by_round_{measure}" for measure in FEW}
 
 
@@ -17,7 +17,7 @@ def texts(figure):
 
 def only(folder, results, rows, **changes):
     """The figures of a study without what is drawn elsewhere, by name."""
-    results = results | {"levels": [], "judgements": [], "yields": [], "costs": []} | changes
+    results = results | {"levels": []} | changes
     return {figure["name"]: figure for figure in draw(results, rows, folder)}
 
 
@@ -34,7 +34,7 @@ def test_everything_is_drawn_and_said(tmp_path):
 def test_svg_bytes_are_the_same_each_time(tmp_path):
     study = make(measures=("ifd", "ic_ifd", "top1_mean"))
     first, second = draw(*study, tmp_path / "a"), draw(*study, tmp_path / "b")
-    assert len(first) == 8
+    assert len(first) == 4
     for one, other in zip(first, second, strict=True):
         assert one["path_svg"].read_bytes() == other["path_svg"].read_bytes()
         assert one["path_png"].read_bytes() == other["path_png"].read_bytes()
@@ -42,17 +42,17 @@ def test_svg_bytes_are_the_same_each_time(tmp_path):
 
 def test_only_what_was_measured_is_drawn(tmp_path):
     results, rows = make(measures=("ifd", "n_words"))
-    results |= {"levels": [], "judgements": [], "costs": []}
-    assert [figure["name"] for figure in draw(results, rows, tmp_path)] == ["by_round_ifd", "by_round_n_words", "yield"]
+    results |= {"levels": []}
+    assert [figure["name"] for figure in draw(results, rows, tmp_path)] == ["by_round_ifd", "by_round_n_words"]
 
 
 def test_nulls_and_single_rows_are_drawn_as_far_as_they_go(tmp_path):
     results, rows = make(measures=FEW)
     names = {figure["name"] for figure in draw(unmeasured(results), rows, tmp_path / "null")}
-    assert names == {"levels", "mnd_density", "top1_density", "judgements", "yield"}
+    assert names == {"levels", "mnd_density", "top1_density"}
     names = {figure["name"] for figure in draw(*make(n=1, rounds=1, measures=FEW), tmp_path / "one")}
     assert names == ALL - {"mnd_density"}  # a density needs two values
-    assert only(tmp_path / "none", results, rows.select([])).keys() == ALL - OTHERS | {"ifd_ic_ifd"}
+    assert only(tmp_path / "none", results, rows.select([])).keys() == ALL - OTHERS
 
 
 def test_bars_are_shares(tmp_path):
@@ -61,21 +61,6 @@ def test_bars_are_shares(tmp_path):
     figure = only(tmp_path, *make(rounds=1, measures=()), levels=levels)["levels"]
     assert texts(figure).count("25") == 2 and texts(figure).count("50") == 1
     assert "hard 50 %" in figure["alt"] and "7 replies" in figure["caption"]
-
-
-def test_reasons_beyond_the_fifth_are_one(tmp_path):
-    dropped = {f"reason_{place}": 9 - place for place in range(7)}
-    entry = {"evolver": "small", "round": 1, "ok": 5, "dropped": dropped}
-    figure = only(tmp_path, *make(rounds=1, measures=()), yields=[entry])["yield"]
-    assert figure["alt"].endswith("reason 4 11 % (5), other reasons 15 % (7).") and "kept 11 % (5)" in figure["alt"]
-
-
-def test_cost_adds_up_over_rounds_and_stops_where_it_is_unknown(tmp_path):
-    results, rows = make(rounds=3, measures=("difficulty_score",))
-    results["costs"][2]["flops"] = None  # the small one's third round
-    alt = only(tmp_path, results, rows, costs=results["costs"])["cost"]["alt"]
-    assert "small, round 2: 2e+12 FLOPs" in alt and "small, round 3: 3000 tokens" in alt
-    assert "small, round 3: 3e+12" not in alt and "large, round 3: 3e+13 FLOPs" in alt
 
 
 def test_seeds_are_round_zero(tmp_path):

@@ -110,8 +110,6 @@ def test_everything_is_there_and_accounted_for(first, wide_model):
     parameters = models.load_model(models.ModelSpec(wide_model)).num_parameters()
     for cost in results["costs"]:
         assert cost["flops"] == 2 * parameters * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
-    for role in ("responder", "scorer", "judge", "embedding"):
-        assert any(f"The {role} is the model of the evolver" in sentence for sentence in results["stand_ins"])
     folder = recipe.output
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (Path(folder) / name).exists()
@@ -177,8 +175,9 @@ def test_a_second_run_generates_nothing_and_gives_the_same(first, study, recipe,
     run(replace(study, embedding=None), recipe)  # embeddings are not in the journal
     second = results_of(recipe)
     assert loaded == []
-    for name in ("costs", "yields", "levels", "judgements"):
+    for name in ("yields", "levels", "judgements"):
         assert first[name] == second[name]
+    assert [cost | {"seconds": None} for cost in first["costs"]] == second["costs"]  # known where all is new
     kept = [entry for entry in first["comparisons"] if entry["measure"] != "mnd"]
     assert [{**entry, "adjusted_p": 0, "verdict": 0} for entry in kept] == [
         {**entry, "adjusted_p": 0, "verdict": 0} for entry in second["comparisons"]
@@ -348,7 +347,8 @@ def test_a_study_of_which_all_requests_failed_says_why_and_exits_with_1(recipe, 
         server.fault = lambda prompt, attempt: 400 if prompt != "Hello" else None
         far = f"{{engine: endpoint, name: far, base_url: '{server.url}'}}"
         options = ["--dataset", recipe.dataset, "--limit", "2", "--scorer", wide_model, "--responder", wide_model]
-        options += ["--evolver", f"a={far}", "--evolver", f"b={far}", "--rounds", "1", "--output", recipe.output]
+        options += ["--evolver", f"a={far}", "--evolver", f"b={far}", "--rounds", "1", "--embedding", "none"]
+        options += ["--output", recipe.output]
         assert main(["study", *options]) == 1
     assert "Requests failed for 4 rows. Most often: engine_error: HTTP 400" in capsys.readouterr().out
 
@@ -359,7 +359,7 @@ def test_what_an_evolver_says_twice_counts_once():
 
     from hf_evol.run.steps import Round, part
     from hf_evol.study.results import LABEL, STATUS
-    from hf_evol.study.work import decided
+    from hf_evol.study.rows import decided
 
     texts = ["Name two rivers of Asia.", "Why?", "Name the two rivers of Asia!", "Name two rivers of Asia."]
     rows = Dataset.from_dict(
