@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from hf_evol.models.journal import Journal as Journal
     from hf_evol.models.spec import ModelSpec as ModelSpec
     from hf_evol.prompts.evol_instruct import Method as Method
-    from hf_evol.prompts.evolved import read_evolved as read_evolved
+    from hf_evol.reading.evolved import read_evolved as read_evolved
     from hf_evol.run.append import append as append
     from hf_evol.run.recipe import Recipe as Recipe
     from hf_evol.scoring.compatibility import Compatibility as Compatibility
@@ -101,7 +101,7 @@ _NAMES = {
     "hf_evol.models.journal": ("Journal",),
     "hf_evol.models.spec": ("ModelSpec",),
     "hf_evol.prompts.evol_instruct": ("Method",),
-    "hf_evol.prompts.evolved": ("read_evolved",),
+    "hf_evol.reading.evolved": ("read_evolved",),
     "hf_evol.run.append": ("append",),
     "hf_evol.run.recipe": ("Recipe",),
     "hf_evol.scoring.compatibility": ("Compatibility", "compatibility_adjusted_reward"),

@@ -67,7 +67,7 @@ def _talking(complete):
             return replace(given, finish_reason="stop")
         turn = re.split(r"<\|user\|>|\n", re.sub(r"(<\|end\|><\|assistant\|>|\s)+$", "", asked))[-1]
         first, second, third = (STONES[byte % len(STONES)] for byte in draw[1:4])
-        if turn == self_instruct._ASK:
+        if turn == self_instruct.ASK:
             return replace(given, text=f"Name {first}, {second} and {third}.", finish_reason="stop")
         return replace(given, text=f"{turn} Name {first}, {second} and {third} as well.", finish_reason="stop")
 

@@ -14,10 +14,10 @@ from hf_evol import columns as col
 from hf_evol.errors import ConfigError
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
-from hf_evol.prompts.faults import is_refusal
-from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.words import STOP_WORDS
 from hf_evol.prompts.words import words as english
+from hf_evol.reading.faults import is_refusal
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, SampledTransform
 
 if TYPE_CHECKING:

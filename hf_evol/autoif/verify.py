@@ -17,7 +17,7 @@ from hf_evol.autoif.completions import parse_completion
 from hf_evol.errors import ConfigError
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.autoif import verify_prompt
-from hf_evol.prompts.replies import strip_thinking
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.sandbox import Result, Sandbox
 from hf_evol.transform import Batch, SampledTransform, Transform
 

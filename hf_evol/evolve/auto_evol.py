@@ -16,8 +16,8 @@ from hf_evol.evolve.evol_instruct import Asked, EvolInstruct
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.prompts.evolved import read_evolved
-from hf_evol.prompts.replies import strip_thinking
+from hf_evol.reading.evolved import read_evolved
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, GreedyTransform
 
 NO_FINAL = "no_final_instruction"

@@ -18,11 +18,11 @@ from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.evol_instruct import METHODS
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.judge import equality_prompt, says_equal
-from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat, in_context, transcript
 from hf_evol.prompts.words import STOP_WORDS, content, words
+from hf_evol.reading.evolved import read_evolved
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, Transform, map_dataset, processes_of, values_of
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from hf_evol.generation.sampling import row_key
 from hf_evol.models import n_parameters
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import share_of_example
 from hf_evol.prompts.template import in_context
+from hf_evol.reading.evolved import read_evolved
 from hf_evol.transform import Batch, SampledTransform, Transform
 
 if TYPE_CHECKING:

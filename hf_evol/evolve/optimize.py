@@ -23,8 +23,8 @@ from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
-from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.template import chat
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import map_dataset
 
 if TYPE_CHECKING:

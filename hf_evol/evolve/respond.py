@@ -9,9 +9,9 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
-from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words
+from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, SampledTransform, check_columns, failures
 
 _DECIDED_BEFORE = (col.INSTRUCTION, col.EVOL_STATUS, col.ELIMINATION)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, ModelError, require_extra
 from hf_evol.generation.sampling import row_key
-from hf_evol.prompts.self_instruct import MOST_WORDS, instruction_prompt, is_classification, read_instruction
+from hf_evol.prompts.self_instruct import instruction_prompt
 from hf_evol.prompts.words import words
+from hf_evol.reading.new_instruction import MOST_WORDS, is_classification, read_instruction
 from hf_evol.transform import Batch, SampledTransform, check_columns, map_dataset
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ProposeInstruction(SampledTransform):
 
     Output columns:
         ``instruction`` (null where the reply holds none), ``generator`` (the model's name), ``instruction_status``: ``ok``, the
-        reason of `hf_evol.prompts.self_instruct.read_instruction`, ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
+        reason of `hf_evol.reading.new_instruction.read_instruction`, ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
 
     Args:
         temperature, top_p: 0.7 and 0.5 in the paper.
@@ -98,7 +99,7 @@ def self_instruct(
 
     Each request shows 8 instructions of the pool, 2 of them made up in earlier rounds as soon as there are such, drawn by seed,
     round and number of the request; the reply is one more. It is kept if it can stand as an instruction
-    (`hf_evol.prompts.self_instruct.read_instruction`) and its ROUGE-L F to every other one of the pool is under 0.7. A round asks as
+    (`hf_evol.reading.new_instruction.read_instruction`) and its ROUGE-L F to every other one of the pool is under 0.7. A round asks as
     often as the missing rows should take by the yield so far (Laplace's rule of succession, so twice for each row at first).
     Rounds follow each other until ``n`` rows are kept or the requests are spent, or of the last 64 requests fewer than 4 brought a
     row, which is logged. The same seed gives the same rows in any arrangement of batches and processes; in half precision, rounding

@@ -1,1 +1,1 @@
-"""The words sent to models, one file per scenario, a safe template for them, and how to read the replies."""
+"""The words sent to models, one file per scenario, worked examples, and a safe template for them."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hf_evol import columns as col
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.judge import LEVELS, level_prompt, score_prompt, task
-from hf_evol.prompts.replies import read_level, read_score
 from hf_evol.prompts.template import in_context
+from hf_evol.reading.replies import read_level, read_score
 from hf_evol.scoring.judge import JudgedTransform, answer
 from hf_evol.scoring.pairs import asked
 from hf_evol.transform import Batch

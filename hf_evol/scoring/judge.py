@@ -9,8 +9,8 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.prompts.judge import comparison_prompt, task
-from hf_evol.prompts.replies import read_verdict, strip_thinking
 from hf_evol.prompts.template import in_context
+from hf_evol.reading.replies import read_verdict, strip_thinking
 from hf_evol.scoring.pairs import asked, is_text
 from hf_evol.transform import Batch, GreedyTransform
 

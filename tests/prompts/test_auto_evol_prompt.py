@@ -1,8 +1,8 @@
 import pytest
 
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, trajectory
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.template import chat
+from hf_evol.reading.evolved import read_evolved
 
 SEEDS = [
     "Name {rivers}. Step 4: no",

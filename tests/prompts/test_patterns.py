@@ -3,8 +3,9 @@ import re
 
 import pytest
 
-from hf_evol.prompts import examples, faults, fit, forms, replies, words
+from hf_evol.prompts import examples, words
 from hf_evol.prompts.patterns import AnyCase
+from hf_evol.reading import faults, fit, forms, replies
 
 PATTERNS = {
     f"{module.__name__.rsplit('.', 1)[1]}.{name}": pattern

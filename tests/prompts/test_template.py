@@ -4,10 +4,10 @@ import pytest
 
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, resolve_methods, version_of
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import EXAMPLES, likeness, share_of_example
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.template import Template, chat
+from hf_evol.reading.evolved import read_evolved
 
 HOSTILE = [
     "{instruction}",

@@ -21,7 +21,7 @@ from hf_evol.hub import writer
 from hf_evol.hub.provenance import shareable
 from hf_evol.models import loading
 from hf_evol.progress import counted_tokens
-from hf_evol.prompts.evolved import read_evolved
+from hf_evol.reading.evolved import read_evolved
 from hf_evol.run import pipeline, steps
 from hf_evol.run.estimate import measure
 from hf_evol.run.recipe import Recipe

@@ -15,7 +15,7 @@ from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.models import ModelSpec, encoding
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.judge import level_prompt, score_prompt, task
-from hf_evol.prompts.replies import read_level, read_score
+from hf_evol.reading.replies import read_level, read_score
 from hf_evol.scoring.difficulty import LEVELS, Difficulty
 
 ASKS_LEVEL, ASKS_SCORE = "one of five levels", "a number from 0"

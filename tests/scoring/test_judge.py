@@ -12,7 +12,7 @@ from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.judge import comparison_prompt
-from hf_evol.prompts.replies import read_verdict
+from hf_evol.reading.replies import read_verdict
 from hf_evol.scoring.judge import Judge
 
 A_FIRST, B_FIRST = "Response 1: Alpha", "Response 1: Beta"

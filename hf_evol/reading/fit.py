@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from hf_evol.prompts.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, only_in, sentences
 from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import STOP_WORDS, VERBS, content, numbers, words
+from hf_evol.reading.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instruction, is_order, only_in, sentences
 
 _LONGEST_LIST = 600  # characters of the items at a text's end
 _MANY_ANSWERS = 2  # statements after the last request

@@ -7,9 +7,9 @@ import pytest
 
 from hf_evol.errors import ConfigError, MissingExtraError
 from hf_evol.prompts.evol_instruct import METHODS, Method, resolve_methods, version_of
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.template import chat
+from hf_evol.reading.evolved import read_evolved
 
 pytest.importorskip("py3langid")
 

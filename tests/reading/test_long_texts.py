@@ -5,11 +5,11 @@ import tracemalloc
 
 import pytest
 
-from hf_evol.prompts.any_language import without_lead
-from hf_evol.prompts.evolved import read_evolved
 from hf_evol.prompts.examples import likeness, share_of_example
 from hf_evol.prompts.template import chat
 from hf_evol.prompts.words import content, domain_of
+from hf_evol.reading.any_language import without_lead
+from hf_evol.reading.evolved import read_evolved
 
 PARENT = "List three rivers of Asia."
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import hf_evol
 from hf_evol.prompts.evol_instruct import METHODS
-from hf_evol.prompts.evolved import read_evolved
-from hf_evol.prompts.faults import is_refusal
-from hf_evol.prompts.forms import is_instruction
+from hf_evol.reading.evolved import read_evolved
+from hf_evol.reading.faults import is_refusal
+from hf_evol.reading.forms import is_instruction
 
 STATUSES = {
     "ok", "empty", "refusal", "cut_off", "unchanged", "broken", "leak", "chatter", "answered", "not_instruction",

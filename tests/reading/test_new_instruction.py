@@ -3,7 +3,8 @@
 import pytest
 
 from hf_evol.data.sources import load_seeds
-from hf_evol.prompts.self_instruct import instruction_prompt, is_classification, read_instruction
+from hf_evol.prompts.self_instruct import instruction_prompt
+from hf_evol.reading.new_instruction import is_classification, read_instruction
 
 SHOWN = ["Explain why rivers flow.", "List three facts about owls.", "What makes bread rise?"]
 

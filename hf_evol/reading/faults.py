@@ -10,8 +10,6 @@ from operator import eq
 
 from hf_evol.columns import OK
 from hf_evol.prompts.examples import EXAMPLES
-from hf_evol.prompts.fit import META, fits, form_fault
-from hf_evol.prompts.forms import only_in
 from hf_evol.prompts.patterns import AnyCase
 from hf_evol.prompts.words import (
     FIT_ANYWHERE,
@@ -26,6 +24,8 @@ from hf_evol.prompts.words import (
     stem,
     words,
 )
+from hf_evol.reading.fit import META, fits, form_fault
+from hf_evol.reading.forms import only_in
 
 _MIN_GAIN = 2.5  # in new content words; a number or a quoted name counts twice, a word more than the parent has a half
 _MIN_KEPT = 0.7  # of the parent's content words, in in-depth methods

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from hf_evol.columns import OK
-from hf_evol.prompts.any_language import status_in_any_language, without_lead
-from hf_evol.prompts.faults import status_of
 from hf_evol.prompts.languages import is_other_language, language_of
-from hf_evol.prompts.replies import strip_thinking
 from hf_evol.prompts.words import LEAD_WORDS, words
+from hf_evol.reading.any_language import status_in_any_language, without_lead
+from hf_evol.reading.faults import status_of
+from hf_evol.reading.replies import strip_thinking
 
 _NOUN = r"(?:prompt|instruction|task|question|request|problem|query|exercise|version|variant|variation|rewrite|rewriting|revision)s?"
 _OPENER = re.compile(

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from hf_evol.prompts.judge import LEVELS
-from hf_evol.prompts.replies import read_level, read_score, read_verdict, strip_thinking
+from hf_evol.reading.replies import read_level, read_score, read_verdict, strip_thinking
 
 LEVEL_REPLIES = {
     "hard": "hard", "Hard": "hard", "HARD.": "hard", "  medium\n": "medium", "**Very Hard**": "very hard",

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hf_evol.columns import OK
-from hf_evol.prompts.faults import is_refusal
-from hf_evol.prompts.forms import only_in
+from hf_evol.reading.faults import is_refusal
+from hf_evol.reading.forms import only_in
 
 _LETTERS_OF_A_STEM = 5  # what is left of a word without endings, about, in any language that has them ...
 _SYLLABLES_OF_A_STEM = 2  # ... and in Korean
