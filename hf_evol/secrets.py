@@ -101,3 +101,23 @@ class Shown:
 
     def write(self, text: str) -> int:
         return self._stream.write(without_secrets(text))
+
+
+def public_name(source: str) -> str:
+    """A source's name without what is private: the last part of an absolute path, a URL without credentials.
+
+    Example:
+        >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
+        ('rows.jsonl', 'https://host/rows.json')
+    """
+    if "{{" in source or "{%" in source:  # an inline template
+        return source
+    if "::" in source and "://" in source:
+        return "::".join(map(public_name, source.split("::")))
+    if source.startswith(("file://", "local://")):
+        return Path(source).name
+    if "://" in source:
+        scheme, _, rest = source.partition("://")
+        host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return Path(source).name if Path(source).expanduser().is_absolute() else source

@@ -44,7 +44,7 @@ def test_what_transformers_calls_causal():
 
 
 def test_where_transformers_finds_files(tmp_path):
-    """`hf_evol.models.loading`, `hf_evol.hub.provenance`: the file of a model in a folder, on the Hub or in its cache."""
+    """`hf_evol.models.loading`, `hf_evol.models.record`: the file of a model in a folder, on the Hub or in its cache."""
     from transformers.utils import cached_file, find_adapter_config_file
 
     assert find_adapter_config_file(str(tmp_path)) is None

@@ -15,14 +15,16 @@ from hf_evol.autoif.augment import Augment, augment_requests, new_constraints
 from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_queries
 from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
-from hf_evol.data.sources import load_seeds, public_name
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
-from hf_evol.hub.provenance import describe, describe_source, library_versions, origin
+from hf_evol.hub.provenance import describe_source, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.models.record import describe
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import engine_of
 from hf_evol.run.steps import part
 from hf_evol.sandbox import Sandbox
+from hf_evol.secrets import public_name
 from hf_evol.transform import Transform, failed_requests, map_dataset
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ def command(
     import fsspec
 
     from hf_evol.data.files import placing
-    from hf_evol.data.sources import public_name
     from hf_evol.errors import OutputError
     from hf_evol.hub.card import card_data, card_text
     from hf_evol.hub.merge import merge_cards
     from hf_evol.hub.record import CARD, made, read_card, read_provenance
     from hf_evol.hub.target import hub_dataset
     from hf_evol.progress import visible
+    from hf_evol.secrets import public_name
 
     provenance = read_provenance(folder)
     if made(provenance) != "set":

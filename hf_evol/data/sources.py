@@ -15,6 +15,7 @@ import fsspec
 
 from hf_evol.errors import SourceError
 from hf_evol.progress import without_datasets_bars
+from hf_evol.secrets import public_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -230,23 +231,3 @@ def _loader(source: str) -> str | None:
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
     return next((loader for suffix, loader in _LOADERS.items() if name.endswith(suffix)), None)
-
-
-def public_name(source: str) -> str:
-    """A source's name without what is private: the last part of an absolute path, a URL without credentials.
-
-    Example:
-        >>> public_name("/home/me/rows.jsonl"), public_name("https://me:secret@host/rows.json?token=1")
-        ('rows.jsonl', 'https://host/rows.json')
-    """
-    if "{{" in source or "{%" in source:  # an inline template
-        return source
-    if "::" in source and "://" in source:
-        return "::".join(map(public_name, source.split("::")))
-    if source.startswith(("file://", "local://")):
-        return Path(source).name
-    if "://" in source:
-        scheme, _, rest = source.partition("://")
-        host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
-        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return Path(source).name if Path(source).expanduser().is_absolute() else source

@@ -20,7 +20,8 @@ from markupsafe import Markup
 from hf_evol.errors import OutputError
 from hf_evol.hub.licences import WRITERS
 from hf_evol.hub.merge import BEGIN, END, without_marks
-from hf_evol.hub.provenance import human_number, shareable
+from hf_evol.hub.provenance import shareable
+from hf_evol.models.record import human_number
 from hf_evol.progress import visible
 
 # The Hub's vocabulary for size_categories: upper bound, name.

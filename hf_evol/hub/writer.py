@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
-from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.hub.card import card_text
 from hf_evol.hub.publish import check_push, check_repo_id, publish
 from hf_evol.hub.record import CARD, write_provenance
 from hf_evol.hub.target import Target, check_output, hub_dataset, is_remote, writing
+from hf_evol.secrets import public_name
 
 if TYPE_CHECKING:
     from datasets import Dataset

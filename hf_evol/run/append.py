@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS
 from hf_evol.data.selection import select
-from hf_evol.data.sources import public_name
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.hub.licences import notes, plain_licence
-from hf_evol.hub.provenance import describe_model, library_versions
+from hf_evol.hub.provenance import library_versions
 from hf_evol.hub.publish import check_repo_id, publish, why
 from hf_evol.hub.record import parsed
 from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config
+from hf_evol.models.record import describe_model
 from hf_evol.run.pipeline import write_rounds
 from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, set_columns, without_repeats
 from hf_evol.run.tables import round_table
+from hf_evol.secrets import public_name
 from hf_evol.transform import check_columns, map_dataset
 
 if TYPE_CHECKING:

@@ -14,13 +14,14 @@ from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
-from hf_evol.data.sources import load_seeds, public_name
+from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
 from hf_evol.evolve.self_instruct import check_seeds, self_instruct
 from hf_evol.hub import figures
-from hf_evol.hub.provenance import SourceRecord, describe, describe_source, library_versions, origin, shareable, title
+from hf_evol.hub.provenance import SourceRecord, describe_source, library_versions, origin, shareable, title
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.journal import Journal, open_journal
+from hf_evol.models.record import describe
 from hf_evol.progress import without_datasets_bars
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.run import steps
@@ -28,6 +29,7 @@ from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
 from hf_evol.run.tables import constraint_counts, rejected_texts, round_table, value_counts
+from hf_evol.secrets import public_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.data.files import FILE_FORMATS
-from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
+from hf_evol.secrets import public_name
 
 BUILT_IN = Path(__file__).parent / "recipes"
 ENGINES = ("transformers", "vllm", "endpoint")

@@ -9,8 +9,9 @@ from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
 from hf_evol.evolve.evol_instruct import new_history
-from hf_evol.hub.provenance import ModelRecord, SourceRecord, describe, library_versions, origin, title
+from hf_evol.hub.provenance import SourceRecord, library_versions, origin, title
 from hf_evol.hub.record import read_provenance
+from hf_evol.models.record import ModelRecord, describe
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe

@@ -19,10 +19,11 @@ from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError
 from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub.figures import check_plots
-from hf_evol.hub.provenance import describe, library_versions, shareable
+from hf_evol.hub.provenance import library_versions, shareable
 from hf_evol.hub.record import read_provenance, write_provenance
 from hf_evol.hub.target import check_output, writing
 from hf_evol.hub.writer import RunResult
+from hf_evol.models.record import describe
 from hf_evol.progress import without_datasets_bars
 from hf_evol.run import steps
 from hf_evol.run.pipeline import read_seeds, times_of

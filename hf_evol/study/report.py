@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from hf_evol.hub.provenance import human_number
+from hf_evol.models.record import human_number
 from hf_evol.progress import visible
 from hf_evol.study.excerpt import excerpt
 from hf_evol.study.figures import INK, PAPER, colours

@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.data.sources import public_name
 from hf_evol.errors import ConfigError
 from hf_evol.hub.figures import check_plots
-from hf_evol.hub.provenance import ModelRecord, library_versions, origin
+from hf_evol.hub.provenance import library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.models.record import ModelRecord
 from hf_evol.run.pipeline import check_seeds_are_given, read_seeds, source_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.steps import set_columns
 from hf_evol.scoring.compatibility import BETA
+from hf_evol.secrets import public_name
 from hf_evol.study.figures import draw
 from hf_evol.study.findings import cost_sentences, findings
 from hf_evol.study.measures import EVOLVER, RESPONDER, Role

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import HfEvolError, ModelError
-from hf_evol.hub.provenance import ModelRecord, describe
+from hf_evol.models.record import ModelRecord, describe
 from hf_evol.progress import counted_tokens
 from hf_evol.prompts.judge import rewriting_task
 from hf_evol.run import steps

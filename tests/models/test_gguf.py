@@ -9,8 +9,8 @@ from hf_evol import models
 from hf_evol.errors import ModelError
 from hf_evol.generation.base import SamplingParams, generate
 from hf_evol.generation.transformers_engine import TransformersEngine
-from hf_evol.hub.provenance import describe
 from hf_evol.models import ModelSpec, loading
+from hf_evol.models.record import describe
 from hf_evol.prompts.template import chat
 
 gguf = pytest.importorskip("gguf")
