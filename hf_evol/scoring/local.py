@@ -18,7 +18,11 @@ from hf_evol.transform import ModelTransform
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTransform(ModelTransform):
-    """Loads its model here, whatever engine generates."""
+    """Base of the transforms that load their model here, whatever engine generates.
+
+    Args:
+        model: a Hub id, a folder or a `ModelSpec`.
+    """
 
     reads_chats = True  # whether the chat template decides the scores
 
