@@ -37,8 +37,7 @@ class Compatibility(ScoringTransform):
 
     It is a figure of a set, which `compatibility_adjusted_reward` gives; ``car`` is the same of one row, and the set's is
     not its mean. The loss is the mean cross-entropy of the response's tokens after the instruction in the base's chat
-    template; where it has none, after the instruction and a newline. All tokens of the response count, but not the one
-    that ends the turn.
+    template; where it has none, after the instruction and a newline. The token that ends the turn doesn't count.
 
     Input columns:
         Those of `IcIfd` and, if there, ``reward`` (of `Reward`).

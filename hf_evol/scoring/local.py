@@ -39,7 +39,6 @@ class ScoringTransform(ModelTransform):
         return models.model_identity(self.model, chat_template=self.reads_chats)
 
     def load(self, kind: str = models.CAUSAL) -> tuple[Any, Any]:
-        """The loaded model, and its tokenizer; loaded at the first call in this process."""
         self.check()
         return models.load_model(self.model, kind), models.load_tokenizer(self.model)
 
@@ -50,13 +49,13 @@ class ScoringTransform(ModelTransform):
     def remembered(
         self, requests: Sequence[Any], kind: str, settings: dict[str, Any], rows: Sequence[int] | None = None
     ) -> list[Record]:
-        """The records of requests, those that the journal knows among them.
+        """The records of requests, of which some may be known to the journal.
 
         Args:
             requests: what is scored; of a row that can't be, its record.
             kind: tells the journal's entries from others about equal requests.
             settings: what decides a record beside the model and the request.
-            rows: by how many rows each request moves the progress bar; by default by one.
+            rows: by how many rows each request moves the progress bar.
         """
         rows = rows or [1] * len(requests)
         records = {place: request for place, request in enumerate(requests) if isinstance(request, dict)}

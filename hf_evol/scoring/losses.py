@@ -117,8 +117,7 @@ def run_batches(
 
     Args:
         lengths: of the sequences, in tokens.
-        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on
-            a GPU, 1024 elsewhere. Halved, for this process, when memory runs out.
+        batch_tokens: as of `IcIfd`.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
     import torch
