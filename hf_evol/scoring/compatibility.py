@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Layout, Pair
-from hf_evol.scoring.local import ScoringTransform, check_counts
+from hf_evol.scoring.local import ScoringTransform, check_causal, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans
 from hf_evol.scoring.pairs import PairScorer, answered
 from hf_evol.scoring.summary import summarize
@@ -84,15 +84,7 @@ class Compatibility(ScoringTransform):
         return PairScorer("exact_chat" if self.reads_chats else "exact", batch_tokens=self.batch_tokens)
 
     def check(self) -> None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-        config = models.load_config(self.model)
-        causal, made = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()), set(config.architectures or ())
-        if made and not made & causal and "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):
-            raise ModelError(
-                f"The model {self.model.name!r} is not causal: it is a {', '.join(sorted(made))}. Name the base that is to be "
-                "tuned, a causal language model such as HuggingFaceTB/SmolLM2-135M."
-            )
+        check_causal(self.model)
         super().check()
 
     def apply(self, batch: Batch) -> Batch:
@@ -104,7 +96,7 @@ class Compatibility(ScoringTransform):
 
     def _adjusted(self, reward: float | None, record: Record) -> Record:
         loss = record[col.BASE_LOSS]
-        if reward is None or loss is None:
+        if reward is None or math.isnan(reward) or loss is None:
             return record | {col.CAR: None}
         return record | {col.CAR: reward / (1 + self.beta * loss)} if reward >= 0 else _record(NEGATIVE, loss)
 

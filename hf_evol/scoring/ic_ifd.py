@@ -10,7 +10,7 @@ from hf_evol import columns as col
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import ScoringTransform
+from hf_evol.scoring.local import ScoringTransform, check_causal
 from hf_evol.scoring.pairs import SCORES, PairScorer, answered, checked_pair, unscored
 from hf_evol.transform import Batch, failures
 
@@ -89,6 +89,10 @@ class IcIfd(ScoringTransform):
             raise ConfigError(f"turns must be None, 'last' or 'each'; got {self.turns!r}.")
         self.scorer  # noqa: B018 - checks the other settings
         super().__post_init__()
+
+    def check(self) -> None:
+        check_causal(self.model)
+        super().check()
 
     @property
     def reads_chats(self) -> bool:

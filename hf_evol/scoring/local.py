@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import models, progress
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import Record, check_has_template, remembered
 from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
@@ -72,6 +72,19 @@ class ScoringTransform(ModelTransform):
                 records |= finished
                 progress.advance(sum(rows[place] for place in finished))
         return [records[place] for place in range(len(requests))]
+
+
+def check_causal(spec: ModelSpec) -> None:
+    """Raise `ModelError` for a model of another kind, whose missing head would be loaded with random numbers."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = models.load_config(spec)
+    causal, made = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()), set(config.architectures or ())
+    if made and not made & causal and "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):
+        raise ModelError(
+            f"The model {spec.name!r} is not causal: it is a {', '.join(sorted(made))}. Name a causal language model, such as "
+            "HuggingFaceTB/SmolLM2-135M."
+        )
 
 
 def check_counts(settings: Any, *names: str) -> None:
