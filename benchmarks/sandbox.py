@@ -105,9 +105,7 @@ def attacks() -> None:
         with Sandbox(seconds=1.0, memory_mb=192, isolation=isolation, screen=False) as sandbox:
             sandbox.call(FUNCTION, [""])
             for name, source in sources.items():
-                reason = (
-                    screened(source) if not name.startswith("deep") else None
-                )  # these can crash the parser here
+                reason = screened(source) if not name.startswith("deep") else None  # these can crash the parser here
                 start = time.perf_counter()
                 result = sandbox.call(source.replace("CANARY_FILE", "/etc/hosts"), ["x"])[0]
                 taken = 1000 * (time.perf_counter() - start)
