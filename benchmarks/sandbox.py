@@ -9,13 +9,16 @@ Run from a checkout: the attacks are those of ``tests/autoif/attacks.py``.
 from __future__ import annotations
 
 import argparse
+import ast
 import platform
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-from hf_evol.sandbox.sandbox import Result, Sandbox, available_isolations, screen
+from hf_evol.sandbox.sandbox import ISOLATIONS, Result, Sandbox
+from hf_evol.sandbox.screen import screen_tree
+from hf_evol.sandbox.server import why_not
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "autoif"))
 from attacks import EVIL, MINES, ODD
@@ -53,19 +56,30 @@ def isolated(sources: list[str], inputs: list[str], isolation: str) -> float:
         return time.perf_counter() - start
 
 
+def working() -> list[str]:
+    return [isolation for isolation in ISOLATIONS if why_not(isolation) is None]
+
+
 def speed(functions: int, per_function: int) -> None:
     sources = [FUNCTION.format(least=number % 20) for number in range(functions)]
     inputs = [f"This is response number {number}, of ordinary length." * 5 for number in range(per_function)]
     calls = functions * per_function
     print(f"{functions} functions x {per_function} inputs = {calls} calls\n")
     print(f"{'isolation':<24}{'calls/s':>10}{'ms/call':>10}")
-    for name in ("in-process exec", *reversed(available_isolations())):
+    for name in ("in-process exec", *reversed(working())):
         seconds = bare(sources, inputs) if name == "in-process exec" else isolated(sources, inputs, name)
         print(f"{name:<24}{calls / seconds:>10.0f}{1000 * seconds / calls:>10.3f}")
 
 
-def stopped_by(result: Result, screened: str | None) -> str:
-    """The layer that decided, with screening off; ``screened`` says whether screening would have, too."""
+def screened(source: str) -> str | None:
+    try:
+        return screen_tree(ast.parse(source))
+    except (SyntaxError, ValueError):
+        return "syntax error"
+
+
+def stopped_by(result: Result, refused: str | None) -> str:
+    """The layer that decided, with screening off; ``refused`` says whether screening would have, too."""
     failure = result.failure or "-"
     if failure.startswith("refused"):
         layer = "size limit"
@@ -79,19 +93,19 @@ def stopped_by(result: Result, screened: str | None) -> str:
         layer = "own process"
     else:
         layer = "own process" if result.value else "filter"  # a mine goes off in its own process; an attempt fails
-    return f"screening, {layer}" if screened else layer
+    return f"screening, {layer}" if refused else layer
 
 
 def attacks() -> None:
     sources = EVIL | {name: source for name, (source, _) in ODD.items()} | MINES
-    for isolation in available_isolations():
+    for isolation in working():
         print(f"\n{isolation}, screening off, 1 s a call\n")
         print(f"{'attack':<28}{'stopped by':<34}{'result':<32}{'ms':>8}")
         layers: Counter[str] = Counter()
         with Sandbox(seconds=1.0, memory_mb=192, isolation=isolation, screen=False) as sandbox:
             sandbox.call(FUNCTION, [""])
             for name, source in sources.items():
-                reason = screen(source) if not name.startswith("deep") else None  # these can crash the parser here
+                reason = screened(source) if not name.startswith("deep") else None  # these can crash the parser here
                 start = time.perf_counter()
                 result = sandbox.call(source.replace("CANARY_FILE", "/etc/hosts"), ["x"])[0]
                 taken = 1000 * (time.perf_counter() - start)
@@ -107,7 +121,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=50)
     parser.add_argument("--attacks-only", action="store_true")
     arguments = parser.parse_args()
-    print(f"Python {platform.python_version()}, {platform.platform()}, isolations: {', '.join(available_isolations())}")
+    print(f"Python {platform.python_version()}, {platform.platform()}, isolations: {', '.join(working())}")
     if not arguments.attacks_only:
         speed(arguments.functions, arguments.inputs)
     attacks()

@@ -46,7 +46,9 @@ def reference() -> str:
     parts += ["## How replies are read", transform(hf_evol.read_evolved, "hf_evol.read_evolved")]
     parts += [
         "## Transforms",
-        "Pass an instance to `hf_evol.map(dataset, transform)` or `dataset.map(transform, batched=True)`.",
+        "Pass an instance to `hf_evol.map(dataset, transform)` or `dataset.map(transform, batched=True)`. Each raises "
+        "`ConfigError` for a wrong argument, at construction, `ColumnError` for a missing column, and `ModelError` where its "
+        "model can't be found.",
     ]
     parts += [transform(kind, f"hf_evol.{kind.__name__}") for kind in transforms]
     parts += ["## Self-Instruct", transform(hf_evol.self_instruct, "hf_evol.self_instruct")]

@@ -88,7 +88,6 @@ JUDGE_STATUS = "judge_status"
 
 TOP1_PROBS = "top1_probs"
 TOP1_MEAN = "top1_mean"
-ENTROPY_MEAN = "entropy_mean"
 SHARE_OVER_90 = "share_over_90"
 CONFIDENCE_STATUS = "confidence_status"
 

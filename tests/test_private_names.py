@@ -37,7 +37,7 @@ def test_of_datasets():
 
 
 def test_what_transformers_calls_causal():
-    """`hf_evol.scoring.compatibility`: the architectures of causal language models."""
+    """`hf_evol.scoring.local`: the architectures of causal language models."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     assert {"LlamaForCausalLM", "GPT2LMHeadModel"} <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

@@ -88,9 +88,6 @@ class Augment(SampledTransform):
     Args:
         seeds: the constraints to show; 36 in the paper.
         count: how many to ask for at a time; 50 in the paper.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
     """
 
     seeds: Sequence[str]

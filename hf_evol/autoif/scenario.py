@@ -82,7 +82,6 @@ class AutoIf:
 
 
 def run(settings: AutoIf, recipe: Recipe) -> RunResult:
-    """As `hf_evol.autoif`."""
     if not recipe.temperature:
         raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     sandbox = Sandbox()

@@ -37,9 +37,6 @@ class Verify(SampledTransform):
 
     Args:
         n: replies to each constraint; 8 in the paper.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
     """
 
     n: int = 8
@@ -99,11 +96,7 @@ class CrossValidate(Transform):
         min_accuracy: least share of the kept cases on which a function is right.
         min_functions: least number of functions that reach it; 1 in the paper, 3 in AutoIF.
         min_cases: least number of different cases before any is left out; 1 in the paper, 10 in AutoIF.
-        sandbox: where the functions run.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
-        SandboxError: generated code can't be isolated here, at construction.
+        sandbox: where the functions run; `SandboxError` where generated code can't be isolated, at construction.
     """
 
     min_accuracy: float = 0.8
@@ -153,9 +146,7 @@ class CrossValidate(Transform):
         right: dict[str, list[bool]] = {}  # of each function, whether it gives each case's output
         for source, times in sources.items():
             results = self._call(source, inputs)
-            if (
-                results[0].failure == "syntax_error"
-            ):  # only the sandbox parses it: a parser, too, is something to attack
+            if results[0].failure == "syntax_error":  # only the sandbox parses: a parser, too, is something to attack
                 losses["syntax_error"] += times
                 continue
             losses["function_repeated"] += times - 1
@@ -170,10 +161,7 @@ class CrossValidate(Transform):
         losses["case_without_agreement"] += len(cases) - n_agreed
         losses["function_inaccurate"] += len(right) - len(accurate)
         losses["function_unstable"] += len(accurate) - len(kept)
-        enough = {
-            "too_few_cases": len(cases) >= self.min_cases,
-            "too_few_functions": len(kept) >= self.min_functions,
-        }
+        status = "too_few_functions" if len(kept) < self.min_functions else col.OK
         return {
             col.FUNCTIONS: list(kept),
             col.ACCURACIES: list(kept.values()),
@@ -181,7 +169,7 @@ class CrossValidate(Transform):
             col.N_FUNCTIONS: len(right),
             col.N_CASES: len(cases),
             col.LOSSES: [{"reason": reason, "count": count} for reason, count in losses.items() if count],
-            col.CONSTRAINT_STATUS: next((reason for reason, met in enough.items() if not met), col.OK),
+            col.CONSTRAINT_STATUS: "too_few_cases" if len(cases) < self.min_cases else status,
         }
 
     def _call(self, source: str, inputs: Sequence[str]) -> list[Result]:
@@ -211,10 +199,7 @@ class CheckResponses(Transform):
         is null unless ok.
 
     Args:
-        sandbox: where the functions run.
-
-    Raises:
-        SandboxError: generated code can't be isolated here, at construction.
+        sandbox: as of `CrossValidate`.
     """
 
     sandbox: Sandbox = field(default_factory=Sandbox, compare=False)

@@ -47,8 +47,7 @@ def _for_trainer(tool: str, run: str) -> None:
     ) -> None:
         quiet()
         from hf_evol.training.sets import load_training_sets
-        from hf_evol.training.settings import FineTuning
-        from hf_evol.training.trainers import write_llama_factory, write_trl
+        from hf_evol.training.trainers import FineTuning, write_llama_factory, write_trl
 
         tuning = FineTuning(model, gpus, per_device_batch_size, chat_template)
         loaded = load_training_sets(sets, config_name)

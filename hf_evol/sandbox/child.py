@@ -51,7 +51,6 @@ _EOF = 3  # a worker's exit status: the request pipe has closed
 
 
 def main(seconds: float, memory_mb: int) -> None:
-    """Serve until the request pipe closes."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)

@@ -3,8 +3,7 @@
 A verification function is hostile until shown otherwise. Every call runs in a process of its own that has no
 rights left (see ``child.py``), behind these layers:
 
-1. screening: what modules give is listed; names of attributes that are computed, dunder access, and calls whose result
-   differs from run to run are refused before anything runs;
+1. screening (``screen.py``): source that reaches for more than it needs is refused before anything runs;
 2. the leaf process: an allow-list of system calls (no file, socket, process, thread, signal or executable
    memory), limits on memory and time, an empty environment, closed descriptors;
 3. with bubblewrap installed: new namespaces (users, processes, network, …) in a read-only file system that holds
@@ -19,12 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hf_evol.errors import ConfigError, SandboxError
-from hf_evol.sandbox.screen import screen
 from hf_evol.sandbox.server import Server, ServerLate, ServerLost, why_not
 
-__all__ = ["Result", "Sandbox", "available_isolations", "screen"]
-
-_ISOLATIONS = ("bubblewrap", "seccomp")  # best first
+ISOLATIONS = ("bubblewrap", "seccomp")  # best first
 _SOURCE_BYTES, _INPUT_BYTES = 200_000, 8 << 20  # longest, in UTF-8
 _BATCH_CALLS, _BATCH_BYTES = 256, 8 << 20  # one request; every process of a call holds it in memory
 _RESULTS = {
@@ -45,11 +41,6 @@ class Result:
     failure: str | None = None
 
 
-def available_isolations() -> list[str]:
-    """The isolations that work on this machine, best first."""
-    return [isolation for isolation in _ISOLATIONS if why_not(isolation) is None]
-
-
 class Sandbox:
     """Calls verification functions written by a model.
 
@@ -62,7 +53,7 @@ class Sandbox:
         seconds: wall clock of one call, for executing the source and calling ``evaluate`` (AutoIF: 5 s).
         memory_mb: address space of one call; the interpreter itself takes about 50 MB.
         isolation: ``"bubblewrap"``, ``"seccomp"``, or ``"auto"`` for the better one that works here.
-        screen: refuse suspicious source before it runs; see `screen`.
+        screen: refuse suspicious source before it runs; see `hf_evol.sandbox.screen`.
 
     Raises:
         ConfigError: an unknown isolation, or a limit out of range.
@@ -175,10 +166,10 @@ def _batches(data: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _working(isolation: str) -> str:
-    if isolation not in ("auto", *_ISOLATIONS):
-        raise ConfigError(f"isolation={isolation!r}: must be one of auto, {', '.join(_ISOLATIONS)}")
+    if isolation not in ("auto", *ISOLATIONS):
+        raise ConfigError(f"isolation={isolation!r}: must be one of auto, {', '.join(ISOLATIONS)}")
     reasons = []
-    for name in _ISOLATIONS if isolation == "auto" else [isolation]:
+    for name in ISOLATIONS if isolation == "auto" else [isolation]:
         if (reason := why_not(name)) is None:
             return name
         reasons.append(f"{name}: {reason}")

@@ -31,7 +31,6 @@ _ALLOWED = {
     "MutableSequence MutableSet Reversible Sequence Set Sized",
     "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Sniffer excel excel_tab reader "
     "unix_dialect writer",
-    "dataclasses": "dataclass",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
     "decimal": "Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
     "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP",
@@ -78,7 +77,6 @@ _REFUSED_NAMES = frozenset(
     "open exec eval compile globals locals vars dir input breakpoint help memoryview exit quit delattr setattr getattr "
     "hasattr type id hash copyright credits license".split()
 )
-_DYNAMIC_ACCESS = frozenset(["getattr", "hasattr"])  # may be called with a constant name
 
 # Names with which generated code ordinarily defines classes or guards a main block.
 _ALLOWED_DUNDERS = frozenset(
@@ -99,25 +97,15 @@ _VARYING = frozenset(
     "localtime gmtime ctime asctime strftime".split()
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_DATACLASS = "dataclasses.dataclass"  # it writes code with the names of fields, wherever these come from
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 
 
-def screen(source: str) -> str | None:
-    """Why ``source`` must not be run, in short ASCII such as ``"imports os"``; or None.
-
-    It parses in this process, and CPython's parser can be crashed by hostile text; `Sandbox` therefore screens in the
-    isolated process.
-    """
-    try:
-        return screen_tree(ast.parse(source))
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return "syntax error"
-
-
 def screen_tree(tree: ast.Module) -> str | None:
-    """`screen` for source that is parsed already."""
+    """Why parsed source must not be run, in short ASCII such as ``"imports os"``; or None.
+
+    CPython's parser can be crashed by hostile text, so it is the isolated process that parses.
+    """
     reason = next(_Screening(tree).reasons(), None)
     if reason and reason.rpartition(" ")[2].rpartition(".")[2] in _VARYING:
         reason += " (differs from run to run)"
@@ -163,13 +151,7 @@ class _Screening:
         """The children of a node, without those that `_reasons` looks at together with it."""
         if isinstance(node, ast.Attribute):
             return [] if self._path(node, variables) else [_chain(node)[0]]
-        seen: ast.AST | None = None
-        if isinstance(node, ast.Call) and _is_access(node):
-            seen = node.func
-        elif isinstance(node, ast.ClassDef) and len(node.decorator_list) == 1 and not node.bases:
-            (decorator,) = node.decorator_list
-            name = decorator.func if _has_constants_alone(decorator) else decorator
-            seen = decorator if self._path(name, variables) == _DATACLASS else None
+        seen = node.func if isinstance(node, ast.Call) and _asks_type(node) else None
         return [child for child in ast.iter_child_nodes(node) if child is not seen]
 
     def _path(self, node: ast.AST, variables: frozenset[str]) -> str | None:
@@ -190,8 +172,6 @@ class _Screening:
         elif isinstance(node, ast.Name) and node.id not in variables:
             path = self._path(node, variables)
             yield f"name {node.id}" if node.id in _REFUSED_NAMES else path and _reach(path)
-        elif isinstance(node, ast.Call) and _is_access(node) and node.func.id in _DYNAMIC_ACCESS:
-            yield _attribute_name(node.args[1].value)
         elif isinstance(node, ast.MatchClass):
             yield "class pattern with positions" if node.patterns else None  # by names that a class computes
             yield from map(_attribute_name, node.kwd_attrs)
@@ -206,7 +186,7 @@ class _Screening:
             yield f"imports {'.' * node.level}{node.module or ''}"
         else:
             paths = (f"{node.module}.{alias.name}" for alias in node.names)
-            yield from (f"imports {path}" for path in paths if path not in (*ALLOWED, _DATACLASS) and _reach(path))
+            yield from (f"imports {path}" for path in paths if path not in ALLOWED and _reach(path))
         yield from (f"two imports of {name}" for name, target in _bound(node) if self._imported[name] != target)
 
     def _attribute(self, node: ast.Attribute, variables: frozenset[str]) -> Iterator[str | None]:
@@ -259,8 +239,6 @@ def _chain(node: ast.AST) -> tuple[ast.AST, list[str]]:
 
 def _reach(path: str) -> str | None:
     """Why a dotted path from a module must not be followed; past the first name that is on a list, it may."""
-    if path == _DATACLASS:
-        return "dataclass other than alone above a class without bases"
     module, *names = path.split(".")
     for name in names:
         if f"{module}.{name}" not in _PACKAGES:
@@ -276,22 +254,10 @@ def _attribute_name(name: str) -> str | None:
     return f"attribute {name}" if dunder or name in _REFUSED_ATTRIBUTES else None
 
 
-def _is_access(node: ast.Call) -> bool:
-    """Whether it calls `getattr` or `hasattr` with a constant name, or `type` with one argument."""
-    name, values = getattr(node.func, "id", None), node.args
-    if name == "type":
-        return len(values) == 1 and not isinstance(values[0], ast.Starred) and not node.keywords
-    constant = values[1] if len(values) > 1 and not isinstance(values[0], ast.Starred) else None
-    return name in _DYNAMIC_ACCESS and isinstance(constant, ast.Constant) and isinstance(constant.value, str)
-
-
-def _has_constants_alone(node: ast.AST) -> bool:
-    """Whether it is a call whose arguments are keywords with constants."""
-    return (
-        isinstance(node, ast.Call)
-        and not node.args
-        and all(isinstance(word.value, ast.Constant) for word in node.keywords)
-    )
+def _asks_type(node: ast.Call) -> bool:
+    """Whether it calls `type` with one argument."""
+    one = len(node.args) == 1 and not isinstance(node.args[0], ast.Starred) and not node.keywords
+    return one and getattr(node.func, "id", None) == "type"
 
 
 def _format_reaches(text: str) -> bool:

@@ -50,9 +50,8 @@ class Server:
     def __init__(self, isolation: str, seconds: float, memory_mb: int, hash_seed: int = 0) -> None:
         self._wait_s = seconds + _GRACE_S
         arguments = [str(seconds), str(memory_mb)]
-        hashes = {
-            "PYTHONHASHSEED": str(hash_seed)
-        }  # the same answer at every run, for functions that walk through a set
+        # The same answer at every run, for functions that walk through a set.
+        hashes = {"PYTHONHASHSEED": str(hash_seed)}
         in_namespaces = isolation == "bubblewrap"
         command = bubblewrap_command(arguments, hashes) if in_namespaces else _python(_CHILD[0]) + arguments
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
@@ -104,7 +103,6 @@ class Server:
                 raise ServerLost(str(error)) from error
 
     def receive(self, timeout_s: float) -> tuple[int, bytes, str]:
-        """The next frame, checked: input's index, kind, text."""
         deadline = time.monotonic() + timeout_s
         index, kind, length = _FRAME.unpack(self._read(_FRAME.size, deadline))
         if kind not in _KINDS or length > 200:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Layout, Pair
-from hf_evol.scoring.local import ScoringTransform, check_counts
+from hf_evol.scoring.local import ScoringTransform, check_causal, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans
 from hf_evol.scoring.pairs import PairScorer, answered
 from hf_evol.scoring.summary import summarize
-from hf_evol.transform import Batch, failures
+from hf_evol.transform import Batch
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BETA = 1.0  # ours: the paper calls it tunable
 NEGATIVE = "negative_reward"
@@ -34,30 +37,24 @@ class Compatibility(ScoringTransform):
 
     It is a figure of a set, which `compatibility_adjusted_reward` gives; ``car`` is the same of one row, and the set's is
     not its mean. The loss is the mean cross-entropy of the response's tokens after the instruction in the base's chat
-    template; where it has none, after the instruction and a newline. All tokens of the response count, but not the one
-    that ends the turn.
+    template; where it has none, after the instruction and a newline. The token that ends the turn doesn't count.
 
     Input columns:
-        ``instruction``, ``output`` and, if there, ``input``, ``context``, ``reward`` (of `Reward`) and the status columns of
-        earlier stages: rows that failed one are not scored.
+        Those of `IcIfd` and, if there, ``reward`` (of `Reward`).
 
     Output columns:
         ``base_loss`` (nats per token), ``car`` (null without a reward), and ``compatibility_status``: ``ok``,
         ``negative_reward`` (the loss is there, but no ``car``: a negative reward would rise with the loss), or why both
-        are null: ``invalid_input`` (no instruction or no response), ``not_evolved``, ``eliminated`` or ``not_answered`` (an
-        earlier stage failed), ``too_long`` (for the model's context), ``short_answer`` (nothing in it is predicted),
-        ``out_of_memory`` (even alone), ``template_error`` (the chat template refuses these roles) or ``not_finite``.
+        are null: as in `IcIfd` ``invalid_input``, ``not_evolved``, ``eliminated``, ``not_answered``, ``too_long``,
+        ``short_answer``, ``out_of_memory``, ``template_error`` or ``not_finite``.
 
     Args:
         model: the base model: a Hub id, a folder or a `ModelSpec`.
         beta: how much the loss counts, over 0; the default is ours.
         batch_tokens: as in `IcIfd`.
-        journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
-        ConfigError: a wrong argument, at construction.
-        ColumnError: a missing column.
-        ModelError: the model can't be found, or isn't causal.
+        ModelError: the model isn't causal.
 
     Example:
         >>> row = {"instruction": ["Name a river."], "output": ["The Nile, in Africa."], "reward": [2.0]}
@@ -87,34 +84,28 @@ class Compatibility(ScoringTransform):
         return PairScorer("exact_chat" if self.reads_chats else "exact", batch_tokens=self.batch_tokens)
 
     def check(self) -> None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-        config = models.load_config(self.model)
-        causal, made = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()), set(config.architectures or ())
-        if made and not made & causal and "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):
-            raise ModelError(
-                f"The model {self.model.name!r} is not causal: it is a {', '.join(sorted(made))}. Name the base that is to be "
-                "tuned, a causal language model such as HuggingFaceTB/SmolLM2-135M."
-            )
+        check_causal(self.model)
         super().check()
 
     def apply(self, batch: Batch) -> Batch:
-        rows = zip(answered(batch), failures(batch), strict=True)
-        requests = [pair if pair and not why else _record(why or "invalid_input") for pair, why in rows]
+        requests = [_record(pair) if isinstance(pair, str) else pair for pair in answered(batch)]
         records = self.remembered(requests, "compatibility", {"score": self.scorer.convention})
         rewards = batch.get(col.REWARD, [None] * len(requests))
-        records = [record | self._car(reward, record) for reward, record in zip(rewards, records, strict=True)]
+        records = [self._adjusted(reward, record) for reward, record in zip(rewards, records, strict=True)]
         return {name: [record[name] for record in records] for name in self.output_columns}
 
-    def _car(self, reward: float | None, record: Record) -> Record:
+    def _adjusted(self, reward: float | None, record: Record) -> Record:
         loss = record[col.BASE_LOSS]
-        if reward is None or loss is None:
-            return {col.CAR: None}
-        return {col.CAR: reward / (1 + self.beta * loss)} if reward >= 0 else _record(NEGATIVE, loss)
+        if reward is None or math.isnan(reward) or loss is None:
+            return record | {col.CAR: None}
+        return record | {col.CAR: reward / (1 + self.beta * loss)} if reward >= 0 else _record(NEGATIVE, loss)
 
     def stream(self, requests: list[Pair]) -> Iterator[dict[int, Record]]:
         for finished in self.scorer.losses(*self.load(), requests, _answer_given_question):
-            yield {place: _scored(layout, losses) for place, (layout, losses) in finished.items()}
+            yield {
+                place: _record(layout) if isinstance(layout, str) else _scored(*losses)
+                for place, (layout, losses) in finished.items()
+            }
 
 
 def compatibility_adjusted_reward(
@@ -143,12 +134,20 @@ def compatibility_adjusted_reward(
         1.0
     """
     _check_beta(beta)
-    found = [pair for pair in zip(rewards, losses, strict=True) if _counts(pair)]
+    numbers, counts = _numbers(rewards, losses)
+    n = int(counts.sum())
+    reward, loss = (math.fsum(values[counts]) / n for values in numbers) if n else (None, None)
     summary = summarize(col.CAR, linearized(rewards, losses, beta))
-    reward, loss = (math.fsum(values) / len(found) for values in zip(*found, strict=True)) if found else (None, None)
-    status = "no_rows" if not found else col.OK if summary["n"] else NEGATIVE
-    counts = {"n": len(found), "nulls": len(rewards) - len(found), "mean_reward": reward, "mean_loss": loss}
-    return {col.CAR: summary["mean"], "ci95": summary["ci95"]} | counts | {"status": status}
+    status = "no_rows" if not n else col.OK if summary["n"] else NEGATIVE
+    return {
+        col.CAR: summary["mean"],
+        "ci95": summary["ci95"],
+        "n": n,
+        "nulls": len(rewards) - n,
+        "mean_reward": reward,
+        "mean_loss": loss,
+        "status": status,
+    }
 
 
 def linearized(
@@ -158,20 +157,24 @@ def linearized(
     spread that this ratio of means has to first order (Särndal, Swensson and Wretman, 1992, section 5.5): so what holds of
     means, as intervals and paired tests, holds of the ratio. None for rows that don't count, and for all of a set whose mean
     reward is negative."""
-    counts = [_counts(pair) for pair in zip(rewards, losses, strict=True)]
-    n = sum(counts)
-    reward, weight = (
-        math.fsum(value for value, has in zip(values, counts, strict=True) if has) / max(1, n)
-        for values in (rewards, [None if loss is None else 1 + beta * loss for loss in losses])
-    )
-    if not n or reward < 0:
-        return [None] * len(counts)
-    car, rows = reward / weight, zip(rewards, losses, counts, strict=True)
-    return [car + (r - car * (1 + beta * loss)) / weight if has else None for r, loss, has in rows]
+    import numpy as np
+
+    numbers, counts = _numbers(rewards, losses)
+    found = np.full(len(counts), None)
+    if counts.any():
+        rewarded, weights = numbers[0, counts], 1 + beta * numbers[1, counts]
+        reward, weight = (math.fsum(values) / len(rewarded) for values in (rewarded, weights))
+        car = reward / weight
+        found[counts] = car + (rewarded - car * weights) / weight if reward >= 0 else None
+    return found.tolist()
 
 
-def _counts(pair: tuple[float | None, float | None]) -> bool:
-    return all(value is not None and math.isfinite(value) for value in pair)
+def _numbers(rewards: Sequence[float | None], losses: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards and losses as two rows of numbers, None as NaN; and which rows of the set count, as both are finite."""
+    import numpy as np
+
+    numbers = np.array([list(rewards), list(losses)], dtype=float)
+    return numbers, np.isfinite(numbers).all(0)
 
 
 def _check_beta(beta: float) -> None:
@@ -184,10 +187,7 @@ def _answer_given_question(layout: Layout) -> list[TokenSpans]:
     return [TokenSpans.of(ids, [(len(ids) - layout.n_tokens_a, len(ids))])]
 
 
-def _scored(layout: Layout | str, losses: Sequence[Loss]) -> Record:
-    if isinstance(layout, str):
-        return _record(layout)
-    (loss,) = losses
+def _scored(loss: Loss) -> Record:
     if loss is None or loss == OUT_OF_MEMORY:
         return _record("short_answer" if loss is None else OUT_OF_MEMORY)
     return _record(col.OK, loss) if math.isfinite(loss) else _record("not_finite")

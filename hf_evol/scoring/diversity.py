@@ -35,10 +35,8 @@ def diversity(
         dataset: rows with ``instruction`` and the columns of `Embed`.
         repeat_below: the MND below which a row counts as a repeat.
         exact_up_to: the most different embeddings that are all compared with each other, on a CUDA GPU where there is
-            one. This takes memory for the embeddings in float64, twice, and time that grows with the square of their
-            number. With more, the neighbours come from a faiss index (inverted lists), which may miss the nearest one:
-            then a distance is too large, never too small; by a few percent, and seldom where rows lie in clusters, as
-            texts do.
+            one, in time that grows with the square of their number. With more, the neighbours come from a faiss index
+            (inverted lists), which may miss the nearest one: then a distance is too large, by a few percent.
 
     Returns:
         The dataset with the column ``mnd`` (null for a row without embedding, and for one that is alone), and a summary
@@ -76,16 +74,14 @@ def diversity(
 
 
 def self_similarity(embeddings: np.ndarray) -> float | None:
-    """The mean cosine similarity of all pairs of rows; None for fewer than two. A row of zeros is similar to none.
-
-    Of n rows of unit length with the sum s, the pairs' products add up to (|s|² - n) / 2.
-    """
+    """The mean cosine similarity of all pairs of rows; None for fewer than two. A row of zeros is similar to none."""
     import numpy as np
 
     if len(embeddings) < 2:
         return None
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     total = (1 / np.where(lengths > 0, lengths, np.inf)) @ embeddings
+    # Of n rows of unit length with the sum s, the pairs' products add up to (|s|² - n) / 2.
     return float((total @ total - np.count_nonzero(lengths)) / (len(embeddings) * (len(embeddings) - 1)))
 
 
@@ -96,7 +92,7 @@ def _embeddings(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     column = dataset.select_columns(col.EMBEDDING).with_format("arrow")[:][col.EMBEDDING]
     present = column.is_valid().to_numpy().astype(bool)
     parts = [chunk.drop_null() for chunk in column.chunks] if present.any() else []
-    lengths = {len(vector) for part in parts for vector in part}
+    lengths = {length for part in parts for length in part.value_lengths().unique().to_pylist()}
     numbers = [part.flatten().to_numpy(zero_copy_only=False) for part in parts]
     flat = np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.float32)
     if len(lengths) > 1 or lengths == {0} or not np.isfinite(flat).all():
@@ -134,11 +130,8 @@ def _statuses(dataset: Dataset, present: np.ndarray) -> dict[str, Any]:
 
 
 def nearest_distances(rows: np.ndarray, exact_up_to: int = 100_000) -> np.ndarray:
-    """The distance of each row to its nearest other row, as float64; infinity for a row that is the only one.
-
-    The neighbour is found by products of centred rows in float64, and its distance is then that of the difference of
-    the two, so that it is right for rows that are almost equal, too; for equal rows it is exactly 0.
-    """
+    """The distance of each row to its nearest other row, as float64; infinity for a row that is the only one. Neighbours are
+    found by products, and distances are those of differences: right for rows that are almost equal, too."""
     import numpy as np
 
     rows, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)

@@ -40,9 +40,6 @@ class Embed(ScoringTransform):
 
     Raises:
         MissingExtraError: sentence-transformers is not installed; at construction.
-        ConfigError: a wrong argument, at construction.
-        ColumnError: a missing column.
-        ModelError: the model can't be found.
     """
 
     model: str | ModelSpec = field(default="sentence-transformers/all-mpnet-base-v2", kw_only=False)

@@ -10,7 +10,7 @@ from hf_evol import columns as col
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Pair
-from hf_evol.scoring.local import ScoringTransform
+from hf_evol.scoring.local import ScoringTransform, check_causal
 from hf_evol.scoring.pairs import SCORES, PairScorer, answered, checked_pair, unscored
 from hf_evol.transform import Batch, failures
 
@@ -35,19 +35,16 @@ class IcIfd(ScoringTransform):
     - ``exact``: Q and A are tokenized apart and joined, so that A's tokens are the same in both terms.
     - ``exact_chat``: likewise, with the model's chat template around Q.
 
-    In float32 on a CPU a loss is the same to the last bit whatever rows are scored with it, and with any
-    ``batch_tokens`` (as seen with the matrix products of Intel's MKL; not in mixtures of experts). On a GPU and in
-    bfloat16 it differs by rounding with the number of sequences in a pass: in float32 by a few parts in ten million.
-
-    Score in float32, the default on a CPU, where scores are compared or published. bfloat16 moved IC-IFD by up to 0.011
-    with a model of 135M parameters, but kept the order of the rows (Spearman's rho 0.999) and all of the highest quarter,
-    so it will do for a selection (``benchmarks/results``).
+    In float32 on a CPU, which is the default there, a loss is the same to the last bit whatever rows are scored with it (as
+    seen with the matrix products of Intel's MKL; not in mixtures of experts). On a GPU it differs by rounding with the number
+    of sequences in a pass: in float32 by a few parts in ten million. bfloat16 moved IC-IFD by up to 0.011 with a model of
+    135M parameters, but kept the order of the rows (Spearman's rho 0.999) and all of the highest quarter: enough for a
+    selection, not for scores that are compared or published (``benchmarks/results``).
 
     Input columns:
         ``instruction``, ``output`` and, if there, ``input`` and ``context``, whose turns stand before the instruction in
         Q. With ``turns``, ``messages`` instead: lists of turns (``role`` and ``content``), of which Q is all that stands
-        before the response. If there, the status columns of
-        earlier stages: rows that failed one are not scored.
+        before the response. If there, the status columns of earlier stages: rows that failed one are not scored.
 
     Output columns:
         ``ic_ifd``, ``ifd`` (ratios), ``loss_q``, ``loss_a``, ``loss_a_given_q`` (nats per token), ``n_tokens_q``,
@@ -68,12 +65,10 @@ class IcIfd(ScoringTransform):
         truncate: cut responses that are too long at their end, equally in both terms, instead of leaving the row out.
         batch_tokens: about so many tokens, padding included, in each forward pass; by default 4096 on a GPU, 1024 on a
             CPU. Halved when memory runs out.
-        journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
-        ConfigError: a wrong argument, at construction; no chat template for ``exact_chat``.
-        ColumnError: a missing column.
-        ModelError: the model can't be found, or isn't causal.
+        ConfigError: no chat template for ``exact_chat``.
+        ModelError: the model isn't causal.
 
     Example:
         >>> scores = IcIfd("demo")({"instruction": ["Name a river."], "output": ["The Nile, in Africa."]})
@@ -95,6 +90,10 @@ class IcIfd(ScoringTransform):
         self.scorer  # noqa: B018 - checks the other settings
         super().__post_init__()
 
+    def check(self) -> None:
+        check_causal(self.model)
+        super().check()
+
     @property
     def reads_chats(self) -> bool:
         return self.convention == "exact_chat"
@@ -115,10 +114,11 @@ class IcIfd(ScoringTransform):
     def apply(self, batch: Batch) -> Batch:
         # Of each row, the turns to score, with their places; the one that stands for the row comes last.
         if self.turns:
-            rows = [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
+            turns = [_turns(messages, every=self.turns == "each") for messages in batch[col.MESSAGES]]
+            rows = [[(None, why)] if why else row for row, why in zip(turns, failures(batch), strict=True)]
         else:
-            rows = [[(None, pair or unscored("invalid_input"))] for pair in answered(batch)]
-        rows = [[(None, unscored(why))] if why else row for row, why in zip(rows, failures(batch), strict=True)]
+            rows = [[(None, pair)] for pair in answered(batch)]
+        rows = [[(at, unscored(pair) if isinstance(pair, str) else pair) for at, pair in row] for row in rows]
         pairs = [pair for row in rows for _, pair in row]
         settings = {"score": self.convention, "max_length": self.max_length, "truncate": self.truncate}
         records = iter(self.remembered(pairs, "", settings, [int(pair is row[-1]) for row in rows for pair in row]))
@@ -133,7 +133,7 @@ class IcIfd(ScoringTransform):
         return self.scorer.stream(*self.load(), requests)
 
 
-def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | Record]]:
+def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | str]]:
     try:
         chat = [{"role": turn["role"], "content": turn["content"]} for turn in messages or ()]
     except (TypeError, KeyError):
@@ -141,8 +141,7 @@ def _turns(messages: Any, every: bool) -> list[tuple[int | None, Pair | Record]]
     if not all(isinstance(turn["role"], str) for turn in chat):
         chat = []
     assistant = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"]
-    invalid = unscored("invalid_input")
-    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or invalid) for at in assistant]
+    turns = [(at, checked_pair(chat[:at], chat[at]["content"]) or "invalid_input") for at in assistant]
     if assistant[-1:] != [len(chat) - 1]:
-        turns.append((None, invalid))
+        turns.append((None, "invalid_input"))
     return turns if every else turns[-1:]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -22,13 +22,24 @@ class JudgedTransform(GreedyTransform):
     """Asks a judge two questions about each row, greedily (paper, "Sampling")."""
 
     passes = 2
+    nothing: ClassVar[tuple[Any, ...]]  # what the columns before the status hold where a row can't be asked about
 
-    def ask(self, rows: Sequence[tuple[Chat, Chat] | None]) -> list[tuple[Completion, Completion] | None]:
-        """Both answers to each row's prompts; None for a row without any."""
-        chats = [chat for prompts in rows for chat in prompts or ()]
+    def chats(self, batch: Batch) -> list[tuple[Chat, Chat] | None]:
+        """Of each row the two prompts, or None where it holds nothing to ask about."""
+        raise NotImplementedError
+
+    def read(self, first: Completion, second: Completion) -> tuple[Any, ...]:
+        """The columns that both replies to a row's prompts make."""
+        raise NotImplementedError
+
+    def apply(self, batch: Batch) -> Batch:
+        rows = self.chats(batch)
+        contexts = batch.get(col.CONTEXT, [None] * len(rows))
+        chats = [in_context(chat, context) for row, context in zip(rows, contexts, strict=True) for chat in row or ()]
         replies = iter(self.complete(chats))
         progress.advance(2 * len(rows) - len(chats))
-        return [(next(replies), next(replies)) if prompts else None for prompts in rows]
+        results = [self.read(next(replies), next(replies)) if row else (*self.nothing, "invalid_input") for row in rows]
+        return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 
 
 def answer(completion: Completion) -> str:
@@ -48,43 +59,37 @@ class Judge(JudgedTransform):
 
     Output columns:
         ``verdict``: ``win`` (a is better), ``tie`` or ``lose``; null where there is none. ``verdict_orders``: the
-        verdicts with a shown first and with b shown first, both from a's point of view, null where unreadable.
+        verdicts with a shown first and with b shown first, both from a's point of view, null where unreadable or cut off.
         ``judge_status``: ``ok``, ``disagreement`` (between the orders), ``unreadable`` (either verdict),
         ``invalid_input`` (no instruction, or a response without text), ``too_long: …`` or ``engine_error: …`` (of
         either request).
 
     Args:
         model: the judge: a Hub id, a folder, a `ModelSpec` or an engine.
-        max_new_tokens: for each of the two replies; 2,048 in the paper. A reply that is cut off is unreadable.
-        journal: True for the journal in the cache folder, False for none, or a file.
-
-    Raises:
-        ConfigError: a wrong argument, at construction.
-        ColumnError: a missing column.
     """
 
     input_columns = (col.INSTRUCTION, col.OUTPUT_A, col.OUTPUT_B)
     output_columns = {col.VERDICT: "string", col.VERDICT_ORDERS: ["string"], col.JUDGE_STATUS: "string"}
     label = "Judge"
 
-    def apply(self, batch: Batch) -> Batch:
-        prompts = []
+    nothing = (None, [None, None])
+
+    def chats(self, batch: Batch) -> list[tuple[Chat, Chat] | None]:
+        found: list[tuple[Chat, Chat] | None] = []
         for row, a, b in zip(asked(batch), batch[col.OUTPUT_A], batch[col.OUTPUT_B], strict=True):
-            chats = ()
             if row and is_text(a) and is_text(b):
-                chats = (comparison_prompt(task(*row[:2]), a, b), comparison_prompt(task(*row[:2]), b, a))
-            prompts.append(tuple(in_context(chat, row[2]) for chat in chats) or None)
-        replies = self.ask(prompts)
-        results = [(None, [None, None], "invalid_input") if reply is None else _verdict(*reply) for reply in replies]
-        return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
+                text = task(*row[:2])
+                found.append((comparison_prompt(text, a, b), comparison_prompt(text, b, a)))
+            else:
+                found.append(None)
+        return found
 
-
-def _verdict(a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:
-    orders = [read_verdict(answer(a_first)), _TURNED[read_verdict(answer(b_first))]]
-    if error := a_first.error or b_first.error:
-        return None, orders, error
-    if None in orders:
-        return None, orders, "unreadable"
-    if orders[0] != orders[1]:
-        return "tie", orders, "disagreement"
-    return orders[0], orders, col.OK
+    def read(self, a_first: Completion, b_first: Completion) -> tuple[str | None, list[str | None], str]:
+        orders = [read_verdict(answer(a_first)), _TURNED[read_verdict(answer(b_first))]]
+        if error := a_first.error or b_first.error:
+            return None, orders, error
+        if None in orders:
+            return None, orders, "unreadable"
+        if orders[0] != orders[1]:
+            return "tie", orders, "disagreement"
+        return orders[0], orders, col.OK

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hf_evol import models
-from hf_evol.scoring.token_losses import SplitModel, split_model
+from hf_evol.scoring.token_losses import split_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,57 +59,47 @@ def mean_losses(
         model: a causal language model in evaluation mode, whose context holds the sequences.
         batch_tokens: as of `run_batches`.
     """
+    import numpy as np
+    import torch
+
     users: dict[TokenSpans, set[int]] = defaultdict(set)
     for place, group in enumerate(groups):
         for sequence in group:
             users[sequence].add(place)
-    distinct, known = list(users), {}
-    for results in measured(model, distinct, SplitModel.losses, batch_tokens):
-        finished = {distinct[number]: [_mean(values) for values in parts] for number, parts in results}
-        known |= finished
-        places = set().union(*(users[sequence] for sequence in finished))
-        complete = [place for place in places if known.keys() >= set(groups[place])]
-        yield [(place, [loss for sequence in groups[place] for loss in known[sequence]]) for place in complete]
-
-
-def _mean(values: np.ndarray | None) -> Loss:
-    if values is None:
-        return OUT_OF_MEMORY
-    return float(values.mean()) if len(values) else None
-
-
-def measured(
-    model: Any, sequences: Sequence[TokenSpans], of_states: Callable[..., torch.Tensor], batch_tokens: int | None
-) -> Iterator[list[tuple[int, list[np.ndarray | None]]]]:
-    """Yield, batch by batch, (index of a sequence, of each part in float64 what `SplitModel.measure` gives of its
-    predicted tokens). That is None where the memory can't hold the sequence, even alone."""
-    import numpy as np
-    import torch
-
-    split = split_model(model)
+    distinct, split = list(users), split_model(model)
 
     def forward(batch: list[int], width: int) -> tuple[list[int], torch.Tensor]:
+        """How many predicted tokens each part has, and the losses of all."""
         ids = np.zeros((len(batch), width), dtype=np.int64)
         rows, positions, counts = [], [], []
-        for row, place in enumerate(batch):
-            ids[row, : len(sequences[place].ids)] = sequences[place].ids
-            for spans in sequences[place].parts:
+        for row, sequence in enumerate(distinct[place] for place in batch):
+            ids[row, : len(sequence.ids)] = sequence.ids
+            for spans in sequence.parts:
                 at = [np.arange(max(start, 1), end) for start, end in spans]
                 positions += at
                 counts.append(sum(map(len, at)))
                 rows.append(np.full(counts[-1], row))
         if not sum(counts):
             return counts, torch.zeros(0)
-        return counts, split.measure(of_states, ids, np.concatenate(rows), np.concatenate(positions))
+        return counts, split.losses(ids, np.concatenate(rows), np.concatenate(positions))
 
-    lengths = [len(sequence.ids) for sequence in sequences]
+    known: dict[TokenSpans, list[Loss]] = {}
+    lengths = [len(sequence.ids) for sequence in distinct]
     for batch, result in run_batches(model, lengths, forward, batch_tokens, split.max_tokens):
+        finished = [distinct[place] for place in batch]
         if result is None:
-            yield [(place, [None] * len(sequences[place].parts)) for place in batch]
-            continue
-        counts, values = result
-        parts = iter(np.split(values.cpu().double().numpy(), np.cumsum(counts)[:-1]))
-        yield [(place, [next(parts) for _ in sequences[place].parts]) for place in batch]
+            known |= {sequence: [OUT_OF_MEMORY] * len(sequence.parts) for sequence in finished}
+        else:
+            counts, losses = result
+            parts = iter(np.split(losses.cpu().double().numpy(), np.cumsum(counts)[:-1]))
+            known |= {sequence: [_mean(next(parts)) for _ in sequence.parts] for sequence in finished}
+        places = set().union(*(users[sequence] for sequence in finished))
+        complete = [place for place in places if known.keys() >= set(groups[place])]
+        yield [(place, [loss for sequence in groups[place] for loss in known[sequence]]) for place in complete]
+
+
+def _mean(losses: np.ndarray) -> float | None:
+    return float(losses.mean()) if len(losses) else None
 
 
 def padded_length(n_tokens: int, context: int) -> int:
@@ -127,8 +117,7 @@ def run_batches(
 
     Args:
         lengths: of the sequences, in tokens.
-        batch_tokens: about so many tokens, padding included, in each forward pass (or one sequence); by default 4096 on
-            a GPU, 1024 elsewhere. Halved, for this process, when memory runs out.
+        batch_tokens: as of `IcIfd`.
         max_tokens: the most tokens of a batch, whatever ``batch_tokens`` says.
     """
     import torch

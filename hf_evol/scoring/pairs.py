@@ -11,12 +11,12 @@ from typing import Any
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ConfigError
-from hf_evol.generation.base import Record
+from hf_evol.generation.base import Chat, Record
 from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
 from hf_evol.scoring.local import check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans, mean_losses
-from hf_evol.transform import Batch
+from hf_evol.transform import Batch, failures
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
 SCORES: dict[str, Any] = {
@@ -123,26 +123,21 @@ def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
     return (turns, answer) if fit else None
 
 
-def evolutions(batch: Batch, methods: Sequence[Method], evolved: bool = True) -> list[Pair | str]:
-    """Of each row the prompt of its last round, and what it led to (the parent where ``evolved`` is false); or its
-    status where there are none. ``methods`` are those that the rows were evolved with."""
+def evolving_prompts(batch: Batch, methods: Sequence[Method]) -> list[Chat | str]:
+    """Of each row the prompt of its last round, or why there is none. ``methods`` are those it was evolved with."""
     by_name = {method.name: method for method in methods}
-    parents, nothing = batch[col.PARENT_INSTRUCTION], [None] * len(batch[col.METHOD])
-    texts = batch[col.INSTRUCTION] if evolved else parents
-    statuses = batch.get(col.EVOL_STATUS, nothing) if evolved else nothing
-    found: list[Pair | str] = []
+    nothing = [None] * len(batch[col.METHOD])
     tries, contexts = batch.get(col.TRY, nothing), batch.get(col.CONTEXT, nothing)
-    rows = zip(parents, batch[col.METHOD], tries, texts, statuses, contexts, strict=True)
-    for parent, name, attempt, text, status, context in rows:
-        if (status or col.OK) != col.OK:
-            found.append("not_evolved")
-        elif not is_text(parent) or not is_text(text) or not isinstance(name, str):
-            found.append("invalid_input")
+    prompts: list[Chat | str] = []
+    rows = zip(batch[col.PARENT_INSTRUCTION], batch[col.METHOD], tries, contexts, strict=True)
+    for parent, name, attempt, context in rows:
+        if not is_text(parent) or not isinstance(name, str):
+            prompts.append("invalid_input")
         elif name not in by_name:
-            found.append("unknown_method")
+            prompts.append("unknown_method")
         else:
-            found.append((prompt_at(methods, by_name[name], parent, attempt or 1, context), text))
-    return found
+            prompts.append(prompt_at(methods, by_name[name], parent, attempt or 1, context))
+    return prompts
 
 
 def asked(batch: Batch) -> list[tuple[str, str | None, list[Turn] | None] | None]:
@@ -152,10 +147,10 @@ def asked(batch: Batch) -> list[tuple[str, str | None, list[Turn] | None] | None
     return [row if question(*row[:2]) else None for row in rows]
 
 
-def answered(batch: Batch) -> list[Pair | None]:
-    """The pair of each row's question, after its context, and its output."""
-    rows = zip(asked(batch), batch[col.OUTPUT], strict=True)
-    return [row and make_pair(row[0], output, *row[1:]) for row, output in rows]
+def answered(batch: Batch) -> list[Pair | str]:
+    """Of each row the question, after its context, and the output; or why they are not scored."""
+    rows = zip(asked(batch), batch[col.OUTPUT], failures(batch), strict=True)
+    return [why or (row and make_pair(row[0], output, *row[1:])) or "invalid_input" for row, output, why in rows]
 
 
 def questions(batch: Batch) -> list[str | None]:

@@ -16,8 +16,8 @@ from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.scoring.local import ScoringTransform, check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
-from hf_evol.scoring.pairs import answered, evolutions
-from hf_evol.transform import Batch, failures
+from hf_evol.scoring.pairs import Pair, answered, evolving_prompts, is_text
+from hf_evol.transform import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -28,31 +28,27 @@ class Reward(ScoringTransform):
     """Score rows with a reward model: a sequence classifier of `transformers` with one output.
 
     The model reads a chat of two turns, by its own chat template, and its output is the reward, on a scale of its own.
-    As with `IcIfd`, no row's reward depends on the others.
 
     Input columns:
-        With ``of="response"``: ``instruction``, ``output`` and, if there, ``input``, ``context`` and the status columns of earlier
-        stages: rows that failed one are not scored. The user's turn is the instruction and, on a new line, the input.
+        With ``of="response"``: those of `IcIfd`; the user's turn is the instruction and, on a new line, the input.
         With ``of="evolution"``: ``instruction``, which is the assistant's turn, ``parent_instruction``, ``method`` and,
-        if there, ``try`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last round.
+        if there, ``try``, ``context`` and ``evol_status``; the user's turn is the prompt that evolved the row in its last
+        round.
 
     Output columns:
-        ``reward`` (null where there is none), and ``reward_status``: ``ok``, ``invalid_input`` (a text is missing),
-        ``not_evolved``, ``eliminated`` or ``not_answered`` (an earlier stage failed), ``unknown_method`` (none of
-        ``methods`` has the row's name), ``too_long`` (for the model's context), ``out_of_memory`` (even alone) or
-        ``not_finite``.
+        ``reward`` and ``reward_status``: ``ok``, or why the reward is null: as in `IcIfd` ``invalid_input``,
+        ``not_evolved``, ``eliminated``, ``not_answered``, ``too_long``, ``out_of_memory`` or ``not_finite``; or
+        ``unknown_method`` (none of ``methods`` has the row's name).
 
     Args:
         model: a Hub id, a folder or a `ModelSpec`, such as ``"Skywork/Skywork-Reward-V2-Qwen3-0.6B"``.
         of: what to score: ``"response"`` or ``"evolution"``.
         methods: for evolutions: the methods that `EvolInstruct` was given.
         batch_tokens: as in `IcIfd`.
-        journal: True to remember finished rows in the cache folder, False, or a file.
 
     Raises:
-        ConfigError: a wrong argument, at construction; no chat template.
-        ColumnError: a missing column.
-        ModelError: the model can't be found, or isn't a reward model with one output.
+        ConfigError: the model has no chat template.
+        ModelError: it isn't a reward model with one output.
     """
 
     of: Literal["response", "evolution"] = "response"
@@ -91,11 +87,7 @@ class Reward(ScoringTransform):
             raise ConfigError(f"The chat template of {self.model.name!r} can't render two turns: {error}") from error
 
     def apply(self, batch: Batch) -> Batch:
-        if self.of == "evolution":
-            pairs = evolutions(batch, self.methods)
-        else:
-            rows = zip(answered(batch), failures(batch), strict=True)
-            pairs = [why or pair or "invalid_input" for pair, why in rows]
+        pairs = answered(batch) if self.of == "response" else _evolutions(batch, self.methods)
         chats = [_failed(p) if isinstance(p, str) else [*p[0], {"role": "assistant", "content": p[1]}] for p in pairs]
         fine = {col.REWARD_STATUS: col.OK}  # earlier versions remembered the reward alone
         records = [fine | record for record in self.remembered(chats, "reward", {})]
@@ -107,12 +99,25 @@ class Reward(ScoringTransform):
         return rewards(model, sequences, self.batch_tokens)
 
 
+def _evolutions(batch: Batch, methods: Sequence[Method]) -> list[Pair | str]:
+    """Of each row the prompt of its last round, and what it led to; or why they are not scored."""
+    found: list[Pair | str] = []
+    statuses = batch.get(col.EVOL_STATUS, [None] * len(batch[col.INSTRUCTION]))
+    for prompt, text, status in zip(evolving_prompts(batch, methods), batch[col.INSTRUCTION], statuses, strict=True):
+        if (status or col.OK) != col.OK:
+            found.append("not_evolved")
+        elif not is_text(text):
+            found.append("invalid_input")
+        else:
+            found.append(prompt if isinstance(prompt, str) else (prompt, text))
+    return found
+
+
 def rewards(model: Any, sequences: Sequence[list[int]], batch_tokens: int | None = None) -> Iterator[dict[int, Record]]:
     """Yield records by the sequence's place, batch by batch.
 
-    Sequences are padded on the right, as in `scoring.losses`. Decoders give the output of the
-    last token that isn't their configuration's padding token, whatever the tokenizer's is. Where it names none, any
-    token will do that ends no sequence.
+    Sequences are padded on the right. Decoders give the output of the last token that isn't their configuration's padding
+    token, whatever the tokenizer's is. Where it names none, any token will do that ends no sequence.
     """
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -12,8 +12,6 @@ from hf_evol.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-    OfStates = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 
 # The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
 # caches; a GPU wants larger products. So memory does not grow with the vocabulary.
@@ -59,9 +57,8 @@ class SplitModel:
             )
         self.max_tokens = max(1, _WHOLE_LOGITS // self.vocabulary) if self.whole else None  # of one batch
 
-    def measure(self, of_states: OfStates, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-        """`SplitModel.losses` or `confidences` of the tokens at ``(rows, positions)``, in float32 whatever the model's
-        precision.
+    def losses(self, ids: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+        """The losses of the tokens at ``(rows, positions)``, in nats and in float32 whatever the model's precision.
 
         There is no attention mask: under a causal model, padding on the right changes nothing before it, and fused
         attention needs no mask.
@@ -81,7 +78,7 @@ class SplitModel:
         with torch.inference_mode():
             states = self._states(tokens)
             parts = [
-                of_states(self, states[row, position - 1], tokens[row, position]).to(self.device)
+                self._losses(states[row, position - 1], tokens[row, position]).to(self.device)
                 for row, position in torch.from_numpy(places).to(self.device).split(self._block[0], dim=1)
             ]
             return torch.cat(parts)[:count]
@@ -96,8 +93,8 @@ class SplitModel:
             return model(input_ids=tokens, use_cache=False).logits
         return model.base_model(input_ids=tokens, use_cache=False)[0]
 
-    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """In nats: log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
+    def _losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
         import torch
 
         targets, start = targets.to(states.device), 0
@@ -111,26 +108,6 @@ class SplitModel:
             sums.append(logits.sub_(highest).exp_().sum(-1).log_().add_(highest[:, 0]))
             start += width
         return torch.logsumexp(torch.stack(sums), 0) - chosen
-
-    def confidences(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The most probable token's probability, and the entropy in nats, of shape (positions, 2); from each block's
-        highest logit h, the sum of exp(x - h) over its logits x, and that of (x - h) exp(x - h)."""
-        import torch
-
-        blocks = []
-        for logits in self._logits(states):
-            highest = logits.amax(-1)
-            # exp(-100) is nothing in float32, while minus infinity times 0, for a token that is ruled out, is no number.
-            below = logits.sub_(highest[:, None]).clamp_(min=-100)
-            weights = below.exp()
-            blocks.append(torch.stack([highest, weights.sum(-1), weights.mul_(below).sum(-1)]))
-        highest, sums, moments = torch.stack(blocks, 1)
-        top = highest.amax(0)
-        below = highest - top
-        weights = below.exp()
-        total = (weights * sums).sum(0)
-        moment = (weights * (moments + below.clamp(min=-100) * sums)).sum(0)
-        return torch.stack([1 / total, (total.log() - moment / total).clamp(min=0)], -1)
 
     def _logits(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
         """Blocks of the logits, in float32, along the vocabulary."""

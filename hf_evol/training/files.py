@@ -28,7 +28,6 @@ def recipe_folder(output: str, overwrite: bool, record: Mapping[str, Any]) -> It
 
 
 def write_yaml(path: Path, settings: Mapping[str, Any], *comment: str) -> None:
-    """Write settings in their order, below a comment."""
     import yaml
 
     path.parent.mkdir(parents=True, exist_ok=True)

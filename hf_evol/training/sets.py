@@ -31,7 +31,8 @@ class TrainingSet:
 def load_training_sets(sources: Sequence[str], config: str | None = None) -> list[TrainingSet]:
     """Load the sets to train on: folders that ``hf-evol run`` has written, or datasets on the Hub.
 
-    ``config`` is the configuration of each; by default ``selected``, or a set's rows if it has no named configurations.
+    Args:
+        config: the configuration of each; by default ``selected``, or a set's rows if it has no named configurations.
 
     Raises:
         SourceError: a set can't be read, or has no rows.

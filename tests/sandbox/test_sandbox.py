@@ -17,8 +17,8 @@ from attacks import EVIL, MINES, ODD
 from hf_evol.errors import ConfigError, SandboxError
 from hf_evol.sandbox import sandbox as module
 from hf_evol.sandbox import server as server_module
-from hf_evol.sandbox.sandbox import Result, Sandbox, available_isolations, screen
-from hf_evol.sandbox.server import Server, ServerLost, bubblewrap_command
+from hf_evol.sandbox.sandbox import Result, Sandbox
+from hf_evol.sandbox.server import Server, ServerLost, bubblewrap_command, why_not
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 
@@ -35,7 +35,7 @@ GOOD_INPUTS, GOOD_RESULTS = ["cat", "dog", "a"], [Result(True), Result(False), R
 
 @pytest.fixture(scope="module", params=["bubblewrap", "seccomp"])
 def isolation(request):
-    if request.param == "bubblewrap" and "bubblewrap" not in available_isolations():
+    if why_not(request.param):
         pytest.skip("bubblewrap is not installed, or does not work here")
     return request.param
 
@@ -198,32 +198,28 @@ def test_ordinary_functions_pass_screening_and_run(screened):
 from __future__ import annotations
 import csv, datetime, json, string, unicodedata, xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import dataclass
 from io import StringIO
 
-@dataclass
 class Seen:
-    words: int = 0
-    def __post_init__(self):
-        self.words += 1
+    def __init__(self, words: int = 0):
+        self.words = words + 1
 
 def evaluate(response: str) -> bool:
     print("debugging")
     day = datetime.datetime.strptime("2024-02-03", "%Y-%m-%d").strftime("%A")
     rows = list(csv.reader(StringIO("a,b")))
-    ok = hasattr(response, "upper") and ET.fromstring("<a/>").tag == "a" and "ü".encode("idna") != b""
+    ok = type(response) is str and ET.fromstring("<a/>").tag == "a" and "ü".encode("idna") != b""
     return ok and day == "Saturday" and rows == [["a", "b"]] and Counter("aa")["a"] == 2 and Seen().words == 1
 
 if __name__ == "__main__":
     print(evaluate(""))
 """
-    assert screen(source) is None
     assert screened.call(source, ["x"]) == [Result(True)]
 
 
 def test_rights_that_can_t_be_given_up_end_the_sandbox(monkeypatch):
     """In a namespace whose only user is root, nobody else can be become."""
-    if "bubblewrap" not in available_isolations():
+    if why_not("bubblewrap"):
         pytest.skip("bubblewrap is not installed, or does not work here")
     namespace = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--dev-bind", "/", "/"]
     monkeypatch.setattr(server_module, "_python", lambda script: [*namespace, *PYTHON(script)])
@@ -318,7 +314,7 @@ def running(pid: int) -> bool:
 
 
 def test_bubblewrap_alone_shows_no_home_and_no_network(tmp_path):
-    if "bubblewrap" not in available_isolations():
+    if why_not("bubblewrap"):
         pytest.skip("bubblewrap is not installed, or does not work here")
     script = "import os, socket; print(os.listdir('/'), dict(os.environ), os.getpid() < 10, socket.if_nameindex())"
     command = bubblewrap_command([], {}, "SCRIPT")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 import types
 
 import pytest
 
-from hf_evol.sandbox.sandbox import Sandbox, screen
-from hf_evol.sandbox.screen import ALLOWED
+from hf_evol.sandbox.sandbox import Sandbox
+from hf_evol.sandbox.screen import ALLOWED, screen_tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 
@@ -21,13 +22,14 @@ REFUSED = {
     ],
     "attribute format": [
         '("{0." + "__class__}").format(r)', '"".join(["{0.", "__class__}"]).format(r)', 'f"{r}".format(r)', "r.format(r)",
-        "str.format(r, r)", "x = r\nr.format_map({})", 'getattr(r, "format")(r)', "from collections import Counter\nCounter.format",
+        "str.format(r, r)", "x = r\nr.format_map({})", "from collections import Counter\nCounter.format",
         "def evaluate(r):\n    match r:\n        case str(format=f): return f(r)",
     ],
     "imports string.Formatter": ["from string import Formatter as F"],
     "attribute string.Formatter": ["import string\nstring.Formatter().get_field('0.x', [1], {})"],
     "name getattr": [
-        'getattr(r, "__cl" + "ass__")', "from functools import reduce\nreduce(getattr, ['a', 'b'], 1)", "x = [getattr]",
+        'getattr(r, "__cl" + "ass__")', 'getattr(r, "format")(r)', "import json as j\ngetattr(j, 'codecs')", "getattr(r, 'strip')()",
+        "from functools import reduce\nreduce(getattr, ['a', 'b'], 1)", "x = [getattr]",
         "import functools\nfunctools.partial(getattr, 1)", "map(getattr, [r], ['x'])", "(g := getattr)", 'getattr(*[r, "x"])',
         "def evaluate(r, g=getattr): return g(r, r)", "@getattr\ndef f(): pass", "class C:\n    x = getattr",
         "def evaluate(getattr):\n    class C:\n        x = getattr\n        getattr = 1", "[getattr for getattr in [1]], getattr",
@@ -43,13 +45,12 @@ REFUSED = {
     "class pattern": ["def evaluate(r):\n    match r:\n        case object(x): return x"],
     "attribute f_globals": ["def evaluate(r):\n    match r:\n        case object(f_globals=g): return g"],
     "module json as a value": [
-        "import json\nx = json", "import json as j\ngetattr(j, 'codecs')", "import json\ndef f(m): return m.codecs\nf(json)",
+        "import json\nx = json", "import json\ndef f(m): return m.codecs\nf(json)",
         "def evaluate(json):\n    import json\n    return json", "import json\njson = 1", "import json\n'{}'.format(json)",
         "def f():\n    import json\n    def g():\n        nonlocal json\n        x = json\n        json = x\n        return x",
     ],
     "module urllib as a value": ["import urllib.parse\nx = urllib"],
     "attribute json.codecs": ["import json\njson.codecs.open('x')", "import json as j\ndef f(): return j.codecs"],
-    "attribute dataclasses.sys": ["import dataclasses\ndataclasses.sys.modules"],
     "attribute calendar.": ["import calendar\ncalendar.main(['x'])", "import calendar as c\nc.sys"],
     "attribute hashlib.file_digest": ["import hashlib\nhashlib.file_digest"],
     "attribute xml.etree.ElementTree.parse": [
@@ -62,16 +63,12 @@ REFUSED = {
     "imports copy": ["import copy"], "imports pickle": ["import pickle"], "imports os": ["from os import path"], "imports .": ["from . import x"],
     "imports typing.get_type_hints": ["from typing import get_type_hints"],
     "attribute typing.": ["import typing\ntyping.ForwardRef('x')", "import typing as t\nt.get_type_hints(evaluate)", "import typing\ntyping.TypedDict"],
-    "imports dataclasses.make_dataclass": ["from dataclasses import make_dataclass"],
-    "dataclass other": [
-        "from dataclasses import dataclass\ndataclass(type(int)('X', (), {}))", "import dataclasses as d\nx = d.dataclass",
-        "from dataclasses import dataclass as d\n@d\nclass X(dict): pass", "from dataclasses import dataclass\n@dataclass\n@len\nclass X: pass",
-    ],
+    "imports dataclasses": ["import dataclasses", "from dataclasses import dataclass"],  # it writes code with names of fields
+    "name hasattr": ["hasattr(r, 'strip')"],
     "imports functools.": ["from functools import singledispatch", "from functools import update_wrapper, wraps"],
     "imports enum": ["from enum import Enum\nEnum('X', 'a')"], "imports re.template": ["from re import template"],
     "attribute re._compiler": ["import re\nre._compiler"], "attribute decimal.": ["import decimal\ndecimal.getcontext().prec = 3"],
-    "imports dataclasses.field": ["from dataclasses import field"],  # its name can change while the code is written
-    "attribute obj": ["import re\ntry: re.PatternError\nexcept AttributeError as e: e.obj.enum.sys", "getattr(r, 'obj')"],
+    "attribute obj": ["import re\ntry: re.PatternError\nexcept AttributeError as e: e.obj.enum.sys"],
     "class with keywords": ["class X(metaclass=print): pass", "class X(dict, **{}): pass"],
     **{f"name {name}": [f"class X:\n    def {name}(self, *a): return 1"] for name in (
         "__class_getitem__", "__init_subclass__", "__set_name__", "__reduce__", "__reduce_ex__", "__getattr__", "__prepare__",
@@ -86,7 +83,7 @@ VARYING = [
     "import random", "from random import Random", "import secrets", "import uuid\nuuid.uuid4()", "from uuid import uuid1",
     "import time\ntime.time()", "from time import perf_counter", "import time as t\nt.strftime('%Y')", "id(r)", "hash(r)",
     "import datetime\ndatetime.datetime.now()", "from datetime import datetime as d\nd.today()", "map(hash, r)", "r.__hash__()",
-    "from datetime import date\ndate.today()", "from datetime import datetime\ngetattr(datetime, 'utcnow')",
+    "from datetime import date\ndate.today()",
 ]  # fmt: skip
 
 # What small models write: lines of which the last is what `evaluate` returns, and whole programs.
@@ -96,7 +93,7 @@ ORDINARY = [
     "sorted(response.split(), key=len) == response.split()", "response == response[::-1]", "response.count('\\n\\n') == 2",
     "sum(c in 'aeiouAEIOU' for c in response) > 10", "max(map(len, response.split()), default=0) < 12", "response.title() == response",
     "any(ord(c) > 127 for c in response)", "isinstance(response, str) and response.isascii()", "type(response) == str",
-    "type(response) is str and type(response).__name__ == 'str'", "hasattr(response, 'strip')", "getattr(response, 'strip')() != ''",
+    "type(response) is str and type(response).__name__ == 'str'", 
     "'{} {}'.format('a', response) != ''", "'{:.2f}%'.format(3.14159) in response", "'{name:>{width}}'.format(name='x', width=3)",
     "f'{len(response):>{4}d} {response!r:.5}' != ''", "'%s: %d' % (response, 3) != response", "all(map('{}'.format, [1, 2]))",
     "response.encode('utf-8').decode('ascii', 'ignore') == response", "dict(zip('ab', (1, 2))).get('a') == 1",
@@ -139,8 +136,6 @@ PROGRAMS = [
     "def evaluate(response: str) -> bool:\n    return len(Checker(response)) <= Checker.LIMIT\n\nif __name__ == '__main__':\n    print(evaluate('x'))",
     "from html.parser import HTMLParser\nclass P(HTMLParser):\n    def __init__(self):\n        super().__init__()\n        self.tags = []\n"
     "    def handle_starttag(self, tag, attrs): self.tags.append(tag)\ndef evaluate(response):\n    p = P()\n    p.feed('<b>x</b>')\n    return p.tags == ['b']",
-    "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass(frozen=True)\nclass S:\n    n: int = 0\n"
-    "    words: list[str] | None = None\ndef evaluate(response): return S(2).n == 2",
     "def evaluate(response):\n    match response.split():\n        case [first, *rest] if rest: return first.isalpha()\n        case []: return False\n"
     "        case _: return True",
     "import re\ndef evaluate(response):\n    import re\n    match = re.match(r'(?P<a>\\w+)', response)\n    return bool(match and match.group('a'))",
@@ -155,6 +150,10 @@ def program(text):
     imports = [line for line in before if line.startswith(("import ", "from "))]
     body = [line for line in before if line not in imports] + [f"return bool({last})"]
     return "\n".join([*imports, "def evaluate(response):", *(f"    {line}" for line in body)])
+
+
+def screen(source):
+    return screen_tree(ast.parse(source))
 
 
 @pytest.mark.parametrize("reason", REFUSED)

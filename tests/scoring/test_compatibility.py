@@ -10,6 +10,7 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.scoring.compatibility import Compatibility, compatibility_adjusted_reward, linearized
+from hf_evol.scoring.ic_ifd import IcIfd
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "bos_model"])  # with a chat template and without
@@ -32,8 +33,10 @@ def test_rewards_are_adjusted_row_by_row(tiny_model, tmp_path):
     assert scored[col.COMPATIBILITY_STATUS][:] == ["ok", "negative_reward", "ok"]
     assert None not in scored[col.BASE_LOSS][:]
     with unloadable("_load_model"):  # another reward needs no model
-        again = Compatibility(tiny_model, journal=tmp_path / "journal")(batch_of(ROWS[:1]) | {"reward": [3.0]})
-    assert again[col.CAR] == [3.0 / (1 + again[col.BASE_LOSS][0])]
+        rewards = {"reward": [3.0, float("nan")]}  # as pandas writes what is missing
+        again = Compatibility(tiny_model, journal=tmp_path / "journal")(batch_of([ROWS[0]] * 2) | rewards)
+    assert again[col.CAR] == [3.0 / (1 + again[col.BASE_LOSS][0]), None]
+    assert again[col.COMPATIBILITY_STATUS] == ["ok", "ok"]
     failed = Compatibility(tiny_model, journal=False)(batch_of(ROWS[:1]) | {"response_status": ["cut_off"]})
     assert failed[col.COMPATIBILITY_STATUS] == ["not_answered"] and failed[col.BASE_LOSS] == [None]
 
@@ -73,11 +76,11 @@ def test_the_interval_is_the_one_of_the_ratio_itself():
     assert [low, high] == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
 
 
-def test_the_base_must_be_causal(tmp_path):
-    with (
-        unloadable("_load_model"),
-        pytest.raises(ModelError, match="not causal: it is a LlamaForSequenceClassification"),
-    ):
-        Compatibility(build_classifier(tmp_path / "reward")).check()
+def test_the_model_must_be_causal(tmp_path):
+    """A head that is missing would be loaded with random numbers."""
+    folder = build_classifier(tmp_path / "reward")
+    for transform in (Compatibility(folder), IcIfd(folder)):
+        with unloadable("_load_model"), pytest.raises(ModelError, match="not causal: it is a LlamaForSequenceClassif"):
+            transform.check()
     with pytest.raises(ConfigError, match="beta must be over 0; got 0"):
         Compatibility("no-such-model", beta=0)

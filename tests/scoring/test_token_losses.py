@@ -60,7 +60,7 @@ def both(model, ids, split=None):
     padded[0, lengths[0] :] = 0
     rows = np.repeat([0, 1], [length - 1 for length in lengths])
     positions = np.concatenate([np.arange(1, length) for length in lengths])
-    got = (split or split_model(model)).measure(SplitModel.losses, padded.numpy(), rows, positions)
+    got = (split or split_model(model)).losses(padded.numpy(), rows, positions)
     return got, torch.cat(expected)
 
 
@@ -89,9 +89,7 @@ def test_chosen_positions_in_any_order():
         logits = model(input_ids=IDS).logits
     rows, positions = np.array([1, 0, 1, 1]), np.array([22, 3, 1, 22])
     expected = cross_entropy(logits[rows, positions - 1], IDS[rows, positions], reduction="none")
-    torch.testing.assert_close(
-        split_model(model).measure(SplitModel.losses, IDS.numpy(), rows, positions), expected, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(split_model(model).losses(IDS.numpy(), rows, positions), expected, atol=1e-5, rtol=0)
 
 
 class Adapted(torch.nn.Linear):
@@ -166,9 +164,7 @@ def test_bfloat16(name, spread):
     with torch.no_grad():
         logits = model(input_ids=ids).logits.float()
     expected = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    got = split_model(model).measure(
-        SplitModel.losses, ids.numpy(), np.repeat([0, 1], 22), np.tile(np.arange(1, 23), 2)
-    )
+    got = split_model(model).losses(ids.numpy(), np.repeat([0, 1], 22), np.tile(np.arange(1, 23), 2))
     assert not split_model(model).whole and got.dtype == torch.float32
     assert got.min() > -1e-3 and (got - expected).abs().mean() < 4e-3
     padded, alone = both(model, ids)

@@ -18,7 +18,7 @@ UTF8 = HOSTILE.encode("utf-8", "ignore").decode()  # without the lone surrogate,
 # measure: mean of the seeds, what a round adds for the first evolver and for the others
 MEASURES = {
     "difficulty_score": (30.0, 15.0, 5.0), "reward": (-1.0, 0.6, 0.5), "ifd": (0.8, 0.01, 0.01), "ic_ifd": (0.35, 0.0, 0.0),
-    "mnd": (0.6, 0.02, 0.0), "top1_mean": (0.8, -0.02, 0.0), "share_over_90": (0.5, 0.0, 0.0), "entropy_mean": (0.7, 0.1, 0.0),
+    "mnd": (0.6, 0.02, 0.0), "top1_mean": (0.8, -0.02, 0.0), "share_over_90": (0.5, 0.0, 0.0),
     "n_words": (12.0, 13.0, 12.0),
 }  # fmt: skip
 

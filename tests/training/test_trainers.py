@@ -12,8 +12,7 @@ from tiny_models import build_llama, build_tokenizer
 
 from hf_evol.errors import ColumnError, ConfigError, OutputError
 from hf_evol.training.sets import load_training_sets
-from hf_evol.training.settings import FineTuning
-from hf_evol.training.trainers import PLAIN_TEMPLATE, write_llama_factory, write_trl
+from hf_evol.training.trainers import PLAIN_TEMPLATE, FineTuning, write_llama_factory, write_trl
 
 # What each configuration must say: learning rate 2e-5, cosine, 3 epochs, bf16.
 PAPER = {"learning_rate": 2e-5, "lr_scheduler_type": "cosine", "num_train_epochs": 3, "bf16": True}
