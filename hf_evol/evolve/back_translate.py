@@ -33,7 +33,7 @@ class BackTranslate(Transform):
         ``instruction`` (with its constraints), ``parent_instruction`` (without them; as it was, unless ok), ``constraints`` (as they are
         worded), ``checks`` (the same as data: ``kind``, the name of a count in ``hf_evol.constraints.counts``, and its
         ``parameters`` with the bounds ``at_least`` and ``at_most``, as JSON), ``functions`` (the same as Python, which
-        `hf_evol.autoif.CheckResponses` and `hf_evol.autoif.pass_rates` run), ``back_translate_status``: ``ok``,
+        ``CheckResponses`` and ``pass_rates`` of `hf_evol.autoif` run), ``back_translate_status``: ``ok``,
         ``invalid_input`` (no text in either), ``no_constraint`` (none would be sensible, as where the answer is prose and code, is
         not English, or has over 20,000 characters), ``not_evolved``, ``eliminated`` or ``not_answered``.
 
