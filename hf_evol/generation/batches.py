@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from hf_evol import models, progress
 from hf_evol.errors import ModelError
 from hf_evol.generation.base import SamplingParams
-from hf_evol.generation.sampling import sample, uniforms
+from hf_evol.generation.sampling import CYCLE, LOOP, sample, uniforms
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ _PASS_ON_GPU = 2000
 _SPARE = 128  # columns that a cache has beyond those in use
 _REFILL = 3 / 4  # of the most rows: from here down, waiting ones join; few at a time take longer to read
 _SHARE = 1 / 2  # of the free memory, for the cache
-_LOOP, _CYCLE = 256, 64  # tokens: a text that ends in so many, which repeat the same few, does not find its end
 # cuDNN's attention makes a plan for each length, which takes longer than the step itself.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -92,10 +91,10 @@ def generate_tokens(
 
 
 def _loops(tokens: list[int]) -> bool:
-    if len(tokens) < _LOOP or len(tokens) % _CYCLE:
+    if len(tokens) < LOOP or len(tokens) % CYCLE:
         return False
-    end = tokens[-_LOOP:]
-    return any(end[period:] == end[:-period] for period in range(1, _CYCLE + 1))
+    end = tokens[-LOOP:]
+    return any(end[period:] == end[:-period] for period in range(1, CYCLE + 1))
 
 
 def _drawn(row: _Row, params: SamplingParams) -> _Row:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _LIKELY = 1024  # tokens sorted first: the whole vocabulary takes ten times as long, and the nucleus is seldom larger
+LOOP, CYCLE = 256, 64  # tokens: a text that ends in so many, which repeat the same few, does not find its end
 _ROUNDING = 1e-6  # more than that of a sum of probabilities
 
 

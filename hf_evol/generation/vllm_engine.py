@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError, require_extra
 from hf_evol.generation.base import GREEDY, Chat, Completion, LocalEngine, SamplingParams
-from hf_evol.generation.sampling import request_seed
+from hf_evol.generation.sampling import CYCLE, LOOP, request_seed
 
 _KIND = "vLLM"
 # Of vLLM's arguments: those that fields of `ModelSpec` stand for, and those that decide no text.
@@ -36,7 +36,8 @@ class VllmEngine(LocalEngine):
     """Completes chats with vLLM, which schedules and batches by itself, in processes of its own.
 
     Each request carries a seed made of its row key. vLLM gives the same text for the same seed as far as its kernels
-    don't depend on the batch; unlike with `TransformersEngine`, that is no promise.
+    don't depend on the batch; unlike with `TransformersEngine`, that is no promise. A text that repeats the same 33 to 64 tokens
+    eight times is ended there, as if it had reached its limit.
 
     One engine runs at a time in a process: another takes its place, and `hf_evol.models.release` ends it. As it starts
     processes, call it under ``if __name__ == "__main__":``. What vLLM logs is shown, on standard error, where the
@@ -107,14 +108,16 @@ class VllmEngine(LocalEngine):
 
     def _completion(self, output: Any, params: SamplingParams) -> Completion:
         best, n_prompt_tokens = output.outputs[0], len(output.prompt_token_ids)
-        if best.finish_reason not in ("stop", "length"):
+        if best.finish_reason not in ("stop", "length", "repetition"):
             return Completion("", "error", n_prompt_tokens, error=f"engine_error: finish reason {best.finish_reason}")
         tokens = list(best.token_ids)[: -1 if best.finish_reason == "stop" else None]  # without the end token
         probs = None
         if params.top1_probs:
             probs = [math.exp(max(of.logprob for of in at.values())) for at in best.logprobs[: params.top1_probs]]
         text = models.load_tokenizer(self.model).decode(tokens, skip_special_tokens=True)
-        return Completion(text, best.finish_reason, n_prompt_tokens, len(tokens), top1_probs=probs)
+        return Completion(
+            text, "stop" if best.finish_reason == "stop" else "length", n_prompt_tokens, len(tokens), top1_probs=probs
+        )
 
 
 class _Running:
@@ -127,7 +130,7 @@ class _Running:
         self.engine.engine_core.shutdown()
 
     def add(self, place: int, prompt: list[int], key: str, params: SamplingParams) -> None:
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 
         settings = _library().SamplingParams(
             temperature=params.temperature,
@@ -136,6 +139,10 @@ class _Running:
             seed=request_seed(key) if params.temperature > 0 else None,
             logprobs=1 if params.top1_probs else None,
             detokenize=False,
+            # A repetition of fewer tokens is one of a multiple of them, too.
+            repetition_detection=RepetitionDetectionParams(
+                max_pattern_size=CYCLE, min_pattern_size=CYCLE // 2 + 1, min_count=2 * LOOP // CYCLE
+            ),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self.engine.add_request(str(place), {"prompt_token_ids": prompt}, settings)

@@ -20,6 +20,7 @@ from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.generation.vllm_engine import VllmEngine
 from hf_evol.models import ModelSpec
 from hf_evol.models.spec import DEMO
+from hf_evol.prompts.respond import respond_prompt
 from hf_evol.prompts.template import chat
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
@@ -75,6 +76,17 @@ def processes(of=None):
     import psutil
 
     return [process for process in psutil.Process(of).children(recursive=True) if works(process)]
+
+
+def test_a_text_that_only_repeats_itself_is_ended(engine, folder):
+    """As with the other engine, whose text is the same, and ended earlier or later."""
+    params = SamplingParams(temperature=0, max_new_tokens=1200)
+    asked = [respond_prompt("Discuss the importance of recycling in a sustainable way.", None)]
+    ended, other = (
+        generate(each, asked, params, ["key"], None)[0] for each in (engine, TransformersEngine(ModelSpec(str(folder))))
+    )
+    assert ended.finish_reason == other.finish_reason == "length"
+    assert max(ended.n_tokens, other.n_tokens) < 1200 and ended.text[:400] == other.text[:400]
 
 
 def test_greedily_it_is_what_transformers_gives(folder, engine):
