@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The bundled seed sets that a model of 135M parameters can evolve, and the methods that the paper uses for their kind.
 DEMO = {"general": "alpaca", "code": "code"}
-_OF_DEMO = {"limit": 12, "rounds": 1, "max_new_tokens": 96, "response_max_new_tokens": 512}
+_OF_DEMO = {"limit": 12, "rounds": 1, "tries": 4, "max_new_tokens": 96, "response_max_new_tokens": 512}
 
 
 @recipe_options()
