@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, require_extra
+from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.embed import TRUNCATED
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import check_columns
@@ -60,7 +61,8 @@ def diversity(
     values = np.full(len(dataset), None)
     values[present] = np.where(np.isfinite(found), found, None)
     measured = dataset.remove_columns(col.MND) if col.MND in dataset.column_names else dataset
-    measured = measured.add_column(col.MND, values.tolist(), feature=Value("float64"))
+    with without_datasets_bars():
+        measured = measured.add_column(col.MND, values.tolist(), feature=Value("float64"))
     repeats = int((known < repeat_below).sum())
     summary = {
         "n": len(found),

@@ -202,7 +202,7 @@ def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
     one by default."""
     model, before = json.dumps({"name": str(folder), "loading": {"enforce_eager": True}}), {}
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process, deadline = command(tmp_path, model, "--max-new-tokens", "128"), time.monotonic() + 300
+        process, deadline = command(tmp_path, model, "--max-new-tokens", "512"), time.monotonic() + 300
         while (done := finished_requests(tmp_path)).keys() == before.keys() and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
@@ -219,7 +219,7 @@ def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
         done = finished_requests(tmp_path)
         assert len(before) < len(done) < len(TEXTS) and before.items() <= done.items()
         before = done
-    process = command(tmp_path, model, "--max-new-tokens", "128")
+    process = command(tmp_path, model, "--max-new-tokens", "512")
     out, errors = process.communicate(timeout=600)
     assert process.returncode == 0 and "INFO" not in out + errors and out.startswith(f"{len(TEXTS)} rows in")
     done = finished_requests(tmp_path)
