@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, re
 SMALL = {"gpu_memory_utilization": 0.15, "enforce_eager": True}  # of the memory; and without compiling
 THINGS = "sea bread rivers bees chess rain copper trains wool glass salt owls".split()
 TEXTS = [f"List three facts about {thing}." for thing in THINGS] + [f"What is {thing}? One word." for thing in THINGS]
+MANY = [f"{text} Then do so for {number} others." for number in range(2, 10) for text in TEXTS]
 SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=32)
 
 
@@ -175,10 +176,10 @@ def test_a_recipe_gives_vllm_its_arguments_and_the_scorer_none(folder):
     assert less.identity() == engine.identity() != VllmEngine(ModelSpec(str(folder))).identity()
 
 
-def command(tmp_path, model, *options):
+def command(tmp_path, model, *options, texts=TEXTS):
     """``hf-evol evolve`` with journal and output in a folder."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"instruction": text, "output": "Yes."}) + "\n" for text in TEXTS))
+    rows.write_text("".join(json.dumps({"instruction": text, "output": "Yes."}) + "\n" for text in texts))
     arguments = ["--dataset", rows, "--model", model, "--engine", "vllm", "--tries", "1", "--output", tmp_path / "out"]
     arguments += ["--journal", tmp_path / "journal.sqlite", *options]
     env = {name: value for name, value in os.environ.items() if not name.startswith("VLLM")}
@@ -202,7 +203,7 @@ def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
     one by default."""
     model, before = json.dumps({"name": str(folder), "loading": {"enforce_eager": True}}), {}
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process, deadline = command(tmp_path, model, "--max-new-tokens", "512"), time.monotonic() + 300
+        process, deadline = command(tmp_path, model, "--max-new-tokens", "128", texts=MANY), time.monotonic() + 300
         while (done := finished_requests(tmp_path)).keys() == before.keys() and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
@@ -217,13 +218,13 @@ def test_a_killed_command_goes_on_from_the_journal(folder, tmp_path):
             time.sleep(0.1)
         assert left and not any(map(works, left))
         done = finished_requests(tmp_path)
-        assert len(before) < len(done) < len(TEXTS) and before.items() <= done.items()
+        assert len(before) < len(done) < len(MANY) and before.items() <= done.items()
         before = done
-    process = command(tmp_path, model, "--max-new-tokens", "512")
+    process = command(tmp_path, model, "--max-new-tokens", "128", texts=MANY)
     out, errors = process.communicate(timeout=600)
-    assert process.returncode == 0 and "INFO" not in out + errors and out.startswith(f"{len(TEXTS)} rows in")
+    assert process.returncode == 0 and "INFO" not in out + errors and out.startswith(f"{len(MANY)} rows in")
     done = finished_requests(tmp_path)
-    assert before.items() <= done.items() and len(done) == len(TEXTS)
+    assert before.items() <= done.items() and len(done) == len(MANY)
 
 
 def test_a_failed_start_is_one_sentence(folder, tmp_path):
