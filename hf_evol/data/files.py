@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from hf_evol.data.selection import column
+from hf_evol.data.selection import column, gathered
 from hf_evol.progress import without_datasets_bars
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
     with without_datasets_bars():
         for place in range(count):
             file = folder / f"train-{place:05}-of-{count:05}.{FILE_FORMATS[file_format]}"
-            _write(_gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
+            _write(gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
 
 
 def columns_of_dates(dataset: Dataset) -> list[str]:
@@ -55,31 +55,6 @@ def columns_of_dates(dataset: Dataset) -> list[str]:
         if len(texts):
             found.append(name)
     return found
-
-
-def _gathered(dataset: Dataset) -> Dataset:
-    """The same rows without a list of places beside them: one `take` for each piece of the table, which is quick where
-    the places ascend, as `datasets` would look up each row by itself. Memory is that of these rows."""
-    import numpy as np
-    import pyarrow as pa
-    from datasets import Dataset
-
-    if dataset._indices is None:
-        return dataset
-    places = np.asarray(dataset._indices.column(0)).astype("int64")
-    order = np.argsort(places, kind="stable")
-    places, pieces = places[order], dataset.data.to_batches()
-    starts = np.cumsum([0, *map(len, pieces)])
-    edges = np.searchsorted(places, starts)
-    taken = [
-        piece.take(pa.array(places[first:last] - start))
-        for piece, start, first, last in zip(pieces, starts, edges, edges[1:], strict=False)
-        if last > first
-    ]
-    table = pa.Table.from_batches(taken, schema=dataset.data.schema)
-    if (np.diff(order) != 1).any():
-        table = table.take(pa.array(np.argsort(order)))
-    return Dataset(table, dataset.info, dataset.split, fingerprint=dataset._fingerprint)
 
 
 def _write(dataset: Dataset, file: Path, file_format: str) -> None:

@@ -6,11 +6,13 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from datasets import Dataset, Value
+from datasets import Dataset, Value, concatenate_datasets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hf_evol.data import selection
 from hf_evol.data.selection import equal_size, select
 from hf_evol.errors import ColumnError, ConfigError
 
@@ -283,3 +285,21 @@ def test_ten_million_rows_would_take_less_than_two_gib(tmp_path):
     n_selected, grown = run_python(MEASURE, tmp_path / "rows").split()
     assert 500_000 <= int(n_selected) <= 500_002
     assert int(grown) < 2 * 2**30 / 5
+
+
+@pytest.mark.parametrize("block", [1, 3, 10_000])
+def test_a_selected_column_is_gathered_in_the_order_of_the_selection(monkeypatch, block):
+    monkeypatch.setattr(selection, "_BLOCK", block)
+    parts = [Dataset.from_dict({"text": [f"{part}-{place}" for place in range(5)]}) for part in range(3)]
+    whole = concatenate_datasets(parts)
+    for places in ([], [0], [4, 5, 6, 14], [14, 3, 3, 9, 0], list(range(15)), list(range(14, -1, -1))):
+        rows = whole.select(places)
+        assert selection.column(rows, "text").to_pylist() == [whole["text"][place] for place in places]
+        assert selection.gathered(rows)["text"][:] == rows["text"][:]
+
+
+def test_a_selected_column_may_hold_more_text_than_arrow_puts_together():
+    part = pa.array(["x" * 1_500_000] * 500)  # three of these in one array are over 2 GiB
+    whole = Dataset(pa.table({"text": pa.chunked_array([part] * 3)}), fingerprint="large")
+    rows = whole.select([1, 700, 1400])
+    assert [len(text) for text in selection.column(rows, "text").to_pylist()] == [1_500_000] * 3
