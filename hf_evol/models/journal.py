@@ -221,11 +221,16 @@ class Journal:
 
     def check(self) -> None:
         """Raise `ConfigError` where something lies that is no journal."""
-        if self._connection is None and is_journal(self.path) is False:
-            raise ConfigError(
-                f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Move it away, or name another file "
-                "with journal (--journal)."
-            )
+        if self._connection is not None:
+            return
+        for wait_s in (0, 0.1, 0.5):  # while another process makes it, a part of it may be there
+            time.sleep(wait_s)
+            if is_journal(self.path) is not False:
+                return
+        raise ConfigError(
+            f"{str(self.path)!r} is no journal of hf_evol, so it is left as it is. Move it away, or name another file "
+            "with journal (--journal)."
+        )
 
     def _connect(self) -> sqlite3.Connection | None:
         if self._off:

@@ -11,12 +11,17 @@ from tiny_models import build_llama, build_tokenizer
 from hf_evol.cli.main import main
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Help in whole lines, whatever terminal was there when typer was first asked for it."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 300)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Each test in a folder of its own, on a terminal wide enough for whole messages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("TERMINAL_WIDTH", "300")
     monkeypatch.setenv("NO_COLOR", "1")
     return tmp_path
 

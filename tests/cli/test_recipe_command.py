@@ -12,7 +12,6 @@ def sets(tmp_path, monkeypatch):
     """Two folders of rows, of different size, in the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("TERMINAL_WIDTH", "300")
     monkeypatch.setenv("NO_COLOR", "1")
     for name, n in (("small", 2), ("large", 3)):
         (tmp_path / name).mkdir()
