@@ -332,19 +332,17 @@ def map_dataset(
             for name, split in dataset.items()
         }
         return type(dataset)(mapped)
+    if not isinstance(dataset, (Dataset, IterableDataset)):
+        raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
     if dataset.column_names is not None:
         check_columns(transform.input_columns, dataset.column_names)
     transform.check()
-    if isinstance(dataset, Dataset):
-        _check_keys(dataset, transform)
     if isinstance(dataset, IterableDataset):
         known = {"features": _features(dataset, transform, kwargs)} if dataset.features else {}
         return dataset.map(transform, batched=True, batch_size=batch_size, **(known | kwargs))
-    if not isinstance(dataset, Dataset):
-        raise ConfigError(f"hf_evol.map takes a dataset of the datasets library, not {type(dataset).__name__}.")
+    _check_keys(dataset, transform)
     wanted = transform.processes if num_gpus == "auto" else min(transform.processes, _gpu_count(num_gpus))
-    processes = num_proc or wanted
-    return _map_dataset(dataset, transform, batch_size, processes, desc or transform.label, kwargs)
+    return _map_dataset(dataset, transform, batch_size, num_proc or wanted, desc or transform.label, kwargs)
 
 
 def _check_keys(dataset: Dataset, transform: Transform) -> None:
@@ -376,23 +374,15 @@ def _map_dataset(
         return mapped.with_format(layout["type"], **layout["format_kwargs"])
     given = {name: value for name, value in kwargs.items() if name not in _OF_PLACE_AND_SPEED}
     decisive = [dataset._fingerprint, transform, __version__, given]
-    options = {
-        "batched": True,
-        "batch_size": batch_size,
-        "features": features,
-        "with_rank": processes > 1,
-        "new_fingerprint": Hasher.hash(decisive),
-    } | kwargs
+    options = {"batched": True, "batch_size": batch_size, "features": features, "with_rank": processes > 1}
+    options |= {"new_fingerprint": Hasher.hash(decisive)} | kwargs
     begun = time.time()
     mapped = _mapped(dataset, transform, processes, label, options)
     # What a server or the memory refused is asked for again, and so is all that follows from it.
-    if (
-        _is_older(mapped, begun)
-        and failed_requests(mapped.data, transform)
-        and options.get("load_from_cache_file") is not False
-    ):
-        again = {"new_fingerprint": Hasher.hash([*decisive, begun])}
-        mapped = _mapped(dataset, transform, processes, label, options | again)
+    is_cached = options.get("load_from_cache_file") is not False and _is_older(mapped, begun)
+    if is_cached and failed_requests(mapped.data, transform):
+        options["new_fingerprint"] = Hasher.hash([*decisive, begun])
+        mapped = _mapped(dataset, transform, processes, label, options)
     return mapped
 
 

@@ -11,7 +11,7 @@ from tiny_models import build_llama
 
 import hf_evol
 from hf_evol import ModelSpec
-from hf_evol.errors import ColumnError
+from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.models import loading
 from hf_evol.transform import values_of
 
@@ -34,6 +34,8 @@ def test_one_row_is_no_batch(rows, respond):
             call()
     with pytest.raises(ColumnError, match="batched=True"):
         respond({"instruction": None})
+    with pytest.raises(ConfigError, match="takes a dataset of the datasets library, not list"):
+        hf_evol.map(rows.to_list(), respond)
 
 
 def test_columns_that_are_not_read_are_not_converted(rows, monkeypatch):
