@@ -187,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
             chats.requests.append(seen)
             chats.attempts[seen.prompt] += 1
             attempt = chats.attempts[seen.prompt]
-        chats.closing.wait(chats.delay_s)
+        if chats.closing.wait(chats.delay_s):  # it answers nothing more
+            self.close_connection = True
+            return
         fault = chats.fault(seen.prompt, attempt)
         with chats.lock:  # before the answer goes out, as the client may send the next request at once
             chats.active -= 1
