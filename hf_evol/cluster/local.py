@@ -30,17 +30,26 @@ def run_tasks(executor: PipelineExecutor, rows: Sequence[int], label: str) -> Ba
     # A row goes through many steps, so that only whole tasks move the bar.
     with progress.bar(label, sum(rows)), progress.of_workers(rows=False), worker_pool(n_workers) as pool:
         progress.advance(sum(rows) - sum(rows[rank] for rank in missing))
-        # Ctrl-C waits, and never reaches processes that start, which could not yet ignore it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupts_held():
             futures = {pool.submit(_run_task, packed, rank): rows[rank] for rank in missing}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for future in as_completed(futures):
             error = future.exception()
             first = first or error
             progress.advance(futures[future], failures=futures[future] * bool(error))
     return first
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the block's end, and never reaches processes that it starts, which could not yet ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_task(packed: bytes, rank: int) -> None:

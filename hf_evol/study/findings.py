@@ -83,6 +83,17 @@ def cost_sentences(results: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def shared_models(results: Mapping[str, Any]) -> list[str]:
+    """Where a model that is compared has another part as well, such as the judge's."""
+    said, role = [], results["role"]
+    for model in results["models"]:
+        if labels := [of["label"] for of in results[f"{role}s"] if of["name"] == model["name"]]:
+            said.append(
+                f"The {model['role']} is the model of the {role} {listed(labels)}, and may favour its own texts."
+            )
+    return said
+
+
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

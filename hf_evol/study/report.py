@@ -16,7 +16,7 @@ from hf_evol.models.record import human_number
 from hf_evol.progress import visible
 from hf_evol.study.excerpt import excerpt
 from hf_evol.study.figures import INK, PAPER, colours
-from hf_evol.study.findings import cost_sentences, findings, winner
+from hf_evol.study.findings import cost_sentences, findings, shared_models, winner
 from hf_evol.study.measures import ROLES
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def write_report(results: Mapping[str, Any], rows: Dataset, figures: Sequence[Ma
         role=results["role"],
         candidates=results[f"{results['role']}s"],
         quality=ROLES[results["role"]].quality,
-        costs=cost_sentences(results),
+        costs=cost_sentences(results) + shared_models(results),
         figures=drawn,
         of_measure=_OF_MEASURE,
         reasons=sorted({reason for entry in results["yields"] for reason in entry["dropped"]}),

@@ -21,7 +21,7 @@ from hf_evol.run.steps import set_columns
 from hf_evol.scoring.compatibility import BETA
 from hf_evol.secrets import public_name
 from hf_evol.study.figures import draw
-from hf_evol.study.findings import cost_sentences, findings
+from hf_evol.study.findings import cost_sentences, findings, shared_models
 from hf_evol.study.measures import EVOLVER, RESPONDER, Role
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
@@ -148,7 +148,8 @@ def run(study: Study, recipe: Recipe) -> RunResult:
     results |= {"beta": study.beta} if role is RESPONDER else {}
     results |= analyse([*of_seeds, *records], judged, labels, work.rounds, seed=recipe.seed, role=role, beta=study.beta)
     results |= {"costs": costs, "diversity": work.diversities, "failures": work.failures}
-    results["verdict"] = [finding["text"] for finding in findings(results)] + cost_sentences(results)
+    results["verdict"] = [finding["text"] for finding in findings(results)]
+    results["verdict"] += cost_sentences(results) + shared_models(results)
     provenance = _provenance(recipe, results, [*compared.values(), *others])
     return _written(recipe, results, records, usable.features, provenance, target, work.failed)
 

@@ -110,6 +110,8 @@ def test_everything_is_there_and_accounted_for(first, wide_model):
     parameters = models.load_model(models.ModelSpec(wide_model)).num_parameters()
     for cost in results["costs"]:
         assert cost["flops"] == 2 * parameters * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
+    for role in ("responder", "scorer", "judge", "embedding"):
+        assert any(f"The {role} is the model of the evolver" in sentence for sentence in results["verdict"])
     folder = recipe.output
     for name in ("report.html", "README.md", "provenance.json", "figures"):
         assert (Path(folder) / name).exists()
