@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import transformers
-from ic_ifd import RANDOM, PeakMemory, build, hardware, read, synchronize  # the benchmark beside this one
+from ic_ifd import RANDOM, PeakMemory, as_loaded, build, hardware, read, synchronize  # the benchmark beside this one
 
 from hf_evol import EvolInstruct, models
 from hf_evol.generation import batches
@@ -121,13 +121,15 @@ def main() -> None:
     if args.texts:
         compare_texts([question for question, _ in texts], args.device)
         return
-    model = build(args.model, getattr(torch, args.dtype), args.device)
+    plain = build(args.model, getattr(torch, args.dtype), args.device)
     limits = [args.length or PARAMS.max_new_tokens] * len(chats)
     if args.model in RANDOM and not args.length:  # lengths as those of real rewritings are spread
         limits = torch.randint(16, 257, (len(chats),), generator=torch.Generator().manual_seed(0)).tolist()
     if args.model in RANDOM or args.length:
-        model.generation_config.eos_token_id = []
-    named = {arm: ModelSpec(args.model, dtype=args.dtype) if arm == "vllm" else model for arm in args.arms}
+        plain.generation_config.eos_token_id = []
+    model = as_loaded(args.model, plain)
+    model.generation_config = plain.generation_config
+    named = {"hf_evol": model, "generate": plain, "vllm": ModelSpec(args.model, dtype=args.dtype)}
     for arm in args.arms:  # warm up
         ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)
     start = time.perf_counter()

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +34,7 @@ from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.data.formats import FORMATS, detect_format
 from hf_evol.models import ModelSpec, encoding
+from hf_evol.models.packing import pack
 from hf_evol.scoring.pairs import PairScorer, make_pair
 
 RANDOM = {
@@ -46,9 +48,9 @@ LOSSES = (col.LOSS_Q, col.LOSS_A, col.LOSS_A_GIVEN_Q)
 
 
 def build(name: str, dtype: torch.dtype, device: str) -> Any:
-    """A model by name, or a random Llama (GPT-2) of the size asked for."""
+    """A model by name, as `transformers` loads it, or a random Llama (GPT-2) of the size asked for."""
     if name not in RANDOM:
-        return models.load_model(ModelSpec(name, dtype=str(dtype).removeprefix("torch."), device=device))
+        return transformers.AutoModelForCausalLM.from_pretrained(**ModelSpec(name).where, dtype=dtype).to(device).eval()
     hidden, inner, layers, heads, vocabulary, tied = RANDOM[name]
     torch.manual_seed(0)
     if name == "random-gpt2":
@@ -173,16 +175,31 @@ def useful_flop(model: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> tup
     return float(flop), sum(lengths)
 
 
+def as_loaded(name: str, plain: Any) -> Any:
+    """The same model as this package has it in memory."""
+    if name in RANDOM:
+        ours, tokens = deepcopy(plain), torch.arange(4, device=plain.device)[None]
+        pack(ours, lambda: ours(input_ids=tokens).logits)
+        return ours
+    return models.load_model(ModelSpec(name, dtype=str(plain.dtype).removeprefix("torch."), device=str(plain.device)))
+
+
 def matmul_peak(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of square matrix products, sustained for two seconds."""
+    """FLOP/s of square matrix products, sustained for two seconds; of a CPU, the better of a plain and a packed one."""
     size = 8192 if device.startswith("cuda") else 2048
     a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < 2:
-        a @ b
-        synchronize(device)
-        count += 1
-    return count * 2 * size**3 / (time.perf_counter() - start)
+    layer = torch.nn.Sequential(torch.nn.Linear(size, size, bias=False, dtype=dtype, device=device))
+    pack(layer, lambda: layer(a))
+    rates = []
+    for product in (lambda: a @ b, lambda: layer(a)):
+        count, start = 0, time.perf_counter()
+        with torch.inference_mode():
+            while time.perf_counter() - start < 2:
+                product()
+                synchronize(device)
+                count += 1
+        rates.append(count * 2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
 
 
 def read(path: str) -> list[tuple[str, str]]:
@@ -219,21 +236,22 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="a file of turns, to which these are added")
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
-    model, texts = build(args.model, dtype, args.device), read(args.path)
-    vocabulary = model.get_output_embeddings().weight.shape[0]
+    plain, texts = build(args.model, dtype, args.device), read(args.path)
+    model = as_loaded(args.model, plain)
+    vocabulary = plain.get_output_embeddings().weight.shape[0]
     random = args.model in RANDOM
     tokenizer = train_tokenizer(texts, vocabulary) if random else models.load_tokenizer(ModelSpec(args.model))
     ours(model, tokenizer, texts[:8])  # warm up, and check the model's head
-    three_passes(model, tokenizer, texts[:2])
+    three_passes(plain, tokenizer, texts[:2])
     turns = []
     for count in args.rows:
         some = spread(texts, count, args.repeat)
-        flop, tokens = useful_flop(model, tokenizer, some)
+        flop, tokens = useful_flop(plain, tokenizer, some)
         for _ in range(args.turns):
             turn = {"model": args.model, "dtype": args.dtype, "rows": len(some), "tokens": tokens, "flop": flop}
             turn |= {"load": round(os.getloadavg()[0], 2), "peak": matmul_peak(dtype, args.device)}
             theirs, turn["theirs_s"], turn["theirs_gib"] = timed(
-                lambda some=some: three_passes(model, tokenizer, some), args.device
+                lambda some=some: three_passes(plain, tokenizer, some), args.device
             )
             losses, turn["ours_s"], turn["ours_gib"] = timed(
                 lambda some=some: ours(model, tokenizer, some), args.device

@@ -20,6 +20,14 @@ def test_of_python():
     assert b_or_cd[0] is parser.MAX_REPEAT and least == 1 and kind is parser.BRANCH and len(options) == 2
 
 
+def test_of_pytorch():
+    """`hf_evol.models.packing`: where these move, models run as before, slowly."""
+    import torch
+
+    ops = torch.ops.mkldnn
+    assert all(map(callable, (ops._reorder_linear_weight, ops._linear_pointwise, ops._is_mkldnn_bf16_supported)))
+
+
 def test_of_datasets():
     """`hf_evol.data.selection`, `hf_evol.data.files`, `hf_evol.transform`, `hf_evol.cluster.run`, `hf_evol.hub.configs`."""
     from datasets.load import infer_module_for_data_files_list

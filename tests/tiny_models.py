@@ -37,6 +37,17 @@ def build_tokenizer(bos: bool = False, template: str | None = TEMPLATE):
     )
 
 
+def plain_model(spec):
+    """A causal language model of a name or a `ModelSpec` in float32, as `transformers` alone has it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from hf_evol import models
+
+    where = models.as_spec(spec).where
+    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
+
+
 def build_llama(seed: int = 0, context: int = 512, spread: float = 0.3):
     """A random model whose next-token distributions are neither flat nor certain."""
     import torch

@@ -165,6 +165,8 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
     import torch
     import transformers
 
+    from hf_evol.models.packing import pack
+
     dtype = precision(spec)
     # The bar of a GGUF file's reader heeds no setting of the library.
     unwanted = spec.gguf_file is not None and not transformers.utils.logging.is_progress_bar_enabled()
@@ -183,9 +185,13 @@ def _load_model(spec: ModelSpec, kind: str) -> PreTrainedModel:
         raise ModelError(
             f"The model {spec.name!r} is no trained classifier: its weights lack {', '.join(sorted(loaded['missing_keys']))}."
         )
-    packed = getattr(model, "is_quantized", False) and spec.gguf_file is None
-    placed = "device_map" in spec.loading_options or packed
-    return (model if placed else model.to(spec.device)).eval()
+    quantized = getattr(model, "is_quantized", False) and spec.gguf_file is None
+    placed = "device_map" in spec.loading_options or quantized
+    model = (model if placed else model.to(spec.device)).eval()
+    if not placed and model.device.type == "cpu":
+        tokens = torch.arange(4)[None]
+        pack(model, lambda: model(input_ids=tokens).logits)
+    return model
 
 
 def load_embedder(spec: ModelSpec) -> SentenceTransformer:
@@ -197,6 +203,8 @@ def load_embedder(spec: ModelSpec) -> SentenceTransformer:
 def _load_embedder(spec: ModelSpec, kind: str) -> SentenceTransformer:
     import torch
     from sentence_transformers import SentenceTransformer
+
+    from hf_evol.models.packing import pack
 
     dtype = precision(spec)
     try:
@@ -210,7 +218,9 @@ def _load_embedder(spec: ModelSpec, kind: str) -> SentenceTransformer:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _model_error(spec, "weights", error) from error
     model.tokenizer.split_special_tokens = True  # those inside a text count as ordinary characters, as everywhere here
-    return model.eval()
+    if model.eval().device.type == "cpu":
+        pack(model, lambda: model.encode(["A sentence."], convert_to_tensor=True, show_progress_bar=False))
+    return model
 
 
 def release(kind: str | None = None) -> None:

@@ -113,11 +113,16 @@ class SplitModel:
         """Blocks of the logits, in float32, along the vocabulary."""
         import torch
 
+        from hf_evol.models.packing import PackedLinear
+
         if self.whole:
             yield states.float()
             return
         model = self._model()
         head = model.get_output_embeddings()
+        if isinstance(head, PackedLinear):
+            yield from map(self._scaled, head.blocks(states))
+            return
         if type(head) is not torch.nn.Linear:  # quantized, or with an adapter
             yield self._scaled(head(states))
             return

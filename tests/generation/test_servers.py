@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import unused_port
+from tiny_models import plain_model
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, HfEvolError
@@ -54,14 +55,12 @@ threading.Event().wait()
 @pytest.fixture(scope="module")
 def folder():
     """The demo's model as safetensors, with sampling settings of its own and a short context. It stays for the next time."""
-    from transformers import AutoModelForCausalLM
-
     folder = MODELS / "SmolLM2-135M-Instruct"
     if (folder / "tokenizer.json").exists():
         return folder
-    config = models.load_config(ModelSpec(DEMO))
-    unpacked = AutoModelForCausalLM.from_config(config)
-    unpacked.load_state_dict(models.load_model(ModelSpec(DEMO)).state_dict())
+    of_gguf = plain_model(DEMO)
+    unpacked = type(of_gguf)(models.load_config(ModelSpec(DEMO)))
+    unpacked.load_state_dict(of_gguf.state_dict())
     unpacked.save_pretrained(folder)
     for name, more in (("config", {"max_position_embeddings": CONTEXT}), ("generation_config", OF_ITS_OWN)):
         file = folder / f"{name}.json"
@@ -201,7 +200,7 @@ def test_sampled_tokens_have_the_probabilities_of_temperature_and_top_p(server, 
     engine, text, params = server.engine(), "Name an animal.", SamplingParams(1.4, 0.8, 1)
     engine.check(params)
     spec = ModelSpec(str(folder))
-    tokenizer, model = models.load_tokenizer(spec), models.load_model(spec)
+    tokenizer, model = models.load_tokenizer(spec), plain_model(spec)
     ids = tokenizer.apply_chat_template(chat(text), add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.inference_mode():
         probabilities = (model(**ids).logits[0, -1].float() / params.temperature).softmax(-1).sort(descending=True)

@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from tiny_models import build_tokenizer, plain_model
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
@@ -42,7 +43,7 @@ def test_other_keys_give_other_texts(engine):
 def test_greedy_is_what_the_library_generates(tiny_model, engine):
     """Row by row, against `generate` of transformers."""
     spec = ModelSpec(tiny_model)
-    model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
+    model, tokenizer = plain_model(spec), models.load_tokenizer(spec)
     ours = texts_of(engine, params=SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=20))
     for text, got in zip(TEXTS, ours, strict=True):
         ids = tokenizer.apply_chat_template(chat(text), add_generation_prompt=True, return_dict=False)
@@ -91,7 +92,6 @@ def test_special_tokens_in_user_text_are_ordinary_text(tiny_model):
 
 def test_every_special_token_of_the_tokenizer_counts():
     """Also those that no named role holds, and that a regular expression would read in another way. They are listed once."""
-    from tiny_models import build_tokenizer
     from tokenizers import AddedToken
 
     tokenizer = build_tokenizer()
@@ -140,7 +140,6 @@ def test_turns_that_the_template_refuses_are_an_error_of_their_row(tiny_model):
 
 
 def test_models_without_a_key_value_cache_are_refused(tmp_path):
-    from tiny_models import build_tokenizer
     from transformers import MambaConfig, MambaForCausalLM
 
     config = MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1, state_size=4)
@@ -151,7 +150,6 @@ def test_models_without_a_key_value_cache_are_refused(tmp_path):
 
 
 def test_a_hybrid_model_generates_what_the_library_generates(tmp_path):
-    from tiny_models import build_tokenizer
     from transformers import Lfm2Config, Lfm2ForCausalLM
 
     torch.manual_seed(0)
@@ -163,7 +161,7 @@ def test_a_hybrid_model_generates_what_the_library_generates(tmp_path):
     Lfm2ForCausalLM(config).save_pretrained(tmp_path / "hybrid")
     build_tokenizer().save_pretrained(tmp_path / "hybrid")
     spec = ModelSpec(str(tmp_path / "hybrid"))
-    model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
+    model, tokenizer = plain_model(spec), models.load_tokenizer(spec)
     ours = texts_of(TransformersEngine(spec), params=SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=12))
     for text, got in zip(TEXTS, ours, strict=True):
         ids = encoding.render_chat(tokenizer, chat(text))
@@ -231,7 +229,7 @@ def test_identity_changes_with_the_weights(tmp_path, tiny_model):
 def test_top1_probabilities(tiny_model, engine):
     """Against the model's own probabilities of the greedy tokens, position by position."""
     spec = ModelSpec(tiny_model)
-    model, tokenizer = models.load_model(spec), models.load_tokenizer(spec)
+    model, tokenizer = plain_model(spec), models.load_tokenizer(spec)
     params = SamplingParams(temperature=0.0, top_p=1.0, max_new_tokens=8, top1_probs=3)
     for text, got in zip(TEXTS, generate(engine, [chat(t) for t in TEXTS], params, TEXTS, None), strict=True):
         ids, expected = encoding.render_chat(tokenizer, chat(text)), []

@@ -12,6 +12,7 @@ import time
 from importlib.util import find_spec
 
 import pytest
+from tiny_models import plain_model
 
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError
@@ -37,11 +38,10 @@ SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=32)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The demo's model as safetensors, which vLLM reads."""
-    from transformers import AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    unpacked = AutoModelForCausalLM.from_config(models.load_config(ModelSpec(DEMO)))
-    unpacked.load_state_dict(models.load_model(ModelSpec(DEMO)).state_dict())
+    of_gguf = plain_model(DEMO)
+    unpacked = type(of_gguf)(models.load_config(ModelSpec(DEMO)))
+    unpacked.load_state_dict(of_gguf.state_dict())
     unpacked.save_pretrained(folder)
     models.load_tokenizer(ModelSpec(DEMO)).save_pretrained(folder)
     models.release()

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_models import plain_model
 
 from hf_evol import models
 from hf_evol.errors import ModelError
@@ -125,7 +126,7 @@ def test_the_identity_is_that_of_the_file(gguf_model, tmp_path):
 
 def test_what_a_card_says_of_it(tiny_model, gguf_model):
     record = describe("evolver", ModelSpec(str(gguf_model)))
-    parameters = sum(weights.numel() for weights in models.load_model(ModelSpec(tiny_model)).parameters())
+    parameters = sum(weights.numel() for weights in plain_model(tiny_model).parameters())
     assert (record.name, record.n_parameters, record.license) == ("Tiny-Model.F32", parameters, "mit")
     assert record.dtype == "F32 (GGUF), unpacked to float32"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny_models import build_llama, build_tokenizer
+from tiny_models import build_llama, build_tokenizer, plain_model
 
 import hf_evol
 from hf_evol import columns as col
@@ -36,7 +36,7 @@ def records(out):
 
 def loaded(folder):
     spec = models.ModelSpec(folder)
-    return models.load_model(spec), models.load_tokenizer(spec)
+    return plain_model(spec), models.load_tokenizer(spec)
 
 
 def evolving(name, parent):

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, Value
 from datasets.fingerprint import Hasher
 from scored_rows import ROWS, batch_of, hooked, unloadable
-from tiny_models import build_classifier, build_tokenizer
+from tiny_models import build_classifier, build_tokenizer, plain_model
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import hf_evol
@@ -214,7 +214,7 @@ def test_models_that_give_no_reward(tiny_model, bos_model, reward_model, tmp_pat
 
 def test_a_head_that_was_never_trained(tiny_model, tmp_path):
     """transformers makes one of random numbers, with a warning."""
-    models.load_model(ModelSpec(tiny_model)).save_pretrained(tmp_path)
+    plain_model(tiny_model).save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
     config = Path(tmp_path, "config.json")
     config.write_text(
