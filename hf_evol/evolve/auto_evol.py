@@ -16,7 +16,6 @@ from hf_evol.evolve.evol_instruct import Asked, EvolInstruct
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.auto_evol import AUTO, final_instruction, keywords_prompt, trajectory
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.reading.evolved import read_evolved
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, GreedyTransform
 
@@ -39,7 +38,6 @@ class AutoEvolInstruct(EvolInstruct):
 
     Args:
         methods: ``auto``, or one `Method` of that kind, or a YAML file of one, for a prompt of one's own.
-        by_example: has no effect here.
     """
 
     methods: Any = AUTO.name
@@ -58,11 +56,11 @@ class AutoEvolInstruct(EvolInstruct):
         final = final_instruction(answer)
         if final is None:
             return None, "cut_off" if reason == "length" else NO_FINAL
-        parent, context = one.row[col.INSTRUCTION], one.row[col.CONTEXT]
-        language = {"same_language": one.method.same_language}
-        return read_evolved(
-            final, parent=parent, prompt=one.prompt, method="auto", finish_reason=reason, context=context, **language
-        )
+        prompt = [
+            turn | {"content": final_instruction(turn["content"]) or ""} if turn["role"] == "assistant" else turn
+            for turn in one.prompt
+        ]
+        return self._read(final, reason, prompt, one)
 
 
 @dataclass(frozen=True, kw_only=True)

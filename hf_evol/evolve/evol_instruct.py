@@ -242,19 +242,23 @@ class EvolInstruct(SampledTransform):
 
     def read(self, one: Asked, completion: Completion) -> tuple[str | None, str]:
         """The evolved instruction in a reply, and its status."""
-        parent, in_breadth = one.row[col.INSTRUCTION], one.method.kind == "in_breadth"
-        name, reason = "breadth" if in_breadth else one.method.name, completion.finish_reason
+        return self._read(completion.text, completion.finish_reason, one.prompt, one)
+
+    def _read(self, reply: str, finish_reason: str, prompt: Chat, one: Asked) -> tuple[str | None, str]:
+        """As `read`, of a reply whose worked examples in the prompt are evolved texts alone."""
+        parent, method = one.row[col.INSTRUCTION], one.method
+        in_breadth, language = method.kind == "in_breadth", method.same_language
         text, status = read_evolved(
-            completion.text,
+            reply,
             parent=parent,
-            prompt=one.prompt,
-            method=name,
-            finish_reason=reason,
+            prompt=prompt,
+            method="breadth" if in_breadth else method.name,
+            finish_reason=finish_reason,
             context=one.row[col.CONTEXT],
-            same_language=one.method.same_language,
+            same_language=language,
         )
-        if status == col.OK and not in_breadth and one.method.shots is not None and self._stays_by_example:
-            share = share_of_example(text, parent, one.prompt, any_form=one.method.same_language)
+        if status == col.OK and not in_breadth and method.shots is not None and self._stays_by_example:
+            share = share_of_example(text, parent, prompt, any_form=language)
             status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
         return text, status
 

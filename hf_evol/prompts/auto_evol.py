@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from hf_evol.errors import ConfigError
-from hf_evol.prompts.evol_instruct import THING, Method
-from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.evol_instruct import IN_DEPTH, THING, Method
+from hf_evol.prompts.examples import EXAMPLES, Pairs
 from hf_evol.prompts.template import Template, Turns, chat
 
 # "10 to 20 words" is the paper's limit.
@@ -27,14 +27,43 @@ The {thing} by that plan, with only 10 to 20 words added. It stays reasonable, a
 Step 4: Final instruction
 The rewriting once more, with all that was unreasonable mended, and nothing else."""
 
+_REPLY = "Step 1: Methods\n{}\nStep 2: Plan\n{}\nStep 3: Rewriting\n{}\nStep 4: Final instruction\n{}"
+_CLAUSES = re.compile(r", (?:and |then )?")
+_BEFORE = re.compile(r"\A(?:(?:also|and|then) )+")
+
+
+def _added(given: str, evolved: str) -> list[str]:
+    """The clauses that an evolved text adds behind the given one; none where it adds within."""
+    head = given.rstrip(" .?!")
+    addition = evolved[len(head) :].strip(" .?!,") if evolved.startswith(head) else ""
+    clauses = _CLAUSES.split(_BEFORE.sub("", addition[:1].lower() + addition[1:]))
+    return clauses if all(len(clause.split()) > 2 for clause in clauses) else list(filter(None, [addition]))
+
+
+def _examples(domain: str) -> Pairs:
+    """Worked examples of the four steps, made of those in depth: the first step lists the clauses that one method adds to a text, and
+    one that another method adds to it; the others have the evolved text. Only of math there are some by hand."""
+    added: dict[str, list[tuple[str, list[str]]]] = {}
+    for given, evolved in (pair for name in IN_DEPTH for pair in EXAMPLES[domain][name]):
+        if clauses := _added(given, evolved):
+            added.setdefault(given, []).append((evolved, clauses))
+    pairs = []
+    for given, several in added.items():
+        for (evolved, clauses), (_, (other, *_)) in zip(several, [*several[1:], several[0]], strict=True):
+            ways = dict.fromkeys([*clauses, other])
+            listed = "\n".join(f"{number}. {way[:1].upper()}{way[1:]}." for number, way in enumerate(ways, start=1))
+            pairs.append((given, _REPLY.format(listed, evolved, evolved, evolved)))
+    return EXAMPLES[domain].get("auto") or tuple(pairs)
+
+
 AUTO = Method(
     "auto",
     {
-        domain: chat("{instruction}", _STEPS_OF_REPLY.format(thing=thing), EXAMPLES[domain]["auto"])
+        domain: chat("{instruction}", _STEPS_OF_REPLY.format(thing=thing), _examples(domain))
         for domain, thing in THING.items()
     },
     kind="auto",
-    shots=2,
+    shots=3,
 )
 
 _KEYWORDS = (
@@ -122,6 +151,6 @@ def revised_method(reply: str, of: Method, name: str) -> Method | None:
     if not marks or not all(step.search(text) for step in _STEPS.values()):
         return None
     try:
-        return Method(name, ((role, text), *others), kind="auto")
+        return Method(name, ((role, text), *others), "auto", of.shots, of.same_language)
     except ConfigError:  # other marks in braces
         return None

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from hf_evol.columns import OK
 from hf_evol.prompts.languages import is_other_language, language_of
-from hf_evol.prompts.words import LEAD_WORDS, words
+from hf_evol.prompts.words import LEAD_WORDS, VERBS, words
 from hf_evol.reading.any_language import status_in_any_language, without_lead
 from hf_evol.reading.faults import status_of
+from hf_evol.reading.forms import OPENS_QUESTION
 from hf_evol.reading.replies import strip_thinking
 
 _NOUN = r"(?:prompt|instruction|task|question|request|problem|query|exercise|version|variant|variation|rewrite|rewriting|revision)s?"
@@ -54,7 +55,8 @@ def read_evolved(
     """The evolved instruction in a reply to an evolving prompt, and its status.
 
     What models put around it is taken off: a reasoning block, lead-ins and labels, headings, quotation marks or a fence
-    around the whole, remarks and answers behind it. Nothing inside the text is changed. The rules that know words
+    around the whole, remarks and answers behind it. Nothing inside the text is changed, but a small first letter where the parent
+    has a capital one. The rules that know words
     (instruction verbs, stop words) are for English; with ``same_language``, parents in other languages go through rules of their own.
 
     Args:
@@ -78,7 +80,7 @@ def read_evolved(
         ...              parent="List three rivers.", prompt=[{"role": "user", "content": "List three rivers."}])
         ('List three rivers of Asia that flow to the Arctic Ocean.', 'ok')
     """
-    text = unpack(strip_thinking(reply), parent)
+    text = _begun_as(unpack(strip_thinking(reply), parent), parent)
     if not text:
         return None, "cut_off" if finish_reason == "length" and reply.strip() else "empty"
     rules = status_of
@@ -88,6 +90,13 @@ def read_evolved(
     if same_language and status not in ("refusal", "cut_off") and is_other_language(text, parent):
         status = "other_language"
     return text, _in_context(text, parent, method, context) if status == OK and context else status
+
+
+def _begun_as(text: str, parent: str) -> str:
+    """With a capital letter, if the parent has one and the text begins with a small word that begins requests."""
+    first = text.partition(" ")[0]
+    small = parent[:1].isupper() and first.islower() and (first in VERBS or OPENS_QUESTION.match(text))
+    return text[:1].upper() + text[1:] if small else text
 
 
 def _in_context(text: str, parent: str, method: str | None, context: Sequence[dict[str, str]]) -> str:

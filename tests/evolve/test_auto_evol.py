@@ -8,6 +8,7 @@ import hf_evol
 from hf_evol import columns as col
 from hf_evol.evolve.auto_evol import AutoEvolInstruct, TrajectoryKeywords, count_keywords, normalize_phrase
 from hf_evol.generation.base import Completion
+from hf_evol.prompts.auto_evol import final_instruction
 
 ANSWER = "<think>Hm.</think>\nStep 1: Methods\n- add a limit\nStep 2: Plan\nDo.\nStep 3: Rewriting\nx\nStep 4: Final instruction\n{}"
 
@@ -81,3 +82,38 @@ def test_a_key_phrase_counts_once_in_a_row():
 )
 def test_normal_phrases(phrase, normal):
     assert normalize_phrase(phrase) == normal
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Adds to the instruction what the last worked example adds to its own."""
+
+    name: str = "echo"
+    n_parameters: int = 135_000_000
+    adds: str | None = None
+
+    def check(self, params=None):
+        pass
+
+    def identity(self):
+        return {"name": self.name, "adds": self.adds}
+
+    def stream(self, chats, params, keys):
+        for place, chat in enumerate(chats):
+            given, reply, asked = (turn["content"] for turn in chat[-3:])
+            evolved = final_instruction(reply)
+            final = f"{asked.rstrip('.')}{self.adds or evolved[len(given) - 1 :]}"
+            yield [(place, Completion(ANSWER.format(final[:1].lower() + final[1:]), "stop", 3, 4))]
+
+
+def test_small_models_add_what_an_example_of_the_same_form_adds():
+    texts = ["Explain how a telescope works.", "List the benefits of swimming.", "Write a story about an old bridge."]
+    rows = Dataset.from_dict({"id": ["t-0", "t-1", "t-2"], "instruction": texts})
+    evolved = hf_evol.map(rows, AutoEvolInstruct(Echo(), journal=False))
+    assert set(evolved[col.EVOL_STATUS]) == {"ok"}  # what an example adds is no leak
+    for text, before in zip(evolved[col.INSTRUCTION], texts, strict=True):
+        assert text.startswith(before[:-1]) and len(text.split()) >= len(before.split()) + 8  # with a capital letter
+    own = Echo(adds=", and name a telescope, a bridge and a swimmer that are found in Finland.")
+    assert set(hf_evol.map(rows, AutoEvolInstruct(own, journal=False))[col.EVOL_STATUS]) == {"off_example"}
+    large = Echo(n_parameters=8_000_000_000, adds=own.adds)
+    assert set(hf_evol.map(rows, AutoEvolInstruct(large, journal=False))[col.EVOL_STATUS]) == {"ok"}

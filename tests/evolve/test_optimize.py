@@ -141,8 +141,8 @@ def test_revisions_as_models_write_them(reply, kept):
     method = revised_method(reply, AUTO, "auto_1_0")
     assert (method is not None) == kept
     if kept:
-        asked = method.prompt("{instruction} {x}")
-        assert asked[-1]["content"] == "{instruction} {x}" and asked[1:-1] == AUTO.prompt("x")[1:-1]
+        asked, before = (of.prompt("{instruction} {x}") for of in (method, AUTO))
+        assert asked[-1]["content"] == "{instruction} {x}" and asked[1:] == before[1:] and asked[0] != before[0]
         assert method.kind == "auto" and method.name == "auto_1_0"
 
 

@@ -72,3 +72,16 @@ def test_the_prompt_asks_for_what_is_read():
             final = final_instruction(reply)
             assert len(trajectory(reply)) == 3
             assert read_evolved(final, parent=given["content"], prompt=chat(given["content"]))[1] == "ok"
+
+
+def test_examples_have_the_four_steps_and_list_what_they_add():
+    for domain, turns in AUTO.template:
+        replies = [text for role, text in turns if role == "assistant"]
+        assert len(replies) >= 2
+        for given, reply in zip([text for role, text in turns if role == "user"], replies, strict=False):
+            ways, final = trajectory(reply), final_instruction(reply)
+            assert ways and len(set(ways)) == len(ways) and final != given
+            assert all(f"\nStep {number}: " in f"\n{reply}" for number in (1, 2, 3, 4))
+            if domain != "math":  # all but the last, which is another method's
+                added = [way.rstrip(".").lower() for way in ways]
+                assert all(way in final.lower() for way in added[: max(1, len(added) - 1)])
