@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import tempfile
 import threading
 import time
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ _SHOWN_EVERY_S = 0.2
 _HEARD_EVERY_S = 0.5
 _FOLDER = "HF_EVOL_PROGRESS"  # the variable that tells workers where to say what they do
 _WRITTEN = 4  # a written token takes as long as about so many read ones, until some are written
-_USUAL = 40  # tokens of a reply, until the first one is there
+_USUAL = 40  # tokens of a reply, until some are there
+_FEW = 10  # from so many on, what was seen counts as much as what was thought before
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"
 
 
@@ -91,42 +91,47 @@ class Time:
     reused: int = 0
 
 
-_ALIKE = {"longest", "at_once", "together", "per_step", "limit", "tries", "tries_left"}  # in all workers
+_PARTS = 128  # of the limit, by which lengths are counted
+_ALIKE = {"at_once", "together", "per_step", "limit", "tries", "this_try"}  # in all workers
+
+
+def _none() -> list[float]:
+    return [0.0] * _PARTS
 
 
 @dataclass
 class Work:
-    """What one or more workers have done, and so how long the rest takes. Tokens read are those of prompts.
+    """What one or more workers have done, and so how long the rest takes. Tokens read are those of prompts; a list has a number
+    for each part of the limit.
 
     Args:
         rows, tokens, failures, reused: as `advance` counts them.
-        requests, through: finished requests, and how many of them leave their rows nothing to be asked again.
-        stopped, stopped_at, longest: how many of them ended by themselves; the tokens of these, and the most of one.
-        cut_off: how many of them the limit ended.
+        last, others: by their length, finished requests that left their rows nothing to be asked again, and the others.
+        asked, through: by try, finished requests, and how many of them left their rows nothing to be asked again.
         read, written: tokens of the finished requests.
-        in_hand, to_read, reading, writing: requests that the model is at; tokens of their prompts, how many of these it has
-            read, and how many it has written.
+        in_hand, ages: requests that the model is at; and by how much it has written, those that it writes.
+        to_read, reading, writing: tokens of their prompts, how many of these it has read, and how many it has written.
         steps: forward passes that wrote, each of which takes as long as ``per_step`` tokens beside those that it wrote.
         reading_s, writing_s: how long it took, without loading models.
         waiting: requests that were asked for together and are not finished; with those in hand.
         in_try: the rows that were asked for together and may be asked again.
         at_once, together: how many requests the model is at, and how many are asked for together, at the most.
         limit: tokens that a reply has at most; 0 where nothing is generated.
-        tries, tries_left: how often a row may be asked; and, with this time, those that are asked now.
+        tries, this_try: how often a row may be asked; and which time this is.
     """
 
     rows: float = 0
     tokens: float = 0
     reused: float = 0
     failures: float = 0
-    requests: float = 0
-    through: float = 0
-    stopped: float = 0
-    stopped_at: float = 0
-    cut_off: float = 0
+    last: list[float] = field(default_factory=_none)
+    others: list[float] = field(default_factory=_none)
+    asked: list[float] = field(default_factory=_none)
+    through: list[float] = field(default_factory=_none)
     read: float = 0
     written: float = 0
     in_hand: float = 0
+    ages: list[float] = field(default_factory=_none)
     to_read: float = 0
     reading: float = 0
     writing: float = 0
@@ -135,21 +140,20 @@ class Work:
     writing_s: float = 0
     waiting: float = 0
     in_try: float = 0
-    longest: float = 0
     at_once: float = 0
     together: float = 0
     per_step: float = 0
     limit: float = 0
-    tries: float = 1
-    tries_left: float = 1
+    tries: int = 1
+    this_try: int = 1
 
     def __add__(self, other: Work) -> Work:
         mine, theirs = asdict(self), asdict(other)
-        return Work(**{name: (max if name in _ALIKE else add)(mine[name], theirs[name]) for name in mine})
+        return Work(**{name: _sum(name, of, theirs[name]) for name, of in mine.items()})
 
     def of_each(self, workers: int) -> Work:
         """The share of one of so many workers."""
-        return Work(**{name: of if name in _ALIKE else of / workers for name, of in asdict(self).items()})
+        return Work(**{name: of if name in _ALIKE else _share(of, workers) for name, of in asdict(self).items()})
 
     @property
     def seconds(self) -> float:
@@ -158,47 +162,84 @@ class Work:
     def left_s(self, rows: float) -> float | None:
         """Seconds that so many rows, those in hand among them, take one worker; None where nothing says so yet.
 
-        A share of the replies goes on to the limit; the others end at each token with the same probability. The last ones of
-        those that are asked for together are written by few at a time. A row is asked again as often as others were, and as
-        half of ten others before them.
+        Replies end as those before them did, by an estimate of Kaplan and Meier (1958), in which those in hand have not ended yet;
+        replies to rows that are asked again, as those that had them asked again. A try gets three quarters as far as the one
+        before it, until it is seen to do otherwise. The last ones of those that are asked for together are written by few at a time.
         """
         read, written = self.read + self.reading, self.written + self.writing
         if not self.seconds or not (read or written):
             return None
-        mean = (self.stopped_at + 10 * _USUAL) / (self.stopped + 10)
-        age = self.writing / max(1, self.in_hand)
-        rest = max(1.0, self.limit - age)
-        share = 0.0  # of those in hand, those that go on to the limit
-        for _ in range(2):
-            of_all = (self.cut_off + self.in_hand * share + 0.5) / (self.stopped + self.cut_off + self.in_hand + 10)
-            share = of_all / (of_all + (1 - of_all) * math.exp(-age / mean))
+        first = self._survival(list(map(add, self.last, self.others)))
+        again = self._survival(self.others) if sum(self.others) >= _FEW else first
+        part, at_once = self.limit / _PARTS, max(1.0, self.at_once)
 
-        def tokens(limit: float, share: float) -> float:
-            return share * limit + (1 - share) * mean * (1 - math.exp(-limit / mean))
+        def tokens(survival: list[float]) -> float:  # replies end in the middle of a part
+            return part * (sum(survival) - 0.5)
 
-        def steps(n: float, limit: float, share: float) -> float:
-            at_once = max(1, self.at_once)
+        def steps(n: float, survival: list[float]) -> float:
             last = min(n, at_once)  # of these, the longest reply says when all are written
-            longest = max(mean, self.longest + mean * math.log(max(1, last) / (self.stopped + 1))) * min(1, last)
-            to_limit = 1 - (1 - share) ** last
-            return to_limit * limit + (1 - to_limit) * min(limit, longest) + (n - last) / at_once * tokens(limit, share)
+            longest = tokens([1 - (1 - share) ** last for share in survival])
+            return longest + (n - last) / at_once * tokens(survival)
 
-        again = 1 - (self.through + 5) / (self.requests + self.in_hand * share + 10)
-        later, together = max(0, self.in_try - self.waiting) + self.waiting * again, max(1, self.together)
-        batches = max(0, rows - max(self.in_try, self.waiting)) / together
-        calls = [(1.0, later * again**number) for number in range(int(self.tries_left) - 1)]
-        calls += [(batches, together * again**number) for number in range(int(self.tries))]
-        new = self.waiting - self.in_hand
-        asked = new + sum(count * n for count, n in calls)
-        a_prompt = (self.read + self.to_read) / max(1, self.requests + self.in_hand)
-        to_read = self.to_read - self.reading + asked * a_prompt
-        to_write = asked * tokens(self.limit, of_all) + self.in_hand * tokens(rest, share)
-        passes = steps(self.waiting, self.limit if new > 0 else rest, share)
-        passes += sum(count * steps(n, self.limit, of_all) for count, n in calls)
+        fails, chance = list[float](), 0.5
+        for number in range(self.tries):
+            chance = (self.through[number] + _FEW * chance) / (self.asked[number] + _FEW)
+            fails.append(1 - chance)
+            chance *= 3 / 4
+        place, together = self.this_try - 1, max(1.0, self.together)
+        batches = max(0.0, rows - max(self.in_try, self.waiting)) / together
+        curves, calls = [first] + [again] * (self.tries - 1), list[tuple[float, float, list[float]]]()
+        later = max(0.0, self.in_try - self.waiting) + self.waiting * fails[place]
+        for number in range(place + 1, self.tries):
+            calls.append((1.0, later, curves[number]))
+            later *= fails[number]
+        later = together
+        for number in range(self.tries):
+            calls.append((batches, later, curves[number]))
+            later *= fails[number]
+        asked = self.waiting - self.in_hand + sum(count * n for count, n, _ in calls)
+        to_read = (
+            self.to_read - self.reading + asked * (self.read + self.to_read) / max(1.0, sum(self.asked) + self.in_hand)
+        )
+        now, to_write, passes = curves[place], 0.0, 0.0
+        for age, n in enumerate(self.ages):
+            if n:
+                rest = [share / now[age] for share in now[age:]]
+                to_write += n * tokens(rest)
+                passes = max(passes, tokens([1 - (1 - share) ** n for share in rest]))
+        calls.append((1.0, self.waiting - sum(self.ages), now))
+        to_write += sum(count * n * tokens(survival) for count, n, survival in calls)
+        passes += sum(count * steps(n, survival) for count, n, survival in calls)
         a_read = self.reading_s / read if read else 0
         done = written + self.per_step * self.steps
         a_written = self.writing_s / done if done else _WRITTEN * a_read
         return to_read * a_read + (to_write + self.per_step * passes) * a_written
+
+    def _survival(self, ended: list[float]) -> list[float]:
+        """The shares of replies that go on beyond each part of the limit."""
+        going, exposed = list[float](), 0.0
+        for count, age in zip(reversed(ended), reversed(self.ages), strict=True):
+            exposed += count + age
+            going.insert(0, exposed)
+        usual = (sum(ended[:-1]) + _FEW) / (sum(going) + _FEW * _PARTS * _USUAL / self.limit)
+        shares = [1.0]
+        for count, all_going in zip(ended[:-1], going, strict=False):
+            shares.append(shares[-1] * (1 - (count + usual) / (all_going + 1)))
+        return shares
+
+
+def _sum(name: str, one: Any, other: Any) -> Any:
+    if name in _ALIKE:
+        return max(one, other)
+    return list(map(add, one, other)) if isinstance(one, list) else one + other
+
+
+def _share(of: Any, workers: int) -> Any:
+    return [each / workers for each in of] if isinstance(of, list) else of / workers
+
+
+def _part(length: int, limit: float) -> int:
+    return min(_PARTS - 1, int(length * _PARTS / limit)) if limit else 0
 
 
 class _Counts:
@@ -215,26 +256,28 @@ class _Counts:
         self.work.failures += failures
         self.show()
 
-    def know(self, **known: int | float) -> None:
+    def know(self, lengths: Sequence[int] = (), **known: int | float) -> None:
         work = self.work
+        if "in_hand" in known:
+            work.ages, work.writing = _none(), sum(lengths)
+            for length in lengths:
+                work.ages[_part(length, work.limit)] += 1
         self.pass_time(work.in_hand > 0, work.reading < work.to_read)
         for name, value in known.items():
             setattr(work, name, value)
         work.at_once, work.together = max(work.at_once, work.in_hand), max(work.together, work.waiting)
         self.show()
 
-    def finish(self, rows: int, completions: Collection[Any]) -> None:
+    def finish(self, through: Sequence[bool], completions: Sequence[Any]) -> None:
         work = self.work
         self.pass_time(len(completions) > 0, False)
-        work.requests += len(completions)
-        work.through += rows
         work.waiting -= len(completions)
-        for completion in completions:
-            work.cut_off += completion.finish_reason == "length"
-            if completion.finish_reason == "stop":
-                work.stopped += 1
-                work.stopped_at += completion.n_tokens
-                work.longest = max(work.longest, completion.n_tokens)
+        for is_through, completion in zip(through, completions, strict=True):
+            work.asked[work.this_try - 1] += 1
+            work.through[work.this_try - 1] += is_through
+            if completion.error is None:
+                lengths = work.last if is_through else work.others
+                lengths[_part(completion.n_tokens, work.limit)] += 1
             work.read += completion.n_prompt_tokens
             work.written += completion.n_tokens
 
@@ -383,12 +426,12 @@ def attempt(number: int, tries: int, rows: int) -> Iterator[None]:
     counts = None if _still else _counts()
     if counts:
         counts.note = f"try {number} of {rows:,} rows" if number > 1 else ""
-        counts.know(tries=tries, tries_left=tries - number + 1, in_try=rows)
+        counts.know(tries=min(tries, _PARTS), this_try=min(number, _PARTS), in_try=rows)
     try:
         yield
     finally:
         if counts:
-            counts.note, counts.work.in_try = "", 0
+            counts.note, counts.work.in_try, counts.work.this_try = "", 0, 1
 
 
 @contextmanager
@@ -440,18 +483,19 @@ def advance(rows: int, tokens: int = 0, failures: int = 0, reused: int = 0) -> N
         counts.advance(0 if _still else rows, tokens, failures, reused)
 
 
-def generated(rows: int, completions: Collection[Any]) -> None:
-    """As `advance`, by finished requests and by the rows that now need no other."""
+def generated(through: Sequence[bool], completions: Sequence[Any]) -> None:
+    """As `advance`, by finished requests, and whether their rows now need no other."""
     if (counts := _counts()) and not _still:
-        counts.finish(rows, completions)
+        counts.finish(through, completions)
     failures = sum(completion.error is not None for completion in completions)
-    advance(rows, sum(completion.n_tokens for completion in completions), failures)
+    advance(sum(through), sum(completion.n_tokens for completion in completions), failures)
 
 
-def underway(**known: int | float) -> None:
-    """Tell the current bar, if there is one, about the requests in hand, by the names that `Work` has for it."""
+def underway(lengths: Sequence[int] = (), **known: int | float) -> None:
+    """Tell the current bar, if there is one, about the requests in hand: how many tokens of each are written, and what `Work` has
+    names for."""
     if (counts := _counts()) and not _still:
-        counts.know(**known)
+        counts.know(lengths, **known)
 
 
 def stepped(per_step: int) -> None:

@@ -12,7 +12,7 @@ from hf_evol import progress
 from hf_evol.evolve.evol_instruct import EvolInstruct
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
-from hf_evol.progress import Work
+from hf_evol.progress import _PARTS, Work
 
 
 @pytest.fixture
@@ -72,51 +72,75 @@ def test_what_is_left():
     written = 4 * 40 * (1 - math.exp(-30 / 40))  # of 30 at most, by replies of 40
     assert reading.left_s(4) == pytest.approx(300 * 0.01 + written * 0.04, rel=0.05)
     assert (reading + reading).of_each(2) == reading
-    # Of 5,000 replies of 50 tokens, 10 at a time, none cut off, 1,000 are left.
-    done = {"requests": 4000, "through": 4000, "stopped": 4000, "stopped_at": 200_000, "longest": 60}
+    # Of 5,000 replies of 50 tokens, 10 at a time, 1,000 are left.
+    done = {"asked": at(0, 4000), "through": at(0, 4000), "last": at(50 * _PARTS // 1000, 4000)}
     done |= {"read": 400_000, "written": 200_000}
     done |= {"steps": 20_000, "per_step": 50, "at_once": 10, "reading_s": 400.0, "writing_s": 1200.0, "limit": 1000}
     work = Work(**done, waiting=1000, together=5000)
     assert work.left_s(1000) == pytest.approx(400, rel=0.05)
     failed = work + Work(
-        requests=100, through=100, cut_off=20, written=20 * 700
-    )  # 80 without a reply, 20 at the end of the context
-    assert failed.left_s(1000) == pytest.approx(work.left_s(1000), rel=0.2)
-    assert Work(requests=8, through=8, read=90, reading_s=1.0, in_hand=1, waiting=1, limit=2048).left_s(1) > 0
+        asked=at(0, 100), through=at(0, 100), last=at(_PARTS - 1, 20), written=20 * 1000, steps=2000, writing_s=120
+    )
+    assert failed.left_s(1000) == pytest.approx(work.left_s(1000), rel=0.2)  # 80 without a reply, 20 at the limit
+    one = Work(
+        asked=at(0, 8), through=at(0, 8), read=90, reading_s=1.0, in_hand=1, ages=at(0, 1), waiting=1, limit=2048
+    )
+    assert one.left_s(1) > 0
+
+
+def at(place, number):
+    """A list of what `Work` counts by parts or tries, with one that is not 0."""
+    return [number * (n == place) for n in range(_PARTS)]
+
+
+@pytest.mark.parametrize("limit", [8, 100, 2048])
+def test_the_shares_that_go_on_are_those_of_kaplan_and_meier(limit):
+    """Against the lengths of many replies of which all are known, when half of them are not finished yet."""
+    random = Random(0)
+    lengths = [min(_PARTS, int(random.expovariate(1 / 30)) + 5 * (n % 2)) for n in range(20_000)]
+    seen = [random.randrange(_PARTS) if n % 2 else _PARTS for n in range(len(lengths))]  # so far
+    ended, ages = ([0] * _PARTS for _ in range(2))
+    for length, so_far in zip(lengths, seen, strict=True):
+        counts = ended if length < so_far else ages
+        counts[min(length, so_far, _PARTS - 1)] += 1
+    found = Work(limit=limit, ages=ages)._survival(ended)
+    expected = [sum(length >= part for length in lengths) / len(lengths) for part in range(_PARTS)]
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_after_a_tenth_the_time_left_is_right_within_a_third(monkeypatch, bars):
-    """200 rows, 40 together, half of which are asked again; a step takes as long as 50 tokens beside its own, and every tenth
-    reply goes on to the limit."""
+    """200 rows, 40 together, up to 6 tries: four rows in ten are hopeless, the others pass every second time. A step takes as long as
+    50 tokens beside its own. What does not pass is twice as long, and every fifth of it goes on to the limit."""
     now, random, estimates = [0.0], Random(0), []
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
 
-    def batch(rows, number):
-        lengths = [100 if random.random() < 0.1 else min(100, 5 + int(random.expovariate(1 / 20))) for _ in range(rows)]
-        through = 0
-        progress.underway(limit=100, waiting=rows)
+    def ask(rows, number):
+        passed = [not hopeless and random.random() < 0.5 for hopeless in rows]
+        lengths = [5 + int(random.expovariate(1 / 20)) * (1 if passes else 2) for passes in passed]
+        lengths = [
+            100 if not passes and random.random() < 0.2 else min(100, n)
+            for n, passes in zip(lengths, passed, strict=True)
+        ]
+        progress.underway(limit=100, waiting=len(rows))
         for share in (0.0, 0.5, 1.0):
             now[0] += 4.0 if share or estimates else 300.0  # at first, models are loaded
-            progress.underway(in_hand=rows, to_read=300 * rows, reading=300 * rows * share, writing=0)
+            progress.underway(in_hand=len(rows), to_read=300 * len(rows), reading=300 * len(rows) * share)
         for step in range(1, max(lengths) + 1):
-            n_ended, n_running = lengths.count(step), sum(length > step for length in lengths)
-            now[0] += 0.004 * (50 + n_ended + n_running)
+            ending = [passes or number == 6 for passes, length in zip(passed, lengths, strict=True) if length == step]
+            running = sum(length > step for length in lengths)
+            now[0] += 0.004 * (50 + len(ending) + running)
             progress.stepped(50)
-            progress.underway(
-                in_hand=n_running, to_read=300 * n_running, reading=300 * n_running, writing=step * n_running
-            )
-            n_through = n_ended if number == 3 else sum(random.random() < 0.5 for _ in range(n_ended))
-            progress.generated(n_through, [Completion("", "stop" if step < 100 else "length", 300, step)] * n_ended)
-            through += n_through
+            progress.underway([step] * running, in_hand=running, to_read=300 * running, reading=300 * running)
+            progress.generated(ending, [Completion("", "stop" if step < 100 else "length", 300, step)] * len(ending))
             estimates.append((now[0], progress._current.left_s(progress._current.all)))
-        return through
+        return [hopeless for hopeless, passes in zip(rows, passed, strict=True) if not passes]
 
     with progress.bar("Evolve", 200):
         for _ in range(5):
-            waiting = 40
-            for number in (1, 2, 3):
-                with progress.attempt(number, 3, waiting):
-                    waiting -= batch(waiting, number)
+            rows = [n % 5 < 2 for n in range(40)]
+            for number in range(1, 7):
+                with progress.attempt(number, 6, len(rows)):
+                    rows = ask(rows, number)
     end, begun = now[0], 300.0
     late = [(left, end - at) for at, left in estimates if 0.1 < (at - begun) / (end - begun) < 0.95]
     assert len(late) > 1000 and all(2 / 3 < left / true < 4 / 3 for left, true in late)

@@ -169,19 +169,19 @@ def generate(
         for finished in engine.stream([chats[i] for i in places], params, [keys[i] for i in places]):
             yield {number: dict(vars(completion)) for number, completion in finished}
 
-    def read(records: dict[int, Record]) -> tuple[dict[int, Completion], int]:
+    def read(records: dict[int, Record]) -> tuple[dict[int, Completion], list[bool]]:
         finished = {place: Completion(**record) for place, record in records.items()}
-        return finished, sum(is_through(place, completion) for place, completion in finished.items())
+        return finished, [is_through(place, completion) for place, completion in finished.items()]
 
     requests = dict(enumerate(zip(chats, keys, strict=True)))
     with closing(remembered(journal, lambda: engine.identity() | asdict(params), requests, stream)) as batches:
-        done, rows = read(next(batches))
+        done, through = read(next(batches))
         progress.underway(limit=params.max_new_tokens, waiting=len(chats) - len(done))
-        progress.advance(rows, reused=sum(completion.n_tokens for completion in done.values()))
+        progress.advance(sum(through), reused=sum(completion.n_tokens for completion in done.values()))
         for records in batches:
-            finished, rows = read(records)
+            finished, through = read(records)
             done |= finished
-            progress.generated(rows, finished.values())
+            progress.generated(through, list(finished.values()))
     return [done[place] for place in range(len(chats))]
 
 

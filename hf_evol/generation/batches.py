@@ -105,9 +105,8 @@ def _drawn(row: _Row, params: SamplingParams) -> _Row:
 
 def _report(rows: Sequence[_Row], reading: Sequence[_Row] = (), share: float = 1.0) -> None:
     read, to_read = (sum(len(row.prompt) for row in part) for part in (rows, reading))
-    writing = sum(len(row.generated) for row in rows)
-    in_hand = len(rows) + len(reading)
-    progress.underway(in_hand=in_hand, to_read=read + to_read, reading=read + to_read * share, writing=writing)
+    written, in_hand = [len(row.generated) for row in rows], len(rows) + len(reading)
+    progress.underway(written, in_hand=in_hand, to_read=read + to_read, reading=read + to_read * share)
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[_Row], params: SamplingParams) -> list[int]:

@@ -528,7 +528,9 @@ def test_any_texts_give_a_status(reply, parent, name, reason):
     assert said in STATUSES and prompt == before
     assert (text is None) == (said == "empty" or (said == "cut_off" and text is None))
     rest = iter(reply.lower())  # a first letter may have become a capital one
-    assert text is None or (text and text == text.strip() and all(char in rest for char in text.lower()))  # nothing is added
+    assert text is None or (
+        text and text == text.strip() and all(char in rest for char in text.lower())
+    )  # nothing is added
     assert found == read_evolved(reply, parent=parent, prompt=prompt, method=name, finish_reason=reason)
 
 
