@@ -130,8 +130,6 @@ def main() -> None:
     model = as_loaded(args.model, plain)
     model.generation_config = plain.generation_config
     named = {"hf_evol": model, "generate": plain, "vllm": ModelSpec(args.model, dtype=args.dtype)}
-    for arm in args.arms:  # warm up
-        ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)
     start = time.perf_counter()
     for chat in chats:
         encoding.render_chat(tokenizer, chat)
@@ -139,6 +137,7 @@ def main() -> None:
     print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
     for arm in args.arms:
+        ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)  # warm up; not before, as vLLM's processes keep the cores busy
         tokens, seconds, memory = timed(ARMS[arm], named[arm], tokenizer, chats, limits, device=args.device)
         rates[arm] = tokens / seconds
         print(f"{arm:12}{tokens:9}{seconds:9.1f}{rates[arm]:10.1f}{memory:19.2f}", flush=True)
