@@ -137,7 +137,8 @@ def main() -> None:
     print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
     for arm in args.arms:
-        ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)  # warm up; not before, as vLLM's processes keep the cores busy
+        # Warm up; not before, as vLLM's processes keep the cores busy.
+        ARMS[arm](named[arm], tokenizer, chats[:4], [4] * 4)
         tokens, seconds, memory = timed(ARMS[arm], named[arm], tokenizer, chats, limits, device=args.device)
         rates[arm] = tokens / seconds
         print(f"{arm:12}{tokens:9}{seconds:9.1f}{rates[arm]:10.1f}{memory:19.2f}", flush=True)
