@@ -8,10 +8,9 @@ from chat_server import ChatServer
 from datasets import get_dataset_config_names, load_dataset
 from hub_server import HubServer
 from talkative import make_talkative
-from tiny_models import build_classifier
+from tiny_models import build_classifier, plain_model
 
 from hf_evol import columns as col
-from hf_evol import models
 from hf_evol.cli.main import main
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.models import loading
@@ -107,7 +106,7 @@ def test_everything_is_there_and_accounted_for(first, wide_model):
         "n_words",
     }
     assert len(results["comparisons"]) == 2 * len(measures)
-    parameters = models.load_model(models.ModelSpec(wide_model)).num_parameters()
+    parameters = plain_model(wide_model).num_parameters()
     for cost in results["costs"]:
         assert cost["flops"] == 2 * parameters * (cost["prompt_tokens"] + cost["tokens"]) and cost["seconds"] > 0
     for role in ("responder", "scorer", "judge", "embedding"):
