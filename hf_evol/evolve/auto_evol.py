@@ -57,7 +57,9 @@ class AutoEvolInstruct(EvolInstruct):
         if final is None:
             return None, "cut_off" if reason == "length" else NO_FINAL
         prompt = [
-            turn | {"content": final_instruction(turn["content"]) or ""} if turn["role"] == "assistant" else turn
+            turn | {"content": final_instruction(turn["content"]) or turn["content"]}
+            if turn["role"] == "assistant"
+            else turn
             for turn in one.prompt
         ]
         return self._read(final, reason, prompt, one)

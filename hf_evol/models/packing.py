@@ -51,10 +51,9 @@ def pack(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> bool:
         for name, layer in module.named_children():
             if _can_be_packed(layer):
                 kinds.setdefault(re.sub(r"\d+", "", f"{path}.{name}"), []).append((module, name, layer))
-    firsts, head = [places[0] for places in kinds.values()], getattr(model, "get_output_embeddings", lambda: None)()
-
-    if not firsts:
+    if not kinds:
         return False
+    firsts, head = [places[0] for places in kinds.values()], getattr(model, "get_output_embeddings", lambda: None)()
 
     def replace(places: list[tuple[torch.nn.Module, str, Any]]) -> None:
         for module, name, layer in places:

@@ -43,6 +43,8 @@ def _added(given: str, evolved: str) -> list[str]:
 def _examples(domain: str) -> Pairs:
     """Worked examples of the four steps, made of those in depth: the first step lists the clauses that one method adds to a text, and
     one that another method adds to it; the others have the evolved text. Only of math there are some by hand."""
+    if by_hand := EXAMPLES[domain].get("auto"):
+        return by_hand
     added: dict[str, list[tuple[str, list[str]]]] = {}
     for given, evolved in (pair for name in IN_DEPTH for pair in EXAMPLES[domain][name]):
         if clauses := _added(given, evolved):
@@ -53,7 +55,7 @@ def _examples(domain: str) -> Pairs:
             ways = dict.fromkeys([*clauses, other])
             listed = "\n".join(f"{number}. {way[:1].upper()}{way[1:]}." for number, way in enumerate(ways, start=1))
             pairs.append((given, _REPLY.format(listed, evolved, evolved, evolved)))
-    return EXAMPLES[domain].get("auto") or tuple(pairs)
+    return tuple(pairs)
 
 
 AUTO = Method(

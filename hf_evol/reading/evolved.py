@@ -56,8 +56,8 @@ def read_evolved(
 
     What models put around it is taken off: a reasoning block, lead-ins and labels, headings, quotation marks or a fence
     around the whole, remarks and answers behind it. Nothing inside the text is changed, but a small first letter where the parent
-    has a capital one. The rules that know words
-    (instruction verbs, stop words) are for English; with ``same_language``, parents in other languages go through rules of their own.
+    has a capital one. The rules that know words (instruction verbs, stop words) are for English; with ``same_language``, parents in
+    other languages go through rules of their own.
 
     Args:
         reply: the model's raw text.
