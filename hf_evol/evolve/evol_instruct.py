@@ -89,9 +89,9 @@ class EvolInstruct(SampledTransform):
             and ``round``. The highest number wins, and among equals the first; null is the lowest. Needed where ``best_of`` is
             over 1.
         by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if it keeps its
-            parent's words (save the first verb), and adds much the same as a worked example in its prompt, of a form like its own:
-            of the words that one of them adds, at least half are added by both. In code, words may be lost, and at least half of
-            the words that the text adds are the example's. None for models of fewer than 300 million parameters: what
+            parent's words in some form (save the first verb, and small words such as "of"), and adds much the same as a worked
+            example in its prompt, of a form like its own: of the words that one of them adds, at least half are added by both. In
+            code, words may be lost, and at least half of the words that the text adds are the example's. None for models of fewer than 300 million parameters: what
             SmolLM2-135M adds by itself is right in half of the cases (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.words import VERBS, domain_of, remembering, words
+from hf_evol.prompts.words import SMALL_WORDS, VERBS, domain_of, remembering, stem, words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
@@ -94,7 +94,6 @@ _PARTS |= {thing: AnyCase(words) for thing, words in _THINGS.items()}
 _KINDS_OF_TEXT = frozenset("story dialogue poem portrait prose summary plan letter short".split())
 _ABOUT_A_TEXT = {"explain", "list", "classify", "change", "compare", "advise", "find"}  # "Explain the end of the story"
 _OF_NO_TEXT = {"one", "importance", "own"}
-_EVERYWHERE = frozenset("the a and of in it to that is".split())
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
 _FITS = 0.5
@@ -118,10 +117,10 @@ def share_of_example(
     text: str, parent: str, prompt: Sequence[Mapping[str, str]], any_form: bool = False
 ) -> float | None:
     """How much of what a text adds to its parent is what a worked example in its prompt has added: the words that both add, as a
-    share of those that one of them adds (Jaccard index); the greatest of the examples that fit the parent in form. 0 where a
-    word of the parent but its first verb is lost. In code, where other words often do as well, and with ``any_form``, for which
-    all examples fit, it is the share of the words that the text adds, and words may be lost. None where the prompt shows no
-    examples."""
+    share of those that one of them adds (Jaccard index), small words apart; the greatest of the examples that fit the parent in form. 0
+    where a word of the parent is lost, other than its first verb and small words. In code, where other words often do as well, and
+    with ``any_form``, for which all examples fit, it is the share of the words that the text adds, and words may be lost. None
+    where the prompt shows no examples."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
     shown = list(zip(turns[::2], turns[1::2], strict=False))
     if not shown:
@@ -136,17 +135,17 @@ def share_of_example(
     )
 
 
-def _lost(text: str, parent: str) -> Counter[str]:
-    """The words of the parent that the text lacks; one verb at the beginning is as good as another."""
+def _lost(text: str, parent: str) -> bool:
+    """Whether the text lacks a word of the parent in any form; one verb at the beginning is as good as another."""
     asked, said = words(parent), words(text)
     opens_alike = VERBS.issuperset((*asked[:1], *said[:1]))
-    return Counter(asked[opens_alike:]) - Counter(said[opens_alike:])
+    return not {stem(word) for word in asked[opens_alike:] if word not in SMALL_WORDS} <= {stem(word) for word in said}
 
 
 @remembering
 def _added(text: str, parent: str) -> frozenset[str]:
     said, before = Counter(words(text)), Counter(words(parent))
-    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - _EVERYWHERE
+    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - SMALL_WORDS
 
 
 @remembering

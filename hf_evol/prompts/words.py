@@ -23,7 +23,9 @@ _ASCII = bytes(code if chr(code) in ascii_lowercase else 0 if chr(code) in f"{di
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-STOP_WORDS, VERBS, LEAD_WORDS = (frozenset(_LISTS[name].split()) for name in ("stop_words", "verbs", "lead"))
+STOP_WORDS, SMALL_WORDS, VERBS, LEAD_WORDS = (
+    frozenset(_LISTS[name].split()) for name in ("stop_words", "small_words", "verbs", "lead")
+)
 
 
 def _remembering(most: int, longest: int) -> Callable[[Callable[..., Read]], Callable[..., Read]]:
@@ -114,15 +116,15 @@ _MAKES_CODE = re.compile(
     r"(?:[\w+#.-]++\s++){0,2}?(?:function|loop|query|array|class|method|regular expression|regex|code|html|css|sql)\b"
 )
 _TEXT_TO_WRITE = re.compile(
-    r"(?i)\A\W*(?:please\s+)?(?:write|compose|create|generate|synthesi[sz]e|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
+    r"(?i)\A\W*(?:please\s+)?(?:given\b[^,]*,\s*)?(?:write|compose|create|generate|synthesi[sz]e|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
     r"with)\b(?:[^\w.?!]++\w[\w'’-]*+){0,7}?[^\w.?!]++(?:\w[\w'’-]*?['’-])?(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
     r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
     r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
-    r"note|invitation|toast|announcement|brochure|proposal|description)\b"
+    r"prologue|script(?! (?:to|that|which|using|in)\b)|note|invitation|toast|announcement|brochure|proposal|description)\b"
 )
 _QUANTITY = AnyCase(
     r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
-    r"\b(?:calculate|find|determine|compute)\b"
+    r"\b(?:calculate|find the|determine|compute)\b"
 )
 
 

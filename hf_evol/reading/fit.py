@@ -20,7 +20,7 @@ META = AnyCase(
     r"\A\W*ask (?:for|about|the user)|how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b"
 )
 _FIRST_PERSON = re.compile(
-    r"(?i)\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a)\b"
+    r"(?i)\A\W*(?:(?:in|for) this \w+, )?(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|we(?:'ll|’ll| will)|let's|let’s|as a)\b"
 )
 _RULE = AnyCase(
     r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
@@ -69,8 +69,8 @@ _CHANGING = re.compile(
     r"capitali[sz])\w*"
 )
 _READERS = AnyCase(
-    r"\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
-    r"mother|nurse|worker|driver|couple|company|newspaper)\b"
+    r"(?<!question )\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
+    r"mother|nurse|worker|driver|couple|company|newspaper|magazine|poster|page|quiz|talk|visitor|person)\b"
 )
 _COUNT = r"(?:\d+(?:[-–]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|single)[ -]"
 _OF_A_PART = AnyCase(
@@ -80,6 +80,7 @@ _LENGTH = AnyCase(
     rf"(?<!\w){_COUNT}(?:short |long |simple |different |numbered )?(words?|sentences?|paragraphs?|lines?|points?|pages?|examples?|headings?)\b"
 )
 
+_TABLE = AnyCase(r"\bin a (table)\b")
 _SINGLE = AnyCase(r"\b(?:an?|one|single) (?:[\w-]+ )?(sentence|paragraph|verse|line)\b")
 
 
@@ -179,5 +180,6 @@ def fits(text: str, parent: str) -> bool:
 
 
 def _lengths(text: str) -> Counter[str]:
-    """How often a length in words, sentences and so on is demanded of the whole."""
-    return Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(_OF_A_PART.remove_from(text)))
+    """How often a length in words, sentences and so on, or a table, is demanded of the whole."""
+    whole = _OF_A_PART.remove_from(text)
+    return Counter(unit.lower().rstrip("s") for unit in _LENGTH.findall(whole) + _TABLE.findall(whole))

@@ -121,7 +121,7 @@ def test_the_example_that_fits_best_in_form_stands_last(instruction, shown):
         ("Given a proverb, create a list of lies about it.", "List|Name|Give |Suggest some"),
         (
             "Describe the moon in at most eighty words, without technical terms, and say what makes it shine.",
-            "vaccines|volcanoes|museum",
+            "vaccines|volcanoes|museum|water cycle|photosynthesis",
         ),
     ],
 )
@@ -163,13 +163,17 @@ def test_the_share_of_what_is_added_that_an_example_added_too():
     ]
     parent = "Describe a lamp."
     assert share_of_example("Describe a lamp in ten words, and name its owner.", parent, prompt) == 1
-    assert share_of_example("Describe a lamp in ten words.", parent, prompt) == 2 / 5
-    assert share_of_example("Describe a lamp in ten words by night.", parent, prompt) == 2 / 7
+    assert share_of_example("Describe a lamp in ten words.", parent, prompt) == 2 / 4
+    assert share_of_example("Describe a lamp in ten words by night.", parent, prompt) == 2 / 5
     assert share_of_example("Describe a red lamp.", parent, prompt) == 0
     assert share_of_example(parent, parent, prompt) == 0
-    assert share_of_example("Show a lamp in ten words, and name its owner.", parent, prompt) == 5 / 6
+    assert share_of_example("Show a lamp in ten words, and name its owner.", parent, prompt) == 4 / 5
     assert share_of_example("Describe a light in ten words, and name its owner.", parent, prompt) == 0
     assert share_of_example("Describe a red lamp.", parent, chat(parent)) is None
+    asked = "Describe a lamp that is shining, and explain its parts, and explain its uses."
+    kept = "Describe the shining lamp, explaining its parts and uses, in ten words, and name its owner."
+    assert share_of_example(kept, asked, prompt) >= 4 / 6  # "the" lamp, in other forms of its words
+    assert share_of_example(kept.replace("parts and ", ""), asked, prompt) == 0
     code = [turn | {"content": turn["content"].replace("lamp", "Python program in short")} for turn in prompt]
     assert share_of_example("Describe a program in ten words.", "Describe a Python program in short.", code) == 1
 

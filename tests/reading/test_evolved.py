@@ -231,6 +231,7 @@ def test_broken(reply, parent):
 
 HUNDRED = "Describe a lighthouse in 100 words."
 PUPILS = "Describe a lighthouse to a class of young pupils."
+TABLE = "Describe a lighthouse in a table."
 EXAMPLES = "Describe a lighthouse with two examples."
 VERSE = "Write a short verse about a lighthouse."
 
@@ -246,6 +247,9 @@ VERSE = "Write a short verse about a lighthouse."
         (f"{HUNDRED} Use at most 150 words, and name its keeper.", HUNDRED, "broken"),
         (f"{HUNDRED} Name its keeper, and finish with a summary in ten words.", HUNDRED, "ok"),
         (f"{PUPILS} Write it for a group of old sailors near Bergen.", PUPILS, "broken"),
+        (f"{PUPILS} Write it for a poster in a busy harbour near Bergen.", PUPILS, "broken"),
+        (f"{TABLE} Name its keepers since 1900, and show their years in a table.", TABLE, "broken"),
+        (f"{TABLE} Name its keepers since 1900, and say why it was built.", TABLE, "ok"),
         (f"{PUPILS} Name two of its keepers and a ship that it saved.", PUPILS, "ok"),
         (f"{EXAMPLES} Write it for old sailors, with one example from Bergen.", EXAMPLES, "broken"),
         ("Write a short verse about a lighthouse, in three verses that rhyme, for sailors.", VERSE, "broken"),
@@ -330,6 +334,7 @@ def test_words_of_ones_own_prompt_are_a_leak():
         "Please provide the text about the lighthouse that I should work on.",
         "I think a lighthouse near Bergen with an old keeper is more interesting.",
         "Let's look at a lighthouse near Bergen in the winter storm.",
+        "In this task, we'll describe a lighthouse near Bergen in the winter storm.",
         "How can I help with the lighthouse near Bergen and its storm?",
         "I'll make it harder with a storm near Bergen and an old keeper.",
         "Ask for a lighthouse near Bergen, and ask for two of its keepers.",
