@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.errors import ConfigError
 from hf_evol.run.recipe import Recipe
 
 
@@ -18,14 +19,17 @@ def command(
         typer.Option(help="How many constraints a row gets at most. \\[default: the recipe's back_translate, or 3]"),
     ] = None,
 ) -> None:
-    """Add constraints that the response meets already to each instruction, with the functions that check them. No model is
-    asked; rows that no constraint suits stay as they are."""
+    """Add constraints that the response meets already to each instruction, with the functions that check them. A model is asked
+    only with --constrainer; rows that no constraint suits stay as they are."""
     from hf_evol.columns import BACK_TRANSLATE_STATUS
-    from hf_evol.evolve.back_translate import BackTranslate
     from hf_evol.run.pipeline import read_seeds
+    from hf_evol.run.stages import constraining
 
     max_constraints = (recipe.back_translate or 3) if max_constraints is None else max_constraints
-    transform = BackTranslate(max_constraints=max_constraints, seed=recipe.seed)
+    recipe = recipe.with_settings({"back_translate": max_constraints})
+    if recipe.judge and not recipe.constrainer:
+        raise ConfigError("--judge verifies the constraints that a model names: give --constrainer, too.")
+    transform = constraining(recipe)
     rows, target = stage_rows(recipe)
     if not {*transform.input_columns} <= set(rows.column_names):
         rows = read_seeds(recipe)

@@ -44,7 +44,10 @@ OPTIONS_OF = {
         *ROW_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", *RESPONSE_OPTIONS, "batch_size", "num_proc", "journal",
         *OUTPUT_OPTIONS,
     ),
-    "back-translate": (*SEED_OPTIONS, "seed", "num_proc", *OUTPUT_OPTIONS),
+    "back-translate": (
+        *SEED_OPTIONS, "constrainer", "judge", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "batch_size", "num_proc", "journal",
+        *OUTPUT_OPTIONS,
+    ),
     "score": (
         *ROW_OPTIONS, "model", "dtype", "device", "trust_remote_code", "convention", "max_length", "truncate", "num_proc", "journal",
         *OUTPUT_OPTIONS,

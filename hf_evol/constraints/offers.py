@@ -36,7 +36,7 @@ def offers(instruction: str, response: str, given: str = "") -> dict[str, list[C
 
     A bound is one that a person would state, and no group holds what the instruction asks for itself. ``given`` is the row's input.
     """
-    if len(response) > _LONGEST or not _is_english(instruction):
+    if not is_suited(instruction, response):
         return {}
     kind = shape(instruction, response)
     if kind in ("prose", "list", "verse") and not _is_english(response):
@@ -46,6 +46,11 @@ def offers(instruction: str, response: str, given: str = "") -> dict[str, list[C
         if not asks_for(group, instruction) and constraint.holds(response):
             found.setdefault(group, []).append(constraint)
     return found
+
+
+def is_suited(instruction: str, response: str) -> bool:
+    """Whether constraints, which are English, may be asked for at all: of an English instruction with no endless response."""
+    return len(response) <= _LONGEST and _is_english(instruction)
 
 
 def shape(instruction: str, response: str) -> str:

@@ -15,7 +15,12 @@ _OF_OUTPUTS = {
     ),
     "gemma": "passes its use restrictions on to models trained on outputs",
 }
-WRITERS = ("evolver", "generator", "responder")  # whose outputs are in the set; scorers and judges only choose
+WRITERS = (
+    "evolver",
+    "generator",
+    "responder",
+    "constrainer",
+)  # whose outputs are in the set; scorers and judges only choose
 
 
 def notes(source_license: str, models: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -25,7 +25,7 @@ PACKED = frozenset({"I8", "U8", "I32", "U32"})
 class ModelRecord:
     """One model of a run. What can't be found out is None or ``"unknown"``."""
 
-    role: str  # evolver, responder, scorer or judge
+    role: str  # evolver, responder, scorer, judge or constrainer
     name: str
     revision: str
     n_parameters: int | None

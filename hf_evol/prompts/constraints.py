@@ -1,4 +1,5 @@
-"""How constraints are worded and joined to an instruction, by the lists of ``constraints.yaml``."""
+"""How constraints are worded and joined to an instruction, by the lists of ``constraints.yaml``; and how a model is asked for those
+that a response meets, and whether it meets one (constraint back-translation, arXiv:2410.24175; our wording)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.template import Template, Turns, chat
 
 Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
@@ -23,6 +25,15 @@ _SMALL = "zero one two three four five six seven eight nine ten".split()
 _GIVES_DATA = re.compile(r"\n|:\s[^\n]*\Z")  # and ends with it, perhaps
 _ENDS = ".!?…;\"'”’)`>}]"
 _MANY = 3  # so many constraints, or more, may be listed
+_NAME = (
+    "The user sends a task and a response to it. You do not carry out the task. You reply with a numbered list of five short conditions "
+    "that this response meets, about its style, tone, form, structure, reader or kind of content, and with nothing else. Each condition "
+    "is one order that could stand behind the task, and gives away nothing of what the response says."
+)
+_VERIFY = (
+    "The user sends a response, a condition and a question about them. You reply with one word, Yes or No. A condition is met only if the "
+    "whole response does what it says."
+)
 
 
 class Construct(NamedTuple):
@@ -75,3 +86,18 @@ def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
         text += "."
     said = "\n".join(f"- {one}" for one in constraints) if form == "list" else " ".join(constraints)
     return Template(pick(_LISTS["joints"][form])).fill(instruction=text, constraints=said)
+
+
+def naming_prompt(task: str, response: str) -> Turns:
+    """The turns that ask which constraints a response meets."""
+    return chat(f"Task: {task}\n\nResponse: {response}", _NAME, EXAMPLES["constraints"]["name"])
+
+
+def verifying_prompts(response: str, constraint: str) -> tuple[Turns, Turns]:
+    """The turns that ask whether a response meets a constraint, and whether it breaks it. A model that says yes to all says it to
+    both."""
+    asked = f"Response: {response}\n\nCondition: {constraint}\n\nDoes the response"
+    meets, breaks = (
+        chat(f"{asked} {does} the condition?", _VERIFY, EXAMPLES["constraints"]["verify"]) for does in ("meet", "break")
+    )
+    return meets, breaks

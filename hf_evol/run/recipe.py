@@ -19,7 +19,7 @@ _ALWAYS_SHOWN = {
     "dataset", "model", "methods", "rounds", "tries", "seed", "temperature", "top_p", "max_new_tokens",
     "response_max_new_tokens", "convention", "select",
 }  # fmt: skip
-_NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer", "judge", "name")
+_NAMES = ("dataset", "methods", "chat_template", "model", "responder", "scorer", "judge", "constrainer", "name")
 # What is published of a model's mapping, and of what `from_pretrained` gets: known to decide the result, and no secret.
 _OF_LOADING = {
     "attn_implementation", "experts_implementation", "subfolder", "variant", "use_safetensors", "load_in_4bit", "load_in_8bit",
@@ -30,7 +30,7 @@ _OF_LOADING = {
 _OF_A_MODEL = {
     "name", "engine", "provider", "revision", "dtype", "chat_template", "trust_remote_code", "n_parameters", "loading",
 }  # fmt: skip
-_PARTS = dict.fromkeys(("model", "responder", "scorer", "judge"), _OF_A_MODEL)
+_PARTS = dict.fromkeys(("model", "responder", "scorer", "judge", "constrainer"), _OF_A_MODEL)
 _PARTS |= {"loading": _OF_LOADING, "quantization_config": _OF_LOADING}
 # What only the user decides, whatever a card says: which code is run, and which server gets the texts.
 _ONLY_GIVEN = {"engine", "provider", "trust_remote_code", "attn_implementation", "experts_implementation"}
@@ -50,7 +50,7 @@ def _own(default: Any, help: str) -> Any:
 class Recipe:
     """What to evolve, with which models, and where to put the result. `help_of` says what each field means.
 
-    ``model``, ``responder``, ``scorer`` and ``judge`` are names, folders, or mappings with the fields of
+    ``model``, ``responder``, ``scorer``, ``judge`` and ``constrainer`` are names, folders, or mappings with the fields of
     `hf_evol.ModelSpec` (``name``, ``revision``, ``dtype``, ``device``, ``chat_template``,
     ``trust_remote_code``, ``n_parameters``, ``loading``), where ``engine`` may stand as well: with ``engine: endpoint``, the
     fields are those of `EndpointEngine`, and with ``engine: vllm``, ``loading`` holds arguments of vLLM. A scorer is always
@@ -74,7 +74,12 @@ class Recipe:
     )
     responder: str | dict | None = _setting(None, "the model that answers; by default the evolver")
     scorer: str | dict | None = _setting(None, "the model that scores; by default, in a run, the evolver")
-    judge: str | dict | None = _setting(None, "a model that finds evolutions without information gain; by default none")
+    judge: str | dict | None = _setting(
+        None, "a model that finds evolutions without information gain, and verifies constraints; by default none"
+    )
+    constrainer: str | dict | None = _setting(
+        None, "a model that names constraints for back_translate, which code or the judge (by default itself) verifies"
+    )
     engine: str = _setting(
         "transformers", "what runs models given by name: transformers, vllm (extra vllm) or endpoint"
     )

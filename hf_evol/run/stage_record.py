@@ -33,10 +33,18 @@ _ROLES = {
     "evolve": ("evolver",),
     "eliminate": ("judge",),
     "respond": ("responder",),
+    "back-translate": ("constrainer", "judge"),
     "score": ("scorer",),
 }
 _OF_BEST_OF = ("responder", "scorer")
-_DID = {"evolver": "evolved", "generator": "extended", "responder": "answered", "scorer": "scored", "judge": "judged"}
+_DID = {
+    "evolver": "evolved",
+    "generator": "extended",
+    "responder": "answered",
+    "scorer": "scored",
+    "constrainer": "constrained",
+    "judge": "judged",
+}
 _OF_RUN = ("self_instruct", "constraints")  # what a run's record says of steps that not every run has
 _WRITE = ("evolve", "respond", "back-translate", RUN)  # texts that scores are of
 _NOT_EVOLVED: dict[str, Any] = {"methods": [], "prompts_version": "", "failures": []}

@@ -38,7 +38,12 @@ class Stages:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Stages:
-        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model, "judge": recipe.judge}
+        settings = {
+            "evolver": recipe.model,
+            "responder": recipe.responder or recipe.model,
+            "judge": recipe.judge,
+            "constrainer": recipe.constrainer,
+        }
         engines = {role: engine_of(recipe, setting) for role, setting in settings.items() if setting}
         models = {
             role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
@@ -49,7 +54,9 @@ class Stages:
             if isinstance(engines["evolver"], VllmEngine) and not recipe.scorer:
                 scorer = replace(scorer, loading=None)  # vLLM's arguments
             models["scorer"] = scorer
-        models = {role: models[role] for role in ("evolver", "responder", "scorer", "judge") if role in models}
+        models = {
+            role: models[role] for role in ("evolver", "responder", "scorer", "judge", "constrainer") if role in models
+        }
         methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
         respond = Respond(
             engines["responder"], system=recipe.response_system or SYSTEM, temperature=recipe.response_temperature,
@@ -70,15 +77,27 @@ class Stages:
             temperature=recipe.temperature, top_p=recipe.top_p, max_new_tokens=recipe.max_new_tokens, journal=recipe.journal,
         )  # fmt: skip
         eliminate = Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal)
-        constrain = recipe.back_translate and BackTranslate(max_constraints=recipe.back_translate, seed=recipe.seed)
-        return cls(evolve, eliminate, respond, constrain or None, score, models)
+        constrain = constraining(recipe) if recipe.back_translate else None
+        if recipe.constrainer and constrain is None:
+            raise ConfigError("constrainer names constraints for back_translate: set that to how many a row may get.")
+        return cls(evolve, eliminate, respond, constrain, score, models)
 
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
         if self.score is None:
             raise ConfigError(NO_SCORER)
-        for transform in (self.evolve, self.eliminate, self.respond, self.score):
-            transform.check()
+        for transform in (self.evolve, self.eliminate, self.respond, self.back_translate, self.score):
+            if transform is not None:
+                transform.check()
+
+
+def constraining(recipe: Recipe) -> BackTranslate:
+    """The transform of ``back_translate``, with the recipe's constrainer and, for that, its judge."""
+    model, judge = (engine_of(recipe, one) if one else None for one in (recipe.constrainer, recipe.judge))
+    return BackTranslate(
+        model=model, judge=judge if model else None, max_constraints=recipe.back_translate, seed=recipe.seed,
+        journal=recipe.journal,
+    )  # fmt: skip
 
 
 def engine_of(recipe: Recipe, setting: str | dict) -> Any:

@@ -87,12 +87,13 @@ def run(
         evolved.append(rows)
     _make_room(stages.evolve.model, stages.respond.model)
     answered = [respond(rows, stages.respond, apply, of) for rows, of in zip(evolved, labels, strict=True)]
-    _make_room(stages.respond.model, stages.score.model)
-    sets = [entry.rows for entry in answered]
-    if stages.back_translate:
-        sets = [
-            apply(rows, stages.back_translate, f"Back-translate, {of}") for rows, of in zip(sets, labels, strict=True)
-        ]
+    sets, last = [entry.rows for entry in answered], stages.respond.model
+    if (constrain := stages.back_translate) is not None:
+        if constrain.model is not None:
+            _make_room(last, constrain.model)
+            last = constrain.model
+        sets = [apply(rows, constrain, f"Back-translate, {of}") for rows, of in zip(sets, labels, strict=True)]
+    _make_room(last, stages.score.model)
     scored = [apply(rows, stages.score, f"Score, {of}") for rows, of in zip(sets, labels, strict=True)]
     return [replace(entry, rows=rows) for entry, rows in zip(answered, scored, strict=True)]
 
@@ -165,7 +166,7 @@ def failed_requests(rounds: Sequence[Round]) -> Counter[str]:
     said: Counter[str] = Counter()
     for entry in rounds:
         for rows in (entry.rows, entry.failed, entry.unanswered):
-            for name in (col.EVOL_STATUS, col.JUDGE_STATUS, col.RESPONSE_STATUS):
+            for name in (col.EVOL_STATUS, col.JUDGE_STATUS, col.RESPONSE_STATUS, col.BACK_TRANSLATE_STATUS):
                 if name in rows.column_names:
                     said += col.failed(status for (status,) in values_of(rows, name))
     return said

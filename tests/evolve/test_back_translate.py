@@ -6,7 +6,9 @@ from datasets import Dataset
 import hf_evol
 from hf_evol.autoif.verify import pass_rates
 from hf_evol.constraints.constraint import Constraint
-from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.constraints.named import is_countable, measurable
+from hf_evol.errors import ColumnError, ConfigError, HfEvolError
+from hf_evol.generation.base import Completion
 from hf_evol.sandbox import Sandbox
 
 PROSE = (
@@ -193,3 +195,155 @@ def test_the_command_writes_rows_and_a_card_that_counts_kinds(tmp_path, monkeypa
     )  # adds to what is there
     stages = json.loads((tmp_path / "again" / "provenance.json").read_text(encoding="utf-8"))["stages"]
     assert [entry["stage"] for entry in stages] == ["back-translate"] * 2
+
+
+NAMED = """Here are five conditions:
+1. Write at most 60 words.
+2. **Tone:** Use a calm and friendly tone.
+3. Write at least 300 words.
+4. Write it as a poem.
+5. Is it short?
+6. Say that crabs hide below the weed.
+7. Describe a tide pool.
+- Speak to children.
+- Use a calm and friendly tone!"""
+CALM, CHILDREN, SHORT = "Use a calm and friendly tone.", "Speak to children.", "Write at most 60 words."
+
+
+class Model:
+    """Names constraints, and says of each whether a response meets and whether it breaks it."""
+
+    name = "a-model"
+
+    def __init__(
+        self,
+        named=NAMED,
+        says=lambda asked: "Yes" if ("poem" in asked) == ("break" in asked) else "No",
+        n_parameters=None,
+    ):
+        self.named, self.says, self.n_parameters, self.asked = named, says, n_parameters, []
+
+    def identity(self):
+        return {"name": self.name}
+
+    def check(self, params=None):
+        pass
+
+    def stream(self, chats, params, keys):
+        assert params.temperature == 0
+        for place, turns in enumerate(chats):
+            asked = turns[-1]["content"]
+            self.asked.append(asked)
+            reply = self.named if asked.startswith("Task: ") else self.says(asked.partition("Condition: ")[2])
+            yield [(place, reply if isinstance(reply, Completion) else Completion(reply, "stop"))]
+
+
+def named_by(model, pair=GOOD[0], n=60, **settings):
+    """Of many draws, the constraints with their checks, and the functions, of rows that got some."""
+    rows = made([pair] * n, model=model, journal=False, max_constraints=2, **settings)
+    assert {row["back_translate_status"] for row in rows} == {"ok"}
+    return rows, {said: check for row in rows for said, check in zip(row["constraints"], row["checks"], strict=True)}
+
+
+def test_what_a_model_names_is_kept_where_code_or_a_judge_finds_it_met():
+    rows, said = named_by(Model())
+    judged = {"kind": "judged", "parameters": json.dumps({"judge": "a-model"})}
+    assert said[CALM] == said[CHILDREN] == judged
+    assert Constraint.of(said[SHORT]) == Constraint("words", None, 60)
+    assert not {"poem", "300", "crabs hide", "short?"} & {
+        part for text in said for part in ("poem", "300", "crabs hide", "short?") if part in text
+    }
+    for row in rows:
+        assert all(f"\n- {text}" in row["instruction"] or text in row["instruction"] for text in row["constraints"])
+        assert len(row["functions"]) == sum(check["kind"] != "judged" for check in row["checks"])
+    assert rows == [*made([GOOD[0]] * 60, model=Model(), journal=False, max_constraints=2)]
+    other = Model()
+    _, by_other = named_by(Model(), judge=other)
+    assert by_other[CALM] == judged and other.asked and all(asked.startswith("Response: ") for asked in other.asked)
+
+
+@pytest.mark.parametrize("says", ["Yes", "No", "?", "Maybe yes"])
+def test_a_judge_that_says_the_same_to_all_finds_nothing_met(says):
+    _, said = named_by(Model(says=lambda asked: says))
+    assert CALM not in said and CHILDREN not in said and SHORT in said
+
+
+def test_a_small_judge_is_not_believed():
+    model = Model(n_parameters=135_000_000)
+    _, said = named_by(model)
+    assert CALM not in said and SHORT in said and all(asked.startswith("Task: ") for asked in model.asked)
+    assert CALM in named_by(model, judge=Model(n_parameters=1_000_000_000))[1]
+
+
+def test_rows_that_code_has_nothing_for_may_get_what_a_model_names():
+    how = "Call it like so, and it prints the sum of both numbers that you give it:"
+    code = "def add(a, b):\n    return a + b"
+    mixed = ("How do I add numbers?", f"{how}\n\n{code}\n\nIt is quick, and it works for negative numbers, too.")
+    assert made([mixed])[0]["back_translate_status"] == "no_constraint"
+    assert {CALM, CHILDREN, SHORT} <= set(named_by(Model(), mixed)[1])
+    foreign = ("Beschreibe den Hafen und seine Schiffe.", PROSE)
+    model = Model()
+    assert (
+        made([foreign], model=model, journal=False)[0]["back_translate_status"] == "no_constraint" and not model.asked
+    )
+
+
+def test_requests_that_fail_are_said_and_others_go_on():
+    broke, long = (Completion("", "error", error=error) for error in ("engine_error: broke", "too_long: 9 tokens"))
+    for model in (Model(named=broke), Model(says=lambda asked: broke)):
+        (row,) = made([GOOD[0]], model=model, journal=False)
+        assert row["back_translate_status"] == "engine_error: broke" and row["instruction"] == GOOD[0][0]
+        assert row["constraints"] == row["checks"] == row["functions"] == []
+    (row,) = made([GOOD[0]], model=Model(named=long), journal=False)
+    assert row["back_translate_status"] == "ok" and row["constraints"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meets", "breaks"),
+    [
+        ("Write fewer than five sentences.", "The sun sets. The owl calls.", "The sun sets. The owl calls. The dog barks. The cat runs. All sleep."),
+        ("Write more than 3 words.", "one two three four", "one two three"),
+        ("Answer in exactly two paragraphs.", "a\n\nb", "a\n\nb\n\nc"),
+        ("Use at least two bullet points.", "- a\n- b", "- a"),
+        ("Answer with a bulleted list.", "- a", "a"),
+        ("Do not use commas.", "a b", "a, b"),
+        ("Include the word \"sun\".", "The sun shines.", "The sunny day."),
+        ("Avoid the word “sun”.", "The moon.", "The sun."),
+        ("Put the answer into a table.", "| a |\n| - |\n| b |", "a b"),
+    ],
+)  # fmt: skip
+def test_what_code_can_check_of_a_text(text, meets, breaks):
+    _, constraint = measurable(text)
+    assert is_countable(text) and constraint.holds(meets) and not constraint.holds(breaks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Keep each sentence under 20 words.",
+        "Begin each point with a verb.",
+        "Write about 80 words.",
+        "Give two reasons.",
+        "Do not use 80 words.",
+    ],
+)
+def test_what_neither_code_nor_a_judge_can_check(text):
+    assert measurable(text) is None and is_countable(text)
+
+
+def test_a_model_is_described_in_record_and_card(tmp_path, monkeypatch, wide_model):
+    from hf_evol.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": GOOD[0][0], "output": PROSE}), encoding="utf-8")
+    command = ["back-translate", "--dataset", "rows.jsonl", "--constrainer", wide_model, "--output", "out"]
+    assert main(command) == 0
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text(encoding="utf-8"))
+    assert [(model["role"], model["name"]) for model in record["models"]] == [("constrainer", "wide")]
+    assert "| constrainer | wide " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("wrong", [{"judge": Model()}, {"model": "no/such model"}])
+def test_models_are_checked(wrong):
+    with pytest.raises(HfEvolError):
+        hf_evol.BackTranslate(**wrong).check()
