@@ -281,7 +281,7 @@ def test_rows_that_code_has_nothing_for_may_get_what_a_model_names():
     mixed = ("How do I add numbers?", f"{how}\n\n{code}\n\nIt is quick, and it works for negative numbers, too.")
     assert made([mixed])[0]["back_translate_status"] == "no_constraint"
     assert {CALM, CHILDREN, SHORT} <= set(named_by(Model(), mixed)[1])
-    foreign = ("Beschreibe den kleinen Hafen und seine alten Schiffe am Abend.", PROSE)
+    foreign = ("Beschreibe den kleinen Hafen und seine sehr alten Schiffe und ihre Lampen.", PROSE)
     model = Model()
     assert (
         made([foreign], model=model, journal=False)[0]["back_translate_status"] == "no_constraint" and not model.asked
