@@ -1,5 +1,6 @@
 """Kill a run at random moments, start it again each time, and compare the result with an uninterrupted run's.
 
+    python benchmarks/kills.py --kills 20                                   the demo, both of its sets
     python benchmarks/kills.py rows.jsonl --limit 12 --kills 20 --rounds 1 --max-new-tokens 96 --response-max-new-tokens 128
 
 What it does not know itself goes to ``hf-evol run``. Prints whether every file is byte for byte the same, and how many requests were finished more than once.
@@ -58,7 +59,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--worker"]:
         return worker(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows")
+    parser.add_argument("rows", nargs="?")
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,7 +67,8 @@ def main() -> int:
     generator = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        options = ["run", "--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit), *others, "--output"]
+        rows = ["--dataset", str(Path(args.rows).resolve()), "--limit", str(args.limit)] if args.rows else []
+        options = ["run", *rows, *others, "--output"]
         began = time.monotonic()
         if start(folder / "whole.log", folder / "home1", [*options, str(folder / "whole" / "set")]).wait():
             raise SystemExit("The uninterrupted run failed.")

@@ -37,7 +37,8 @@ class Format:
     """One layout of instruction data.
 
     Args:
-        columns: what a dataset must have to be of this format; of names with a bar between them, one.
+        columns: what a dataset of this format has, of names with a bar between them one. The first column asks, and must be
+            there.
         read: one row to what it asks, or `Unreadable`.
         write: instruction, input, output and the turns before to one row; None where trainers don't read it.
         is_chat: whether the columns hold turns.
@@ -139,12 +140,14 @@ TRAINING_FORMATS = ("alpaca", "messages", "prompt-completion", "sharegpt")
 
 
 def detect_format(columns: Sequence[str]) -> str:
-    """The one format whose columns a dataset has.
+    """The one format whose columns a dataset has; or, with none, whose column that asks.
 
     Raises:
         FormatError: none fits, or several do.
     """
-    fitting = [name for name, form in FORMATS.items() if name not in _SAME_COLUMNS and not form.missing(columns)]
+    forms = {name: form for name, form in FORMATS.items() if name not in _SAME_COLUMNS}
+    fitting = [name for name, form in forms.items() if not form.missing(columns)]
+    fitting = fitting or [name for name, form in forms.items() if form.columns[0] in columns]  # without answers
     if len(fitting) == 1:
         return fitting[0]
     listed = "; ".join(f"{name}: {', '.join(form.missing())}" for name, form in FORMATS.items())
@@ -172,7 +175,7 @@ def to_instructions(
     Of a chat, the last user turn is the instruction and what follows is the output; the turns before, the system's among
     them, are the context, as are the columns ``system`` (or ``system_prompt``) and ``history`` of any format. Turns may have
     ``role`` and ``content`` or ``from`` and ``value``, the roles' usual names, contents in text parts, and be stored as
-    JSON text. Outputs and inputs that are numbers, or lists of texts and numbers (one line each), become text.
+    JSON text. Rows need no answers: without a column of them, which is logged as a warning, outputs are null. Outputs and inputs that are numbers, or lists of texts and numbers (one line each), become text.
 
     Args:
         dataset: the seed set.
@@ -210,10 +213,10 @@ def to_instructions(
     if format not in FORMATS:
         raise FormatError(f"Unknown format {format!r}. Formats: auto, {', '.join(FORMATS)}.")
     if missing := FORMATS[format].missing(present):
-        raise FormatError(
-            f"Format {format!r} needs the column {', '.join(missing)}. "
-            f"Columns present: {', '.join(map(repr, present))}."
-        )
+        there = f"Columns present: {', '.join(map(repr, present))}."
+        if FORMATS[format].columns[0] not in present:
+            raise FormatError(f"Format {format!r} needs the column {', '.join(missing)}. {there}")
+        logger.warning("The rows have no answers, as there is no column %s. %s", ", ".join(missing), there)
     _check_present(keep_columns, present, "keep")
     _check_text(dataset, FORMATS[format])
     kept = list(keep_columns)

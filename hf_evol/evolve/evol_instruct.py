@@ -19,6 +19,7 @@ from hf_evol.models import n_parameters
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.examples import share_of_example
+from hf_evol.prompts.languages import language_of
 from hf_evol.prompts.template import in_context
 from hf_evol.reading.evolved import read_evolved
 from hf_evol.transform import Batch, SampledTransform, Transform
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _SMALL = 300_000_000  # parameters
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
+_LEAST_IN_ANY_LANGUAGE = 0.9  # of what a text adds, where no rule knows the language
 
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
@@ -91,7 +93,8 @@ class EvolInstruct(SampledTransform):
         by_example: whether, by methods that choose examples by form (``shots``), an in-depth text is ``ok`` only if it keeps its
             parent's words in some form (save the first verb, and small words such as "of"), and adds much the same as a worked
             example in its prompt, of a form like its own: of the words that one of them adds, at least half are added by both. In
-            code, words may be lost, and at least half of the words that the text adds are the example's. None for models of fewer than 300 million parameters: what
+            code, words may be lost, and at least half of the words that the text adds are the example's; in another language than
+            English (``same_language``), nine tenths, and no new task by ``breadth`` is ``ok``. None for models of fewer than 300 million parameters: what
             SmolLM2-135M adds by itself is right in half of the cases (``benchmarks/results/small-models.md``).
         seed: of the sampling noise, which depends on seed, id, round, try and position in the text alone.
         temperature: 0.7 in the paper. At 0, the default, models of some hundred million parameters write by far the best texts
@@ -257,9 +260,11 @@ class EvolInstruct(SampledTransform):
             context=one.row[col.CONTEXT],
             same_language=language,
         )
-        if status == col.OK and not in_breadth and method.shots is not None and self._stays_by_example:
-            share = share_of_example(text, parent, prompt, any_form=language)
-            status = "off_example" if share is not None and share < _LEAST_OF_EXAMPLE else status
+        foreign = language and language_of(parent) not in (None, "en")
+        if status == col.OK and (foreign or not in_breadth) and method.shots is not None and self._stays_by_example:
+            share = 0.0 if in_breadth else share_of_example(text, parent, prompt, any_form=foreign)
+            least = _LEAST_IN_ANY_LANGUAGE if foreign else _LEAST_OF_EXAMPLE
+            status = "off_example" if share is not None and share < least else status
         return text, status
 
     def _prefer(self, several: list[Asked]) -> None:

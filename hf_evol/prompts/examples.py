@@ -119,19 +119,20 @@ def share_of_example(
     """How much of what a text adds to its parent is what a worked example in its prompt has added: the words that both add, as a
     share of those that one of them adds (Jaccard index), small words apart; the greatest of the examples that fit the parent in form. 0
     where a word of the parent is lost, other than its first verb and small words. In code, where other words often do as well, and
-    with ``any_form``, for which all examples fit, it is the share of the words that the text adds, and words may be lost. None
-    where the prompt shows no examples."""
+    with ``any_form``, for which all examples fit, it is the share of the words that the text adds; in code, words may be lost, too.
+    None where the prompt shows no examples."""
     turns = [turn["content"] for turn in prompt if turn["role"] != "system"][:-1]
     shown = list(zip(turns[::2], turns[1::2], strict=False))
     if not shown:
         return None
-    is_free = any_form or domain_of(parent) == "code" or not _OF_CODE.isdisjoint(turns[::2])
+    is_free = domain_of(parent) == "code" or not _OF_CODE.isdisjoint(turns[::2])
     if not is_free and _lost(text, parent):
         return 0.0
     added = _added(text, parent)
     fitting = [_added(evolved, given) for given, evolved in shown if any_form or likeness(given, parent) >= _FITS]
     return max(
-        (len(added & other) / max(1, len(added if is_free else added | other)) for other in fitting), default=0.0
+        (len(added & other) / max(1, len(added if is_free or any_form else added | other)) for other in fitting),
+        default=0.0,
     )
 
 

@@ -65,6 +65,13 @@ def test_auto_decides_by_the_columns_and_says_so(format, caplog):
     assert f"Seed format: {format}" in caplog.text
 
 
+@pytest.mark.parametrize("asks", ["instruction", "prompt", "question"])
+def test_rows_need_no_answers(asks, caplog):
+    rows = to_instructions(Dataset.from_dict({asks: ["Why?", "How?"], "topic": ["a", "b"]}))
+    assert rows["instruction"][:] == ["Why?", "How?"] and rows["output"][:] == [None, None]
+    assert "The rows have no answers, as there is no column " in caplog.text and "'topic'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [

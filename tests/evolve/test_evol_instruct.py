@@ -18,7 +18,7 @@ from hf_evol.evolve.evol_instruct import EvolInstruct, position
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.base import Completion
 from hf_evol.models import n_parameters
-from hf_evol.prompts.evol_instruct import METHODS, PRESETS
+from hf_evol.prompts.evol_instruct import METHODS, PRESETS, resolve_methods
 from hf_evol.scoring.ic_ifd import IcIfd
 from hf_evol.transform import Transform
 
@@ -352,6 +352,7 @@ BY_ITSELF = (
         ([better(PARENT), BY_ITSELF], False, ["other_language"], "ok"),
         ([f"Sure, here it is:\n\n{BY_EXAMPLE}"], True, [], "ok"),
         ([BY_ITSELF] * 8, True, ["off_example"] * 8, "off_example"),
+        ([BY_EXAMPLE.replace("Aufgaben ", "")] * 8, True, ["off_example"] * 8, "off_example"),
     ],
 )
 def test_rows_keep_their_language(replies, by_example, rejected, status):
@@ -360,6 +361,15 @@ def test_rows_keep_their_language(replies, by_example, rejected, status):
     out = EvolInstruct(InTurn({GERMAN: replies}), **settings)({"id": ["a-1"], "instruction": [GERMAN]})
     assert [text["status"] for text in out[col.REJECTED][0]] == rejected and out[col.EVOL_STATUS] == [status]
     assert out[col.INSTRUCTION][0] == (replies[-1].split("\n\n")[-1] if status == "ok" else GERMAN)
+
+
+@pytest.mark.parametrize(("by_example", "status"), [(True, "off_example"), (False, "ok")])
+def test_a_small_model_is_not_believed_a_new_task_in_another_language(by_example, status):
+    pytest.importorskip("py3langid")
+    methods = [method for method in resolve_methods("multilingual") if method.name == "breadth"]
+    engine = InTurn({GERMAN: ["Beschreibe, wie ein Uhrmacher eine alte Turmuhr wieder zum Laufen bringt."]})
+    evolver = EvolInstruct(engine, methods=methods, by_example=by_example, tries=1, journal=False)
+    assert evolver({"id": ["a-0"], "instruction": [GERMAN]})[col.EVOL_STATUS] == [status]
 
 
 def test_small_models_stay_by_the_examples(tiny_model):
