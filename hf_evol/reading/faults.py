@@ -46,6 +46,7 @@ _REFUSAL = re.compile(
 _WORKING = AnyCase(r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed")
 _QUANTITIES = AnyCase(r"\bhow (?:many|much)\b")
 _TWICE = re.compile(r"\b(\w{3,}+)(?:,? and |, )(?:an? |the )?\1\b")
+_GARBLED = AnyCase(r"\bwhat (?:they|it) matters?\b")
 _FROM_ITSELF = AnyCase(r"\bfrom (\w.{2,40}?) to \1\b")
 _TELLS_OF = re.compile(r"(?i)\A\W*(?:please )?(?:explain|describe|outline)\b")
 _ASKS_HOW_MANY = AnyCase(r"\?|\b(?:calculate|find|determine|compute|how (?:many|much))\b")
@@ -139,7 +140,7 @@ def is_broken(text: str, parent: str, is_new: bool) -> bool:
     small = text.lower()
     if (" and " in small or ", " in small) and any(other not in before for other in _TWICE.findall(small)):
         return True
-    if _FROM_ITSELF.search(text):
+    if _FROM_ITSELF.search(text) or only_in(_GARBLED, text, parent):
         return True
     if len(set(pairwise(said))) < len(said) - 1:
         again = {pair for pair, count in Counter(pairwise(said)).items() if count > 1 and STOP_WORDS.isdisjoint(pair)}

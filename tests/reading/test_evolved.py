@@ -222,6 +222,7 @@ def test_unchanged(reply):
         (f"{CODE[:-1]} with a loop, and explain why it is quicker than a Python function that counts vowels.", CODE),
         ("Describe a lighthouse that is seen by gulls near Bergen, and that is seen by ships.", PARENT),
         ("Describe a lighthouse through its history, from the oldest lamp to the oldest lamp.", PARENT),
+        ("Describe a lighthouse near Bergen and its keepers, and what they matter most.", PARENT),
         ("Describe a lighthouse and a lamp and a rock and a lamp and a gull and a rock and a wave and a gull.", PARENT),
     ],
 )  # fmt: skip
