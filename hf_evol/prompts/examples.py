@@ -129,7 +129,7 @@ def share_of_example(
     if not is_free and _lost(text, parent):
         return 0.0
     added = _added(text, parent)
-    fitting = [_added(evolved, given) for given, evolved in shown if any_form or likeness(given, parent) >= _FITS]
+    fitting = [_by_example(evolved, given) for given, evolved in shown if any_form or likeness(given, parent) >= _FITS]
     return max(
         (len(added & other) / max(1, len(added if is_free or any_form else added | other)) for other in fitting),
         default=0.0,
@@ -143,10 +143,12 @@ def _lost(text: str, parent: str) -> bool:
     return not {stem(word) for word in asked[opens_alike:] if word not in SMALL_WORDS} <= {stem(word) for word in said}
 
 
-@remembering
 def _added(text: str, parent: str) -> frozenset[str]:
     said, before = Counter(words(text)), Counter(words(parent))
     return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - SMALL_WORDS
+
+
+_by_example = lru_cache(maxsize=4096)(_added)
 
 
 @remembering

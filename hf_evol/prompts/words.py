@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, wraps
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import TypeVar
@@ -28,20 +27,31 @@ STOP_WORDS, SMALL_WORDS, VERBS, LEAD_WORDS = (
 )
 
 
-def _remembering(most: int, longest: int) -> Callable[[Callable[..., Read]], Callable[..., Read]]:
-    """What is read of short texts is kept for a while, as the rules ask for it again and again; long ones would fill the memory."""
+class _Known(dict[str, Read]):
+    """What a function reads in short texts, kept for a while, as the rules ask for it again and again; long ones would fill the
+    memory. To look one up takes no Python code."""
 
-    def decorate(read: Callable[..., Read]) -> Callable[..., Read]:
-        known = lru_cache(maxsize=most)(read)
-        return wraps(read)(
-            lambda text, *more: (known if len(text) <= longest >= len("".join(more)) else read)(text, *more)
-        )
+    def __init__(self, read: Callable[[str], Read], most: int, longest: int) -> None:
+        super().__init__()
+        self.read, self.most, self.longest = read, most, longest
 
-    return decorate
+    def __missing__(self, text: str) -> Read:
+        found = self.read(text)
+        if len(text) <= self.longest:
+            if len(self) >= self.most:
+                self.clear()
+            self[text] = found
+        return found
 
 
-remembering = _remembering(2048, 1000)
-remembering_words = _remembering(100_000, 40)
+def remembering(read: Callable[[str], Read]) -> Callable[[str], Read]:
+    """The same function of a text, which remembers."""
+    return _Known(read, 4096, 1000).__getitem__
+
+
+def remembering_words(read: Callable[[str], Read]) -> Callable[[str], Read]:
+    """The same function of a word, which remembers."""
+    return _Known(read, 100_000, 40).__getitem__
 
 
 @remembering
