@@ -14,6 +14,7 @@ from hf_evol.run.recipe import Recipe
 @recipe_options(*OPTIONS_OF["back-translate"])
 def command(
     recipe: Recipe,
+    given: frozenset[str],
     max_constraints: Annotated[
         int | None,
         typer.Option(help="How many constraints a row gets at most. \\[default: the recipe's back_translate, or 3]"),
@@ -27,7 +28,7 @@ def command(
 
     max_constraints = (recipe.back_translate or 3) if max_constraints is None else max_constraints
     recipe = recipe.with_settings({"back_translate": max_constraints})
-    if recipe.judge and not recipe.constrainer:
+    if "judge" in given and not recipe.constrainer:
         raise ConfigError("--judge verifies the constraints that a model names: give --constrainer, too.")
     transform = constraining(recipe)
     rows, target = stage_rows(recipe)

@@ -6,32 +6,51 @@ import json
 import re
 from dataclasses import dataclass
 
+from hf_evol.constraints import counts
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.prompts.constraints import asks_for
 from hf_evol.prompts.words import numbers
 
 # What code alone can be believed to count, by what texts say of it.
 _COUNTABLE = ("items", "layout", "structure", "marks", "case", "questions", "lines", "start", "end")
-_KINDS = {  # of a number of what: the group and the count
-    "word": ("size", "words"), "sentence": ("size", "sentences"), "paragraph": ("layout", "paragraphs"), "line": ("layout", "lines"),
-    "bullet": ("items", "bullets"), "bullet point": ("items", "bullets"), "numbered point": ("items", "numbered_items"),
-    "numbered item": ("items", "numbered_items"), "numbered step": ("items", "numbered_items"), "heading": ("structure", "headings"),
-    "question": ("questions", "questions"),
-}  # fmt: skip
-_THERE = {  # or not: the group and the count
-    r"bullet(?:s|ed list| points?)": ("items", "bullets"), r"numbered list": ("items", "numbered_items"),
-    r"table": ("structure", "table_rows"), r"json": ("structure", "json_values"), r"headings?": ("structure", "headings"),
-    r"code blocks?": ("structure", "code_blocks"), r"commas?": ("marks", "commas"), r"question marks?": ("questions", "questions"),
-}  # fmt: skip
-_BOUND = re.compile(
-    r"(?i)\b(?:(?P<at_most>at most|(?:no|not) more than|up to|a maximum of)|(?P<under>fewer than|less than|under)|"
-    r"(?P<at_least>at least|(?:no|not) (?:fewer|less) than|a minimum of)|(?P<over>more than)|exactly|in|of|with|use|write)\s"
-    r"(?P<n>\d+|one|two|three|four|five|six|seven|eight|nine|ten)\s(?:short |simple )?"
-    rf"(?P<kind>{'|'.join(sorted(_KINDS, key=len, reverse=True))})s?\b"
+_COUNTED = re.compile(
+    r"(?i)\b(?:letters?|semicolons?|colons?|parenthes\w+|dash(?:es)?|contractions?|once|twice|single|exactly|one)\b|[\"“]"
 )
-_WORD = re.compile(r"(?i)\b(?:word|phrase|term|keyword)\s+[\"“']([^\"”'\n]{2,60})[\"”']")
-_NOT = re.compile(r"(?i)\b(?:not|no|never|without|avoid|don['’]t)\b")
-_OF_PARTS = re.compile(r"(?i)\b(?:each|every|per|begin\w*|start\w*|end\w*|first|last|some|about)\b")
+_OF_ALL = {
+    "word": "words",
+    "sentence": "sentences",
+    "paragraph": "paragraphs",
+    "line": "lines",
+}  # what each response has
+_KINDS = _OF_ALL | {
+    "bullet": "bullets", "bullet point": "bullets", "numbered point": "numbered_items", "numbered item": "numbered_items",
+    "numbered step": "numbered_items", "heading": "headings", "question": "questions",
+}  # fmt: skip
+_FORMS = {
+    r"bullet(?:s| points?|ed list)|list of bullet points": "bullets", r"numbered list": "numbered_items", r"table": "table_rows",
+    r"json": "json_values", r"headings": "headings", r"code blocks?": "code_blocks", r"commas": "commas",
+    r"question marks": "questions",
+}  # fmt: skip
+_GROUPS = {
+    "words": "size", "sentences": "size", "paragraphs": "layout", "lines": "layout", "bullets": "items", "numbered_items": "items",
+    "table_rows": "structure", "json_values": "structure", "headings": "structure", "code_blocks": "structure", "commas": "marks",
+    "questions": "questions", "occurrences": "keyword",
+}  # fmt: skip
+_OPENS = r"(?:(?:write|use|answer|respond|reply|include|give|format|put|present|keep|limit)(?: it| (?:the|your) (?:answer|response))?(?: as| in| with| to| into)? )?"
+_NEVER = r"(?:do not|don['’]t|never) (?:use|write|include|add|exceed)"
+_BOUND = re.compile(
+    rf"(?i)(?:{_OPENS}(?:(?P<at_most>at most|no more than|not more than|up to|a maximum of|within)|(?P<under>fewer than|less than|under)|"
+    rf"(?P<at_least>at least|no fewer than|no less than|a minimum of)|(?P<over>more than)|exactly)?|(?P<never>{_NEVER} more than)) ?"
+    rf"(?P<n>\d+|one|two|three|four|five|six|seven|eight|nine|ten) (?:short |simple )?(?P<kind>{'|'.join(sorted(_KINDS, key=len, reverse=True))})s?"
+    r"(?: (?:or (?:(?P<or_more>more)|(?P<or_fewer>fewer|less))|in total|long))?"
+)
+_FORM = re.compile(
+    rf"(?i)(?:{_OPENS}|(?P<never>(?:{_NEVER}(?: any)?|avoid(?: using)?(?: any| all)?|use no) ))(?:an? )?(?P<form>{'|'.join(_FORMS)})"
+)
+_WORD = re.compile(
+    r"(?i)(?:(?:use|include|mention|contain)|(?P<never>(?:do not|don['’]t|never) (?:use|include|mention)|avoid(?: using)?)) the (?:exact )?"
+    r"(?:word|phrase|term|keyword) (?:\"(?P<a>[^\"\n]{2,60})\"|“(?P<b>[^“”\n]{2,60})”|'(?P<c>[^'\n]{2,60})')(?: at least once)?"
+)
 
 
 @dataclass(frozen=True)
@@ -48,34 +67,44 @@ class Named:
         return {"kind": "judged", "parameters": json.dumps({"judge": self.verified}, ensure_ascii=False)}
 
 
+def group_of(constraint: Constraint) -> str:
+    """The group of `hf_evol.constraints.offers.offers` that a constraint of `measurable` belongs to."""
+    return _GROUPS[constraint.kind]
+
+
 def is_countable(text: str) -> bool:
     """Whether a constraint is about numbers, words or the form of a response, which no judge can be believed to count."""
-    return bool(numbers(text) or _WORD.search(text)) or any(asks_for(group, text) for group in _COUNTABLE)
+    return bool(numbers(text) or _COUNTED.search(text)) or any(asks_for(group, text) for group in _COUNTABLE)
 
 
-def measurable(text: str) -> tuple[str, Constraint] | None:
-    """A constraint's group and what code checks of it; None where that can't be told by its words."""
-    if _OF_PARTS.search(text):
-        return None
-    if found := _BOUND.search(text):
-        group, kind = _KINDS[found["kind"].lower()]
-        n = int((numbers(found["n"]) or (1,))[0])
-        if _NOT.search(text.replace(found[0], "")):
-            return None
-        if found["at_most"] or found["under"]:
-            return group, Constraint(kind, None, n - bool(found["under"]))
-        at_least = found["at_least"] or found["over"]
-        return group, Constraint(kind, n + bool(found["over"]), None if at_least else n)
-    if numbers(text):
-        return None
-    if found := _WORD.search(text):
-        return "keyword", _there("occurrences", text, {"text": found[1]})
-    for pattern, (group, kind) in _THERE.items():
-        if re.search(rf"(?i)\b{pattern}\b", text):
-            return group, _there(kind, text, {})
+def measurable(text: str) -> Constraint | None:
+    """What code can check of a constraint: all that it says, and nothing else; None where its words are of no known kind."""
+    said = text.strip().rstrip(".!")
+    if found := _WORD.fullmatch(said):
+        return _there("occurrences", found["never"], {"text": found["a"] or found["b"] or found["c"]})
+    if found := _FORM.fullmatch(said):
+        kind = next(kind for form, kind in _FORMS.items() if re.fullmatch(rf"(?i){form}", found["form"]))
+        return _there(kind, found["never"], {})
+    if found := _BOUND.fullmatch(said):
+        kind, n = _KINDS[found["kind"].lower()], int((numbers(found["n"]) or (1,))[0])
+        if found["or_more"] or found["or_fewer"]:
+            bounded = any(found[name] for name in ("at_most", "under", "at_least", "over", "never"))
+            return None if bounded else Constraint(kind, n, None) if found["or_more"] else Constraint(kind, None, n)
+        if found["at_most"] or found["under"] or found["never"]:
+            return Constraint(kind, None, n - bool(found["under"]))
+        return Constraint(kind, n + bool(found["over"]), None if found["at_least"] or found["over"] else n)
     return None
 
 
-def _there(kind: str, text: str, parameters: dict[str, str]) -> Constraint:
-    forbidden = _NOT.search(text) is not None
+def is_telling(constraint: Constraint, response: str) -> bool:
+    """Whether a bound that a response meets is one that a person would state: not more than twice as wide as need be."""
+    if constraint.kind not in _OF_ALL.values():
+        return True
+    count = getattr(counts, constraint.kind)(response)
+    if constraint.at_most is None:
+        return constraint.at_least is not None and constraint.at_least > 1 and 2 * constraint.at_least >= count
+    return constraint.at_least is not None or 2 * count >= constraint.at_most > 1
+
+
+def _there(kind: str, forbidden: str | None, parameters: dict[str, str]) -> Constraint:
     return Constraint(kind, None if forbidden else 1, 0 if forbidden else None, parameters)

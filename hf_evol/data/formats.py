@@ -28,6 +28,10 @@ _OUR_ID = re.compile(r".+-\d+\Z", re.DOTALL)
 # Names of columns, of which the first that holds something counts; of an input, all that do.
 _INPUT, _ANSWER, _COMPLETION = "input|context", "output|response", "completion|response"
 _SYSTEM, _HISTORY, _TOOLS = "system|system_prompt", "history", "tools"
+_ANSWERS = frozenset(  # names of columns that hold answers, in our formats or in others
+    "answer answers output outputs output_text response responses completion completions solution solutions target chosen label "
+    "final_answer reference text".split()
+)
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_TOOLS = ("", "[]", "{}", "null")
 
@@ -140,14 +144,15 @@ TRAINING_FORMATS = ("alpaca", "messages", "prompt-completion", "sharegpt")
 
 
 def detect_format(columns: Sequence[str]) -> str:
-    """The one format whose columns a dataset has; or, with none, whose column that asks.
+    """The one format whose columns a dataset has; or, where no column can hold answers, whose column that asks.
 
     Raises:
         FormatError: none fits, or several do.
     """
     forms = {name: form for name, form in FORMATS.items() if name not in _SAME_COLUMNS}
     fitting = [name for name, form in forms.items() if not form.missing(columns)]
-    fitting = fitting or [name for name, form in forms.items() if form.columns[0] in columns]  # without answers
+    if not fitting and _ANSWERS.isdisjoint(columns):
+        fitting = [name for name, form in forms.items() if form.columns[0] in columns]
     if len(fitting) == 1:
         return fitting[0]
     listed = "; ".join(f"{name}: {', '.join(form.missing())}" for name, form in FORMATS.items())
@@ -214,7 +219,7 @@ def to_instructions(
         raise FormatError(f"Unknown format {format!r}. Formats: auto, {', '.join(FORMATS)}.")
     if missing := FORMATS[format].missing(present):
         there = f"Columns present: {', '.join(map(repr, present))}."
-        if FORMATS[format].columns[0] not in present:
+        if FORMATS[format].columns[0] not in present or not _ANSWERS.isdisjoint(present):
             raise FormatError(f"Format {format!r} needs the column {', '.join(missing)}. {there}")
         logger.warning("The rows have no answers, as there is no column %s. %s", ", ".join(missing), there)
     _check_present(keep_columns, present, "keep")

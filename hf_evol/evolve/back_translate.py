@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.constraints.constraint import Constraint
-from hf_evol.constraints.named import Named, is_countable, measurable
+from hf_evol.constraints.named import Named, group_of, is_countable, is_telling, measurable
 from hf_evol.constraints.offers import is_suited, offers
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import GREEDY, Chat, Completion, Engine, generate
@@ -18,10 +20,12 @@ from hf_evol.generation.sampling import row_key, uniforms
 from hf_evol.generation.transformers_engine import as_engine
 from hf_evol.models import ModelSpec, n_parameters
 from hf_evol.models.journal import open_journal
-from hf_evol.prompts.constraints import Pick, asks_for, joined, naming_prompt, verifying_prompts, worded
+from hf_evol.prompts.constraints import GROUPS, Pick, asks_for, joined, naming_prompt, verifying_prompts, worded
 from hf_evol.prompts.judge import task
 from hf_evol.reading.conditions import conditions, says_yes
 from hf_evol.transform import Batch, Transform, failures, processes_of
+
+logger = logging.getLogger(__name__)
 
 _SMALL = 300_000_000  # parameters of a judge that is not believed
 
@@ -47,8 +51,8 @@ class BackTranslate(Transform):
         ``parameters`` with the bounds ``at_least`` and ``at_most``, as JSON; or the kind ``judged`` with the judge's name),
         ``functions`` (those that code checks as Python, which ``CheckResponses`` and ``pass_rates`` of `hf_evol.autoif` run),
         ``back_translate_status``: ``ok``, ``invalid_input`` (no text in either), ``no_constraint`` (none would be sensible, as where
-        the answer is prose and code, is not English, or has over 20,000 characters), ``engine_error: …`` or ``out_of_memory`` (of a
-        model), ``not_evolved``, ``eliminated`` or ``not_answered``.
+        the instruction is not English, the answer has over 20,000 characters or, without a model's, where it is prose and code or not
+        English), ``engine_error: …`` or ``out_of_memory`` (of a request to a model; the row stays as it is), ``not_evolved``, ``eliminated`` or ``not_answered``.
 
     Args:
         model: a model that names constraints: a Hub id, a folder, a `ModelSpec` or an engine; None asks no model.
@@ -104,7 +108,13 @@ class BackTranslate(Transform):
         return [engine for engine in (self.model, self.judge) if engine is not None]
 
     def identity(self) -> Any:
-        return [engine.identity() for engine in self._models] or None
+        models = [engine.identity() for engine in self._models]
+        return {"models": models, "believes_judge": self._believes_judge} if models else None
+
+    @property
+    def _believes_judge(self) -> bool:
+        size = n_parameters(self.judge or self.model)
+        return size is None or size >= _SMALL
 
     def check(self) -> None:
         for engine in self._models:
@@ -130,33 +140,41 @@ class BackTranslate(Transform):
             if why[place] is None and is_suited(row[col.INSTRUCTION], row[col.OUTPUT])
         ]
         prompts = [naming_prompt(_task(rows[place]), rows[place][col.OUTPUT]) for place in asked]
-        to_judge: list[tuple[int, str]] = []
+        to_judge, lost = list[tuple[int, str]](), Counter[str]()
         for place, reply in zip(asked, self._replies(self.model, prompts), strict=True):
             if reply.error:
                 why[place] = next(iter(col.failed([reply.error])), None)
+                lost[col.reason(reply.error)] += why[place] is None
                 continue
-            row = rows[place]
-            for text in conditions(reply.text, _task(row), row[col.OUTPUT]):
-                if (
-                    (known := measurable(text))
-                    and known[1].holds(row[col.OUTPUT])
-                    and not asks_for(known[0], _task(row))
-                ):
-                    found[place].setdefault(known[0], []).append(Named(text, known[1]))
-                elif not is_countable(text):
+            asked_for, response = _task(rows[place]), rows[place][col.OUTPUT]
+            for text in conditions(reply.text, asked_for, response, reply.finish_reason):
+                constraint = measurable(text)
+                if constraint is None and not is_countable(text):
                     to_judge.append((place, text))
-        judge = self.judge or self.model
-        size = n_parameters(judge)
-        if size is not None and size < _SMALL:
-            return found
-        prompts = [prompt for place, text in to_judge for prompt in verifying_prompts(rows[place][col.OUTPUT], text)]
-        replies = self._replies(judge, prompts)
-        for (place, text), meets, breaks in zip(to_judge, replies[::2], replies[1::2], strict=True):
-            failed = col.failed([meets.error, breaks.error])
-            why[place] = why[place] or next(iter(failed), None)
-            if says_yes(meets.text) is True and says_yes(breaks.text) is False:
-                found[place][f"named {len(found[place])}"] = [Named(text, judge.name)]
+                elif constraint is not None and constraint.holds(response) and is_telling(constraint, response):
+                    group = group_of(constraint)
+                    if not asks_for(group, asked_for):
+                        found[place].setdefault(group, []).append(Named(text, constraint))
+        if lost := +lost:
+            logger.warning("%s could not be asked for constraints: %s", self.model.name, col.counted(lost))
+        if self._believes_judge:
+            self._judge(rows, to_judge, why, found)
         return found
+
+    def _judge(
+        self, rows: list[dict[str, Any]], named: list[tuple[int, str]], why: list[str | None], found: list[dict[str, list[Named]]]
+    ) -> None:  # fmt: skip
+        """Add the named constraints (a row's place, and a text) that the judge finds met to what was found."""
+        judge = self.judge or self.model
+        prompts = [prompt for place, text in named for prompt in verifying_prompts(rows[place][col.OUTPUT], text)]
+        replies = self._replies(judge, prompts)
+        for (place, text), meets, breaks in zip(named, replies[::2], replies[1::2], strict=True):
+            why[place] = why[place] or next(iter(col.failed([meets.error, breaks.error])), None)
+            group = next((group for group in GROUPS if asks_for(group, text)), f"named {len(found[place])}")
+            if not (says_yes(meets.text) is True and says_yes(breaks.text) is False):
+                continue
+            if group not in GROUPS or not asks_for(group, _task(rows[place])):
+                found[place].setdefault(group, []).append(Named(text, judge.name))
 
     def _replies(self, engine: Engine, chats: list[Chat]) -> list[Completion]:
         with progress.still():

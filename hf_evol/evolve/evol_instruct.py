@@ -260,7 +260,7 @@ class EvolInstruct(SampledTransform):
             context=one.row[col.CONTEXT],
             same_language=language,
         )
-        foreign = language and language_of(parent) not in (None, "en")
+        foreign = language and language_of(parent) != "en"
         if status == col.OK and (foreign or not in_breadth) and method.shots is not None and self._stays_by_example:
             share = 0.0 if in_breadth else share_of_example(text, parent, prompt, any_form=foreign)
             least = _LEAST_IN_ANY_LANGUAGE if foreign else _LEAST_OF_EXAMPLE

@@ -17,6 +17,7 @@ Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
 _LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _ASKED = {group: re.compile(pattern, re.IGNORECASE) for group, pattern in _LISTS["asked"].items()}
+GROUPS = tuple(group for group in _ASKED if group != "verse")
 CODE_LINE = re.compile(
     "|".join(pattern.replace("(?i)", "(?i:", 1) + ")" * pattern.startswith("(?i)") for pattern in _LISTS["code_line"])
 )

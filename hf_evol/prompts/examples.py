@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.words import SMALL_WORDS, VERBS, domain_of, remembering, stem, words
+from hf_evol.prompts.words import SMALL_WORDS, STOP_WORDS, VERB_STEMS, VERBS, domain_of, remembering, stem, words
 
 Pairs = tuple[tuple[str, str], ...]  # (given, evolved)
 
@@ -96,6 +96,8 @@ _ABOUT_A_TEXT = {"explain", "list", "classify", "change", "compare", "advise", "
 _OF_NO_TEXT = {"one", "importance", "own"}
 _HEAD = 12  # words, in which the text to be written is named
 _LONG = 16  # words: several things are asked already
+_LEAST_STEM = 4  # letters by which forms of one word are known
+_ADDS_NOTHING = SMALL_WORDS | {"and", "to"}
 _FITS = 0.5
 _FITS_ANYTHING = 0.3  # less than an example that begins alike where the instruction names one thing more
 
@@ -140,12 +142,22 @@ def _lost(text: str, parent: str) -> bool:
     """Whether the text lacks a word of the parent in any form; one verb at the beginning is as good as another."""
     asked, said = words(parent), words(text)
     opens_alike = VERBS.issuperset((*asked[:1], *said[:1]))
-    return not {stem(word) for word in asked[opens_alike:] if word not in SMALL_WORDS} <= {stem(word) for word in said}
+    kept, stems = set(said), set(map(stem, said))
+    return any(
+        word not in kept and not (_has_forms(word) and stem(word) in stems)
+        for word in asked[opens_alike:]
+        if word not in SMALL_WORDS
+    )
+
+
+def _has_forms(word: str) -> bool:
+    """Whether words of the same stem are forms of this one: "news" is no form of "new", and "not" none of "notes"."""
+    return len(stem(word)) >= _LEAST_STEM or ((word in VERBS or stem(word) in VERB_STEMS) and word not in STOP_WORDS)
 
 
 def _added(text: str, parent: str) -> frozenset[str]:
     said, before = Counter(words(text)), Counter(words(parent))
-    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - SMALL_WORDS
+    return frozenset(word for word, count in said.items() if count > before.get(word, 0)) - _ADDS_NOTHING
 
 
 _by_example = lru_cache(maxsize=4096)(_added)

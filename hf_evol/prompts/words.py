@@ -130,11 +130,12 @@ _TEXT_TO_WRITE = re.compile(
     r"with)\b(?:[^\w.?!]++\w[\w'’-]*+){0,7}?[^\w.?!]++(?:\w[\w'’-]*?['’-])?(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
     r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
     r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
-    r"prologue|script(?! (?:to|that|which|using|in)\b)|note|invitation|toast|announcement|brochure|proposal|description)\b"
+    r"prologue|(?:chatbot|film|movie|play|tv|radio|comedy|drama) script|script (?:for|about|of) an? (?:[\w-]+ ){0,3}?(?:film|movie|play|show|video|podcast|"
+    r"commercial|drama|comedy|sketch|scene|episode)|note|invitation|toast|announcement|brochure|proposal|description)\b"
 )
 _QUANTITY = AnyCase(
     r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
-    r"\b(?:calculate|find the|determine|compute)\b"
+    r"\b(?:calculate|determine|compute|find (?:the|its|their|his|her|how|all|[xyn]|(?:\w+ ){0,2}(?:numbers?|integers?|values?|angles?|sides?)))\b"
 )
 
 

@@ -20,7 +20,7 @@ META = AnyCase(
     r"\A\W*ask (?:for|about|the user)|how can i (?:help|assist)|you are (?:asked|given) to (?:rewrite|create))\b"
 )
 _FIRST_PERSON = re.compile(
-    r"(?i)\A\W*(?:(?:in|for) this \w+, )?(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|we(?:'ll|’ll| will)|let's|let’s|as a)\b"
+    r"(?i)\A\W*(?:i(?:'m|’m|'ll|’ll| am| will| was| have| can| think| would| believe)|let's|let’s|as a|(?:in|for) this (?:task|exercise|example|answer|response), (?:i|we)(?:'ll|’ll| will))\b"
 )
 _RULE = AnyCase(
     r"\b(?:must|should|include|use|using|avoid|your|you|answer|response|ensure|no more|at least|at most|limit|each|only|not|do not|"
@@ -70,7 +70,7 @@ _CHANGING = re.compile(
 )
 _READERS = AnyCase(
     r"(?<!question )\b(?:for|to) (?:an?|the|two|twelve) (?:[\w-]+ ){0,3}?(?:class|group|students?|children|child|family|teacher|manager|readers?|beginners?|pupils|"
-    r"mother|nurse|worker|driver|couple|company|newspaper|magazine|poster|page|quiz|talk|visitor|person)\b"
+    r"mother|nurse|worker|driver|couple|company|newspaper|magazine|poster|quiz|page)\b"
 )
 _COUNT = r"(?:\d+(?:[-–]\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|single)[ -]"
 _OF_A_PART = AnyCase(

@@ -67,7 +67,9 @@ def measure(recipe: Recipe, n: int) -> Estimate:
         stages.check()
         for transform in (stages.evolve, stages.respond):  # load the weights, so that no step's seconds have it
             replace(transform, journal=False, max_new_tokens=1)(_WARM)
-        replace(stages.score, journal=False)(_WARM)
+        for other in (stages.back_translate, stages.score):
+            if other is not None:
+                replace(other, journal=False)(_WARM)
 
         def timed(rows: Dataset, transform: Transform, label: str) -> Dataset:
             begun = time.perf_counter()

@@ -15,7 +15,7 @@ from hf_evol.models.record import ModelRecord, describe
 from hf_evol.prompts.evol_instruct import version_of
 from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe
-from hf_evol.run.stages import Stages
+from hf_evol.run.stages import Stages, constraining, model_of
 from hf_evol.run.steps import columns
 from hf_evol.run.tables import constraint_counts, rejected_texts, score_summaries, status_counts, tries_table
 from hf_evol.scoring.diversity import of_words
@@ -68,7 +68,11 @@ def record_of(
     source = SourceRecord(**earlier["source"]) if earlier else source_of(recipe)
     models = [ModelRecord(**known) for known in earlier.get("models", ())]
     roles = _ROLES.get(stage, ()) + (_OF_BEST_OF if stage == "evolve" and recipe.best_of > 1 else ())
-    known = Stages.of(recipe).models if roles else {}
+    if stage == "back-translate":
+        asked = constraining(recipe)
+        known = {role: model_of(of) for role, of in (("constrainer", asked.model), ("judge", asked.judge)) if of}
+    else:
+        known = Stages.of(recipe).models if roles else {}
     if roles == ("generator",):
         known["generator"] = known["evolver"]  # the recipe's model
     used = [describe(role, known[role]) for role in roles if role in known]

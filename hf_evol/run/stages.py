@@ -45,9 +45,7 @@ class Stages:
             "constrainer": recipe.constrainer,
         }
         engines = {role: engine_of(recipe, setting) for role, setting in settings.items() if setting}
-        models = {
-            role: engine if isinstance(engine, EndpointEngine) else engine.model for role, engine in engines.items()
-        }
+        models = {role: model_of(engine) for role, engine in engines.items()}
         scorer = None  # an endpoint gives no losses
         if recipe.scorer or not isinstance(engines["evolver"], EndpointEngine):
             scorer = spec_of(recipe, recipe.scorer or recipe.model)
@@ -89,6 +87,11 @@ class Stages:
         for transform in (self.evolve, self.eliminate, self.respond, self.back_translate, self.score):
             if transform is not None:
                 transform.check()
+
+
+def model_of(engine: Any) -> ModelSpec | EndpointEngine:
+    """What a record describes of an engine: its model; or a server's engine itself."""
+    return engine if isinstance(engine, EndpointEngine) else engine.model
 
 
 def constraining(recipe: Recipe) -> BackTranslate:

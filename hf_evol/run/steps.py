@@ -91,7 +91,7 @@ def run(
     if (constrain := stages.back_translate) is not None:
         if constrain.model is not None:
             _make_room(last, constrain.model)
-            last = constrain.model
+            last = constrain.judge or constrain.model
         sets = [apply(rows, constrain, f"Back-translate, {of}") for rows, of in zip(sets, labels, strict=True)]
     _make_room(last, stages.score.model)
     scored = [apply(rows, stages.score, f"Score, {of}") for rows, of in zip(sets, labels, strict=True)]

@@ -6,9 +6,10 @@ from datasets import Dataset
 import hf_evol
 from hf_evol.autoif.verify import pass_rates
 from hf_evol.constraints.constraint import Constraint
-from hf_evol.constraints.named import is_countable, measurable
+from hf_evol.constraints.named import is_countable, is_telling, measurable
 from hf_evol.errors import ColumnError, ConfigError, HfEvolError
 from hf_evol.generation.base import Completion
+from hf_evol.reading.conditions import conditions, says_yes
 from hf_evol.sandbox import Sandbox
 
 PROSE = (
@@ -301,6 +302,10 @@ def test_requests_that_fail_are_said_and_others_go_on():
 @pytest.mark.parametrize(
     ("text", "meets", "breaks"),
     [
+        ("Do not use more than 3 words.", "one two three", "one two three four"),
+        ("Use 3 words or fewer", "one two three", "one two three four"),
+        ("Mention the phrase 'old mill' at least once.", "The old mill.", "The mill is old."),
+        ("Format the answer as JSON.", "[1]", "one"),
         ("Write fewer than five sentences.", "The sun sets. The owl calls.", "The sun sets. The owl calls. The dog barks. The cat runs. All sleep."),
         ("Write more than 3 words.", "one two three four", "one two three"),
         ("Answer in exactly two paragraphs.", "a\n\nb", "a\n\nb\n\nc"),
@@ -313,8 +318,8 @@ def test_requests_that_fail_are_said_and_others_go_on():
     ],
 )  # fmt: skip
 def test_what_code_can_check_of_a_text(text, meets, breaks):
-    _, constraint = measurable(text)
-    assert is_countable(text) and constraint.holds(meets) and not constraint.holds(breaks)
+    constraint = measurable(text)
+    assert constraint.holds(meets) and not constraint.holds(breaks)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +330,124 @@ def test_what_code_can_check_of_a_text(text, meets, breaks):
         "Write about 80 words.",
         "Give two reasons.",
         "Do not use 80 words.",
+        "Use exactly one example.",
+        "Use a numbered list without sub-items.",
+        "Use bullet points and avoid long sentences.",
+        'Do not forget to include the word "sun".',
+        'Open with the phrase "wakes up".',
+        'Use the word "sun" only once.',
+        'Use the word "sun" but avoid the word "moon".',
+        "Write paragraphs with at least two sentences.",
+        "Use at least 3 and at most 5 bullet points.",
+        "Write in one paragraph with at least five sentences.",
+        "Use two sentence paragraphs.",
+        "Include at least one line of dialogue.",
+        "Use a title of at most five words.",
+        "Conclude with one question.",
+        "Use commas sparingly.",
+        "Use a table instead of bullet points.",
+        "Avoid semicolons.",
+        'Avoid the letter "e".',
+        "Use at least 3 words or fewer.",
     ],
 )
 def test_what_neither_code_nor_a_judge_can_check(text):
     assert measurable(text) is None and is_countable(text)
+
+
+@pytest.mark.parametrize(
+    ("item", "read"),
+    [
+        ("Use a **formal** tone.", ["Use a formal tone."]),
+        ("**Tone**: Use a formal one for adults!", ["Use a formal one for adults."]),
+        ("\"Speak to old sailors.\"", ["Speak to old sailors."]),
+        ("Use the name \"Bergen\".", ["Use the name \"Bergen\"."]),
+        ("Use a formal tone…", ["Use a formal tone."]),
+        ("Use a formal\x1b[31m tone.", []),
+        ("Use a formal<|im_end|> tone.", []),
+        ("Describe a tide pool with care.", []),
+        ("Is the tone formal?", []),
+        ("The tone is formal.", []),
+        ("Explain that crabs hide below the weed.", []),
+        ("Use a formal tone. Be brief.", []),
+    ],
+)  # fmt: skip
+def test_items_of_a_reply(item, read):
+    assert conditions(f"Sure:\n1. {item}", "Describe a tide pool.", PROSE) == read
+    assert conditions(f"1. {item}", "Describe a tide pool.", PROSE, "length") == []
+    assert conditions(f"1. Avoid jokes.\n2. {item}\n3. Use a", "Describe a tide pool.", PROSE, "length") == read
+
+
+def test_items_that_say_the_same_are_read_once():
+    reply = "1. Use a formal tone.\n2. Maintain a formal tone throughout.\n3. Avoid jokes and slang."
+    assert conditions(reply, "Describe a pool.", PROSE) == ["Use a formal tone.", "Avoid jokes and slang."]
+    assert conditions("I'm sorry, I can't help.\n1. Use a formal tone.", "Describe a pool.", PROSE) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ("Yes.", True),
+        ("**No**", False),
+        ("The answer is yes.", True),
+        ("Yes or no: no", None),
+        ("Perhaps", None),
+        ("", None),
+    ],
+)
+def test_says_yes(reply, says):
+    assert says_yes(reply) is says
+
+
+@pytest.mark.parametrize(
+    ("constraint", "telling"),
+    [
+        (Constraint("words", None, 60), True), (Constraint("words", None, 100), False), (Constraint("words", 30), True),
+        (Constraint("words", 2), False), (Constraint("sentences", 1), False), (Constraint("questions", None, 0), True),
+    ],
+)  # fmt: skip
+def test_bounds_far_from_the_response_say_nothing(constraint, telling):
+    assert constraint.holds(PROSE) and is_telling(constraint, PROSE) == telling
+
+
+def test_what_decides_is_in_the_identity():
+    believed = hf_evol.BackTranslate(model=Model(n_parameters=10**9), journal=False).identity()
+    assert believed != hf_evol.BackTranslate(model=Model(n_parameters=10**8), journal=False).identity()
+    assert hf_evol.BackTranslate().identity() is None
+
+
+def test_prompts_that_can_t_be_sent_are_said(caplog):
+    made([GOOD[0]], model=Model(named=Completion("", "error", error="template_error: odd")), journal=False)
+    assert "a-model could not be asked for constraints: template_error 1" in caplog.text
+
+
+@pytest.fixture
+def recipe_file(tmp_path, monkeypatch):
+    """Writes ``mine.yaml`` beside rows that it names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": GOOD[0][0], "output": PROSE}), encoding="utf-8")
+    return lambda text: (tmp_path / "mine.yaml").write_text(f"dataset: rows.jsonl\n{text}", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe", "said"),
+    [
+        (["back-translate", "--judge", "x"], "", "give --constrainer, too"),
+        (["run"], "constrainer: x\n", "constrainer names constraints for back_translate"),
+    ],
+)
+def test_models_without_use_are_refused(command, recipe, said, recipe_file, capsys):
+    from hf_evol.cli.main import main
+
+    recipe_file(recipe)
+    assert main([*command, "--recipe", "mine.yaml"]) == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_recipe_for_runs_serves_without_its_models(recipe_file):
+    from hf_evol.cli.main import main
+
+    recipe_file("engine: endpoint\njudge: x\nbest_of: 2\n")
+    assert main(["back-translate", "--recipe", "mine.yaml", "--output", "out"]) == 0
 
 
 def test_a_model_is_described_in_record_and_card(tmp_path, monkeypatch, wide_model):

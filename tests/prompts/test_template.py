@@ -7,6 +7,7 @@ from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, re
 from hf_evol.prompts.examples import EXAMPLES, likeness, share_of_example
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.template import Template, chat
+from hf_evol.prompts.words import domain_of
 from hf_evol.reading.evolved import read_evolved
 
 HOSTILE = [
@@ -295,3 +296,36 @@ def test_input_line_only_where_there_is_an_input():
     assert respond_prompt("Do {input}.", "{instruction}") == [{"role": "system", "content": SYSTEM}, asked]
     assert respond_prompt("Do {input}.", "{instruction}", None) == [asked]
     assert respond_prompt("Do {input}.", "{instruction}", "Be {brief}.")[0]["content"] == "Be {brief}."
+
+
+@pytest.mark.parametrize(
+    ("instruction", "domain"),
+    [
+        ("Write a script for a 3-minute commercial for a new lamp.", "writing"),
+        ("Create a chatbot script with five turns.", "writing"),
+        ("Write a shell script for backing up files.", "general"),
+        ("Create a script for deploying a web server.", "general"),
+        ("Given a word, write a poem about it.", "writing"),
+        ("Find two numbers whose sum is 30 and whose difference is 4, if both are positive.", "math"),
+        ("Find five books on trees that came out in the last five years in Norway.", "general"),
+    ],
+)
+def test_domains(instruction, domain):
+    assert domain_of(instruction) == domain
+
+
+@pytest.mark.parametrize(
+    ("parent", "text", "kept"),
+    [
+        ("Describe cats or dogs.", "Describe cats and dogs", False),
+        ("Plan a trip from Rome.", "Plan a trip to Rome", False),
+        ("Describe the care of owls.", "Describe the cars of owls", False),
+        ("Describe the news.", "Describe a new thing", False),
+        ("Do not use the notes.", "Use the notes", False),
+        ("Describe the sea whose tide is high.", "Describe the sea with a high tide", True),
+        ("Compare owls, and weigh their strengths.", "Compare owls, weighing their strength", True),
+    ],
+)
+def test_words_of_the_parent_are_kept_in_their_forms(parent, text, kept):
+    prompt = chat(parent, examples=[(parent, f"{parent[:-1]} in ten words, and name its owner.")])
+    assert (share_of_example(f"{text} in ten words, and name its owner.", parent, prompt) > 0.5) == kept
