@@ -16,6 +16,7 @@ from hf_evol import cluster, models
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError, ModelError, OutputError, SourceError
 from hf_evol.evolve.eliminate import OF_RESPONSES
+from hf_evol.generation.base import GREEDY
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.hub import writer
 from hf_evol.hub.provenance import shareable
@@ -285,11 +286,16 @@ def test_processes_change_no_byte(recipe, talkative, tmp_path):
         assert Dataset.from_parquet(str(tmp_path / "two" / file.relative_to(tmp_path / "out"))).to_list() == ours
 
 
-def test_a_set_from_scratch(recipe, talkative, tmp_path):
+def test_a_set_from_scratch(recipe, talkative, tmp_path, monkeypatch):
     """Instructions are made up, evolved, answered and constrained; every reply is accounted for; and a second run asks nothing."""
     pytest.importorskip("rapidfuzz")
-    recipe = replace(recipe, self_instruct=6, back_translate=2, rounds=1, select=1.0, file_format="json")
+    monkeypatch.setattr("hf_evol.evolve.back_translate.GREEDY", replace(GREEDY, max_new_tokens=8))
+    recipe = replace(
+        recipe, self_instruct=6, back_translate=2, constrainer=recipe.model, rounds=1, select=1.0,
+        file_format="json",
+    )  # fmt: skip
     record = hf_evol.run(recipe).provenance
+    assert [model["role"] for model in record["models"]] == ["evolver", "responder", "scorer", "constrainer"]
     rows, rejected = (load_dataset(recipe.output, name, split="train") for name in ("selected", "rejected"))
     counts = record["self_instruct"]["counts"]
     assert counts["ok"] == record["n_seeds"] == record["rounds"][0]["rows_in"] == 6
