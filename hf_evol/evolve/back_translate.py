@@ -50,9 +50,10 @@ class BackTranslate(Transform):
         worded), ``checks`` (the same as data: ``kind``, the name of a count in ``hf_evol.constraints.counts``, and its
         ``parameters`` with the bounds ``at_least`` and ``at_most``, as JSON; or the kind ``judged`` with the judge's name),
         ``functions`` (those that code checks as Python, which ``CheckResponses`` and ``pass_rates`` of `hf_evol.autoif` run),
-        ``back_translate_status``: ``ok``, ``invalid_input`` (no text in either), ``no_constraint`` (none would be sensible, as where
-        the instruction is not English, the answer has over 20,000 characters or, without a model's, where it is prose and code or not
-        English), ``engine_error: …`` or ``out_of_memory`` (of a request to a model; the row stays as it is), ``not_evolved``, ``eliminated`` or ``not_answered``.
+        ``back_translate_status``: ``ok``, ``invalid_input`` (no text in either), ``no_constraint`` (none would be
+        sensible, as where the instruction is not English, the answer has over 20,000 characters or, unless a model names one, where
+        it is prose and code or not English), ``engine_error: …`` or ``out_of_memory`` (of a request to a model; the row stays as it
+        is), ``not_evolved``, ``eliminated`` or ``not_answered``.
 
     Args:
         model: a model that names constraints: a Hub id, a folder, a `ModelSpec` or an engine; None asks no model.
@@ -87,7 +88,6 @@ class BackTranslate(Transform):
     def __post_init__(self) -> None:
         if self.max_constraints < 1:
             raise ConfigError(f"max_constraints must be 1 or more; got {self.max_constraints!r}.")
-
         if self.judge is not None and self.model is None:
             raise ConfigError("A judge verifies the constraints that a model names: give model=, too.")
         for name in ("model", "judge"):
