@@ -243,7 +243,7 @@ def _measured(text: str) -> set[tuple[str, str]]:
 
 def _units(text: str) -> list[tuple[str, list[str]]]:
     """Each figure, and the stems of up to three words behind it in its clause, with % as a word."""
-    said = re.findall(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+", text.lower())
+    said = re.findall(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+", text.lower()) if numbers(text) else []
     return [
         (word, [stem(near) for near in takewhile(lambda near: near not in ".,;:?!", said[place : place + 3])])
         for place, word in enumerate(said, start=1)
