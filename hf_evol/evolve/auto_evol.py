@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,7 +65,8 @@ class AutoEvolInstruct(EvolInstruct):
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryKeywords(GreedyTransform):
-    """Name each way in a row's ``trajectory`` by a short key phrase (paper, Scenario 3), greedily.
+    """Name each way in a row's ``trajectory`` by a short key phrase (paper, Scenario 3), greedily. Evolvers compare by how many
+    phrases their sets of equal size have (the paper's 8B model's are 6.9 % more numerous).
 
     Input columns:
         ``trajectory``.
@@ -108,9 +107,3 @@ def normalize_phrase(phrase: str) -> str:
     text = unicodedata.normalize("NFKC", phrase).casefold()
     text = re.sub(r"^\s*(?:[-*•+]|\(?\d{1,2}[.):])\s+", "", text)
     return " ".join(re.sub(r"[*_`\"“”#]", "", text).strip(" .:'").split())
-
-
-def count_keywords(rows: Iterable[Iterable[str]]) -> Counter[str]:
-    """How many rows each key phrase stands in. The variety of two evolvers' ways, over sets of equal size, compares by the
-    lengths of their counts, as in the paper (its 8B model's are 6.9 % more numerous)."""
-    return Counter(phrase for phrases in rows for phrase in set(phrases))

@@ -1,4 +1,3 @@
-from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -6,7 +5,7 @@ from datasets import Dataset
 
 import hf_evol
 from hf_evol import columns as col
-from hf_evol.evolve.auto_evol import AutoEvolInstruct, TrajectoryKeywords, count_keywords, normalize_phrase
+from hf_evol.evolve.auto_evol import AutoEvolInstruct, TrajectoryKeywords, normalize_phrase
 from hf_evol.generation.base import Completion
 from hf_evol.prompts.auto_evol import final_instruction
 
@@ -71,10 +70,6 @@ def test_keywords():
     rows = hf_evol.map(data, TrajectoryKeywords(engine, journal=False))
     assert rows[col.TRAJECTORY_KEYWORDS][:] == [["add limits", "ask for steps", "other"], [], []]
     assert rows[col.TRAJECTORY_STATUS][:] == ["ok", "invalid_input", "invalid_input"]
-
-
-def test_a_key_phrase_counts_once_in_a_row():
-    assert count_keywords([["a", "b", "a"], ["a", "c"]]) == Counter(a=2, b=1, c=1)
 
 
 @pytest.mark.parametrize(
