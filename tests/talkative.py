@@ -8,8 +8,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from hf_evol.evolve import evol_instruct
 from hf_evol.generation import transformers_engine
+from hf_evol.models import loading
 from hf_evol.prompts import judge, self_instruct
 
 STONES = (
@@ -33,7 +33,7 @@ def make_talkative(monkeypatch, processes: bool = False) -> None:
         processes: in Python processes that are started from here on, too.
     """
     monkeypatch.setattr(transformers_engine, "_completion", _talking(transformers_engine._completion))
-    monkeypatch.setattr(evol_instruct, "_SMALL", 0)  # what is drawn comes from no example
+    monkeypatch.setattr(loading, "_SMALL", 0)  # what is drawn comes from no example
     if processes:
         here = Path(__file__).parent
         path = [str(here / "startup"), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -44,7 +44,7 @@ def make_talkative(monkeypatch, processes: bool = False) -> None:
 def talk() -> None:
     """The same for good, in a process of its own."""
     transformers_engine._completion = _talking(transformers_engine._completion)
-    evol_instruct._SMALL = 0
+    loading._SMALL = 0
 
 
 def _drawn(verdicts, prompt):

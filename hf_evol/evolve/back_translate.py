@@ -18,7 +18,7 @@ from hf_evol.errors import ConfigError
 from hf_evol.generation.base import GREEDY, Chat, Completion, Engine, generate
 from hf_evol.generation.sampling import row_key, uniforms
 from hf_evol.generation.transformers_engine import as_engine
-from hf_evol.models import ModelSpec, n_parameters
+from hf_evol.models import ModelSpec, is_small
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.constraints import GROUPS, Pick, asks_for, joined, naming_prompt, verifying_prompts, worded
 from hf_evol.prompts.judge import task
@@ -26,8 +26,6 @@ from hf_evol.reading.conditions import conditions, says_yes
 from hf_evol.transform import Batch, Transform, failures, processes_of
 
 logger = logging.getLogger(__name__)
-
-_SMALL = 300_000_000  # parameters of a judge that is not believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +111,7 @@ class BackTranslate(Transform):
 
     @property
     def _believes_judge(self) -> bool:
-        size = n_parameters(self.judge or self.model)
-        return size is None or size >= _SMALL
+        return not is_small(self.judge or self.model)
 
     def check(self) -> None:
         for engine in self._models:

@@ -15,7 +15,7 @@ from hf_evol import progress
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
-from hf_evol.models import n_parameters
+from hf_evol.models import is_small
 from hf_evol.prompts.auto_evol import AUTO
 from hf_evol.prompts.evol_instruct import Method, method_at, prompt_at, resolve_methods
 from hf_evol.prompts.examples import share_of_example
@@ -27,7 +27,6 @@ from hf_evol.transform import Batch, SampledTransform, Transform
 if TYPE_CHECKING:
     from datasets import Features
 
-_SMALL = 300_000_000  # parameters
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
 _LEAST_IN_ANY_LANGUAGE = 0.9  # of what a text adds, where no rule knows the language
@@ -169,10 +168,7 @@ class EvolInstruct(SampledTransform):
 
     @property
     def _stays_by_example(self) -> bool:
-        if self.by_example is not None:
-            return self.by_example
-        size = n_parameters(self.model)
-        return size is not None and size < _SMALL
+        return is_small(self.model) if self.by_example is None else self.by_example
 
     @property
     def _preferring(self) -> tuple[Transform, ...]:

@@ -14,6 +14,7 @@ from hf_evol.models.loading import load_embedder as load_embedder
 from hf_evol.models.loading import load_model as load_model
 from hf_evol.models.loading import load_tokenizer as load_tokenizer
 from hf_evol.models.loading import loaded as loaded
+from hf_evol.models.loading import is_small as is_small
 from hf_evol.models.loading import n_parameters as n_parameters
 from hf_evol.models.loading import precision as precision
 from hf_evol.models.loading import release as release

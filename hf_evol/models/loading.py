@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CAUSAL = "AutoModelForCausalLM"
 CLASSIFIER = "AutoModelForSequenceClassification"
 EMBEDDER = "SentenceTransformer"
+_SMALL = 300_000_000  # parameters
 
 _models: dict[tuple[ModelSpec, str], tuple[Files, Any]] = {}  # what is in memory, and the files that it was read from
 
@@ -48,6 +49,13 @@ def _load_config(spec: ModelSpec, files: Files) -> Any:
         )
     except _UNREADABLE as error:
         raise _model_error(spec, "configuration", error) from error
+
+
+def is_small(engine: Any) -> bool:
+    """Whether an engine's model has fewer than 300 million parameters, so that it is better held to what can be checked
+    (``benchmarks/results/small-models.md``)."""
+    size = n_parameters(engine)
+    return size is not None and size < _SMALL
 
 
 def n_parameters(engine: Any) -> int | None:
