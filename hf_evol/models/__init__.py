@@ -9,12 +9,12 @@ from hf_evol.models.loading import check_device as check_device
 from hf_evol.models.loading import choose_device as choose_device
 from hf_evol.models.loading import context_length as context_length
 from hf_evol.models.loading import is_out_of_memory as is_out_of_memory
+from hf_evol.models.loading import is_small as is_small
 from hf_evol.models.loading import load_config as load_config
 from hf_evol.models.loading import load_embedder as load_embedder
 from hf_evol.models.loading import load_model as load_model
 from hf_evol.models.loading import load_tokenizer as load_tokenizer
 from hf_evol.models.loading import loaded as loaded
-from hf_evol.models.loading import is_small as is_small
 from hf_evol.models.loading import n_parameters as n_parameters
 from hf_evol.models.loading import precision as precision
 from hf_evol.models.loading import release as release
