@@ -28,7 +28,7 @@ from hf_evol.run import steps
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
-from hf_evol.run.tables import constraint_counts, rejected_texts, round_table, value_counts
+from hf_evol.run.tables import constraint_counts, languages_of, rejected_texts, round_table, value_counts
 from hf_evol.secrets import public_name
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ def conclude(
         selected = select(concatenate_datasets(sets), recipe.select_by, top=recipe.select, per=col.ROUND)
         lost = concatenate_datasets([entry.dropped for entry in rounds])
         others, failed = [], steps.failed_requests(rounds)
+        if not record["source"]["language"] and any(method.same_language for method in stages.evolve.methods):
+            record["source"]["language"] = languages_of(*sets)
         if made is not None:
             record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
             failed += col.failed(made.rejected[col.INSTRUCTION_STATUS])

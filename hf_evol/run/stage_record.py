@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
@@ -17,7 +18,14 @@ from hf_evol.run.pipeline import source_of
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages, constraining, model_of
 from hf_evol.run.steps import columns
-from hf_evol.run.tables import constraint_counts, rejected_texts, score_summaries, status_counts, tries_table
+from hf_evol.run.tables import (
+    constraint_counts,
+    languages_of,
+    rejected_texts,
+    score_summaries,
+    status_counts,
+    tries_table,
+)
 from hf_evol.scoring.diversity import of_words
 from hf_evol.scoring.summary import summarize
 from hf_evol.transform import failures
@@ -88,6 +96,8 @@ def record_of(
     if stage == "evolve":
         before = [{name: value for name, value in entry.items() if name != "constraints"} for entry in before]
         methods = Stages.of(recipe).evolve.methods
+        if not source.language and any(method.same_language for method in methods):
+            source = replace(source, language=languages_of(rows))
         versions = [*filter(None, evolving["prompts_version"].split(", ")), version_of(methods)]
         evolving = {
             "methods": list(dict.fromkeys([*evolving["methods"], *(method.name for method in methods)])),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol.data.selection import column
+from hf_evol.prompts.languages import language_of
 from hf_evol.run.steps import REASON
 from hf_evol.scoring.summary import summarize
+from hf_evol.transform import values_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from hf_evol.run.steps import Round
 
 NOT_JUDGED = "not_judged"
+_LOOKED_AT, _LEAST_SHARE = 2000, 0.01
 
 
 def round_table(entry: Round, number: int) -> dict[str, Any]:
@@ -50,6 +53,16 @@ def not_judged(rows: Dataset) -> int:
     """How many rows the judge of `hf_evol.Eliminate` was asked about, and gave no answer on."""
     counts = value_counts(column(rows, col.JUDGE_STATUS)) if col.JUDGE_STATUS in rows.column_names else Counter()
     return sum(count for status, count in counts.items() if status not in (None, col.OK))
+
+
+def languages_of(*sets: Dataset) -> list[str]:
+    """The languages of the instructions that one in a hundred of the first 2,000 rows of each set is in, most frequent first, as ISO
+    639-1 has them."""
+    texts = [
+        text for rows in sets for (text,) in values_of(rows.select(range(min(_LOOKED_AT, len(rows)))), col.INSTRUCTION)
+    ]
+    counts = Counter(filter(None, map(language_of, texts)))
+    return [name for name, count in counts.most_common() if _LEAST_SHARE * len(texts) <= count]
 
 
 def constraint_counts(*sets: Dataset) -> dict[str, int]:

@@ -28,6 +28,7 @@ from hf_evol.run.estimate import measure
 from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
 from hf_evol.run.steps import REASON, part
+from hf_evol.run.tables import languages_of
 
 TEXTS = [
     f"Explain in {n} words why the {what} is {adjective}."
@@ -430,3 +431,14 @@ def test_a_measurement_says_what_all_rows_take_and_keeps_nothing(recipe, talkati
     assert main(["run", *options, "--measure", "4"]) == 2
     with pytest.raises(ConfigError, match="1 or more"):
         measure(recipe, 0)
+
+
+def test_a_set_in_any_language_says_which(recipe, talkative):
+    pytest.importorskip("py3langid")
+    german, french = "Beschreibe, wie eine Mühle gebaut wird.", "Décris la vie dans un petit village de montagne."
+    rows = Dataset.from_dict({"instruction": [german] * 120 + [french] * 79 + ["Describe how a mill is built."]})
+    assert languages_of(rows) == ["de", "fr"] and languages_of(rows.select([199])) == ["en"]
+    record = hf_evol.run(replace(recipe, methods="multilingual", rounds=1)).provenance
+    assert record["source"]["language"] == languages_of(load_dataset(recipe.output, "round_1", split="train")) != []
+    assert "\nlanguage:\n" in Path(recipe.output, "README.md").read_text(encoding="utf-8")
+    assert hf_evol.run(replace(recipe, rounds=1, overwrite=True)).provenance["source"]["language"] == []
