@@ -28,10 +28,7 @@ _OUR_ID = re.compile(r".+-\d+\Z", re.DOTALL)
 # Names of columns, of which the first that holds something counts; of an input, all that do.
 _INPUT, _ANSWER, _COMPLETION = "input|context", "output|response", "completion|response"
 _SYSTEM, _HISTORY, _TOOLS = "system|system_prompt", "history", "tools"
-_ANSWERS = frozenset(  # names of columns that hold answers, in our formats or in others
-    "answer answers output outputs output_text response responses completion completions solution solutions target chosen label "
-    "final_answer reference text".split()
-)
+_MAY_ANSWER = re.compile(r"(?i)answer|output|response|completion|solution|target|chosen|reference|label|reply|\Atext\Z")
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_TOOLS = ("", "[]", "{}", "null")
 
@@ -151,7 +148,7 @@ def detect_format(columns: Sequence[str]) -> str:
     """
     forms = {name: form for name, form in FORMATS.items() if name not in _SAME_COLUMNS}
     fitting = [name for name, form in forms.items() if not form.missing(columns)]
-    if not fitting and _ANSWERS.isdisjoint(columns):
+    if not fitting and not any(map(_MAY_ANSWER.search, columns)):
         fitting = [name for name, form in forms.items() if form.columns[0] in columns]
     if len(fitting) == 1:
         return fitting[0]
@@ -219,7 +216,7 @@ def to_instructions(
         raise FormatError(f"Unknown format {format!r}. Formats: auto, {', '.join(FORMATS)}.")
     if missing := FORMATS[format].missing(present):
         there = f"Columns present: {', '.join(map(repr, present))}."
-        if FORMATS[format].columns[0] not in present or not _ANSWERS.isdisjoint(present):
+        if FORMATS[format].columns[0] not in present or any(map(_MAY_ANSWER.search, present)):
             raise FormatError(f"Format {format!r} needs the column {', '.join(missing)}. {there}")
         logger.warning("The rows have no answers, as there is no column %s. %s", ", ".join(missing), there)
     _check_present(keep_columns, present, "keep")

@@ -77,6 +77,8 @@ def test_rows_need_no_answers(asks, caplog):
     [
         (["question", "answer", "messages"], r"fits several formats \(gsm8k, messages\)"),
         (["text", "answer"], "fits no known format"),
+        (["instruction", "answer_text"], "fits no known format"),
+        (["prompt", "chosen", "rejected"], "fits no known format"),
         ([], "fits no known format"),
     ],
 )
