@@ -16,12 +16,8 @@ _COUNTABLE = ("items", "layout", "structure", "marks", "case", "questions", "lin
 _COUNTED = re.compile(
     r"(?i)\b(?:letters?|semicolons?|colons?|parenthes\w+|dash(?:es)?|contractions?|once|twice|single|exactly|one)\b|[\"“]"
 )
-_OF_ALL = {
-    "word": "words",
-    "sentence": "sentences",
-    "paragraph": "paragraphs",
-    "line": "lines",
-}  # what each response has
+# Of a number of what: the count. First what each response has.
+_OF_ALL = {"word": "words", "sentence": "sentences", "paragraph": "paragraphs", "line": "lines"}
 _KINDS = _OF_ALL | {
     "bullet": "bullets", "bullet point": "bullets", "numbered point": "numbered_items", "numbered item": "numbered_items",
     "numbered step": "numbered_items", "heading": "headings", "question": "questions",

@@ -177,7 +177,8 @@ def to_instructions(
     Of a chat, the last user turn is the instruction and what follows is the output; the turns before, the system's among
     them, are the context, as are the columns ``system`` (or ``system_prompt``) and ``history`` of any format. Turns may have
     ``role`` and ``content`` or ``from`` and ``value``, the roles' usual names, contents in text parts, and be stored as
-    JSON text. Rows need no answers: without a column of them, which is logged as a warning, outputs are null. Outputs and inputs that are numbers, or lists of texts and numbers (one line each), become text.
+    JSON text. Rows need no answers: without a column of them, which is logged as a warning, outputs are null. Outputs and inputs
+    that are numbers, or lists of texts and numbers (one line each), become text.
 
     Args:
         dataset: the seed set.

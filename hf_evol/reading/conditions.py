@@ -11,7 +11,7 @@ from hf_evol.reading.forms import is_order, sentences
 from hf_evol.reading.replies import strip_thinking
 
 _ITEM = re.compile(r"\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(.+)")
-_TITLE = re.compile(r"\*\*[^*\n]{1,40}(?::\*\*|\*\*:)\s+")  # "**Tone:** Use …"
+_TITLE = re.compile(r"\A\*\*[^*\n]{1,40}(?::\*\*|\*\*:)\s+")  # "**Tone:** Use …"
 _ORDER = re.compile(
     r"(?i)\A(?:do not|don['’]t|never|no|avoid|keep|stay|remain|maintain|speak|sound|adopt|employ|stick)\b"
 )
@@ -28,8 +28,7 @@ def conditions(reply: str, task: str, response: str, finish_reason: str = "stop"
     told = set(runs(words(response))) - set(runs(words(task)))
     known, found = [frozenset(content(task))], list[str]()
     for item in filter(None, map(_ITEM.fullmatch, lines)):
-        said = _TITLE.sub("", item[1].strip(), count=1) if _TITLE.match(item[1].strip()) else item[1]
-        said = re.sub(r"\*\*?|`", "", said).strip()
+        said = re.sub(r"\*\*?|`", "", _TITLE.sub("", item[1].strip())).strip()
         if said[:1] in '"“' and said.rstrip(" .!")[-1:] in '"”':
             said = said[1:].rstrip(" .!")[:-1]
         said = said.rstrip(" .;:!…").strip()
@@ -46,7 +45,7 @@ def conditions(reply: str, task: str, response: str, finish_reason: str = "stop"
             and not any(2 * len(own & other) >= max(1, len(own)) for other in known)
         ):
             known.append(own)
-            found.append(f"{said[0].upper()}{said[1:]}{'' if said[-1] in '.!' else '.'}")
+            found.append(f"{said[0].upper()}{said[1:]}.")
     return found
 
 

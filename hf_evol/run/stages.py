@@ -38,12 +38,7 @@ class Stages:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Stages:
-        settings = {
-            "evolver": recipe.model,
-            "responder": recipe.responder or recipe.model,
-            "judge": recipe.judge,
-            "constrainer": recipe.constrainer,
-        }
+        settings = {"evolver": recipe.model, "responder": recipe.responder or recipe.model, "judge": recipe.judge}
         engines = {role: engine_of(recipe, setting) for role, setting in settings.items() if setting}
         models = {role: model_of(engine) for role, engine in engines.items()}
         scorer = None  # an endpoint gives no losses
@@ -52,9 +47,7 @@ class Stages:
             if isinstance(engines["evolver"], VllmEngine) and not recipe.scorer:
                 scorer = replace(scorer, loading=None)  # vLLM's arguments
             models["scorer"] = scorer
-        models = {
-            role: models[role] for role in ("evolver", "responder", "scorer", "judge", "constrainer") if role in models
-        }
+        models = {role: models[role] for role in ("evolver", "responder", "scorer", "judge") if role in models}
         methods = (AUTO,) if recipe.methods == AUTO.name else resolve_methods(recipe.methods)
         respond = Respond(
             engines["responder"], system=recipe.response_system or SYSTEM, temperature=recipe.response_temperature,
@@ -78,6 +71,8 @@ class Stages:
         constrain = constraining(recipe) if recipe.back_translate else None
         if recipe.constrainer and constrain is None:
             raise ConfigError("constrainer names constraints for back_translate: set that to how many a row may get.")
+        if constrain is not None and constrain.model is not None:
+            models["constrainer"] = model_of(constrain.model)
         return cls(evolve, eliminate, respond, constrain, score, models)
 
     def check(self) -> None:
