@@ -30,6 +30,7 @@ TRAJECTORY_STATUS = "trajectory_status"
 
 INSTRUCTION_STATUS = "instruction_status"
 GENERATOR = "generator"
+INPUT_GENERATOR = "input_generator"
 IS_CLASSIFICATION = "is_classification"
 ROUGE_L = "rouge_l"
 NEAREST_SEED = "nearest_seed"

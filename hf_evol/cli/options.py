@@ -54,8 +54,8 @@ OPTIONS_OF = {
     ),
     "select": (*ROW_OPTIONS, "select", "select_by", *OUTPUT_OPTIONS),
     "self-instruct": (
-        *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
-        "num_proc", "journal", *OUTPUT_OPTIONS,
+        *SEED_OPTIONS, "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens",
+        "batch_size", "num_proc", "journal", *OUTPUT_OPTIONS,
     ),
     "optimize": (
         *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",

@@ -27,7 +27,8 @@ def command(
     """Make up new instructions like those of a seed set (Self-Instruct): shown some, the model adds one; what is similar to
     another one, or is none, goes to the config 'rejected' with its reason.
 
-    The rows have no answers yet: hf-evol respond writes them. Needs the extra self-instruct.
+    With --responder, that model makes up the inputs that instructions need; without it, such instructions are rejected. The rows have
+    no answers yet: hf-evol respond writes them. Needs the extra self-instruct.
     """
     from hf_evol import progress
     from hf_evol.columns import INSTRUCTION_STATUS, failed
@@ -43,7 +44,7 @@ def command(
     with progress.times() as times:
         made = self_instruct(
             read_seeds(recipe), engine_of(recipe, recipe.model), n, requests=requests, per_round=per_round,
-            num_proc=recipe.num_proc, **sampling,
+            responder=engine_of(recipe, recipe.responder) if recipe.responder else None, num_proc=recipe.num_proc, **sampling,
         )  # fmt: skip
     counts = made.counts
     save("self-instruct", recipe, target, made.rows, counts, made, n=n, requests=requests, per_round=per_round)

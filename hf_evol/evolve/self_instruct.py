@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, ModelError, require_extra
+from hf_evol.evolve.make_input import NEEDS_INPUT, MakeInput
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.self_instruct import instruction_prompt
 from hf_evol.prompts.words import words
@@ -32,7 +33,7 @@ _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9f
 
 _FEATURES = {
     col.ID: "string", col.INSTRUCTION: "string", col.INPUT: "string", col.INSTRUCTION_STATUS: "string", col.GENERATOR: "string",
-    col.IS_CLASSIFICATION: "bool", col.ROUGE_L: "float64", col.NEAREST_SEED: "string", col.SHOWN: ["string"],
+    col.INPUT_GENERATOR: "string", col.IS_CLASSIFICATION: "bool", col.ROUGE_L: "float64", col.NEAREST_SEED: "string", col.SHOWN: ["string"],
 }  # fmt: skip
 
 
@@ -91,9 +92,15 @@ class SelfInstructed(NamedTuple):
         of_all = sum((Counter(table["counts"]) for table in self.rounds), Counter[str]())
         return Counter(dict(of_all.most_common()))
 
+    @property
+    def n_inputs(self) -> int:
+        """How many rows have an input."""
+        return sum(map(bool, self.rows[col.INPUT]))
+
 
 def self_instruct(
-    seeds: Dataset, model: Any, n: int = 200, *, requests: int | None = None, per_round: int = 64, num_proc: int | None = None, **sampling: Any
+    seeds: Dataset, model: Any, n: int = 200, *, requests: int | None = None, per_round: int = 64, responder: Any = None,
+    num_proc: int | None = None, **sampling: Any,
 ) -> SelfInstructed:  # fmt: skip
     """Have a model make up new instructions from a pool, which begins as the seeds and grows (Self-Instruct, arXiv:2212.10560).
 
@@ -105,18 +112,19 @@ def self_instruct(
     row, which is logged. The same seed gives the same rows in any arrangement of batches and processes; in half precision, rounding
     may differ with the batch. After a crash, the journal knows the finished requests.
 
-    Unlike in the paper, a new row has no input, as texts that a small model makes up as inputs are of little use: instructions
-    that need one are not kept, and answers are `hf_evol.Respond`'s. Seeds with an input, or with turns before, and those of more
-    than 150 words are not shown, but new rows may not be similar to them.
+    Instructions that need an input, such as "Write a slogan for the given product.", are kept if a ``responder`` is given and makes up
+    a good one; without it, seeds with an input are not shown. Seeds with turns before and those of more than 150 words are never shown,
+    but new rows may not be similar to them. Answers are `hf_evol.Respond`'s.
 
     Input columns:
         ``instruction``; and, if there, ``id``, ``input``, ``context``. `to_instructions` makes them.
 
     Output columns:
-        ``id`` (``self-instruct-`` and the number of the request), ``instruction``, ``input`` (empty), ``instruction_status``,
-        ``generator`` (the model's name), ``is_classification`` (whether one of a few known answers is asked for, by English
+        ``id`` (``self-instruct-`` and the number of the request), ``instruction``, ``input`` (empty where none is needed),
+        ``instruction_status``, ``generator`` (the model's name), ``input_generator`` (the name of the model that made the input up), ``is_classification`` (whether one of a few known answers is asked for, by English
         words), ``rouge_l`` (the highest ROUGE-L F to a seed) and ``nearest_seed`` (its id), ``shown`` (the ids of what the model
         was shown). ``instruction_status`` is ``ok``; rejected replies have a reason of `read_instruction` or of the engine,
+        ``no_input: …`` with a reason of `hf_evol.reading.new_input.read_input`,
         ``duplicate: …`` and ``similar: …`` (with ROUGE-L and the other one's id) or ``not_needed`` (there were ``n`` rows before).
 
     Args:
@@ -125,6 +133,7 @@ def self_instruct(
         n: how many rows to make.
         requests: the most requests to make; by default ten for each row.
         per_round: the most requests of a round, which all see the same pool.
+        responder: a model, given as ``model`` is, that makes up the inputs that instructions need, as `MakeInput` does.
         num_proc: processes, as of `hf_evol.map`.
         sampling: ``seed``, ``temperature``, ``top_p``, ``max_new_tokens`` and ``journal``, as of `ProposeInstruction`.
 
@@ -144,7 +153,11 @@ def self_instruct(
         if value < 1:
             raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
     propose = ProposeInstruction(model, **sampling)
-    written, pool = _read_seeds(seeds)
+    known = {name: sampling[name] for name in ("seed", "journal") if name in sampling}
+    make_input = None if responder is None else MakeInput(responder, **known)
+    written, pool = _read_seeds(seeds, with_input=make_input is not None)
+    if make_input is not None:
+        make_input.check()
     of_seeds = range(len(pool.ids))
     kept: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -158,17 +171,23 @@ def self_instruct(
         shown = [_drawn(f"{propose.seed}|{len(rounds)}|{number}", written, kept) for number in numbers]
         ids = [f"self-instruct-{number}" for number in numbers]
         asking = Dataset.from_dict({col.ID: ids, col.SHOWN: [texts for _, texts in shown]})
-        options = {"batch_size": len(ids), "num_proc": num_proc, "desc": f"Self-Instruct, round {len(rounds) + 1}"}
-        replies = map_dataset(asking, propose, **options).to_list()
+        options = {"batch_size": len(ids), "num_proc": num_proc}
+        replies = map_dataset(asking, propose, **options, desc=f"Self-Instruct, round {len(rounds) + 1}").to_list()
         for row, (ids_shown, _) in zip(replies, shown, strict=True):
             row[col.INPUT], row[col.SHOWN] = "", ids_shown
             if (text := row[col.INSTRUCTION]) is not None:
                 row[col.IS_CLASSIFICATION] = is_classification(text)
                 row[col.ROUGE_L], row[col.NEAREST_SEED] = pool.nearest_of(of_seeds, text)
+                if row[col.INSTRUCTION_STATUS] in (col.OK, NEEDS_INPUT):
+                    row[col.INSTRUCTION_STATUS] = _beside(pool, text) or row[col.INSTRUCTION_STATUS]
+        if make_input is not None:
+            replies = _with_inputs(replies, make_input, options)
+        for row in replies:
             if row[col.INSTRUCTION_STATUS] == col.OK:
-                row[col.INSTRUCTION_STATUS] = _beside(pool, text, len(kept) < n)
+                of_this_round = _beside(pool, row[col.INSTRUCTION])
+                row[col.INSTRUCTION_STATUS] = of_this_round or (col.OK if len(kept) < n else "not_needed")
             if row[col.INSTRUCTION_STATUS] == col.OK:
-                pool.add(row[col.ID], text)
+                pool.add(row[col.ID], row[col.INSTRUCTION])
                 kept.append(row)
             else:
                 rejected.append(row)
@@ -185,13 +204,13 @@ def self_instruct(
     return SelfInstructed(_dataset(kept), _dataset(rejected), rounds, ended)
 
 
-def check_seeds(seeds: Dataset) -> None:
+def check_seeds(seeds: Dataset, with_input: bool) -> None:
     """Raise as `self_instruct` does where it can't begin with these seeds."""
     require_extra("rapidfuzz", "self-instruct", "self_instruct")
-    _read_seeds(seeds)
+    _read_seeds(seeds, with_input)
 
 
-def _read_seeds(seeds: Dataset) -> tuple[list[tuple[str, str]], _Pool]:
+def _read_seeds(seeds: Dataset, with_input: bool) -> tuple[list[tuple[str, str]], _Pool]:
     """The ids and instructions that can be shown, and the pool of all."""
     check_columns((col.INSTRUCTION,), seeds.column_names)
     pool, written, unfit = _Pool(), [], Counter[str]()
@@ -204,8 +223,13 @@ def _read_seeds(seeds: Dataset) -> tuple[list[tuple[str, str]], _Pool]:
             unfit["repeated"] += 1
         else:
             pool.add(row_id, text)
-            has_more = bool(row.get(col.CONTEXT)) or bool(str(row.get(col.INPUT) or "").strip())
-            why = "with an input or turns before" if has_more else f"of more than {MOST_WORDS} words"
+            has_input = bool(str(row.get(col.INPUT) or "").strip())
+            has_more = bool(row.get(col.CONTEXT)) or (has_input and not with_input)
+            why = (
+                ("with an input" if has_input else "with turns before")
+                if has_more
+                else f"of more than {MOST_WORDS} words"
+            )
             if has_more or len(words(text)) > MOST_WORDS:
                 unfit[why] += 1
             else:
@@ -229,12 +253,24 @@ def _drawn(key: str, written: Sequence[tuple[str, str]], kept: Sequence[dict[str
     return [row_id for row_id, _ in chosen], [text for _, text in chosen]
 
 
-def _beside(pool: _Pool, text: str, is_needed: bool) -> str:
-    """The status of a good text beside the others."""
+def _beside(pool: _Pool, text: str) -> str | None:
+    """Whether a text is too near to one of the others."""
     score, other = pool.nearest(text, _SIMILAR)
-    if other is not None:
-        return f"duplicate: of {other}" if score == 1 else f"similar: {score:.2f} to {other}"
-    return col.OK if is_needed else "not_needed"
+    if other is None:
+        return None
+    return f"duplicate: of {other}" if score == 1 else f"similar: {score:.2f} to {other}"
+
+
+def _with_inputs(replies: list[dict[str, Any]], make_input: MakeInput, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replies, those that need an input with one."""
+    from datasets import Dataset
+
+    asking = [row for row in replies if row[col.INSTRUCTION_STATUS] == NEEDS_INPUT]
+    if not asking:
+        return replies
+    read = Dataset.from_list([{name: row[name] for name in make_input.input_columns} for row in asking])
+    made = {row[col.ID]: row for row in map_dataset(read, make_input, **options)}
+    return [row | made.get(row[col.ID], {}) for row in replies]
 
 
 def _check(model: str, last: Sequence[str], asked: int, is_over: bool) -> None:

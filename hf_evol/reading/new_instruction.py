@@ -50,7 +50,7 @@ _GIVEN = re.compile(
 )
 # What code takes as its argument, and what is missing elsewhere.
 _SOME = re.compile(
-    r"(?i)\b(?:an?|any|the|this|these|those|each) (?:given|provided|certain|particular) (?!(?:number|integer|time|moment|day|year|age|point|place)s?\b)\w|"
+    r"(?i)\b(?:an?|any|the|this|these|those|each) (?:given|provided|certain|particular) (?!(?:number|amount) of\b|(?:number|integer|time|moment|day|year|age|point|place)\b)\w|"
     r"\A\W*given (?:an?|two|some|the) "
 )
 # A condition of what is not there, as 1 in 400 human instructions has one; of such, small models write mostly contradictions, but
@@ -131,15 +131,16 @@ def _fault(text: str, is_code: bool) -> str | None:
         return "not_instruction"
     if (fault := form_fault(text, _QUESTION if text.rstrip("\"”'’ ").endswith("?") else _EXAMPLE)) is not None:
         return fault
-    if (_GIVEN.search(text) or (not is_code and _SOME.search(text))) and not _HOLDS_TEXT.search(text):
-        return "needs_input"
     if not is_code and (_NO_TEXT.search(text) or (_MAKES.match(text) and not _is_of_text(text))):
         return "not_text"
     if _LISTS.search(text) and _OF_MANY.search(text):
         return "too_many"
     if not is_code and _NEGATED.search(_MAY_BE_NEGATED.sub(" ", text)):
         return "negated"
-    return "personal" if _OF_THE_READER.search(text) else None
+    if _OF_THE_READER.search(text):
+        return "personal"
+    needs_more = _GIVEN.search(text) or (not is_code and _SOME.search(text))
+    return "needs_input" if needs_more and not _HOLDS_TEXT.search(text) else None
 
 
 def _is_of_text(text: str) -> bool:

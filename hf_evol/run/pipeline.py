@@ -72,7 +72,7 @@ def read_seeds(recipe: Recipe) -> Dataset:
 def _checked_seeds(recipe: Recipe) -> Dataset:
     seeds = read_seeds(recipe)
     if recipe.self_instruct:
-        check_seeds(seeds)
+        check_seeds(seeds, with_input=True)
     return seeds
 
 
@@ -156,7 +156,7 @@ def _made_up(recipe: Recipe, stages: Stages, seeds: Dataset) -> SelfInstructed |
     if not recipe.self_instruct:
         return None
     how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
-    return self_instruct(seeds, stages.evolve.model, recipe.self_instruct, **how)
+    return self_instruct(seeds, stages.evolve.model, recipe.self_instruct, responder=stages.respond.model, **how)
 
 
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
@@ -187,7 +187,9 @@ def conclude(
         if not record["source"]["language"] and any(method.same_language for method in stages.evolve.methods):
             record["source"]["language"] = languages_of(*sets)
         if made is not None:
-            record["self_instruct"] = {"rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts)}
+            record["self_instruct"] = {
+                "rounds": made.rounds, "ended": made.ended, "counts": dict(made.counts), "inputs": made.n_inputs,
+            }  # fmt: skip
             failed += col.failed(made.rejected[col.INSTRUCTION_STATUS])
             others = [Config("rejected", made.rejected, "replies that are no new instruction, each with the reason")]
         write_rounds(target, record, selected, sets, lost, recipe.file_format, others)

@@ -81,8 +81,9 @@ def record_of(
         known = {role: model_of(of) for role, of in (("constrainer", asked.model), ("judge", asked.judge)) if of}
     else:
         known = Stages.of(recipe).models if roles else {}
-    if roles == ("generator",):
+    if stage == "self-instruct":
         known["generator"] = known["evolver"]  # the recipe's model
+        roles += ("responder",) if recipe.responder else ()
     used = [describe(role, known[role]) for role in roles if role in known]
     models += [new for new in used if new not in models]
     own = {"stage": stage, "settings": settings, "rows_in": sum(counts.values()), "rows_out": len(rows)}
@@ -90,7 +91,7 @@ def record_of(
     if stage == "back-translate":
         own["constraints"] = constraint_counts(rows)
     if made is not None:
-        own |= {"rounds": made.rounds, "ended": made.ended, "variety": _variety(rows)}
+        own |= {"rounds": made.rounds, "ended": made.ended, "variety": _variety(rows) | {"inputs": made.n_inputs}}
     evolving = {name: earlier.get(name, nothing) for name, nothing in _NOT_EVOLVED.items()}
     before = list(earlier.get("stages", ()))
     if stage == "evolve":

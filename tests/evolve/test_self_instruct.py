@@ -141,13 +141,44 @@ def test_hostile_seeds():
     assert alone.rows["shown"] == [["t-0"]]
 
 
+def test_inputs():
+    """A responder makes them up where they are needed, for what nothing like it is there."""
+    asks = [
+        "Describe the given planet.", "Write a riddle about the given animal.", "Write a riddle about this animal.", numbered(0),
+        "Tell some jokes about the following town.", "Plan some lessons for the given team.",
+    ]  # fmt: skip
+    given = {"an animal": "The lynx", "a town": "Bruges <name>", "a team": "engine_error: no"}
+
+    class Giver(Teller):
+        def stream(self, chats, params, keys):
+            for place, turns in enumerate(chats):
+                self.asked.append(turns)
+                said = given[turns[-1]["content"].removeprefix("Give me ").removesuffix(".")]
+                error = said if said.startswith("engine_error") else None
+                yield [(place, Completion("" if error else said, "error" if error else "stop", error=error))]
+
+    seeds, giver = rows_of([*SEEDS, "Sort the following words."], input=[*[""] * len(SEEDS), "b, a"]), Giver(None)
+    options = {"requests": 6, "per_round": 6, "journal": False}
+    made = self_instruct(seeds, Teller(lambda n: asks[n]), 6, responder=giver, **options)
+    assert made.rows["instruction"] == [asks[1], numbered(0)] and made.rows["input"] == ["The lynx", ""]
+    assert made.rows["input_generator"] == ["teller", None] and made.n_inputs == 1
+    assert made.rejected["instruction_status"] == [
+        "needs_input", "similar: 0.77 to self-instruct-1", "no_input: placeholder", "engine_error: no",
+    ]  # fmt: skip
+    assert len(giver.asked) == 4  # both riddles are of one round
+    teller = Teller(lambda n: asks[n])
+    alone = self_instruct(seeds, teller, 6, **options)
+    assert alone.rows["instruction"] == [numbered(0)] and alone.counts["needs_input"] == 5
+    assert not any("Sort the following" in turn["content"] for turns in teller.asked for turn in turns)
+
+
 @pytest.mark.parametrize(
     ("seeds", "options", "error"),
     [
         (
             rows_of(["Sort it."], input=["3, 1"]),
             {},
-            r"None of the 1 seeds can be shown .*\(with an input or turns before 1\)",
+            r"None of the 1 seeds can be shown .*\(with an input 1\)",
         ),
         (rows_of([None, ""]), {}, r"None of the 2 seeds can be shown to the model \(without text 2\)"),
         (rows_of(SEEDS), {"n": 0}, "n must be 1 or more; got 0"),

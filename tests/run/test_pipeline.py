@@ -329,8 +329,9 @@ def test_what_can_not_have_instructions_made_up_says_so(recipe):
 
 
 def test_what_making_up_needs_is_checked_before(recipe, monkeypatch, tmp_path):
-    Dataset.from_dict({"instruction": TEXTS, "input": ["x"] * 8, "output": [""] * 8}).to_json(tmp_path / "inputs.jsonl")
-    recipe = replace(recipe, self_instruct=6, dataset=str(tmp_path / "inputs.jsonl"))
+    long = [f"{text} " * 20 for text in TEXTS]
+    Dataset.from_dict({"instruction": long, "output": [""] * 8}).to_json(tmp_path / "long.jsonl")
+    recipe = replace(recipe, self_instruct=6, dataset=str(tmp_path / "long.jsonl"))
     for early in (pipeline.plan, pipeline.prepare):
         with monkeypatch.context() as patch:
             patch.setattr(importlib.util, "find_spec", lambda name: None)
