@@ -31,6 +31,7 @@ _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
 _LEAST_IN_ANY_LANGUAGE = 0.9  # of what a text adds, where no rule knows the language
 
+_POSITION = re.compile(r"\d+\Z")
 _REJECTED = {"try": "int32", "method": "string", "instruction": "string", "status": "string"}
 _ROUND_RECORD = {
     "round": "int32", "method": "string", "parent": "string", "instruction": "string", "status": "string", "try": "int32",
@@ -40,7 +41,7 @@ _ROUND_RECORD = {
 
 def position(row_id: Any) -> int:
     """A row's position in its seed set, from the number at the end of its id."""
-    match = re.search(r"\d+\Z", row_id) if isinstance(row_id, str) else None
+    match = _POSITION.search(row_id) if isinstance(row_id, str) else None
     if match is None:
         raise ColumnError(
             f"The id {row_id!r} does not end in the row's position, as in 'alpaca-17'. "

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import dropwhile, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import yaml
@@ -99,9 +99,12 @@ class Method:
         """The turns that ask for an instruction to be evolved, for the n-th time by this method, counted from 1."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
-        if self.shots is not None:
-            turns = _some_examples(turns, self.shots, instruction, attempt, self.same_language)
-        return [{"role": role, "content": text.replace("{instruction}", instruction)} for role, text in turns]
+        if self.shots is None:
+            return _filled(turns, instruction)
+        first, examples = _examples(turns)
+        chosen = _fitting(examples, self.shots, instruction, attempt, self.same_language)
+        shown = [turn for example in chosen for turn in example.turns]
+        return [*_filled(turns[:first], instruction), *shown, *_filled(turns[-1:], instruction)]
 
     def of_domain(self, domain: str) -> Method:
         """The same method, in the words for one domain whatever the instruction."""
@@ -119,16 +122,20 @@ class Method:
         return {"name": self.name, "template": template, "kind": self.kind} | shots | language
 
 
-def _some_examples(turns: _Turns, shots: int, instruction: str, attempt: int, own_language: bool) -> _Turns:
-    """The turns with the examples that fit the instruction best in form, the best last; a further try leaves out the best one and
-    takes one more. With ``own_language``, examples in the instruction's language come before all others."""
-    first, examples = _examples(turns)
+def _filled(turns: _Turns, instruction: str) -> Turns:
+    return [{"role": role, "content": text.replace("{instruction}", instruction)} for role, text in turns]
+
+
+def _fitting(
+    examples: tuple[_Example, ...], shots: int, instruction: str, attempt: int, own_language: bool
+) -> Iterator[_Example]:
+    """The examples that fit the instruction best in form, the best last; a further try leaves out the best one and takes one more.
+    With ``own_language``, examples in the instruction's language come before all others."""
     groups, form = _by_language(examples, instruction) if own_language else [examples], form_of(instruction)
     shift = (attempt - 1) % max(1, len(examples))
     ordered = (example for group in groups for example in _best(_by_likeness(group, form), instruction))
     best = list(islice(ordered, shift + shots))
-    chosen = [*best[shift:], *best[:shift]][:shots]
-    return (*turns[:first], *(turn for example in reversed(chosen) for turn in example.turns), turns[-1])
+    return reversed([*best[shift:], *best[:shift]][:shots])
 
 
 def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Example]:
@@ -137,15 +144,16 @@ def _best(alike: Sequence[Sequence[_Example]], instruction: str) -> Iterator[_Ex
     again: list[_Example] = []
     for examples in alike:
         for example in sorted(examples, key=lambda example: crc32(letters, example.checksum)):
-            if 2 * len(example.added & said) >= max(1, len(example.added)):
-                again.append(example)
-            else:
+            if example.added.isdisjoint(said) or 2 * len(example.added & said) < len(example.added):
                 yield example
+            else:
+                again.append(example)
     yield from again
 
 
-class _Example(NamedTuple):
-    turns: _Turns
+@dataclass(frozen=True, eq=False)
+class _Example:
+    turns: Turns  # which the prompts share
     form: frozenset[str]  # of what is given
     added: frozenset[str]  # the content words that the evolved text adds
     checksum: int
@@ -157,8 +165,9 @@ def _examples(turns: _Turns) -> tuple[int, tuple[_Example, ...]]:
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns))
     found = []
     for place in range(first, len(turns) - 1, 2):
-        (_, given), (_, evolved) = pair = turns[place : place + 2]
+        (_, given), (_, evolved) = turns[place : place + 2]
         added = frozenset(content(evolved)) - frozenset(content(given))
+        pair = [{"role": "user", "content": given}, {"role": "assistant", "content": evolved}]
         found.append(_Example(pair, form_of(given), added, crc32(evolved.encode("utf-8", "surrogatepass"))))
     return first, tuple(found)
 
@@ -179,7 +188,7 @@ def _by_language(examples: Sequence[_Example], instruction: str) -> list[tuple[_
     likely = languages(instruction)
 
     def order(example: _Example) -> tuple[float, bool]:
-        language = language_of(example.turns[1][1])
+        language = language_of(example.turns[1]["content"])
         return -round(likely.get(language or "", 0), 1), language == "en"
 
     return [tuple(same) for _, same in groupby(sorted(examples, key=order), order)]

@@ -56,6 +56,7 @@ _NAME = re.compile(rf"{_CAPITAL}|[\"“][^\"“”\n]{{2,60}}[\"”]")
 _QUOTED = re.compile(r"[`\"“]([^`\"”\n]{1,40})[`\"”]")
 _THAN = AnyCase(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
 _BY_MEANS = AnyCase(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
+_FIGURES_AND_WORDS = re.compile(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+")
 # Symbols of units, and their names; the sign of degrees is no word.
 _UNITS = (
     "m metre meter|km kilometre kilometer|cm centimetre centimeter|mm millimetre millimeter|nm nanometre nanometer|kg kilogram|g gram|mg|"
@@ -178,13 +179,14 @@ def _leaks(text: str, parent: str, prompt: Sequence[dict[str, str]], new: set[st
         if place == len(prompt):
             told = told.replace(parent, "\n", 1)
         its_runs, its_words = _told(told)
-        for run in own & its_runs:
+        for run in () if own.isdisjoint(its_runs) else own & its_runs:
             own_words = (word for word in content(" ".join(run)) if word not in FIT_ANYWHERE and word not in before)
             if any(not word[0].isdigit() for word in own_words):
                 return True
-        shown |= new & its_words
-        if turn["role"] == "user" and place < len(prompt):
-            topics |= new & its_words
+        if not new.isdisjoint(its_words):
+            shown |= new & its_words
+            if turn["role"] == "user" and place < len(prompt):
+                topics |= new & its_words
     leaked = {word for word in shown if word not in FIT_ANYWHERE and not word[0].isdigit()}
     if leaked and (only_in(META, text, parent) or leaked & _OF_PROMPTS):
         return True
@@ -243,7 +245,7 @@ def _measured(text: str) -> set[tuple[str, str]]:
 
 def _units(text: str) -> list[tuple[str, list[str]]]:
     """Each figure, and the stems of up to three words behind it in its clause, with % as a word."""
-    said = re.findall(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+", text.lower()) if numbers(text) else []
+    said = _FIGURES_AND_WORDS.findall(text.lower()) if numbers(text) else []
     return [
         (word, [stem(near) for near in takewhile(lambda near: near not in ".,;:?!", said[place : place + 3])])
         for place, word in enumerate(said, start=1)

@@ -21,6 +21,7 @@ _SETTING = re.compile(
     r"(?i)\A(?:given|using|with|for|in|if|as|from|based|assuming|suppose|imagine|when|while|without|after|before|you|consider|to|on|by|at|of|"
     r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b"
 )
+_CAN_YOU = re.compile(r"(?i)(?:can|could|would|will) you\b")
 _CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 
 
@@ -65,7 +66,7 @@ def is_order(sentence: str) -> bool:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if WISH.search(_SPEECH.sub(" ", text)) or re.match(r"(?i)(?:can|could|would|will) you\b", text):
+    if WISH.search(_SPEECH.sub(" ", text)) or _CAN_YOU.match(text):
         return True
     if _SETTING.match(text):
         return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])
