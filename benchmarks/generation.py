@@ -131,9 +131,8 @@ def main() -> None:
     model.generation_config = plain.generation_config
     named = {"hf_evol": model, "generate": plain, "vllm": ModelSpec(args.model, dtype=args.dtype)}
     start = time.perf_counter()
-    for chat in chats:
-        encoding.render_chat(tokenizer, chat)
-    print(f"render_chat: {(time.perf_counter() - start) / len(chats) * 1e3:.2f} ms a chat, {len(tokenizer):,} tokens")
+    encoding.render_chats(tokenizer, chats)
+    print(f"render_chats: {(time.perf_counter() - start) / len(chats) * 1e3:.2f} ms a chat, {len(tokenizer):,} tokens")
     print(f"\n{'':12}{'tokens':>9}{'seconds':>9}{'tokens/s':>10}{'GiB above weights':>19}")
     rates = {}
     for arm in args.arms:

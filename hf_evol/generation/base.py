@@ -135,15 +135,14 @@ class LocalEngine:
         from jinja2 import TemplateError
 
         tokenizer, prompts, unfit = models.load_tokenizer(self.model), {}, []
-        for place, chat in enumerate(chats):
-            try:
-                ids, error = encoding.render_chat(tokenizer, chat), None
-                if not ids:
-                    error = "template_error: the chat template renders nothing"
-                elif len(ids) >= context:
-                    error = f"too_long: the prompt has {len(ids)} tokens and the model's context is {context}"
-            except TemplateError as refusal:
-                ids, error = [], f"template_error: the chat template refuses the turns: {refusal}"
+        for place, ids in enumerate(encoding.render_chats(tokenizer, chats)):
+            error = None
+            if isinstance(ids, TemplateError):
+                ids, error = [], f"template_error: the chat template refuses the turns: {ids}"
+            elif not ids:
+                error = "template_error: the chat template renders nothing"
+            elif len(ids) >= context:
+                error = f"too_long: the prompt has {len(ids)} tokens and the model's context is {context}"
             if error is None:
                 prompts[place] = ids
             else:

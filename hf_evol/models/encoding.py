@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
 
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.models import ModelSpec, load_tokenizer
@@ -24,36 +25,63 @@ def encode_text(
     if not tokenizer.is_fast:
         encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
         return encoded["input_ids"]
-    # The same, without offsets and masks, which nobody asked for.
+    return _encode_fast(tokenizer, texts, special_tokens, True)
+
+
+def _encode_fast(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], adds_special: bool, as_characters: bool
+) -> list[list[int]]:
+    """As the tokenizer itself encodes, on all cores, and without offsets and masks, which nobody asked for."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    if not backend.encode_special_tokens:
-        backend.encode_special_tokens = True
-    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=special_tokens)]
+    if backend.encode_special_tokens != as_characters:
+        backend.encode_special_tokens = as_characters
+    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=adds_special)]
 
 
 def render_chat(
     tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool = True
 ) -> list[int]:
-    """Token ids of a chat, with the generation prompt unless told otherwise, by the tokenizer's chat template.
-
-    Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
-    (`chat_frame`): text from data can't end its turn or begin another. A template that refuses a system turn, such as
-    Gemma's, gets its text at the head of the first user turn.
+    """Token ids of one chat, as `render_chats` has them.
 
     Raises:
         jinja2.TemplateError: the template refuses the chat.
     """
-    import jinja2
+    found = render_chats(tokenizer, [chat], generation_prompt)[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
 
-    try:
-        return _rendered(tokenizer, chat, generation_prompt)
-    except jinja2.TemplateError:
-        if [turn["role"] for turn in chat[:2]] != ["system", "user"]:
-            raise
-    first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
-    return _rendered(tokenizer, [first, *chat[2:]], generation_prompt)
+
+def render_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[dict[str, str]]], generation_prompt: bool = True
+) -> list[list[int] | TemplateError]:
+    """Token ids of chats, with the generation prompt unless told otherwise, by the tokenizer's chat template; of those that the
+    template refuses, the error.
+
+    Where a turn's text holds a special token of the tokenizer, it is encoded apart, as ordinary characters
+    (`chat_frame`): text from data can't end its turn or begin another. A template that refuses a system turn, such as
+    Gemma's, gets its text at the head of the first user turn.
+    """
+    found = [_parts(tokenizer, chat, generation_prompt) for chat in chats]
+    parts = [part for one in found if not isinstance(one, TemplateError) for part in one]
+    frames = iter(_encode(tokenizer, [text for text, of_frame in parts if of_frame]))
+    texts = iter(encode_text(tokenizer, [text for text, of_frame in parts if not of_frame], special_tokens=False))
+    return [
+        one if isinstance(one, TemplateError)
+        else [token for _, of_frame in one for token in next(frames if of_frame else texts)]
+        for one in found
+    ]  # fmt: skip
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts, whose special tokens are such, and which the tokenizer adds none to."""
+    if not texts:
+        return []
+    if not tokenizer.is_fast:
+        return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return _encode_fast(tokenizer, texts, False, False)
 
 
 @lru_cache(maxsize=8)
@@ -63,27 +91,30 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     return re.compile("|".join(special) or "(?!)")  # which is nowhere
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool) -> list[int]:
+def _parts(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], generation_prompt: bool
+) -> list[tuple[str, bool]] | TemplateError:
+    """A rendered chat in parts, each with whether it is the template's, and not a turn's that is encoded apart."""
     special = _special_tokens(tokenizer)
     apart = [place for place, turn in enumerate(chat) if special.search(turn["content"])]
-    if not apart:
-        return tokenizer.apply_chat_template(list(chat), add_generation_prompt=generation_prompt, return_dict=False)
-    frame = _frame(tokenizer, chat, apart, generation_prompt)
-    ids = frame[0]
-    for place, after in zip(apart, frame[1:], strict=True):
-        ids = ids + encode_text(tokenizer, [chat[place]["content"]], special_tokens=False)[0] + after
-    return ids
+    try:
+        frame = _frame(tokenizer, chat, apart, generation_prompt)
+    except TemplateError as error:
+        if [turn["role"] for turn in chat[:2]] != ["system", "user"]:
+            return error
+        first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
+        return _parts(tokenizer, [first, *chat[2:]], generation_prompt)
+    told = ((chat[place]["content"], False) for place in apart)
+    return [
+        (frame[0], True),
+        *(part for pair in zip(told, ((text, True) for text in frame[1:]), strict=True) for part in pair),
+    ]
 
 
 def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
     """Tokens of the rendered chats, without loading weights."""
-    import jinja2
-
-    tokenizer, count = load_tokenizer(spec), 0
-    for chat in chats:
-        with suppress(jinja2.TemplateError):  # such a row gets a status
-            count += len(render_chat(tokenizer, chat))
-    return count
+    rendered = render_chats(load_tokenizer(spec), chats)
+    return sum(len(ids) for ids in rendered if not isinstance(ids, Exception))  # such a row gets a status
 
 
 def chat_frame(
@@ -94,13 +125,14 @@ def chat_frame(
     Raises:
         ModelError: the template leaves out, changes or repeats a turn's text.
     """
-    return _frame(tokenizer, [{"role": role, "content": ""} for role in roles], range(len(roles)), generation_prompt)
+    empty = [{"role": role, "content": ""} for role in roles]
+    return _encode(tokenizer, _frame(tokenizer, empty, range(len(roles)), generation_prompt))
 
 
 def _frame(
     tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]], apart: Sequence[int], generation_prompt: bool
-) -> list[list[int]]:
-    """Token ids of the rendered chat before, between and after the texts of the turns at these places."""
+) -> list[str]:
+    """What the rendered chat has before, between and after the texts of the turns at these places."""
     marks = {place: f"\ue000{place}\ue001" for place in apart}
     stand_ins = [turn | {"content": marks.get(place, turn["content"])} for place, turn in enumerate(chat)]
     rendered = tokenizer.apply_chat_template(stand_ins, add_generation_prompt=generation_prompt, tokenize=False)
@@ -112,14 +144,12 @@ def _frame(
         pieces.append(before)
     if any(mark in rendered for mark in marks.values()):
         raise ModelError("The chat template repeats a turn's text, which is encoded apart.")
-    return [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in (*pieces, rendered)]
+    return [*pieces, rendered]
 
 
 def check_chat_template(spec: ModelSpec) -> None:
     """Raise `ConfigError` unless the chat template renders a user turn."""
-    import jinja2
-
     try:
         render_chat(load_tokenizer(spec), [{"role": "user", "content": "A question?"}])
-    except jinja2.TemplateError as error:
+    except TemplateError as error:
         raise ConfigError(f"The chat template of {spec.name!r} can't render a user turn: {error}") from error

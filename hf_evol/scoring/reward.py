@@ -38,7 +38,8 @@ class Reward(ScoringTransform):
     Output columns:
         ``reward`` and ``reward_status``: ``ok``, or why the reward is null: as in `IcIfd` ``invalid_input``,
         ``not_evolved``, ``eliminated``, ``not_answered``, ``too_long``, ``out_of_memory`` or ``not_finite``; or
-        ``unknown_method`` (none of ``methods`` has the row's name).
+        ``template_error: …`` (the chat template refuses the turns) or ``unknown_method`` (none of ``methods`` has the row's
+        name).
 
     Args:
         model: a Hub id, a folder or a `ModelSpec`, such as ``"Skywork/Skywork-Reward-V2-Qwen3-0.6B"``.
@@ -95,8 +96,12 @@ class Reward(ScoringTransform):
 
     def stream(self, requests: list[Chat]) -> Iterator[dict[int, Record]]:
         model, tokenizer = self.load(models.CLASSIFIER)
-        sequences = [encoding.render_chat(tokenizer, chat, generation_prompt=False) for chat in requests]
-        return rewards(model, sequences, self.batch_tokens)
+        rendered = encoding.render_chats(tokenizer, requests, generation_prompt=False)
+        refused = {place: ids for place, ids in enumerate(rendered) if isinstance(ids, Exception)}
+        yield {place: _failed(f"template_error: {error}") for place, error in refused.items()}
+        fine = [place for place in range(len(requests)) if place not in refused]
+        for records in rewards(model, [rendered[place] for place in fine], self.batch_tokens):
+            yield {fine[number]: record for number, record in records.items()}
 
 
 def _evolutions(batch: Batch, methods: Sequence[Method]) -> list[Pair | str]:

@@ -112,6 +112,17 @@ def test_input_belongs_to_the_user(reward_model):
     assert out[col.REWARD_STATUS] == ["ok", "ok", "ok", "invalid_input", "invalid_input"]
 
 
+def test_a_row_whose_turns_the_template_refuses_has_a_status(reward_model):
+    strict = "{% for m in messages %}{% if 'stop' in m.content %}{{ raise_exception('no stop') }}{% endif %}{{ m.content }}{% endfor %}"
+    spec, batch = (
+        ModelSpec(reward_model, chat_template=strict),
+        batch_of([("a b", "c"), ("stop", "c"), ("a b", "stop")]),
+    )
+    found = Reward(spec, journal=False)(batch)
+    assert found["reward_status"] == ["ok", "template_error: no stop", "template_error: no stop"]
+    assert [value is None for value in found["reward"]] == [False, True, True]
+
+
 def test_an_evolution_is_scored_as_the_answer_to_its_prompt(reward_model):
     ways = (Method("deepen", "Deepen {instruction}"), Method("mine", "Do {instruction}"))
     rows = {
