@@ -63,6 +63,8 @@ _SEVERAL = re.compile(
     r"other|versus|vs|between|list|ideas|examples|advantages|disadvantages|pros|benefits|methods|types|rank)\b"
 )
 _A_CHANGE = AnyCase(r"\b(?:the|each|every) changes?\b|\b(?:old|new) version\b|\bwhat was already good\b")
+_A_PLACE = AnyCase(r"\breasons? for (?:each|every|its|their) (?:place|position|rank)s?\b")
+_RANKING = re.compile(r"(?i)\b(?:rank|order|sort|top|places?|first|list|arrang|posit)")
 _CHANGING = re.compile(
     r"(?i)\b(?:edit|rewrit|rephras|reword|revis|chang|convert|translat|fix|correct|debug|optimi[sz]|refactor|improv|modif|updat|replac|remov|add|simplif|"
     r"shorten|transform|paraphras|proofread|restructur|reformat|insert|delet|turn|complet|sort|arrang|format|expand|summari[sz]|adapt|upgrad|revers|"
@@ -160,11 +162,13 @@ def _answers_within(text: str, parent: str) -> bool:
 
 def fits(text: str, parent: str) -> bool:
     """Whether a text speaks of what is there and doesn't contradict its parent: no "which of the two" of one thing, no "the change"
-    where nothing is changed, no other readers, no other length, no question without words."""
+    where nothing is changed, no "each place" where nothing is ranked, no other readers, no other length, no question without words."""
     several = only_in(_ONE_OF_SEVERAL, text, parent)
     if several and not _SEVERAL.search(text[: several.start()]):
         return False
     if only_in(_A_CHANGE, text, parent) and not _CHANGING.search(parent):
+        return False
+    if only_in(_A_PLACE, text, parent) and not _RANKING.search(_A_PLACE.remove_from(text)):
         return False
     if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
         return False

@@ -73,7 +73,8 @@ _OF_THE_READER = re.compile(
     r"(?i)(?<!should )\byou(?:['’]ve| have| had)? (?:ever|never|always|recently|just)\b|\byou(?:['’]ve| have| had) (?:\w+ed|been|seen|done|had|made|read|felt|met|"
     r"gone|heard|learnt|lost|won)\b|(?<!if )\byou (?:had|were|did|felt|feel|love|enjoy)\b|\b(?:have|did|were|(?<!how )do) you (?!think\b)|\b(?:a \w+|memor\w+) you have\b(?! to\b)|"
     r"\b(?:been|happened|matters?|means?|important|special|dear|close) (?:\w+ ){0,3}(?:to|for) you\b|\byour (?:favou?rite|ideal|dream|own life|biggest|greatest|"
-    r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b|\ban? (?:new )?favou?rite\b|"
+    r"best|first|last|earliest|childhood|love|experiences?|confidence|memor\w+|abilit\w+|skills|hobb\w+|hometown|feelings?)\b|"
+    r"\b(?:in|of|from) your (?:own )?(?:home ?)?(?:country|city|town|region|area|neighbou?rhood)\b|\ban? (?:new )?favou?rite\b|"
     r"\byou (?:cannot|can['’]t|could not) live\b"
 )
 _WITH_ITSELF = re.compile(
