@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from hf_evol import columns as col
 from hf_evol.generation.sampling import row_key
 from hf_evol.models import is_small
-from hf_evol.prompts.inputs import NAME, input_prompt, wanted
-from hf_evol.reading.new_input import read_input
+from hf_evol.prompts.inputs import name_prompt, text_prompt
+from hf_evol.reading.new_input import read_input, wanted
 from hf_evol.transform import Batch, SampledTransform
 
 NEEDS_INPUT = "needs_input"
@@ -20,7 +20,8 @@ NEEDS_INPUT = "needs_input"
 class MakeInput(SampledTransform):
     """Have a model make up the input that each instruction needs: a step of `hf_evol.self_instruct`.
 
-    A model of under 300 million parameters is only asked for names, such as a product or a city, of which any one serves.
+    A model of under 300 million parameters is only asked for names, such as a product or a city, of which any one serves; asked
+    greedily, it gives few different ones.
 
     Input columns:
         ``id``, which decides what the prompt shows, and ``instruction``.
@@ -28,7 +29,7 @@ class MakeInput(SampledTransform):
     Output columns:
         ``input`` (empty where none was made), ``input_generator`` (the model's name; null where none was made),
         ``instruction_status``: ``ok``, ``no_input: …`` with a reason of `hf_evol.reading.new_input.read_input`, ``needs_input``
-        (there is no example of what the instruction needs), ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
+        (there is no example of what the instruction needs, or it is nothing to ask this model for), ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
 
     Args:
         temperature: 0, which is greedy, as in the paper.
@@ -48,19 +49,23 @@ class MakeInput(SampledTransform):
     def apply(self, batch: Batch) -> Batch:
         ids, texts = batch[col.ID], batch[col.INSTRUCTION]
         inputs, by, statuses = ([value] * len(texts) for value in ("", None, NEEDS_INPUT))
-        any_form = not is_small(self.model)
-        asked = [
-            (place, given, *input_prompt(texts[place], given, random.Random(f"{self.seed}|{ids[place]}")))
-            for place, given in enumerate(map(wanted, texts))
-            if given is not None and (any_form or given.form == NAME)
-        ]
-        keys = [row_key(self.seed, ids[place], 0, "input") for place, *_ in asked]
-        replies = self.complete([turns for _, _, turns, _ in asked], keys)
-        for (place, given, _, shown), done in zip(asked, replies, strict=True):
+        any_text, asking = not is_small(self.model), []
+        for place, text in enumerate(texts):
+            given = wanted(text) if isinstance(text, str) else None
+            if given is None or not (any_text or given.is_name):
+                continue
+            pick = random.Random(f"{self.seed}|{ids[place]}")
+            answer = pick.choice(given.answers) if given.answers else None
+            prompt = name_prompt(given.noun, pick) if given.is_name else text_prompt(text, given.noun, answer, pick)
+            asking.append((place, given, answer, *prompt))
+        keys = [row_key(self.seed, ids[place], 0, "input") for place, *_ in asking]
+        replies = self.complete([turns for *_, turns, _ in asking], keys)
+        for (place, given, answer, _, shown), done in zip(asking, replies, strict=True):
             if done.error:
                 statuses[place] = done.error
                 continue
-            text, status = read_input(done.text, texts[place], given.noun, shown, done.finish_reason)
-            inputs[place], by[place] = text or "", self.model.name
+            text, status = read_input(done.text, texts[place], given, answer, shown, done.finish_reason)
             statuses[place] = status if status == col.OK else f"no_input: {status}"
+            if text is not None:
+                inputs[place], by[place] = text, self.model.name
         return {col.INPUT: inputs, col.INPUT_GENERATOR: by, col.INSTRUCTION_STATUS: statuses}

@@ -158,6 +158,7 @@ def self_instruct(
     written, pool = _read_seeds(seeds, with_input=make_input is not None)
     if make_input is not None:
         make_input.check()
+    asked_of = propose.model.name if make_input is None else f"{propose.model.name} and {make_input.model.name}"
     of_seeds = range(len(pool.ids))
     kept: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
@@ -195,7 +196,7 @@ def self_instruct(
         rounds.append({"round": len(rounds) + 1, "counts": dict(counts.most_common()), "tries": []})
         statuses += [row[col.INSTRUCTION_STATUS] for row in replies]
         last = statuses[-_LAST:]
-        _check(propose.model.name, last, len(statuses), is_over=not kept and len(statuses) >= min(_LAST, budget))
+        _check(asked_of, last, len(statuses), is_over=not kept and len(statuses) >= min(_LAST, budget))
         if len(kept) == n or len(statuses) == budget:
             ended = f"{len(kept)} of {n} rows are kept, of {len(statuses)} requests."
         elif len(last) == _LAST and last.count(col.OK) < _FEW:
@@ -224,14 +225,12 @@ def _read_seeds(seeds: Dataset, with_input: bool) -> tuple[list[tuple[str, str]]
         else:
             pool.add(row_id, text)
             has_input = bool(str(row.get(col.INPUT) or "").strip())
-            has_more = bool(row.get(col.CONTEXT)) or (has_input and not with_input)
-            why = (
-                ("with an input" if has_input else "with turns before")
-                if has_more
-                else f"of more than {MOST_WORDS} words"
-            )
-            if has_more or len(words(text)) > MOST_WORDS:
-                unfit[why] += 1
+            if row.get(col.CONTEXT):
+                unfit["with turns before"] += 1
+            elif has_input and not with_input:
+                unfit["with an input"] += 1
+            elif len(words(text)) > MOST_WORDS:
+                unfit[f"of more than {MOST_WORDS} words"] += 1
             else:
                 written.append((row_id, text))
     if not written:

@@ -113,8 +113,13 @@ def _parts(
 
 def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
     """Tokens of the rendered chats, without loading weights."""
-    rendered = render_chats(load_tokenizer(spec), chats)
-    return sum(len(ids) for ids in rendered if not isinstance(ids, Exception))  # such a row gets a status
+    tokenizer, at_once = load_tokenizer(spec), 256
+    return sum(
+        len(ids)
+        for start in range(0, len(chats), at_once)
+        for ids in render_chats(tokenizer, chats[start : start + at_once])
+        if not isinstance(ids, Exception)  # such a row gets a status
+    )
 
 
 def chat_frame(

@@ -96,7 +96,8 @@ class Method:
             )
 
     def prompt(self, instruction: str, attempt: int = 1) -> Turns:
-        """The turns that ask for an instruction to be evolved, for the n-th time by this method, counted from 1."""
+        """The turns that ask for an instruction to be evolved, for the n-th time by this method, counted from 1. Prompts share the
+        turns of worked examples, so copy what you change."""
         by_domain = dict(self.template)
         turns = by_domain.get(domain_of(instruction) if len(by_domain) > 1 else "", self.template[0][1])
         if self.shots is None:

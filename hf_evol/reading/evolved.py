@@ -113,7 +113,7 @@ def unpack(text: str, parent: str) -> str:
     for _ in range(4):
         before = text
         for _ in range(6):
-            inner = _without_lead(_unwrap(text.strip()), parent)
+            inner = _without_lead(unwrap(text.strip()), parent)
             if inner == text:
                 break
             text = inner
@@ -157,7 +157,7 @@ def _without_end(text: str, parent: str) -> str:
     return text
 
 
-def _unwrap(text: str) -> str:
+def unwrap(text: str) -> str:
     """Without a fence, the marks of bold text or quotation marks around the whole."""
     if fence := _FENCED.fullmatch(text):
         return fence[1].strip()
