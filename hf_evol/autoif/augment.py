@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 from hf_evol.prompts.words import STOP_WORDS
@@ -101,8 +101,7 @@ class Augment(SampledTransform):
         texts = self.seeds and not isinstance(self.seeds, str) and all(isinstance(text, str) for text in self.seeds)
         if not texts or not all(map(str.strip, self.seeds)):
             raise ConfigError("seeds must be one or more constraints, each a text.")
-        if self.count < 1:
-            raise ConfigError(f"count must be 1 or more; got {self.count!r}.")
+        check_counts(self, "count")
         super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:

@@ -16,7 +16,7 @@ from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_que
 from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds
-from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
+from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError, check_counts
 from hf_evol.hub.provenance import describe_source, library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.record import describe
@@ -74,9 +74,7 @@ class AutoIf:
     def __post_init__(self) -> None:
         if self.thresholds not in THRESHOLDS:
             raise ConfigError(f"thresholds must be {' or '.join(THRESHOLDS)}; got {self.thresholds!r}.")
-        for name in ("requests", "per_request", "completions", "per_constraint"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
+        check_counts(self, "requests", "per_request", "completions", "per_constraint")
         if self.require_pass is not None and not 0 <= self.require_pass <= 1:
             raise ConfigError(f"require_pass must be from 0 to 1; got {self.require_pass!r}.")
 

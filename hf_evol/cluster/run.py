@@ -24,7 +24,7 @@ from hf_evol import __version__
 from hf_evol.cluster.folder import LOGS, WorkFolder
 from hf_evol.cluster.local import run_tasks
 from hf_evol.cluster.steps import Finish, Shard
-from hf_evol.errors import ConfigError, TaskError, require_extra
+from hf_evol.errors import ConfigError, TaskError, check_counts, require_extra
 from hf_evol.run.pipeline import check_seeds_are_given, prepare
 from hf_evol.run.recipe import Recipe
 from hf_evol.secrets import without_secrets
@@ -70,9 +70,7 @@ class Execution:
     work_folder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "workers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "tasks", "workers")
         if self.executor not in KINDS:
             raise ConfigError(f"executor must be {', '.join(KINDS)}; got {self.executor!r}.")
         if self.executor == "ray":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evol.data.files import FILE_FORMATS
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.secrets import public_name
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -144,18 +144,8 @@ class Recipe:
             raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
-        for name in (
-            "self_instruct",
-            "rounds",
-            "tries",
-            "best_of",
-            "back_translate",
-            "batch_size",
-            "limit",
-            "num_proc",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "self_instruct", "rounds", "tries", "best_of", "back_translate", "batch_size", "limit")
+        check_counts(self, "num_proc")
         if not (0 < self.select < 1 or (self.select >= 1 and float(self.select).is_integer())):
             raise ConfigError(f"select must be a share up to 1.0 or a whole number of rows; got {self.select!r}.")
 

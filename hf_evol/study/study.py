@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.hub.figures import check_plots
 from hf_evol.hub.provenance import library_versions, origin
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
@@ -91,8 +91,7 @@ class Study:
                 "A label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in more than "
                 f"case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
             )
-        if self.positions < 1:
-            raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
+        check_counts(self, "positions")
         if self.responders and self.base is None:
             raise ConfigError(
                 "Responders are compared for the model that is to be tuned on them: name it with --base MODEL."
