@@ -22,17 +22,12 @@ _MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
 # What the package holds, by the folders of an installation, in which no folder lies beside it.
 _PACKAGE = {
     "": (
-        "**/*.py",
-        "py.typed",
-        "demo/seeds/*.jsonl",
-        "prompts/*.jsonl",
-        "prompts/*.yaml",
-        "run/recipes/*.yaml",
-        "study/report.*",
+        "**/*.py", "py.typed", "demo/seeds/*.jsonl", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
+        "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
     ),
     "dataset_cards": ("*.md",),
     f"metrics/{NAME}": _MODULE,
-}
+}  # fmt: skip
 # Makes a Space what pip installs the package from.
 _PYPROJECT = """\
 [build-system]
