@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from datatrove.io import DataFolder
 
-from hf_evol.data.files import placing
+from hf_evol.data.files import placing, write_file
 from hf_evol.errors import HfEvolError, OutputError, SourceError
 
 if TYPE_CHECKING:
@@ -40,12 +40,8 @@ class WorkFolder(DataFolder):
 
     def put_shard(self, rows: Dataset, kind: str, number: int) -> None:
         """Write a shard as an Arrow file, whole or not at all."""
-        import pyarrow as pa
-
-        path, schema = self.resolve_paths(f"{kind}/{number:05}.arrow"), rows.features.arrow_schema
-        with placing(path) as file, file.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in rows.with_format("arrow").iter(1000):
-                writer.write_table(table.cast(schema))
+        with placing(self.resolve_paths(f"{kind}/{number:05}.arrow")) as file:
+            write_file(rows, file, "arrow")
 
     def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
         """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped."""

@@ -37,7 +37,7 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
     with without_datasets_bars():
         for place in range(count):
             file = folder / f"train-{place:05}-of-{count:05}.{FILE_FORMATS[file_format]}"
-            _write(gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
+            write_file(gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
 
 
 def columns_of_dates(dataset: Dataset) -> list[str]:
@@ -57,7 +57,8 @@ def columns_of_dates(dataset: Dataset) -> list[str]:
     return found
 
 
-def _write(dataset: Dataset, file: Path, file_format: str) -> None:
+def write_file(dataset: Dataset, file: Path, file_format: str) -> None:
+    """Write rows in one file of a format of `FILE_FORMATS`."""
     if file_format == "parquet":
         dataset.to_parquet(file)
     elif file_format == "json":
@@ -67,7 +68,7 @@ def _write(dataset: Dataset, file: Path, file_format: str) -> None:
 
         schema = dataset.features.arrow_schema
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            for table in dataset.with_format("arrow").iter(_BATCH_ROWS):
                 writer.write_table(table.cast(schema))
 
 
