@@ -61,6 +61,10 @@ OPTIONS_OF = {
         *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
         "journal", "output", "overwrite",
     ),
+    "autoif": (
+        "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens",
+        "batch_size", "num_proc", "journal", "license", "push_to", "private", *OUTPUT_OPTIONS,
+    ),
     "study": (
         *SEED_OPTIONS, "scorer", *RESPONSE_OPTIONS, *ENGINE_OPTIONS, *MODEL_OPTIONS, *EVOLVING_OPTIONS, "seed", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal",
         "license", "push_to", "private", *OUTPUT_OPTIONS,
@@ -148,6 +152,17 @@ def shown_anyway(show: Callable[[Any, Sequence[Time]], None]) -> Iterator[list[T
             if (result := getattr(error, "result", None)) is not None:
                 show(result, times)
             raise
+
+
+def table(title: Any, names: Sequence[Any], left: Sequence[str] = (), **look: Any) -> Any:
+    """A table of rich with columns of these names, none of which is broken into lines: numbers, but for those of words at the
+    left."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold", **look)
+    for name in names:
+        made.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return made
 
 
 def took(times: Sequence[Time]) -> Iterator[str]:
