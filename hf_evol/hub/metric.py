@@ -23,7 +23,7 @@ _MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
 _PACKAGE = {
     "": (
         "**/*.py", "py.typed", "demo/seeds/*.jsonl", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
-        "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
+        "sandbox/allowed.txt", "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
     ),
     "dataset_cards": ("*.md",),
     f"metrics/{NAME}": _MODULE,
