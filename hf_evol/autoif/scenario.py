@@ -84,10 +84,9 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
         raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
-    sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
     seeds = read_constraints(settings.seeds)
-    augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
-    verify = Verify(evolver, n=settings.completions, **sampling)
+    augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **recipe.sampling)
+    verify = Verify(evolver, n=settings.completions, **recipe.sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
     target = check_target(replace(recipe, dataset=settings.queries))
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)

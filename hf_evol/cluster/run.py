@@ -190,8 +190,7 @@ def _plan(recipe: Recipe, stages: Stages, seeds: Dataset, tasks: int) -> dict[st
     """What decides the shards, as plain values."""
     from datasets.fingerprint import Hasher
 
-    used = (stages.evolve, stages.eliminate, stages.respond, stages.score)
-    models = Hasher.hash([transform.identity() for transform in used])
+    models = Hasher.hash([transform.identity() for transform in stages.transforms])
     deciding = {name: value for name, value in recipe.for_card().items() if name not in _OF_THE_END}
     of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
     return deciding | of_rows | {"tasks": tasks, "version": __version__}

@@ -114,9 +114,11 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds, target = prepare(recipe)
+    made = None
     with progress.times() as times:
-        made = _made_up(recipe, stages, seeds)
-        if made is not None:
+        if recipe.self_instruct:
+            how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
+            made = self_instruct(seeds, stages.evolve.model, recipe.self_instruct, **how)
             seeds = steps.columns(made.rows, (col.ID, col.INSTRUCTION, col.INPUT))
         say = partial(print, file=sys.stderr, flush=True)
         rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
@@ -150,13 +152,6 @@ def check_seeds_are_given(recipe: Recipe, what: str) -> None:
             f"self_instruct is for hf-evol run on one machine. For {what}, run hf-evol self-instruct first, and name its rows as the "
             "seed set."
         )
-
-
-def _made_up(recipe: Recipe, stages: Stages, seeds: Dataset) -> SelfInstructed | None:
-    if not recipe.self_instruct:
-        return None
-    how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
-    return self_instruct(seeds, stages.evolve.model, recipe.self_instruct, **how)
 
 
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:

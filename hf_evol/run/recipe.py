@@ -170,6 +170,12 @@ class Recipe:
             raise ConfigError(f"The recipe {str(source)!r} must be a mapping of settings.")
         return cls(**usual).with_settings(settings)
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the evolver's model writes, as arguments of a transform, and the journal that keeps it."""
+        names = ("seed", "temperature", "top_p", "max_new_tokens", "journal")
+        return {name: getattr(self, name) for name in names}
+
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
         """This recipe with some settings replaced; unknown keys are errors."""
         known = [entry.name for entry in fields(self)]
