@@ -17,9 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from hf_evol.data.files import FILE_FORMATS
 from hf_evol.errors import ConfigError, HfEvolError, HubError, OutputError
-from hf_evol.hub.card import card_data, card_text
+from hf_evol.hub.card import card_text, within
 from hf_evol.hub.configs import check_configs
-from hf_evol.hub.merge import merge_cards
 from hf_evol.hub.record import CARD, PROVENANCE, changed, made, own_files, parsed, read_card, read_provenance
 
 logger = logging.getLogger(__name__)
@@ -324,7 +323,7 @@ def _own_card(folder: Path, repo_id: str, record: dict[str, Any], options: dict[
     """The folder's card, whose example loads the set from where it is going to be."""
     revision = None if options.get("create_pr") else options.get("revision")
     there = card_text(record, repo_id=repo_id, revision=revision)
-    return merge_cards(read_card(LocalFileSystem(), str(folder)), there, card_data(record).to_dict())
+    return within(read_card(LocalFileSystem(), str(folder)), there, record)
 
 
 def _merged(repo_id: str, there: Published, card: str, names: Collection[str], files: Collection[str]) -> str:
@@ -345,7 +344,7 @@ def _merged(repo_id: str, there: Published, card: str, names: Collection[str], f
             f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written, and this set has a file of that name. "
             "Rename it there, or choose another dataset."
         )
-    merged = merge_cards(there.card, card, card_data(former).to_dict() if "title" in former else None)
+    merged = within(there.card, card, former)
     after = (there.files | {*files, CARD}) - (own_files(former) - {*files})
     earlier = [config["name"] for config in former.get("configs", ())]
     check_configs(repo_id, (there.card, there.files), (merged, after), earlier, names, own_files(former), files)

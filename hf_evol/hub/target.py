@@ -21,8 +21,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from hf_evol.errors import HfEvolError, HubError, OutputError
-from hf_evol.hub.card import card_data
-from hf_evol.hub.merge import merge_cards
+from hf_evol.hub.card import within
 from hf_evol.hub.publish import MESSAGE, check_right, check_room, commit_folder, why
 from hf_evol.hub.record import CARD, PROVENANCE, made, own_files, parsed, read_card, read_provenance, sizes_in, stranger
 
@@ -277,10 +276,8 @@ def _keep_texts(folder: Path, fs: Any, root: str, record: Mapping[str, Any]) -> 
 
 def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
     """A new card within the one that is there, which may hold words of people; an `OutputError` if that can't be read."""
-    record = record.get("earlier", record)  # of a broken upload
-    ours = card_data(record).to_dict() if made(record) == "set" and "title" in record else None
     try:
-        return merge_cards(read_card(fs, root), new, ours)
+        return within(read_card(fs, root), new, record.get("earlier", record))  # the one before a broken upload
     except HubError as error:
         raise OutputError(f"The card {root}/{CARD} may hold words of people: {error}") from error
 
