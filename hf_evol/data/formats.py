@@ -352,18 +352,16 @@ def _are_ours(dataset: Dataset) -> bool:
     Raises:
         ColumnError: they end in a position, but repeat.
     """
+    ids = dataset[col.ID][:]
+    if not all(isinstance(row_id, str) and _OUR_ID.match(row_id) for row_id in ids):
+        return False
     seen: dict[str, int] = {}
-    repeated = None
-    for place, value in enumerate(dataset[col.ID]):
-        if not isinstance(value, str) or not _OUR_ID.match(value):
-            return False
-        if repeated is None and seen.setdefault(value, place) != place:
-            repeated = (value, seen[value], place)
-    if repeated:
-        raise ColumnError(
-            f"The id {repeated[0]!r} stands in rows {repeated[1]} and {repeated[2]}; ids must be unique. Number the rows "
-            "anew with to_instructions(dataset, name=…), or drop the repeated rows."
-        )
+    for place, row_id in enumerate(ids):
+        if seen.setdefault(row_id, place) != place:
+            raise ColumnError(
+                f"The id {row_id!r} stands in rows {seen[row_id]} and {place}; ids must be unique. Number the rows anew with "
+                "to_instructions(dataset, name=…), or drop the repeated rows."
+            )
     return True
 
 

@@ -55,13 +55,17 @@ class Plan:
     models: dict[str, ModelSpec | EndpointEngine]
 
 
+def load_rows(recipe: Recipe, typed: bool = False) -> Dataset:
+    """The rows that a recipe names as its seed set, as they are (`load_seeds`)."""
+    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=typed)
+    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
+
+
 def read_seeds(recipe: Recipe) -> Dataset:
     """The recipe's seed set in our columns; some of its rows must have an instruction."""
-    dataset = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    if recipe.limit is not None:
-        dataset = dataset.select(range(min(recipe.limit, len(dataset))))
+    rows = load_rows(recipe)
     with without_datasets_bars():
-        seeds = to_instructions(dataset, recipe.format, columns=recipe.columns)
+        seeds = to_instructions(rows, recipe.format, columns=recipe.columns)
     if unread_rows(seeds).total() == len(seeds):
         raise FormatError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
     if reading := reading_of(seeds):
