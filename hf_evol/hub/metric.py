@@ -22,37 +22,14 @@ _MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
 # What the package holds, by the folders of an installation, in which no folder lies beside it.
 _PACKAGE = {
     "": (
-        "**/*.py", "py.typed", "demo/seeds/*.jsonl", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
+        "**/*.py", "py.typed", "demo/seeds/*.jsonl", "hub/space.toml", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
         "sandbox/allowed.txt", "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
     ),
     "dataset_cards": ("*.md",),
     f"metrics/{NAME}": _MODULE,
 }  # fmt: skip
-# Makes a Space what pip installs the package from.
-_PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=77"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "hf_evol"
-version = {version}
-license = "Apache-2.0"
-requires-python = {python}
-dependencies = {requirements}
-
-[project.scripts]
-hf-evol = "hf_evol.cli.main:entry_point"
-
-[tool.setuptools.packages.find]
-include = ["hf_evol*"]
-
-[tool.setuptools.package-data]
-"*" = ["*"]
-"""
-CACHED_NAME = (
-    f"evaluate-metric--{NAME}"  # where evaluate looks for what neither a folder nor the Hub has under its name
-)
+# Where evaluate looks for what neither a folder nor the Hub has under its name.
+CACHED_NAME = f"evaluate-metric--{NAME}"
 
 
 def metric_path() -> Path:
@@ -133,7 +110,9 @@ def write_space(folder: Path, repo_id: str) -> None:
         "python": json.dumps(python),
         "requirements": json.dumps(requirements),
     }
-    (folder / "pyproject.toml").write_text(_PYPROJECT.format(**filled), encoding="utf-8")
+    # What makes a Space that pip installs the package from.
+    project = Path(__file__).with_name("space.toml").read_text(encoding="utf-8")
+    (folder / "pyproject.toml").write_text(project.format(**filled), encoding="utf-8")
 
 
 def _package_files() -> Iterator[tuple[Path, Path]]:
