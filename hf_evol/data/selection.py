@@ -71,26 +71,19 @@ def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: b
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    group = column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
+    group = column(dataset, per).take(places).combine_chunks() if per else pa.nulls(len(places), pa.int8())
     keys = pa.table({"score": scores.take(places), "id": column(dataset, col.ID).take(places)})
     is_share = top < 1 or (top == 1 and isinstance(top, float))
     order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
     del keys
     order = order.to_numpy()
-    codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order]
+    codes = pc.fill_null(group.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)[order]
     by_group = np.argsort(codes, kind="stable")  # best first within each
     _, starts, sizes = np.unique(codes[by_group], return_index=True, return_counts=True)
     counts = np.ceil(top * sizes - 1e-9) if is_share else np.full(len(sizes), int(top))
     ranks = np.arange(len(codes)) - np.repeat(starts, sizes)
     picked = order[by_group[ranks < np.repeat(counts, sizes)]]
     return places.take(pa.array(np.sort(picked)))
-
-
-def _codes(group: Any) -> pa.Array:
-    import pyarrow as pa
-
-    combined = group.combine_chunks() if isinstance(group, pa.ChunkedArray) else group
-    return combined.dictionary_encode().indices
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:

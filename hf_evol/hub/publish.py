@@ -297,7 +297,9 @@ def commit_folder(
             )
         operations = [CommitOperationAdd(name, files[name]) for name in sorted(files.keys() - {CARD})]
         if CARD in files:  # a method that was optimized has none
-            own = _own_card(folder, repo_id, record, options)
+            branch = None if options.get("create_pr") else options.get("revision")
+            own = card_text(record, repo_id=repo_id, revision=branch)  # whose example loads the set from where it goes
+            own = within(read_card(LocalFileSystem(), str(folder)), own, record)
             card = _merged(repo_id, there, own, [config["name"] for config in record["configs"]], files)
             operations.insert(0, CommitOperationAdd(CARD, card.encode("utf-8")))
         gone = (there.files & own_files(there.record)) - files.keys()
@@ -317,13 +319,6 @@ def commit_folder(
             if done.oid == there.head:
                 logger.warning("Nothing has changed: %s holds this set already.", repo_id)
             return done
-
-
-def _own_card(folder: Path, repo_id: str, record: dict[str, Any], options: dict[str, Any]) -> str:
-    """The folder's card, whose example loads the set from where it is going to be."""
-    revision = None if options.get("create_pr") else options.get("revision")
-    there = card_text(record, repo_id=repo_id, revision=revision)
-    return within(read_card(LocalFileSystem(), str(folder)), there, record)
 
 
 def _merged(repo_id: str, there: Published, card: str, names: Collection[str], files: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.hub.card import card_text
-from hf_evol.hub.publish import check_push, check_repo_id, publish
+from hf_evol.hub.publish import check_push, publish
 from hf_evol.hub.record import CARD, write_provenance
 from hf_evol.hub.target import Target, check_output, hub_dataset, is_remote, writing
 from hf_evol.secrets import public_name
@@ -49,10 +49,8 @@ class Config(NamedTuple):
 
 def check_target(recipe: Recipe) -> Target:
     """The place that a recipe's set may be written to (`check_output`), and be pushed from (`check_push`)."""
-    if recipe.push_to:
-        check_repo_id(recipe.push_to)
-        if is_remote(recipe.output):
-            raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
+    if recipe.push_to and is_remote(recipe.output):
+        raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
     target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
     if recipe.push_to:
         check_push(recipe.push_to, private=recipe.private, file_format=recipe.file_format)
