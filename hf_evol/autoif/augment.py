@@ -8,7 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from datasets import Dataset, Features, Value
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, check_counts
@@ -19,10 +21,6 @@ from hf_evol.prompts.words import words as english
 from hf_evol.reading.faults import is_refusal
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, SampledTransform
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 _NUMBER = r"(?:\(?\d{1,3}(?:[.):]|\\\.)|#\d{1,3}[.):]?)"
 _SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\s+"
@@ -120,8 +118,6 @@ class Augment(SampledTransform):
 
 def augment_requests(n: int) -> Dataset:
     """Rows for `Augment`: ids from ``augment-0`` on."""
-    from datasets import Dataset
-
     return Dataset.from_dict({col.ID: [f"augment-{place}" for place in range(n)]})
 
 
@@ -170,8 +166,6 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
         word about the form of a text), ``repeated``, ``near_repeated``, ``seed``, ``near_seed`` and ``example`` (near the
         prompt's example, or with a text that only the example quotes).
     """
-    from datasets import Dataset, Features, Value
-
     seen: dict[tuple[str, ...], list[tuple[str, set[str], str, str]]] = defaultdict(list)
 
     def add(text: str, equal: str, near: str) -> None:

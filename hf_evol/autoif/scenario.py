@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import models
@@ -18,6 +20,7 @@ from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError, check_counts
 from hf_evol.hub.provenance import describe_source, library_versions, origin
+from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.record import describe
 from hf_evol.run.recipe import Recipe
@@ -26,11 +29,6 @@ from hf_evol.run.steps import part
 from hf_evol.sandbox import Sandbox
 from hf_evol.secrets import public_name
 from hf_evol.transform import Transform, failed_requests, map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.hub.target import Target
 
 _MAP_ROWS = 256
 # What is measured before the rest is asked, so that a model that can't do a step is noticed within minutes. Where a third of
@@ -156,8 +154,6 @@ class _Job:
 
     def augmented(self, augment: Augment) -> Dataset:
         """The constraints to verify, with ids."""
-        from datasets import Dataset, concatenate_datasets
-
         settings, seeds = self.settings, augment.seeds
         requests = augment_requests(settings.requests)
         first = requests.take(min(_FIRST_REQUESTS, len(requests)))
@@ -192,8 +188,6 @@ class _Job:
 
     def verified(self, constraints: Dataset, verify: Verify, validate: CrossValidate) -> Dataset:
         """All constraints, with functions and cases where they are kept."""
-        from datasets import concatenate_datasets
-
         first = constraints.take(min(_FIRST_CONSTRAINTS, len(constraints)))
         n_others = len(constraints) - len(first)
         rows = self.map(first, verify, validate)
@@ -221,8 +215,6 @@ class _Job:
         return rows.remove_columns(col.COMPLETIONS)
 
     def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
-        from datasets import concatenate_datasets
-
         rows = self.map(rows, answer)
         statuses = rows[col.RESPONSE_STATUS][:]
         self.count("respond", "rows", len(rows), col.lost(statuses))

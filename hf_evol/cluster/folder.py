@@ -12,15 +12,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import Dataset, concatenate_datasets
 from datatrove.io import DataFolder
 
 from hf_evol.data.files import placing, write_file
 from hf_evol.errors import HfEvolError, OutputError, SourceError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 PLAN, LOCK, LOGS, JOURNALS = "plan.json", "lock.json", "logs", "journals"
 _WRITTEN = ("seeds", "rows", "failed", "unanswered", LOGS, JOURNALS, PLAN)
@@ -45,8 +43,6 @@ class WorkFolder(DataFolder):
 
     def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
         """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped."""
-        from datasets import Dataset, concatenate_datasets
-
         parts = []
         with tempfile.TemporaryDirectory(prefix="hf_evol-") as passing:
             for name in (f"{kind}/{number:05}.arrow" for number in numbers):

@@ -7,15 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Json, LargeList, List, Value
 
 from hf_evol import columns as col
 from hf_evol.data.chats import Seed, Turns, Unreadable, read_chat, read_text, read_turns
 from hf_evol.errors import ColumnError, FormatError
 from hf_evol.transform import Batch, check_columns, values_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +200,6 @@ def to_instructions(
         FormatError: the format is unknown, ambiguous, or its columns are not there.
         ColumnError: a column holds something else than text, ids repeat, or a column to rename or keep is missing.
     """
-    from datasets import ClassLabel, Dataset, Features, Value
-
     if not isinstance(dataset, Dataset):
         raise FormatError(
             f"to_instructions takes one Dataset, not {type(dataset).__name__}: choose a split, as in sets['train'], and "
@@ -330,8 +327,6 @@ def _before(row: Row) -> Turns:
 def _check_text(dataset: Dataset, form: Format) -> None:
     if form.is_chat:
         return
-    from datasets import Json, LargeList, List
-
     asked = form.columns[0]
     for column in (name for names in (*form.columns, _INPUT) for name in names.split("|")):
         kind = dataset.features.get(column)
@@ -379,8 +374,6 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
         ColumnError: a missing column, or rows without a response; select or filter those out first. Turns in ``context`` that
             ``alpaca`` can't hold.
     """
-    from datasets import Dataset, Features, List, Value
-
     if format not in TRAINING_FORMATS:
         raise FormatError(f"Unknown training format {format!r}. Formats: {', '.join(TRAINING_FORMATS)}.")
     check_columns((col.INSTRUCTION, col.OUTPUT), dataset.column_names)

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from datasets import Dataset
 
 from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
 from hf_evol.errors import ConfigError, HfEvolError
@@ -17,12 +19,8 @@ from hf_evol.hub.card import card_text
 from hf_evol.hub.publish import check_push, publish
 from hf_evol.hub.record import CARD, write_provenance
 from hf_evol.hub.target import Target, check_output, hub_dataset, is_remote, writing
+from hf_evol.run.recipe import Recipe
 from hf_evol.secrets import public_name
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Features, concatenate_datasets, load_dataset
 
 from hf_evol import columns as col
 from hf_evol.data.files import FILE_FORMATS
@@ -25,9 +27,6 @@ from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, 
 from hf_evol.run.tables import round_table
 from hf_evol.secrets import public_name
 from hf_evol.transform import check_columns, map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _NEEDED = (
     col.ID, col.INSTRUCTION, col.PARENT_INSTRUCTION, col.OUTPUT, col.ROUND, col.EVOL_STATUS, col.RESPONSE_STATUS,
@@ -65,7 +64,6 @@ def append(
         ColumnError: the rows lack a column, are not all of the round after the last one, or hold ids that the set lacks.
         HubError: there is no such set, someone else pushed in the meantime, or as in `hf_evol.publish`.
     """
-    from datasets import concatenate_datasets, load_dataset
     from huggingface_hub.constants import ENDPOINT
 
     check_repo_id(repo_id)
@@ -101,8 +99,6 @@ def append(
 
 def _typed_as(added: Dataset, rows: Dataset) -> Dataset:
     """The rows with the column types of those that are added: files of JSON have others."""
-    from datasets import Features
-
     return rows.cast(Features({name: added.features.get(name, kind) for name, kind in rows.features.items()}))
 
 

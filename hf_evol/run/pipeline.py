@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -16,10 +19,13 @@ from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
-from hf_evol.evolve.self_instruct import check_seeds, self_instruct
+from hf_evol.evolve.self_instruct import SelfInstructed, check_seeds, self_instruct
+from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe_source, library_versions, origin, shareable, title
+from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.models import ModelSpec
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.models.record import describe
 from hf_evol.progress import without_datasets_bars
@@ -30,16 +36,6 @@ from hf_evol.run.stages import Stages
 from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
 from hf_evol.run.tables import constraint_counts, languages_of, rejected_texts, round_table, value_counts
 from hf_evol.secrets import public_name
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from datasets import Dataset
-
-    from hf_evol.evolve.self_instruct import SelfInstructed
-    from hf_evol.generation.endpoint import EndpointEngine
-    from hf_evol.hub.target import Target
-    from hf_evol.models import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +170,6 @@ def conclude(
     recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round], target: Target, made: SelfInstructed | None = None
 ) -> RunResult:  # fmt: skip
     """Select from the scored rounds, write the set and, if asked, publish it."""
-    from datasets import concatenate_datasets
-
     with without_datasets_bars():
         rounds = without_repeats(rounds)
         record = _provenance(recipe, stages, n_seeds, [round_table(entry, n) for n, entry in enumerate(rounds, 1)])

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.data.files import write_dataset
@@ -14,11 +16,7 @@ from hf_evol.data.formats import to_training
 from hf_evol.errors import ConfigError, check_counts
 from hf_evol.progress import without_datasets_bars
 from hf_evol.training.files import local_or_name, recipe_folder, write_yaml
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.training.sets import TrainingSet
+from hf_evol.training.sets import TrainingSet
 
 # The fine-tuning settings of arXiv:2412.11231, which trained with LLaMA-Factory.
 GLOBAL_BATCH_SIZE = 64  # rows per step
