@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.transform import check_columns
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset
 
 _BLOCK = 10_000  # rows gathered at once
 
@@ -44,9 +45,6 @@ def select(
         ConfigError: neither ``top`` nor ``threshold``, or values out of range.
         ColumnError: a missing column.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if top is None and threshold is None:
         raise ConfigError("select needs top= (a fraction such as 0.25, or a number of rows) or threshold=.")
     if top is not None and not (0 < top < 1 or (top >= 1 and float(top).is_integer())):
@@ -67,10 +65,6 @@ def select(
 
 
 def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: bool, per: str | None) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     group = column(dataset, per).take(places).combine_chunks() if per else pa.nulls(len(places), pa.int8())
     keys = pa.table({"score": scores.take(places), "id": column(dataset, col.ID).take(places)})
     is_share = top < 1 or (top == 1 and isinstance(top, float))
@@ -94,10 +88,6 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
 def gathered(dataset: Dataset) -> Dataset:
     """The same rows without a list of places beside them: by pieces of the table, which is quick where the places ascend, as
     `datasets` would look up each row by itself; and by blocks, as Arrow can't put together more than 2 GiB of texts."""
-    import numpy as np
-    import pyarrow as pa
-    from datasets import Dataset
-
     if dataset._indices is None:
         return dataset
     places, pieces = np.asarray(dataset._indices.column(0)).astype("int64"), dataset.data.to_batches()
@@ -125,8 +115,6 @@ def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Datas
         ColumnError: a set has no ``id``.
     """
     import hashlib
-
-    import numpy as np
 
     size = min(len(first), len(second))
 

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import HfApi, constants
+
 from hf_evol import __version__
 from hf_evol.errors import ConfigError
 from hf_evol.hub.publish import telling
@@ -65,8 +67,6 @@ def push(repo_id: str, private: bool = False) -> str:
         ConfigError: a name that `evaluate` can't load.
         HubError: the Hub refused or could not be reached.
     """
-    from huggingface_hub import HfApi
-
     name = repo_id.rpartition("/")[2]
     if name == "app" or "." in name:  # the script has its name, and is imported by it
         raise ConfigError(f"evaluate can't load a module with the name {name!r}. Choose another, such as user/{NAME}.")
@@ -89,8 +89,6 @@ def push(repo_id: str, private: bool = False) -> str:
 
 def write_space(folder: Path, repo_id: str) -> None:
     """All that the Space of a name holds: the module, and the package, which is on no index, for the widget and for pip."""
-    from huggingface_hub import constants
-
     address, name = f"git+{constants.ENDPOINT}/spaces/{repo_id}", repo_id.rpartition("/")[2]
     requirements = [entry for entry in importlib.metadata.requires("hf_evol") or () if "extra ==" not in entry]
     for file in _MODULE:

@@ -19,6 +19,8 @@ from typing import Any
 
 import fsspec
 from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, parse_hf_uri
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from hf_evol.errors import HfEvolError, HubError, OutputError
 from hf_evol.hub.card import within
@@ -51,9 +53,6 @@ def check_output(
     one that holds a ``set``, ``recipe`` or ``method`` where another of these is to be written, too. A dataset on the Hub must
     be there, and may hold what others have put there (`hf_evol.publish`). A folder that the run ``reads`` from is refused.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     target = Target(output, what)
     try:
         repo_id, revision = hub_dataset(output)
@@ -139,8 +138,6 @@ def hub_dataset(output: str) -> tuple[str | None, str | None]:
     """The dataset on the Hub that an output is, and its branch; a bucket is a store like others."""
     if not output.startswith("hf://"):
         return None, None
-    from huggingface_hub import parse_hf_uri
-
     uri = parse_hf_uri(output)
     if uri.is_bucket:
         return None, None
@@ -285,8 +282,6 @@ def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
 def _upload(folder: Path, target: Target) -> None:
     repo_id, revision = hub_dataset(target.output)
     if repo_id:
-        from huggingface_hub import HfApi
-
         agrees = lambda there: there.digest == target.replaces  # noqa: E731
         commit_folder(HfApi(), folder, repo_id, agrees, revision=revision, commit_message=MESSAGE)
         return

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
+from hf_evol.data import FILE_FORMATS
+from hf_evol.data.files import columns_of_dates, write_dataset
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.hub.card import card_text
 from hf_evol.hub.publish import check_push, publish
@@ -66,7 +67,7 @@ def set_folder(
         record: the provenance, which gets ``configs``; the block may add what follows from files that it writes into
             the folder that it is given.
         configs: those without rows are left out, as `datasets` can't load them.
-        file_format: as in `hf_evol.data.files.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
+        file_format: as in `hf_evol.data.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
     """
     configs = [config for config in configs if len(config.rows)]
     dates = [name for config in configs for name in columns_of_dates(config.rows)] if file_format == "json" else []

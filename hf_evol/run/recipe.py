@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hf_evol.data.files import FILE_FORMATS
+from hf_evol.data import FILE_FORMATS
 from hf_evol.errors import ConfigError, check_counts
 from hf_evol.secrets import public_name
 
