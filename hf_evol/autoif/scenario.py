@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import fsspec
 from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
@@ -116,8 +117,6 @@ def read_constraints(source: str) -> list[str]:
         SourceError: nothing can be read there, or there is no constraint.
     """
     if source.endswith(".txt"):
-        import fsspec
-
         try:
             with fsspec.open(source, "r", encoding="utf-8-sig") as file:
                 lines = file.read().splitlines()

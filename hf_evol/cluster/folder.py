@@ -16,6 +16,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from datatrove.io import DataFolder
+from filelock import FileLock, Timeout
 
 from hf_evol.data.files import placing, write_file
 from hf_evol.errors import HfEvolError, OutputError, SourceError
@@ -92,8 +93,6 @@ class WorkFolder(DataFolder):
         On one machine the operating system lets one process in, and forgets a lock when its process ends; between machines it
         is a file that is created or not, and that only the machine which has left it may take over.
         """
-        from filelock import FileLock, Timeout
-
         everyones = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # whatever TMPDIR says
         jobs: list[str] = []
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.ctime(), "jobs": jobs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,6 @@ def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Datas
     Raises:
         ColumnError: a set has no ``id``.
     """
-    import hashlib
-
     size = min(len(first), len(second))
 
     def cut(dataset: Dataset) -> Dataset:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hf_evol.data import FILE_FORMATS
 from hf_evol.errors import ConfigError, check_counts
 from hf_evol.secrets import public_name
@@ -157,8 +159,6 @@ class Recipe:
         Raises:
             ConfigError: no such recipe, malformed YAML, unknown keys, wrong values.
         """
-        import yaml
-
         built_in = BUILT_IN / f"{source}.yaml"
         path = built_in if built_in.is_file() else Path(source).expanduser()
         try:
