@@ -59,6 +59,13 @@ class HubError(HfEvolError, OSError):
     """The Hub refused or could not be reached."""
 
 
+def check_counts(settings: object, *names: str) -> None:
+    """Raise `ConfigError` unless each of these settings is None, or 1 or more."""
+    for name in names:
+        if (value := getattr(settings, name)) is not None and value < 1:
+            raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+
+
 def require_extra(module: str, extra: str, what: str) -> None:
     """Raise `MissingExtraError` unless ``module`` can be imported.
 

@@ -313,7 +313,9 @@ def test_failures_show_none(here, hub, call, wide_model):
 
 
 def test_an_error_that_nobody_expected_shows_none(here, call, monkeypatch):
-    monkeypatch.setattr("hf_evol.data.sources.load_seeds", lambda *_, **__: {}[KEYS["DB_PASSWORD"]])
+    monkeypatch.setattr(
+        importlib.import_module("hf_evol.run.pipeline"), "load_seeds", lambda *_, **__: {}[KEYS["DB_PASSWORD"]]
+    )
     code, said = call("select", "--dataset", "rows.jsonl")
     assert code == "traceback" and "KeyError: '***'" in said and not found(said)
 

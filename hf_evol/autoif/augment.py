@@ -8,10 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from datasets import Dataset, Features, Value
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.autoif import RULES_SHOWN, augment_prompt
 from hf_evol.prompts.words import STOP_WORDS
@@ -19,10 +21,6 @@ from hf_evol.prompts.words import words as english
 from hf_evol.reading.faults import is_refusal
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import Batch, SampledTransform
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 _NUMBER = r"(?:\(?\d{1,3}(?:[.):]|\\\.)|#\d{1,3}[.):]?)"
 _SPACED = rf"[*_]{{0,2}}(?:[-+–—*]|{_NUMBER}|\d{{1,3}}\*\*[.):])[*_]{{0,2}}\s+"
@@ -101,8 +99,7 @@ class Augment(SampledTransform):
         texts = self.seeds and not isinstance(self.seeds, str) and all(isinstance(text, str) for text in self.seeds)
         if not texts or not all(map(str.strip, self.seeds)):
             raise ConfigError("seeds must be one or more constraints, each a text.")
-        if self.count < 1:
-            raise ConfigError(f"count must be 1 or more; got {self.count!r}.")
+        check_counts(self, "count")
         super().__post_init__()
 
     def apply(self, batch: Batch) -> Batch:
@@ -121,8 +118,6 @@ class Augment(SampledTransform):
 
 def augment_requests(n: int) -> Dataset:
     """Rows for `Augment`: ids from ``augment-0`` on."""
-    from datasets import Dataset
-
     return Dataset.from_dict({col.ID: [f"augment-{place}" for place in range(n)]})
 
 
@@ -171,8 +166,6 @@ def new_constraints(lists: Iterable[Sequence[str]], seeds: Sequence[str]) -> tup
         word about the form of a text), ``repeated``, ``near_repeated``, ``seed``, ``near_seed`` and ``example`` (near the
         prompt's example, or with a text that only the example quotes).
     """
-    from datasets import Dataset, Features, Value
-
     seen: dict[tuple[str, ...], list[tuple[str, set[str], str, str]]] = defaultdict(list)
 
     def add(text: str, equal: str, near: str) -> None:

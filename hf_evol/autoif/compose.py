@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Value
 
 from hf_evol import columns as col
 from hf_evol.data.chats import Unreadable, read_turns
@@ -15,9 +18,6 @@ from hf_evol.generation.base import Chat
 from hf_evol.generation.sampling import request_seed, row_key
 from hf_evol.prompts.autoif import answer_prompt
 from hf_evol.transform import check_columns
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _CARRIED = (col.FUNCTIONS, col.CASES, col.ACCURACIES)
 _TURNS = ("messages", "conversations", "conversation")
@@ -95,9 +95,6 @@ def compose_rows(constraints: Dataset, queries: list[str], *, per_constraint: in
         ConfigError: ``per_constraint`` is under 1, or over the number of queries.
         ColumnError: a missing column.
     """
-    import numpy as np
-    from datasets import Dataset, Features, Value
-
     if not 1 <= per_constraint <= len(queries):
         raise ConfigError(
             f"per_constraint must be from 1 to the {len(queries)} usable queries; got {per_constraint!r}."

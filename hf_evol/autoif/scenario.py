@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import fsspec
+from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import models
@@ -16,8 +19,9 @@ from hf_evol.autoif.compose import AnswerUnderConstraint, compose_rows, user_que
 from hf_evol.autoif.verify import THRESHOLDS, CheckResponses, CrossValidate, Verify
 from hf_evol.data.selection import select
 from hf_evol.data.sources import load_seeds
-from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError
+from hf_evol.errors import ColumnError, ConfigError, ModelError, SourceError, check_counts
 from hf_evol.hub.provenance import describe_source, library_versions, origin
+from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.record import describe
 from hf_evol.run.recipe import Recipe
@@ -26,11 +30,6 @@ from hf_evol.run.steps import part
 from hf_evol.sandbox import Sandbox
 from hf_evol.secrets import public_name
 from hf_evol.transform import Transform, failed_requests, map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.hub.target import Target
 
 _MAP_ROWS = 256
 # What is measured before the rest is asked, so that a model that can't do a step is noticed within minutes. Where a third of
@@ -74,9 +73,7 @@ class AutoIf:
     def __post_init__(self) -> None:
         if self.thresholds not in THRESHOLDS:
             raise ConfigError(f"thresholds must be {' or '.join(THRESHOLDS)}; got {self.thresholds!r}.")
-        for name in ("requests", "per_request", "completions", "per_constraint"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
+        check_counts(self, "requests", "per_request", "completions", "per_constraint")
         if self.require_pass is not None and not 0 <= self.require_pass <= 1:
             raise ConfigError(f"require_pass must be from 0 to 1; got {self.require_pass!r}.")
 
@@ -86,10 +83,9 @@ def run(settings: AutoIf, recipe: Recipe) -> RunResult:
         raise ConfigError("temperature must be over 0, such as 0.7: autoif makes the same requests many times.")
     sandbox = Sandbox()
     evolver, responder = engine_of(recipe, recipe.model), engine_of(recipe, recipe.responder or recipe.model)
-    sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
     seeds = read_constraints(settings.seeds)
-    augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **sampling)
-    verify = Verify(evolver, n=settings.completions, **sampling)
+    augment = Augment(evolver, seeds=tuple(seeds), count=settings.per_request, **recipe.sampling)
+    verify = Verify(evolver, n=settings.completions, **recipe.sampling)
     answer = AnswerUnderConstraint(responder, max_new_tokens=recipe.response_max_new_tokens, journal=recipe.journal)
     target = check_target(replace(recipe, dataset=settings.queries))
     asked = load_seeds(settings.queries, config=settings.queries_config, split=settings.queries_split)
@@ -121,8 +117,6 @@ def read_constraints(source: str) -> list[str]:
         SourceError: nothing can be read there, or there is no constraint.
     """
     if source.endswith(".txt"):
-        import fsspec
-
         try:
             with fsspec.open(source, "r", encoding="utf-8-sig") as file:
                 lines = file.read().splitlines()
@@ -159,8 +153,6 @@ class _Job:
 
     def augmented(self, augment: Augment) -> Dataset:
         """The constraints to verify, with ids."""
-        from datasets import Dataset, concatenate_datasets
-
         settings, seeds = self.settings, augment.seeds
         requests = augment_requests(settings.requests)
         first = requests.take(min(_FIRST_REQUESTS, len(requests)))
@@ -195,8 +187,6 @@ class _Job:
 
     def verified(self, constraints: Dataset, verify: Verify, validate: CrossValidate) -> Dataset:
         """All constraints, with functions and cases where they are kept."""
-        from datasets import concatenate_datasets
-
         first = constraints.take(min(_FIRST_CONSTRAINTS, len(constraints)))
         n_others = len(constraints) - len(first)
         rows = self.map(first, verify, validate)
@@ -224,8 +214,6 @@ class _Job:
         return rows.remove_columns(col.COMPLETIONS)
 
     def answered(self, rows: Dataset, answer: AnswerUnderConstraint, check: CheckResponses) -> tuple[Dataset, Dataset]:
-        from datasets import concatenate_datasets
-
         rows = self.map(rows, answer)
         statuses = rows[col.RESPONSE_STATUS][:]
         self.count("respond", "rows", len(rows), col.lost(statuses))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from hf_evol import columns as col
 from hf_evol import progress
 from hf_evol.autoif.completions import parse_completion
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.autoif import verify_prompt
 from hf_evol.reading.replies import strip_thinking
@@ -46,8 +46,7 @@ class Verify(SampledTransform):
     label: ClassVar[str] = "Verify"
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ConfigError(f"n must be 1 or more; got {self.n!r}.")
+        check_counts(self, "n")
         super().__post_init__()
 
     @property

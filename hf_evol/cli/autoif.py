@@ -7,39 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import (
-    ENGINE_OPTIONS,
-    MODEL_OPTIONS,
-    OUTPUT_OPTIONS,
-    exit_if_failed,
-    quiet,
-    recipe_options,
-    shown_anyway,
-    took,
-)
+from hf_evol.cli.options import OPTIONS_OF, exit_if_failed, quiet, recipe_options, shown_anyway, table, took
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
 
-@recipe_options(
-    "model",
-    "responder",
-    *ENGINE_OPTIONS,
-    *MODEL_OPTIONS,
-    "seed",
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "response_max_new_tokens",
-    "batch_size",
-    "num_proc",
-    "journal",
-    "license",
-    "push_to",
-    "private",
-    *OUTPUT_OPTIONS,
-    temperature=0.7,  # many different functions are wanted, unlike in evolving
-)
+@recipe_options(*OPTIONS_OF["autoif"], temperature=0.7)  # many different functions are wanted, unlike in evolving
 def command(
     recipe: Recipe,
     seeds: Annotated[str, typer.Option(help="Seed constraints: a text file with one a line, or a dataset.")],
@@ -75,22 +48,14 @@ def command(
 
 def _show(result: object, times: Sequence[Time]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=result.provenance["title"], title_justify="left", title_style="bold")
-    for name, justify in (
-        ("Stage", "left"),
-        ("Of", "left"),
-        ("Given", "right"),
-        ("Left", "right"),
-        ("Lost to", "left"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name != "Lost to")
+    names = ("Stage", "Of", "Given", "Left", "Lost to")
+    shown = table(result.provenance["title"], names, left=("Stage", "Of", "Lost to"))
+    shown.columns[-1].no_wrap = False
     for stage in result.provenance["stages"]:
         lost = ", ".join(f"{reason} {count}" for reason, count in stage["lost"].items())
-        table.add_row(stage["stage"], stage["what"], str(stage["given"]), str(stage["left"]), lost)
-    console = Console(highlight=False)
-    console.print("", table)
+        shown.add_row(stage["stage"], stage["what"], str(stage["given"]), str(stage["left"]), lost)
+    Console(highlight=False).print("", shown)
     print(*took(times), sep="\n")
     print(f"The set:  {result.output}\nThe card: {result.output}/README.md")
     if result.url:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage
 from hf_evol.errors import ConfigError
 from hf_evol.run.recipe import Recipe
 
@@ -23,16 +23,12 @@ def command(
     """Add constraints that the response meets already to each instruction, with the functions that check them. A model is asked
     only with --constrainer; rows that no constraint suits stay as they are."""
     from hf_evol.columns import BACK_TRANSLATE_STATUS
-    from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import constraining
 
     max_constraints = (recipe.back_translate or 3) if max_constraints is None else max_constraints
     recipe = recipe.with_settings({"back_translate": max_constraints})
     if "judge" in given and not recipe.constrainer:
         raise ConfigError("--judge verifies the constraints that a model names: give --constrainer, too.")
-    transform = constraining(recipe)
-    rows, target = stage_rows(recipe)
-    if not {*transform.input_columns} <= set(rows.column_names):
-        rows = read_seeds(recipe)
-    options = {"max_constraints": max_constraints}
-    run_stage("back-translate", recipe, target, transform, rows, BACK_TRANSLATE_STATUS, "Constraints", **options)
+    transform, options = constraining(recipe), {"max_constraints": max_constraints}
+    needed = transform.input_columns
+    run_stage("back-translate", recipe, transform, BACK_TRANSLATE_STATUS, "Constraints", needed=needed, **options)

@@ -20,8 +20,7 @@ def command(
 
     from hf_evol.data.files import placing
     from hf_evol.errors import OutputError
-    from hf_evol.hub.card import card_data, card_text
-    from hf_evol.hub.merge import merge_cards
+    from hf_evol.hub.card import card_text, within
     from hf_evol.hub.record import CARD, made, read_card, read_provenance
     from hf_evol.hub.target import hub_dataset
     from hf_evol.progress import visible
@@ -35,7 +34,7 @@ def command(
     path, old = f"{folder.rstrip('/')}/{CARD}", read_card(*fsspec.url_to_fs(folder.rstrip("/")))
     on_hub, revision = (repo_id, None) if repo_id else hub_dataset(folder)
     new = card_text(provenance, repo_id=on_hub, revision=revision, folder=public_name(folder))
-    card = merge_cards(old, new, card_data(provenance).to_dict()).rstrip("\n") + "\n"
+    card = within(old, new, provenance).rstrip("\n") + "\n"
     if diff:
         lines = difflib.unified_diff((old or "").splitlines(), card.splitlines(), path, "new card", lineterm="")
         print(visible("\n".join(lines)) or "The card would not change.")

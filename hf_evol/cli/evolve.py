@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage
 from hf_evol.run.recipe import Recipe
 
 
@@ -12,11 +12,8 @@ def command(recipe: Recipe) -> None:
     from dataclasses import replace
 
     from hf_evol.columns import EVOL_STATUS, ROUND, SEED_INSTRUCTION
-    from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.stages import Stages
 
     evolver = replace(Stages.of(recipe).evolve, rounds=recipe.rounds)
-    rows, target = stage_rows(recipe)
-    if not {ROUND, SEED_INSTRUCTION} <= set(rows.column_names):  # else they are evolved, and go on from their round
-        rows = read_seeds(recipe)
-    run_stage("evolve", recipe, target, evolver, rows, EVOL_STATUS, "Last round")
+    evolved = (ROUND, SEED_INSTRUCTION)  # columns of rows that go on from their round
+    run_stage("evolve", recipe, evolver, EVOL_STATUS, "Last round", needed=evolved)

@@ -41,11 +41,7 @@ def command(
         batch_size=mini_batch,
         held_out=held_out,
         max_calls=max_calls,
-        seed=recipe.seed,
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        max_new_tokens=recipe.max_new_tokens,
-        journal=recipe.journal,
+        **recipe.sampling,
     )
     found = search.optimize(read_seeds(recipe))
     with writing(target) as folder:

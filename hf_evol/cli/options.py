@@ -9,7 +9,7 @@ import sys
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +60,10 @@ OPTIONS_OF = {
     "optimize": (
         *SEED_OPTIONS, "model", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "batch_size",
         "journal", "output", "overwrite",
+    ),
+    "autoif": (
+        "model", "responder", *ENGINE_OPTIONS, *MODEL_OPTIONS, "seed", "temperature", "top_p", "max_new_tokens", "response_max_new_tokens",
+        "batch_size", "num_proc", "journal", "license", "push_to", "private", *OUTPUT_OPTIONS,
     ),
     "study": (
         *SEED_OPTIONS, "scorer", *RESPONSE_OPTIONS, *ENGINE_OPTIONS, *MODEL_OPTIONS, *EVOLVING_OPTIONS, "seed", "batch_size", "num_proc", "convention", "max_length", "truncate", "journal",
@@ -148,6 +152,17 @@ def shown_anyway(show: Callable[[Any, Sequence[Time]], None]) -> Iterator[list[T
             if (result := getattr(error, "result", None)) is not None:
                 show(result, times)
             raise
+
+
+def table(title: Any, names: Sequence[Any], left: Sequence[str] = (), **look: Any) -> Any:
+    """A table of rich with columns of these names, none of which is broken into lines: numbers, but for those of words at the
+    left."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold", **look)
+    for name in names:
+        made.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return made
 
 
 def took(times: Sequence[Time]) -> Iterator[str]:
@@ -300,16 +315,20 @@ def save(
 
 
 def run_stage(
-    stage: str, recipe: Recipe, target: Target, transform: Any, rows: Any, status: str, label: str,
+    stage: str, recipe: Recipe, transform: Any, status: str, label: str, needed: Collection[str] = (),
     show: Callable[[Any], None] = lambda rows: None, **options: Any,
 ) -> None:  # fmt: skip
     """Apply a stage's transform, save what it leaves, and print how many rows have which status, what it took, and what else is
-    to be shown of the rows. Exits with 1 if requests failed."""
+    to be shown of the rows. Rows without the needed columns are read as seeds. Exits with 1 if requests failed."""
     from hf_evol.data.selection import column
+    from hf_evol.run.pipeline import read_seeds
     from hf_evol.run.steps import mapper
     from hf_evol.run.tables import status_counts
     from hf_evol.transform import failed_requests
 
+    rows, target = stage_rows(recipe)
+    if not {*needed} <= {*rows.column_names}:
+        rows = read_seeds(recipe)
     with progress.times() as times:
         rows = mapper(recipe)(rows, transform, transform.label)
     counts = status_counts(column(rows, status))
@@ -336,12 +355,11 @@ def failure_sentence(failed: Counter[str]) -> str:
 
 def stage_rows(recipe: Recipe) -> tuple[Any, Target]:
     """The rows that a stage command works on, with our columns; and the place for what it leaves, which is checked first."""
-    from hf_evol.data.sources import load_seeds
     from hf_evol.hub.target import check_output
+    from hf_evol.run.pipeline import load_rows
 
     target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
-    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=True)
-    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows)))), target
+    return load_rows(recipe, typed=True), target
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage
 from hf_evol.run.recipe import Recipe
 
 
@@ -13,5 +13,4 @@ def command(recipe: Recipe) -> None:
     from hf_evol.columns import RESPONSE_STATUS
     from hf_evol.run.stages import Stages
 
-    rows, target = stage_rows(recipe)
-    run_stage("respond", recipe, target, Stages.of(recipe).respond, rows, RESPONSE_STATUS, "Responses")
+    run_stage("respond", recipe, Stages.of(recipe).respond, RESPONSE_STATUS, "Responses")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import failure_sentence, listed, recipe_options, shown_anyway, took
+from hf_evol.cli.options import failure_sentence, listed, recipe_options, shown_anyway, table, took
 from hf_evol.progress import Time
 from hf_evol.run.recipe import Recipe
 
@@ -131,18 +131,16 @@ def _rough(number: float) -> str:
 
 def _show_result(result: RunResult, times: Sequence[Time]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     rounds = result.provenance["rounds"]
-    table = Table(title=result.provenance["title"], title_justify="left", title_style="bold")
-    for name in ("Round", "Rows in", "Evolved", "Kept", "In the set", "Selected", "IFD", "IC-IFD"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("Round", "Rows in", "Evolved", "Kept", "In the set", "Selected", "IFD", "IC-IFD")
+    shown = table(result.provenance["title"], names)
     for entry in rounds:
         means = [f"{score['mean']:.3f}" if score["mean"] is not None else "–" for score in entry["scores"]]
-        table.add_row(*(str(entry[name]) for name in ("round", "rows_in", "ok", "kept", "in_set", "selected")), *means)
+        shown.add_row(*(str(entry[name]) for name in ("round", "rows_in", "ok", "kept", "in_set", "selected")), *means)
     console = Console(highlight=False, soft_wrap=True)
     console.print()
-    console.print(table)
+    console.print(shown)
     if made := result.provenance.get("self_instruct"):
         console.print(f"Made up: {listed(made['counts'])}. {made['ended']}", markup=False)
     for entry in rounds:

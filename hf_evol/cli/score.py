@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage, stage_rows
+from hf_evol.cli.options import OPTIONS_OF, recipe_options, run_stage
 from hf_evol.run.recipe import Recipe
 
 
@@ -23,11 +23,12 @@ def command(
 
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.data.selection import column
-    from hf_evol.run.stages import Stages
+    from hf_evol.errors import ConfigError
+    from hf_evol.run.stages import NO_SCORER, Stages
     from hf_evol.scoring.summary import summarize
 
-    scorer = replace(Stages.of(recipe).score, turns=turns)
-    rows, target = stage_rows(recipe)
+    if (scorer := Stages.of(recipe).score) is None:
+        raise ConfigError(NO_SCORER)
 
     def show(rows: Any) -> None:
         for name in (IFD, IC_IFD):
@@ -40,4 +41,4 @@ def command(
                     f"quartiles {summary['q1']:.4f}, {summary['median']:.4f}, {summary['q3']:.4f}, over {summary['n']} rows"
                 )
 
-    run_stage("score", recipe, target, scorer, rows, IC_IFD_STATUS, "Status", show, turns=turns)
+    run_stage("score", recipe, replace(scorer, turns=turns), IC_IFD_STATUS, "Status", show=show, turns=turns)

@@ -40,11 +40,11 @@ def command(
     n = (recipe.self_instruct or 200) if n is None else n
     recipe = replace(recipe, dataset=seeds or recipe.dataset)
     target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
-    sampling = {name: getattr(recipe, name) for name in ("seed", "temperature", "top_p", "max_new_tokens", "journal")}
     with progress.times() as times:
         made = self_instruct(
             read_seeds(recipe), engine_of(recipe, recipe.model), n, requests=requests, per_round=per_round,
-            responder=engine_of(recipe, recipe.responder) if recipe.responder else None, num_proc=recipe.num_proc, **sampling,
+            responder=engine_of(recipe, recipe.responder) if recipe.responder else None, num_proc=recipe.num_proc,
+            **recipe.sampling,
         )  # fmt: skip
     counts = made.counts
     save("self-instruct", recipe, target, made.rows, counts, made, n=n, requests=requests, per_round=per_round)

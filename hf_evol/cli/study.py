@@ -16,6 +16,7 @@ from hf_evol.cli.options import (
     key_values,
     recipe_options,
     shown_anyway,
+    table,
     took,
 )
 from hf_evol.progress import Time
@@ -110,26 +111,21 @@ def _show_steps(result: Any, times: Sequence[Time]) -> None:
 
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     from hf_evol.hub.card import number
 
     results = result.provenance["results"]
-    table = Table(
-        title=results["title"], title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
     first, *others = results["measures"]
     names = ("Rows in", "Kept", first["label"], "Change", "p", *(of["label"] for of in others), "Tokens a row")
-    for name in ("Step", *names):
-        table.add_column(name, justify="left" if name == "Step" else "right", no_wrap=True)
+    shown = table(results["title"], ("Step", *names), left=("Step",), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for step in results["steps"]:
         change = step[first["name"]]["change"] or {"difference": None, "adjusted_p": None}
         found = [step[first["name"]]["mean"], change["difference"], change["adjusted_p"]]
         found += [step[of["name"]]["mean"] for of in others] + [step["tokens_per_row"]]
-        table.add_row(step["step"], str(step["rows_in"]), str(step["kept"]), *map(number, found))
+        shown.add_row(step["step"], str(step["rows_in"]), str(step["kept"]), *map(number, found))
     console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 120)
     console.print()
-    console.print(table)
+    console.print(shown)
     for line in (*took(times), f"The report: {result.output}/report.html", f"The table:  {result.output}/steps.csv"):
         console.print(line)
 
@@ -149,7 +145,6 @@ def _show(result: Any, times: Sequence[Time]) -> None:
 
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from hf_evol.hub.card import interval, number
@@ -162,17 +157,16 @@ def _show(result: Any, times: Sequence[Time]) -> None:
     for pair in dict.fromkeys((entry["a"], entry["b"]) for entry in last):
         when = f": round {results['rounds']}" if results["rounds"] else ""
         title = Text(result.provenance["title"] + when, style="bold")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in ("Measure", *map(Text, pair), "Difference", "95 % interval", "Rows"):
-            table.add_column(name, justify="left" if name == "Measure" else "right", no_wrap=True)
+        names = ("Measure", *map(Text, pair), "Difference", "95 % interval", "Rows")
+        shown = table(title, names, left=("Measure",), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for entry in last:
             if (entry["a"], entry["b"]) == pair:
                 figures = (number(entry[name]) for name in ("mean_a", "mean_b", "difference"))
                 bounds = interval(None if entry["low"] is None else (entry["low"], entry["high"]))
                 style = None if entry["verdict"] in (None, NO_DIFFERENCE) else "bold"
-                table.add_row(labels[entry["measure"]], *figures, bounds, str(entry["n"]), style=style)
+                shown.add_row(labels[entry["measure"]], *figures, bounds, str(entry["n"]), style=style)
         console.print()
-        console.print(table)
+        console.print(shown)
     for sentence in (*results["verdict"], ""):
         console.print(sentence)
     for line in took(times):

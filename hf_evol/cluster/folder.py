@@ -12,15 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import Dataset, concatenate_datasets
 from datatrove.io import DataFolder
+from filelock import FileLock, Timeout
 
-from hf_evol.data.files import placing
+from hf_evol.data.files import placing, write_file
 from hf_evol.errors import HfEvolError, OutputError, SourceError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 PLAN, LOCK, LOGS, JOURNALS = "plan.json", "lock.json", "logs", "journals"
 _WRITTEN = ("seeds", "rows", "failed", "unanswered", LOGS, JOURNALS, PLAN)
@@ -40,17 +39,11 @@ class WorkFolder(DataFolder):
 
     def put_shard(self, rows: Dataset, kind: str, number: int) -> None:
         """Write a shard as an Arrow file, whole or not at all."""
-        import pyarrow as pa
-
-        path, schema = self.resolve_paths(f"{kind}/{number:05}.arrow"), rows.features.arrow_schema
-        with placing(path) as file, file.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in rows.with_format("arrow").iter(1000):
-                writer.write_table(table.cast(schema))
+        with placing(self.resolve_paths(f"{kind}/{number:05}.arrow")) as file:
+            write_file(rows, file, "arrow")
 
     def load_shards(self, kind: str, numbers: Sequence[int], copies: str | None = None) -> Dataset:
         """The rows of shards, in order: in memory or, with a local folder for copies of remote ones, memory-mapped."""
-        from datasets import Dataset, concatenate_datasets
-
         parts = []
         with tempfile.TemporaryDirectory(prefix="hf_evol-") as passing:
             for name in (f"{kind}/{number:05}.arrow" for number in numbers):
@@ -100,8 +93,6 @@ class WorkFolder(DataFolder):
         On one machine the operating system lets one process in, and forgets a lock when its process ends; between machines it
         is a file that is created or not, and that only the machine which has left it may take over.
         """
-        from filelock import FileLock, Timeout
-
         everyones = "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()  # whatever TMPDIR says
         jobs: list[str] = []
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.ctime(), "jobs": jobs}

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import Dataset
+from datasets.fingerprint import Hasher
 from datatrove import executor as datatrove
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -24,16 +26,12 @@ from hf_evol import __version__
 from hf_evol.cluster.folder import LOGS, WorkFolder
 from hf_evol.cluster.local import run_tasks
 from hf_evol.cluster.steps import Finish, Shard
-from hf_evol.errors import ConfigError, TaskError, require_extra
+from hf_evol.errors import ConfigError, TaskError, check_counts, require_extra
+from hf_evol.hub.writer import RunResult
 from hf_evol.run.pipeline import check_seeds_are_given, prepare
 from hf_evol.run.recipe import Recipe
+from hf_evol.run.stages import Stages
 from hf_evol.secrets import without_secrets
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.hub.writer import RunResult
-    from hf_evol.run.stages import Stages
 
 KINDS: dict[str, type[PipelineExecutor]] = {
     "local": datatrove.LocalPipelineExecutor,
@@ -70,9 +68,7 @@ class Execution:
     work_folder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "workers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "tasks", "workers")
         if self.executor not in KINDS:
             raise ConfigError(f"executor must be {', '.join(KINDS)}; got {self.executor!r}.")
         if self.executor == "ray":
@@ -190,10 +186,7 @@ def _check_no_secrets(settings: Mapping[str, Any]) -> None:
 
 def _plan(recipe: Recipe, stages: Stages, seeds: Dataset, tasks: int) -> dict[str, Any]:
     """What decides the shards, as plain values."""
-    from datasets.fingerprint import Hasher
-
-    used = (stages.evolve, stages.eliminate, stages.respond, stages.score)
-    models = Hasher.hash([transform.identity() for transform in used])
+    models = Hasher.hash([transform.identity() for transform in stages.transforms])
     deciding = {name: value for name, value in recipe.for_card().items() if name not in _OF_THE_END}
     of_rows = {"rows": len(seeds), "seeds": seeds._fingerprint, "models": models}
     return deciding | of_rows | {"tasks": tasks, "version": __version__}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
@@ -15,18 +15,16 @@ from datatrove.utils.logging import logger
 from hf_evol import columns as col
 from hf_evol.cluster.folder import JOURNALS, LOGS, PLAN, WorkFolder
 from hf_evol.generation.endpoint import EndpointEngine
+from hf_evol.hub.target import Target
+from hf_evol.hub.writer import RunResult
 from hf_evol.models import set_rank
 from hf_evol.models.journal import cache_folder
 from hf_evol.progress import without_datasets_bars
 from hf_evol.run import steps
 from hf_evol.run.pipeline import conclude
+from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
-
-if TYPE_CHECKING:
-    from hf_evol.hub.target import Target
-    from hf_evol.hub.writer import RunResult
-    from hf_evol.run.recipe import Recipe
-    from hf_evol.transform import Transform
+from hf_evol.transform import Transform
 
 _PARTS = ("rows", "failed", "unanswered")  # of a round
 

@@ -7,18 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import fsspec
+import pyarrow as pa
+from datasets import Dataset
 from fsspec.implementations.local import LocalFileSystem
 
+from hf_evol.data import FILE_FORMATS
 from hf_evol.data.selection import column, gathered
 from hf_evol.progress import without_datasets_bars
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-FILE_FORMATS = {"parquet": "parquet", "json": "jsonl", "arrow": "arrow"}  # name: extension
 FILE_BYTES = 500_000_000  # of datasets.config.MAX_SHARD_SIZE, which push_to_hub keeps to
 _BATCH_ROWS = 10_000
 
@@ -29,7 +27,7 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
     Args:
         dataset: the rows, also memory-mapped ones that are more than memory holds.
         folder: made where it isn't there.
-        file_format: as in `FILE_FORMATS`.
+        file_format: as in `hf_evol.data.FILE_FORMATS`.
         max_bytes: about as many bytes of Arrow data go into a file, as in ``Dataset.push_to_hub``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,13 +35,11 @@ def write_dataset(dataset: Dataset, folder: Path, file_format: str, *, max_bytes
     with without_datasets_bars():
         for place in range(count):
             file = folder / f"train-{place:05}-of-{count:05}.{FILE_FORMATS[file_format]}"
-            _write(gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
+            write_file(gathered(dataset.shard(count, place, contiguous=True)), file, file_format)
 
 
 def columns_of_dates(dataset: Dataset) -> list[str]:
     """The text columns that readers of JSON would take for times, as all of their texts look like one."""
-    import pyarrow as pa
-
     found = []
     for name in (name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) == "string"):
         texts = column(dataset, name).drop_null()
@@ -57,17 +53,16 @@ def columns_of_dates(dataset: Dataset) -> list[str]:
     return found
 
 
-def _write(dataset: Dataset, file: Path, file_format: str) -> None:
+def write_file(dataset: Dataset, file: Path, file_format: str) -> None:
+    """Write rows in one file of a format of `FILE_FORMATS`."""
     if file_format == "parquet":
         dataset.to_parquet(file)
     elif file_format == "json":
         dataset.to_json(file, force_ascii=False)
     else:
-        import pyarrow as pa
-
         schema = dataset.features.arrow_schema
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for table in dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            for table in dataset.with_format("arrow").iter(_BATCH_ROWS):
                 writer.write_table(table.cast(schema))
 
 

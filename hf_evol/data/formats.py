@@ -7,15 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Json, LargeList, List, Value
 
 from hf_evol import columns as col
 from hf_evol.data.chats import Seed, Turns, Unreadable, read_chat, read_text, read_turns
 from hf_evol.errors import ColumnError, FormatError
-from hf_evol.transform import values_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset, Features
+from hf_evol.transform import Batch, check_columns, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +200,6 @@ def to_instructions(
         FormatError: the format is unknown, ambiguous, or its columns are not there.
         ColumnError: a column holds something else than text, ids repeat, or a column to rename or keep is missing.
     """
-    from datasets import ClassLabel, Dataset, Features, Value
-
     if not isinstance(dataset, Dataset):
         raise FormatError(
             f"to_instructions takes one Dataset, not {type(dataset).__name__}: choose a split, as in sets['train'], and "
@@ -235,8 +232,9 @@ def to_instructions(
         rows = Dataset.from_dict({column: [] for column in features}, features=features)
     else:
         rows = dataset.map(
-            _Converter(format, name, tuple(kept), labels),
+            _converted,
             batched=True,
+            fn_kwargs={"format": format, "name": name, "kept": kept, "labels": labels},
             with_indices=True,
             remove_columns=present,
             features=features,
@@ -281,32 +279,26 @@ def _kept_name(column: str) -> str:
     return f"source_{column}" if column in ours else column
 
 
-@dataclass(frozen=True)
-class _Converter:
-    """The function that `to_instructions` maps; ``name`` None keeps the ids, and ``labels`` are names of classes."""
-
-    format: str
-    name: str | None
-    kept: tuple[str, ...]
-    labels: dict[str, list[str]]
-
-    def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        named = {
-            column: [None if value is None or value < 0 else names[value] for value in batch[column]]
-            for column, names in self.labels.items()
-        }
-        columns = {**batch, **named}
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        seeds = [_read(row, FORMATS[self.format]) for row in rows]
-        ids = batch[col.ID] if self.name is None else [f"{self.name}-{index}" for index in indices]
-        out = {col.ID: ids} | {_kept_name(column): batch[column] for column in self.kept}
-        return out | {
-            col.INSTRUCTION: [seed.instruction for seed in seeds],
-            col.INPUT: [seed.input for seed in seeds],
-            col.OUTPUT: [seed.output for seed in seeds],
-            col.CONTEXT: [seed.context or None for seed in seeds],
-            col.READ_STATUS: [seed.status for seed in seeds],
-        }
+def _converted(
+    batch: Batch, indices: list[int], format: str, name: str | None, kept: Sequence[str], labels: dict[str, list[str]]
+) -> Batch:
+    """What `to_instructions` maps; ``name`` None keeps the ids, and ``labels`` are names of classes."""
+    named = {
+        column: [None if value is None or value < 0 else names[value] for value in batch[column]]
+        for column, names in labels.items()
+    }
+    columns = {**batch, **named}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    seeds = [_read(row, FORMATS[format]) for row in rows]
+    ids = batch[col.ID] if name is None else [f"{name}-{index}" for index in indices]
+    out = {col.ID: ids} | {_kept_name(column): batch[column] for column in kept}
+    return out | {
+        col.INSTRUCTION: [seed.instruction for seed in seeds],
+        col.INPUT: [seed.input for seed in seeds],
+        col.OUTPUT: [seed.output for seed in seeds],
+        col.CONTEXT: [seed.context or None for seed in seeds],
+        col.READ_STATUS: [seed.status for seed in seeds],
+    }
 
 
 def _read(row: Row, form: Format) -> Seed:
@@ -335,8 +327,6 @@ def _before(row: Row) -> Turns:
 def _check_text(dataset: Dataset, form: Format) -> None:
     if form.is_chat:
         return
-    from datasets import Json, LargeList, List
-
     asked = form.columns[0]
     for column in (name for names in (*form.columns, _INPUT) for name in names.split("|")):
         kind = dataset.features.get(column)
@@ -357,18 +347,16 @@ def _are_ours(dataset: Dataset) -> bool:
     Raises:
         ColumnError: they end in a position, but repeat.
     """
+    ids = dataset[col.ID][:]
+    if not all(isinstance(row_id, str) and _OUR_ID.match(row_id) for row_id in ids):
+        return False
     seen: dict[str, int] = {}
-    repeated = None
-    for place, value in enumerate(dataset[col.ID]):
-        if not isinstance(value, str) or not _OUR_ID.match(value):
-            return False
-        if repeated is None and seen.setdefault(value, place) != place:
-            repeated = (value, seen[value], place)
-    if repeated:
-        raise ColumnError(
-            f"The id {repeated[0]!r} stands in rows {repeated[1]} and {repeated[2]}; ids must be unique. Number the rows "
-            "anew with to_instructions(dataset, name=…), or drop the repeated rows."
-        )
+    for place, row_id in enumerate(ids):
+        if seen.setdefault(row_id, place) != place:
+            raise ColumnError(
+                f"The id {row_id!r} stands in rows {seen[row_id]} and {place}; ids must be unique. Number the rows anew with "
+                "to_instructions(dataset, name=…), or drop the repeated rows."
+            )
     return True
 
 
@@ -386,8 +374,6 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
         ColumnError: a missing column, or rows without a response; select or filter those out first. Turns in ``context`` that
             ``alpaca`` can't hold.
     """
-    from hf_evol.transform import check_columns
-
     if format not in TRAINING_FORMATS:
         raise FormatError(f"Unknown training format {format!r}. Formats: {', '.join(TRAINING_FORMATS)}.")
     check_columns((col.INSTRUCTION, col.OUTPUT), dataset.column_names)
@@ -397,41 +383,29 @@ def to_training(dataset: Dataset, format: str = "messages") -> Dataset:
             f"{empty} of the texts to train on are null or empty. Leave those rows out first: "
             "dataset.filter(lambda row: row['instruction'] and row['output'])."
         )
-    writer = _Writer(format, col.CONTEXT in dataset.column_names)
     if not len(dataset):
-        from datasets import Dataset
-
-        return Dataset.from_dict({name: [] for name in writer({col.INSTRUCTION: [""], col.OUTPUT: [""]})})
+        row = {name: [None] for name in dataset.column_names} | {col.INSTRUCTION: [""], col.OUTPUT: [""]}
+        return Dataset.from_dict({name: [] for name in _written(row, format)})
+    features = None
+    if format == "alpaca" and col.CONTEXT in dataset.column_names:
+        texts = (col.INSTRUCTION, col.INPUT, col.OUTPUT, "system")
+        features = Features(dict.fromkeys(texts, Value("string")) | {"history": List(List(Value("string")))})
     return dataset.with_format(None).map(
-        writer,
+        _written,
         batched=True,
+        fn_kwargs={"format": format},
         remove_columns=dataset.column_names,
-        features=_alpaca_features() if format == "alpaca" and writer.with_context else None,
+        features=features,
         desc=f"Write {format}",
     )
 
 
-def _alpaca_features() -> Features:
-    from datasets import Features, List, Value
-
-    texts = (col.INSTRUCTION, col.INPUT, col.OUTPUT, "system")
-    return Features(dict.fromkeys(texts, Value("string")) | {"history": List(List(Value("string")))})
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """The function that `to_training` maps."""
-
-    format: str
-    with_context: bool
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        nothing = [None] * len(batch[col.INSTRUCTION])
-        inputs, contexts = batch.get(col.INPUT, nothing), batch.get(col.CONTEXT, nothing)
-        parts = zip(batch[col.INSTRUCTION], inputs, batch[col.OUTPUT], contexts, strict=True)
-        rows = [
-            FORMATS[self.format].write(asked, given or "", answer, context or [])
-            for asked, given, answer, context in parts
-        ]
-        names = [name for name in rows[0] if self.with_context or name not in ("system", "history")]
-        return {name: [row[name] for row in rows] for name in names}
+def _written(batch: Batch, format: str) -> Batch:
+    """What `to_training` maps."""
+    nothing = [None] * len(batch[col.INSTRUCTION])
+    inputs, contexts = batch.get(col.INPUT, nothing), batch.get(col.CONTEXT, nothing)
+    parts = zip(batch[col.INSTRUCTION], inputs, batch[col.OUTPUT], contexts, strict=True)
+    write = FORMATS[format].write
+    rows = [write(asked, given or "", answer, context or []) for asked, given, answer, context in parts]
+    names = [name for name in rows[0] if col.CONTEXT in batch or name not in ("system", "history")]
+    return {name: [row[name] for row in rows] for name in names}

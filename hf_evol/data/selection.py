@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.transform import check_columns
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset
 
 _BLOCK = 10_000  # rows gathered at once
 
@@ -44,9 +46,6 @@ def select(
         ConfigError: neither ``top`` nor ``threshold``, or values out of range.
         ColumnError: a missing column.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if top is None and threshold is None:
         raise ConfigError("select needs top= (a fraction such as 0.25, or a number of rows) or threshold=.")
     if top is not None and not (0 < top < 1 or (top >= 1 and float(top).is_integer())):
@@ -67,30 +66,19 @@ def select(
 
 
 def _best(dataset: Dataset, places: pa.Array, scores: Any, top: float, lowest: bool, per: str | None) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    group = column(dataset, per).take(places) if per else pa.nulls(len(places), pa.int8())
+    group = column(dataset, per).take(places).combine_chunks() if per else pa.nulls(len(places), pa.int8())
     keys = pa.table({"score": scores.take(places), "id": column(dataset, col.ID).take(places)})
     is_share = top < 1 or (top == 1 and isinstance(top, float))
     order = pc.sort_indices(keys, sort_keys=[("score", "ascending" if lowest else "descending"), ("id", "ascending")])
     del keys
     order = order.to_numpy()
-    codes = pc.fill_null(_codes(group), -1).to_numpy(zero_copy_only=False)[order]
+    codes = pc.fill_null(group.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)[order]
     by_group = np.argsort(codes, kind="stable")  # best first within each
     _, starts, sizes = np.unique(codes[by_group], return_index=True, return_counts=True)
     counts = np.ceil(top * sizes - 1e-9) if is_share else np.full(len(sizes), int(top))
     ranks = np.arange(len(codes)) - np.repeat(starts, sizes)
     picked = order[by_group[ranks < np.repeat(counts, sizes)]]
     return places.take(pa.array(np.sort(picked)))
-
-
-def _codes(group: Any) -> pa.Array:
-    import pyarrow as pa
-
-    combined = group.combine_chunks() if isinstance(group, pa.ChunkedArray) else group
-    return combined.dictionary_encode().indices
 
 
 def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
@@ -101,10 +89,6 @@ def column(dataset: Dataset, name: str) -> pa.ChunkedArray:
 def gathered(dataset: Dataset) -> Dataset:
     """The same rows without a list of places beside them: by pieces of the table, which is quick where the places ascend, as
     `datasets` would look up each row by itself; and by blocks, as Arrow can't put together more than 2 GiB of texts."""
-    import numpy as np
-    import pyarrow as pa
-    from datasets import Dataset
-
     if dataset._indices is None:
         return dataset
     places, pieces = np.asarray(dataset._indices.column(0)).astype("int64"), dataset.data.to_batches()
@@ -131,10 +115,6 @@ def equal_size(first: Dataset, second: Dataset, *, seed: int = 0) -> tuple[Datas
     Raises:
         ColumnError: a set has no ``id``.
     """
-    import hashlib
-
-    import numpy as np
-
     size = min(len(first), len(second))
 
     def cut(dataset: Dataset) -> Dataset:

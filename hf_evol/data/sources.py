@@ -9,16 +9,18 @@ import json
 import textwrap
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import fsspec
+import pandas as pd
+import pyarrow as pa
+from datasets import Dataset, Features, Json, Value, concatenate_datasets
+from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationError
 
 from hf_evol.errors import SourceError
 from hf_evol.progress import without_datasets_bars
 from hf_evol.secrets import public_name
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _LOADERS = {
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow",
@@ -55,8 +57,6 @@ def load_seeds(
     Raises:
         SourceError: nothing can be read there, or there are no rows.
     """
-    import datasets
-
     try:
         rows = _load(source, config, split, revision, typed)
         if not len(rows):
@@ -77,8 +77,6 @@ def load_seeds(
 
 
 def _load(source: str, config: str | None, split: str, revision: str | None, typed: bool) -> Dataset:
-    import datasets
-
     path, loader = Path(source).expanduser(), _loader(source)
     if source.startswith(_BUNDLED):
         path = Path(__file__).parent.parent / "demo" / "seeds" / f"{source.removeprefix(_BUNDLED)}.jsonl"
@@ -111,9 +109,6 @@ def _load(source: str, config: str | None, split: str, revision: str | None, typ
 
 def _read(name: str, config: str | None, split: str, typed: bool, **options: Any) -> Dataset:
     """The rows of all files, with the columns of all, and with texts as they are written."""
-    import datasets
-    import pyarrow as pa
-
     builder = datasets.load_dataset_builder(name, config, **options)
     found = (builder.config.data_files or {}).get(split, [])
     kind = builder.name if builder.name in ("json", "csv") else None
@@ -134,8 +129,6 @@ def _read(name: str, config: str | None, split: str, typed: bool, **options: Any
 
 
 def _read_alone(file: str, kind: str, typed: bool) -> Dataset:
-    import datasets
-
     try:
         options = {"chunksize": _CHUNK} if kind == "json" else _csv_options(file, typed)
         return datasets.load_dataset(kind, split="train", data_files=file, **options)
@@ -146,9 +139,6 @@ def _read_alone(file: str, kind: str, typed: bool) -> Dataset:
 def _csv_options(file: str, typed: bool) -> dict[str, Any]:
     """How to read a file of comma- or tab-separated values: as text unless ``typed``, and rows that end in a further
     separator without a shift."""
-    import pandas as pd
-    from datasets import Features, Value
-
     sep = "\t" if ".tsv" in file.casefold() else ","
     options: dict[str, Any] = {"sep": sep, "keep_default_na": False, "index_col": False}
     with fsspec.open(file, "rt", encoding="utf-8-sig", compression="infer", newline="") as stream:
@@ -167,8 +157,6 @@ def _csv_options(file: str, typed: bool) -> dict[str, Any]:
 
 def _together(parts: list[Dataset]) -> Dataset:
     """The rows of all parts; a column of which parts hold different kinds is read as JSON values."""
-    from datasets import concatenate_datasets
-
     kinds: dict[str, set[str]] = {}
     for part in parts:
         for name, kind in part.features.items():
@@ -198,8 +186,6 @@ def _as_written(rows: Dataset, files: list[str], typed: bool) -> Dataset:
 
 def _with_column(rows: Dataset, name: str, values: list[Any], as_json: bool = False) -> Dataset:
     """The rows with other values in a column: text, or else JSON values."""
-    from datasets import Dataset, Features, Json, Value, concatenate_datasets
-
     is_text = not as_json and all(value is None or isinstance(value, str) for value in values)
     kind = Value("string") if is_text else Json()
     column = Dataset.from_dict({name: values}, features=Features({name: kind}))
@@ -216,8 +202,6 @@ def _parsed(file: str) -> list[dict[str, Any]]:
 
 def _reason(error: BaseException) -> str:
     """What the library or the server said, on one line."""
-    from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationError
-
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "it has no rows"
     if isinstance(error, DatasetGenerationError) and not isinstance(error, DatasetGenerationCastError):

@@ -14,7 +14,7 @@ from hf_evol import progress
 from hf_evol.constraints.constraint import Constraint
 from hf_evol.constraints.named import Named, group_of, is_countable, is_telling, measurable
 from hf_evol.constraints.offers import is_suited, offers
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.base import GREEDY, Chat, Completion, Engine, generate
 from hf_evol.generation.sampling import row_key, uniforms
 from hf_evol.generation.transformers_engine import as_engine
@@ -84,8 +84,7 @@ class BackTranslate(Transform):
     label: ClassVar[str] = "Back-translate"
 
     def __post_init__(self) -> None:
-        if self.max_constraints < 1:
-            raise ConfigError(f"max_constraints must be 1 or more; got {self.max_constraints!r}.")
+        check_counts(self, "max_constraints")
         if self.judge is not None and self.model is None:
             raise ConfigError("A judge verifies the constraints that a model names: give model=, too.")
         for name in ("model", "judge"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
-from hf_evol.errors import ColumnError, ConfigError
+from hf_evol.errors import ColumnError, ConfigError, check_counts
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
 from hf_evol.models import is_small
@@ -134,8 +134,7 @@ class EvolInstruct(SampledTransform):
     label: ClassVar[str] = "Evolve"
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be 1 or more; got {self.rounds!r}.")
+        check_counts(self, "rounds")
         if not 1 <= self.best_of <= self.tries:
             raise ConfigError(f"best_of must be from 1 to tries; got best_of={self.best_of!r}, tries={self.tries!r}.")
         preferring = self.prefer if isinstance(self.prefer, Sequence) else (self.prefer,)

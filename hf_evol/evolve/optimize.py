@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.evolve.auto_evol import AutoEvolInstruct
 from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
@@ -70,9 +70,7 @@ class MethodOptimizer:
     journal: bool | str | Path = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "candidates", "batch_size", "held_out", "max_calls"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
+        check_counts(self, "steps", "candidates", "batch_size", "held_out", "max_calls")
         if self.max_calls < 2 * self.held_out:
             raise ConfigError(f"max_calls={self.max_calls} does not reach for measuring the first method once.")
         object.__setattr__(self, "evolver", as_engine(self.evolver))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hf_evol import models
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ConfigError, ModelError, check_counts
 from hf_evol.generation.base import GREEDY, Chat, Completion, Engine, LocalEngine, SamplingParams
 
 _AT_ONCE = {"cpu": 64, "cuda": 512}
@@ -32,8 +32,7 @@ class TransformersEngine(LocalEngine):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"batch_size must be 1 or more; got {self.batch_size!r}.")
+        check_counts(self, "batch_size")
 
     def check(self, params: SamplingParams = GREEDY) -> None:
         super().check(params)

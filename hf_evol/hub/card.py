@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from hf_evol.errors import OutputError
 from hf_evol.hub.licences import WRITERS
-from hf_evol.hub.merge import BEGIN, END, without_marks
+from hf_evol.hub.merge import BEGIN, END, merge_cards, without_marks
 from hf_evol.hub.provenance import shareable
 from hf_evol.models.record import human_number
 from hf_evol.progress import visible
@@ -215,6 +215,11 @@ def card_data(provenance: Mapping[str, Any]) -> DatasetCardData:
         tags=[*(["synthetic"] if written else []), "instruction-tuning", *tags, "hf_evol", *sizes],
         configs=[_card_config(entry) for entry in provenance["configs"]],
     )
+
+
+def within(published: str | None, card: str, record: Mapping[str, Any]) -> str:
+    """A new card within the one that is there, as `merge_cards` has it, by the provenance that this one was made of, if it was."""
+    return merge_cards(published, card, card_data(record).to_dict() if "source" in record else None)
 
 
 def _card_config(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from hf_evol.data.files import FILE_FORMATS
+from huggingface_hub import DatasetCard
+
+from hf_evol.data import FILE_FORMATS
 from hf_evol.errors import HubError
 from hf_evol.hub.record import CARD, is_inside
 
@@ -36,7 +38,6 @@ def seen(repo_id: str, card: str | None, files: Collection[str]) -> Seen:
     are empty. A `HubError` if it can't read that."""
     from datasets import DownloadConfig
     from datasets.load import dataset_module_factory
-    from huggingface_hub import DatasetCard
 
     with TemporaryDirectory(prefix="hf_evol-") as name:
         folder = Path(name, repo_id.partition("/")[2]).resolve()

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import HfApi, constants
+
 from hf_evol import __version__
 from hf_evol.errors import ConfigError
 from hf_evol.hub.publish import telling
@@ -22,42 +24,14 @@ _MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
 # What the package holds, by the folders of an installation, in which no folder lies beside it.
 _PACKAGE = {
     "": (
-        "**/*.py",
-        "py.typed",
-        "demo/seeds/*.jsonl",
-        "prompts/*.jsonl",
-        "prompts/*.yaml",
-        "run/recipes/*.yaml",
-        "study/report.*",
+        "**/*.py", "py.typed", "demo/seeds/*.jsonl", "hub/space.toml", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
+        "sandbox/allowed.txt", "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
     ),
     "dataset_cards": ("*.md",),
     f"metrics/{NAME}": _MODULE,
-}
-# Makes a Space what pip installs the package from.
-_PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=77"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "hf_evol"
-version = {version}
-license = "Apache-2.0"
-requires-python = {python}
-dependencies = {requirements}
-
-[project.scripts]
-hf-evol = "hf_evol.cli.main:entry_point"
-
-[tool.setuptools.packages.find]
-include = ["hf_evol*"]
-
-[tool.setuptools.package-data]
-"*" = ["*"]
-"""
-CACHED_NAME = (
-    f"evaluate-metric--{NAME}"  # where evaluate looks for what neither a folder nor the Hub has under its name
-)
+}  # fmt: skip
+# Where evaluate looks for what neither a folder nor the Hub has under its name.
+CACHED_NAME = f"evaluate-metric--{NAME}"
 
 
 def metric_path() -> Path:
@@ -93,8 +67,6 @@ def push(repo_id: str, private: bool = False) -> str:
         ConfigError: a name that `evaluate` can't load.
         HubError: the Hub refused or could not be reached.
     """
-    from huggingface_hub import HfApi
-
     name = repo_id.rpartition("/")[2]
     if name == "app" or "." in name:  # the script has its name, and is imported by it
         raise ConfigError(f"evaluate can't load a module with the name {name!r}. Choose another, such as user/{NAME}.")
@@ -117,8 +89,6 @@ def push(repo_id: str, private: bool = False) -> str:
 
 def write_space(folder: Path, repo_id: str) -> None:
     """All that the Space of a name holds: the module, and the package, which is on no index, for the widget and for pip."""
-    from huggingface_hub import constants
-
     address, name = f"git+{constants.ENDPOINT}/spaces/{repo_id}", repo_id.rpartition("/")[2]
     requirements = [entry for entry in importlib.metadata.requires("hf_evol") or () if "extra ==" not in entry]
     for file in _MODULE:
@@ -138,7 +108,9 @@ def write_space(folder: Path, repo_id: str) -> None:
         "python": json.dumps(python),
         "requirements": json.dumps(requirements),
     }
-    (folder / "pyproject.toml").write_text(_PYPROJECT.format(**filled), encoding="utf-8")
+    # What makes a Space that pip installs the package from.
+    project = Path(__file__).with_name("space.toml").read_text(encoding="utf-8")
+    (folder / "pyproject.toml").write_text(project.format(**filled), encoding="utf-8")
 
 
 def _package_files() -> Iterator[tuple[Path, Path]]:

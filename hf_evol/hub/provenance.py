@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HTTPError
+
 from hf_evol import __version__
 from hf_evol.hub.licences import notes, plain_licence
 from hf_evol.models.record import UNKNOWN, ModelRecord, card_license, license_of, listed
@@ -38,9 +41,6 @@ class SourceRecord:
 
 def describe_source(name: str, *, config: str | None, split: str, revision: str | None) -> SourceRecord:
     """Find out about the seed set: its commit and licence where it, or the file of it, is on the Hub; else by its card."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HTTPError
-
     if name.startswith("demo/"):
         return SourceRecord(name, config, split, _BUNDLED, "apache-2.0", False, ["en"])
     if file := re.match(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/", name):

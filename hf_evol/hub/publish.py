@@ -14,12 +14,20 @@ from typing import Any
 
 import yaml
 from fsspec.implementations.local import LocalFileSystem
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
 
-from hf_evol.data.files import FILE_FORMATS
+from hf_evol.data import FILE_FORMATS
 from hf_evol.errors import ConfigError, HfEvolError, HubError, OutputError
-from hf_evol.hub.card import card_data, card_text
+from hf_evol.hub.card import card_text, within
 from hf_evol.hub.configs import check_configs
-from hf_evol.hub.merge import merge_cards
 from hf_evol.hub.record import CARD, PROVENANCE, changed, made, own_files, parsed, read_card, read_provenance
 
 logger = logging.getLogger(__name__)
@@ -34,9 +42,6 @@ _SIGN_IN = " Sign in with `hf auth login` if the token is missing or may not wri
 
 def check_repo_id(repo_id: str) -> None:
     """Raise `ConfigError` unless ``repo_id`` has the form ``user/name``."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(repo_id)
         if repo_id.count("/") != 1:
@@ -52,9 +57,6 @@ def check_push(repo_id: str, *, private: bool = False, file_format: str = "parqu
         ConfigError: a malformed name; or ``private`` for a dataset that is public, which a push leaves public.
         HubError: the token is missing or may not write there, things of others are in the way, or the Hub can't be reached.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     check_repo_id(repo_id)
     api = HfApi()
     with telling(f"A set can't be pushed to {repo_id!r}", "Nothing was done."):
@@ -74,8 +76,6 @@ def check_push(repo_id: str, *, private: bool = False, file_format: str = "parqu
 
 def check_right(api: Any, repo_id: str) -> None:
     """Raise the Hub's own error unless the token may write to a dataset that is there."""
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-
     try:
         api.auth_check(repo_id, repo_type="dataset", write=True)
     except RepositoryNotFoundError:
@@ -98,8 +98,6 @@ def check_room(api: Any, repo_id: str, revision: str | None, file_format: str) -
 
 def _check_namespace(api: Any, repo_id: str) -> None:
     """Raise unless the token may create datasets in a namespace; as far as the server tells."""
-    from huggingface_hub.errors import HfHubHTTPError
-
     namespace = repo_id.partition("/")[0]
     try:
         who = api.whoami()
@@ -163,8 +161,6 @@ def publish(
         OutputError: there is no finished set in the folder, or one of its files was changed.
         HubError: the Hub refused or could not be reached, the published card can't be read, or things of others are in the way.
     """
-    from huggingface_hub import HfApi
-
     check_repo_id(repo_id)
     folder = Path(folder)
     record = read_provenance(str(folder))
@@ -198,20 +194,17 @@ def publish(
 @contextmanager
 def telling(what: str, then: str) -> Iterator[None]:
     """Raise `HubError` where the Hub refuses or can't be reached: what failed, why, and what to do then."""
-    from huggingface_hub.errors import HTTPError  # of the HTTP library: also refused and broken connections
-
     try:
         yield
     except HfEvolError:
         raise
+    # HTTPError is the HTTP library's: also of refused and broken connections.
     except (OSError, HTTPError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise HubError(f"{what}: {why(error)} {then}") from error
 
 
 def why(error: BaseException) -> str:
     """What the Hub said, or why it was not heard, in one line; and to sign in, where that may help."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
-
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, HfHubHTTPError):
         said, status = " ".join((error.server_message or "").split())[:300].rstrip("."), error.response.status_code
@@ -282,9 +275,6 @@ def commit_folder(
 ) -> Any:
     """One commit of a set's files, with these options of ``create_commit``, upon the state whose card was read; anew when
     another came between, if what is there then ``agrees``. As `publish` otherwise."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-
     record = read_provenance(str(folder))
     files = {name: str(folder / name) for name in own_files(record)}
     own_provenance = (folder / PROVENANCE).read_text(encoding="utf-8")
@@ -298,7 +288,9 @@ def commit_folder(
             )
         operations = [CommitOperationAdd(name, files[name]) for name in sorted(files.keys() - {CARD})]
         if CARD in files:  # a method that was optimized has none
-            own = _own_card(folder, repo_id, record, options)
+            branch = None if options.get("create_pr") else options.get("revision")
+            own = card_text(record, repo_id=repo_id, revision=branch)  # whose example loads the set from where it goes
+            own = within(read_card(LocalFileSystem(), str(folder)), own, record)
             card = _merged(repo_id, there, own, [config["name"] for config in record["configs"]], files)
             operations.insert(0, CommitOperationAdd(CARD, card.encode("utf-8")))
         gone = (there.files & own_files(there.record)) - files.keys()
@@ -320,13 +312,6 @@ def commit_folder(
             return done
 
 
-def _own_card(folder: Path, repo_id: str, record: dict[str, Any], options: dict[str, Any]) -> str:
-    """The folder's card, whose example loads the set from where it is going to be."""
-    revision = None if options.get("create_pr") else options.get("revision")
-    there = card_text(record, repo_id=repo_id, revision=revision)
-    return merge_cards(read_card(LocalFileSystem(), str(folder)), there, card_data(record).to_dict())
-
-
 def _merged(repo_id: str, there: Published, card: str, names: Collection[str], files: Collection[str]) -> str:
     """A set's card within what is published; a `HubError` where things of others are in the way of the set.
 
@@ -345,7 +330,7 @@ def _merged(repo_id: str, there: Published, card: str, names: Collection[str], f
             f"{repo_id!r} holds {min(strange)!r}, which hf_evol has not written, and this set has a file of that name. "
             "Rename it there, or choose another dataset."
         )
-    merged = merge_cards(there.card, card, card_data(former).to_dict() if "title" in former else None)
+    merged = within(there.card, card, former)
     after = (there.files | {*files, CARD}) - (own_files(former) - {*files})
     earlier = [config["name"] for config in former.get("configs", ())]
     check_configs(repo_id, (there.card, there.files), (merged, after), earlier, names, own_files(former), files)

@@ -128,9 +128,7 @@ def changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     """The first file that the record lists and that is not in the folder as it was written; None where all are."""
     for name, known in record["files"].items():
         path = folder / name
-        if not path.is_file():
-            return name
-        if known and (path.stat().st_size != known["bytes"] or _digest(path) != known["sha256"]):
+        if not path.is_file() or (known and not _is_same(LocalFileSystem(), str(path), path.stat().st_size, known)):
             return name
     return None
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import fsspec
 from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, parse_hf_uri
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from hf_evol.errors import HfEvolError, HubError, OutputError
-from hf_evol.hub.card import card_data
-from hf_evol.hub.merge import merge_cards
+from hf_evol.hub.card import within
 from hf_evol.hub.publish import MESSAGE, check_right, check_room, commit_folder, why
 from hf_evol.hub.record import CARD, PROVENANCE, made, own_files, parsed, read_card, read_provenance, sizes_in, stranger
 
@@ -52,9 +53,6 @@ def check_output(
     one that holds a ``set``, ``recipe`` or ``method`` where another of these is to be written, too. A dataset on the Hub must
     be there, and may hold what others have put there (`hf_evol.publish`). A folder that the run ``reads`` from is refused.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     target = Target(output, what)
     try:
         repo_id, revision = hub_dataset(output)
@@ -140,8 +138,6 @@ def hub_dataset(output: str) -> tuple[str | None, str | None]:
     """The dataset on the Hub that an output is, and its branch; a bucket is a store like others."""
     if not output.startswith("hf://"):
         return None, None
-    from huggingface_hub import parse_hf_uri
-
     uri = parse_hf_uri(output)
     if uri.is_bucket:
         return None, None
@@ -277,10 +273,8 @@ def _keep_texts(folder: Path, fs: Any, root: str, record: Mapping[str, Any]) -> 
 
 def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
     """A new card within the one that is there, which may hold words of people; an `OutputError` if that can't be read."""
-    record = record.get("earlier", record)  # of a broken upload
-    ours = card_data(record).to_dict() if made(record) == "set" and "title" in record else None
     try:
-        return merge_cards(read_card(fs, root), new, ours)
+        return within(read_card(fs, root), new, record.get("earlier", record))  # the one before a broken upload
     except HubError as error:
         raise OutputError(f"The card {root}/{CARD} may hold words of people: {error}") from error
 
@@ -288,8 +282,6 @@ def _with_texts(new: str, fs: Any, root: str, record: Mapping[str, Any]) -> str:
 def _upload(folder: Path, target: Target) -> None:
     repo_id, revision = hub_dataset(target.output)
     if repo_id:
-        from huggingface_hub import HfApi
-
         agrees = lambda there: there.digest == target.replaces  # noqa: E731
         commit_folder(HfApi(), folder, repo_id, agrees, revision=revision, commit_message=MESSAGE)
         return

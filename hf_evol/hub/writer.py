@@ -9,20 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from hf_evol.data.files import FILE_FORMATS, columns_of_dates, write_dataset
+from datasets import Dataset
+
+from hf_evol.data import FILE_FORMATS
+from hf_evol.data.files import columns_of_dates, write_dataset
 from hf_evol.errors import ConfigError, HfEvolError
 from hf_evol.hub.card import card_text
-from hf_evol.hub.publish import check_push, check_repo_id, publish
+from hf_evol.hub.publish import check_push, publish
 from hf_evol.hub.record import CARD, write_provenance
 from hf_evol.hub.target import Target, check_output, hub_dataset, is_remote, writing
+from hf_evol.run.recipe import Recipe
 from hf_evol.secrets import public_name
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +48,8 @@ class Config(NamedTuple):
 
 def check_target(recipe: Recipe) -> Target:
     """The place that a recipe's set may be written to (`check_output`), and be pushed from (`check_push`)."""
-    if recipe.push_to:
-        check_repo_id(recipe.push_to)
-        if is_remote(recipe.output):
-            raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
+    if recipe.push_to and is_remote(recipe.output):
+        raise ConfigError("push_to uploads a local folder: give a local --output, or write to an hf:// URL alone.")
     target = check_output(recipe.output, recipe.overwrite, reads=recipe.dataset, file_format=recipe.file_format)
     if recipe.push_to:
         check_push(recipe.push_to, private=recipe.private, file_format=recipe.file_format)
@@ -70,7 +67,7 @@ def set_folder(
         record: the provenance, which gets ``configs``; the block may add what follows from files that it writes into
             the folder that it is given.
         configs: those without rows are left out, as `datasets` can't load them.
-        file_format: as in `hf_evol.data.files.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
+        file_format: as in `hf_evol.data.FILE_FORMATS`; parquet, with a warning, where JSON would change texts.
     """
     configs = [config for config in configs if len(config.rows)]
     dates = [name for config in configs for name in columns_of_dates(config.rows)] if file_format == "json" else []

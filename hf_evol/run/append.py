@@ -6,10 +6,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Features, concatenate_datasets, load_dataset
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from hf_evol import columns as col
-from hf_evol.data.files import FILE_FORMATS
+from hf_evol.data import FILE_FORMATS
 from hf_evol.data.selection import select
 from hf_evol.errors import ColumnError, HubError
 from hf_evol.evolve.eliminate import Eliminate
@@ -25,9 +29,6 @@ from hf_evol.run.steps import Round, evolution_reasons, part, response_reasons, 
 from hf_evol.run.tables import round_table
 from hf_evol.secrets import public_name
 from hf_evol.transform import check_columns, map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _NEEDED = (
     col.ID, col.INSTRUCTION, col.PARENT_INSTRUCTION, col.OUTPUT, col.ROUND, col.EVOL_STATUS, col.RESPONSE_STATUS,
@@ -65,9 +66,6 @@ def append(
         ColumnError: the rows lack a column, are not all of the round after the last one, or hold ids that the set lacks.
         HubError: there is no such set, someone else pushed in the meantime, or as in `hf_evol.publish`.
     """
-    from datasets import concatenate_datasets, load_dataset
-    from huggingface_hub.constants import ENDPOINT
-
     check_repo_id(repo_id)
     check_columns(_NEEDED, rows.column_names)
     record, head = _provenance(repo_id, revision)
@@ -75,7 +73,7 @@ def append(
     published = {name: load_dataset(repo_id, name, split="train", revision=head) for name in names}
     _check_rows(rows, number, record, published, repo_id)
     if set(rows[col.ROUND]) == {number - 1}:  # appended already
-        return f"{ENDPOINT}/datasets/{repo_id}"
+        return f"{constants.ENDPOINT}/datasets/{repo_id}"
     earlier = [published[f"round_{n}"] for n in range(1, number) if f"round_{n}" in published]
     [new] = without_repeats([_divided(rows)], earlier)
     kept = set_columns(new.rows)
@@ -101,8 +99,6 @@ def append(
 
 def _typed_as(added: Dataset, rows: Dataset) -> Dataset:
     """The rows with the column types of those that are added: files of JSON have others."""
-    from datasets import Features
-
     return rows.cast(Features({name: added.features.get(name, kind) for name, kind in rows.features.items()}))
 
 
@@ -122,9 +118,6 @@ def _extend(record: dict[str, Any], rows: Dataset, new: Round) -> None:
 
 def _provenance(repo_id: str, revision: str | None) -> tuple[dict[str, Any], str]:
     """The published provenance, and the commit that it is of."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
-
     api = HfApi()
     try:
         head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha

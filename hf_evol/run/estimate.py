@@ -7,7 +7,9 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from hf_evol.errors import ConfigError
 from hf_evol.hub.target import Target
@@ -15,14 +17,9 @@ from hf_evol.models.journal import open_journal
 from hf_evol.progress import counted_tokens
 from hf_evol.run import steps
 from hf_evol.run.pipeline import check_seeds_are_given, conclude, read_seeds
+from hf_evol.run.recipe import Recipe
 from hf_evol.run.stages import Stages
-from hf_evol.transform import map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.run.recipe import Recipe
-    from hf_evol.transform import Transform
+from hf_evol.transform import Transform, map_dataset
 
 _WARM = {"id": ["warm-0"], "instruction": ["Name a river."], "input": [""], "output": ["The Rhine is a river."]}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -16,10 +19,13 @@ from hf_evol.data.formats import to_instructions, unread
 from hf_evol.data.selection import column, select
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, FormatError, MissingExtraError
-from hf_evol.evolve.self_instruct import check_seeds, self_instruct
+from hf_evol.evolve.self_instruct import SelfInstructed, check_seeds, self_instruct
+from hf_evol.generation.endpoint import EndpointEngine
 from hf_evol.hub import figures
 from hf_evol.hub.provenance import SourceRecord, describe_source, library_versions, origin, shareable, title
+from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
+from hf_evol.models import ModelSpec
 from hf_evol.models.journal import Journal, open_journal
 from hf_evol.models.record import describe
 from hf_evol.progress import without_datasets_bars
@@ -30,16 +36,6 @@ from hf_evol.run.stages import Stages
 from hf_evol.run.steps import SCORE_COLUMNS, Round, set_columns, without_repeats
 from hf_evol.run.tables import constraint_counts, languages_of, rejected_texts, round_table, value_counts
 from hf_evol.secrets import public_name
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from datasets import Dataset
-
-    from hf_evol.evolve.self_instruct import SelfInstructed
-    from hf_evol.generation.endpoint import EndpointEngine
-    from hf_evol.hub.target import Target
-    from hf_evol.models import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +51,17 @@ class Plan:
     models: dict[str, ModelSpec | EndpointEngine]
 
 
+def load_rows(recipe: Recipe, typed: bool = False) -> Dataset:
+    """The rows that a recipe names as its seed set, as they are (`load_seeds`)."""
+    rows = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision, typed=typed)
+    return rows if recipe.limit is None else rows.select(range(min(recipe.limit, len(rows))))
+
+
 def read_seeds(recipe: Recipe) -> Dataset:
     """The recipe's seed set in our columns; some of its rows must have an instruction."""
-    dataset = load_seeds(recipe.dataset, config=recipe.config, split=recipe.split, revision=recipe.revision)
-    if recipe.limit is not None:
-        dataset = dataset.select(range(min(recipe.limit, len(dataset))))
+    rows = load_rows(recipe)
     with without_datasets_bars():
-        seeds = to_instructions(dataset, recipe.format, columns=recipe.columns)
+        seeds = to_instructions(rows, recipe.format, columns=recipe.columns)
     if unread_rows(seeds).total() == len(seeds):
         raise FormatError(f"No row of {public_name(recipe.dataset)!r} can be read. {reading_of(seeds)}")
     if reading := reading_of(seeds):
@@ -114,9 +114,13 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe) -> RunResult:
     """As `hf_evol.run`."""
     stages, seeds, target = prepare(recipe)
+    made = None
     with progress.times() as times:
-        made = _made_up(recipe, stages, seeds)
-        if made is not None:
+        if recipe.self_instruct:
+            how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
+            made = self_instruct(
+                seeds, stages.evolve.model, recipe.self_instruct, responder=stages.respond.model, **how
+            )
             seeds = steps.columns(made.rows, (col.ID, col.INSTRUCTION, col.INPUT))
         say = partial(print, file=sys.stderr, flush=True)
         rounds = steps.run(seeds, stages, recipe.rounds, steps.mapper(recipe), say)
@@ -152,13 +156,6 @@ def check_seeds_are_given(recipe: Recipe, what: str) -> None:
         )
 
 
-def _made_up(recipe: Recipe, stages: Stages, seeds: Dataset) -> SelfInstructed | None:
-    if not recipe.self_instruct:
-        return None
-    how = {"seed": recipe.seed, "journal": recipe.journal, "num_proc": recipe.num_proc}
-    return self_instruct(seeds, stages.evolve.model, recipe.self_instruct, responder=stages.respond.model, **how)
-
-
 def prepare(recipe: Recipe) -> tuple[Stages, Dataset, Target]:
     """The recipe's transforms, its seed rows and the place for its set, with everything checked that can be before a model is
     loaded."""
@@ -175,8 +172,6 @@ def conclude(
     recipe: Recipe, stages: Stages, n_seeds: int, rounds: Sequence[Round], target: Target, made: SelfInstructed | None = None
 ) -> RunResult:  # fmt: skip
     """Select from the scored rounds, write the set and, if asked, publish it."""
-    from datasets import concatenate_datasets
-
     with without_datasets_bars():
         rounds = without_repeats(rounds)
         record = _provenance(recipe, stages, n_seeds, [round_table(entry, n) for n, entry in enumerate(rounds, 1)])

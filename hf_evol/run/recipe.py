@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hf_evol.data.files import FILE_FORMATS
-from hf_evol.errors import ConfigError
+import yaml
+
+from hf_evol.data import FILE_FORMATS
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.secrets import public_name
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -144,18 +146,8 @@ class Recipe:
             raise ConfigError("base_url is for engine: endpoint.")
         if self.file_format not in FILE_FORMATS:
             raise ConfigError(f"file_format must be {', '.join(FILE_FORMATS)}; got {self.file_format!r}.")
-        for name in (
-            "self_instruct",
-            "rounds",
-            "tries",
-            "best_of",
-            "back_translate",
-            "batch_size",
-            "limit",
-            "num_proc",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {value!r}.")
+        check_counts(self, "self_instruct", "rounds", "tries", "best_of", "back_translate", "batch_size", "limit")
+        check_counts(self, "num_proc")
         if not (0 < self.select < 1 or (self.select >= 1 and float(self.select).is_integer())):
             raise ConfigError(f"select must be a share up to 1.0 or a whole number of rows; got {self.select!r}.")
 
@@ -167,8 +159,6 @@ class Recipe:
         Raises:
             ConfigError: no such recipe, malformed YAML, unknown keys, wrong values.
         """
-        import yaml
-
         built_in = BUILT_IN / f"{source}.yaml"
         path = built_in if built_in.is_file() else Path(source).expanduser()
         try:
@@ -179,6 +169,12 @@ class Recipe:
         if not isinstance(settings, dict):
             raise ConfigError(f"The recipe {str(source)!r} must be a mapping of settings.")
         return cls(**usual).with_settings(settings)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the evolver's model writes, as arguments of a transform, and the journal that keeps it."""
+        names = ("seed", "temperature", "top_p", "max_new_tokens", "journal")
+        return {name: getattr(self, name) for name in names}
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
         """This recipe with some settings replaced; unknown keys are errors."""

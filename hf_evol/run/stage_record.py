@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.errors import OutputError
 from hf_evol.evolve.evol_instruct import new_history
+from hf_evol.evolve.self_instruct import SelfInstructed
 from hf_evol.hub.provenance import SourceRecord, library_versions, origin, title
 from hf_evol.hub.record import read_provenance
 from hf_evol.models.record import ModelRecord, describe
@@ -29,11 +33,6 @@ from hf_evol.run.tables import (
 from hf_evol.scoring.diversity import of_words
 from hf_evol.scoring.summary import summarize
 from hf_evol.transform import failures
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.evolve.self_instruct import SelfInstructed
 
 RUN = "run"  # the first stage of a chain that goes on from the result of a run
 _ROLES = {
@@ -147,8 +146,6 @@ def _earlier(recipe: Recipe) -> dict[str, Any]:
 
 def _rounds(rows: Dataset, n_rounds: int) -> list[dict[str, Any]]:
     """Of each round that this stage has added: how many rows got which status, and the texts of each try."""
-    import pyarrow.compute as pc
-
     entries = new_history(column(rows, col.HISTORY), column(rows, col.ROUND), n_rounds)
     tables = []
     for number in sorted(pc.unique(pc.struct_field(entries, "round")).to_pylist()):
@@ -175,8 +172,6 @@ def _is_scored(stages: Sequence[Mapping[str, Any]]) -> bool:
 
 def _examples(rows: Dataset, *, evolved: bool, scored: bool) -> list[dict[str, Any]]:
     """Three good rows: those with the highest IC-IFD, or else the first."""
-    import pyarrow.compute as pc
-
     if col.INSTRUCTION not in rows.column_names or not len(rows):
         return []
     decided = [name for name in (col.EVOL_STATUS, col.ELIMINATION, col.RESPONSE_STATUS) if name in rows.column_names]

@@ -21,6 +21,7 @@ from hf_evol.prompts.evol_instruct import resolve_methods
 from hf_evol.prompts.respond import SYSTEM
 from hf_evol.run.recipe import ENGINES, Recipe, shown
 from hf_evol.scoring.ic_ifd import IcIfd
+from hf_evol.transform import Transform
 
 NO_SCORER = "An endpoint gives no losses to score by. Name a model to load here with scorer (--scorer)."
 
@@ -64,8 +65,7 @@ class Stages:
             raise ConfigError(NO_SCORER)
         evolve = (AutoEvolInstruct if all(method.kind == "auto" for method in methods) else EvolInstruct)(
             engines["evolver"], methods=methods, tries=recipe.tries, best_of=recipe.best_of,
-            prefer=(respond, score) if recipe.best_of > 1 else None, by_example=recipe.by_example, seed=recipe.seed,
-            temperature=recipe.temperature, top_p=recipe.top_p, max_new_tokens=recipe.max_new_tokens, journal=recipe.journal,
+            prefer=(respond, score) if recipe.best_of > 1 else None, by_example=recipe.by_example, **recipe.sampling,
         )  # fmt: skip
         eliminate = Eliminate(keep=True, judge=engines.get("judge"), journal=recipe.journal)
         constrain = constraining(recipe) if recipe.back_translate else None
@@ -75,13 +75,18 @@ class Stages:
             models["constrainer"] = model_of(constrain.model)
         return cls(evolve, eliminate, respond, constrain, score, models)
 
+    @property
+    def transforms(self) -> list[Transform]:
+        """Those of the recipe's steps, in their order."""
+        steps = (self.evolve, self.eliminate, self.respond, self.back_translate, self.score)
+        return [transform for transform in steps if transform is not None]
+
     def check(self) -> None:
         """Raise if a model can't be found or used; loads configurations and tokenizers only."""
         if self.score is None:
             raise ConfigError(NO_SCORER)
-        for transform in (self.evolve, self.eliminate, self.respond, self.back_translate, self.score):
-            if transform is not None:
-                transform.check()
+        for transform in self.transforms:
+            transform.check()
 
 
 def model_of(engine: Any) -> ModelSpec | EndpointEngine:

@@ -9,24 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Features, Value, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.evolve.eliminate import OF_RESPONSES, Eliminate, repeated
+from hf_evol.evolve.respond import Respond
 from hf_evol.generation.transformers_engine import TransformersEngine
 from hf_evol.progress import without_datasets_bars
+from hf_evol.run.recipe import Recipe
+from hf_evol.run.stages import Stages
 from hf_evol.scoring.pairs import SCORES
 from hf_evol.transform import Transform, map_dataset, values_of
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.evolve.respond import Respond
-    from hf_evol.run.recipe import Recipe
-    from hf_evol.run.stages import Stages
-
-Mapper = Callable[["Dataset", Transform, str], "Dataset"]  # rows, what to apply, and the progress bar's label
+Mapper = Callable[[Dataset, Transform, str], Dataset]  # rows, what to apply, and the progress bar's label
 
 MAP_ROWS = 1000  # rows handed to a transform at once, sorted by length within
 FIRST_ROWS = 32  # evolved before the others where there are many, so that a hopeless run is seen early
@@ -55,8 +53,6 @@ class Round:
     @property
     def dropped(self) -> Dataset:
         """All rows left out, with what is known of them."""
-        from datasets import concatenate_datasets
-
         return concatenate_datasets([columns(rows, _DROPPED_COLUMNS) for rows in (self.failed, self.unanswered)])
 
 
@@ -174,8 +170,6 @@ def failed_requests(rounds: Sequence[Round]) -> Counter[str]:
 
 def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
     """The kept rows, and the others with their reason."""
-    from datasets import Dataset, Features, Value
-
     kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
     lost = [place for place, reason in enumerate(reasons) if reason != col.KEPT]
     if not lost:
@@ -188,8 +182,6 @@ def part(rows: Dataset, reasons: list[str]) -> tuple[Dataset, Dataset]:
 
 def without_repeats(rounds: Sequence[Round], published: Sequence[Dataset] = ()) -> list[Round]:
     """The rounds, with rows that say what another row, there or in what is published, says among those left out."""
-    from datasets import concatenate_datasets
-
     done: list[Round] = []
     for entry in rounds:
         again = repeated(entry.rows, *published, *(earlier.rows for earlier in done))

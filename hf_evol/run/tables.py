@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.data.selection import column
 from hf_evol.prompts.languages import language_of
-from hf_evol.run.steps import REASON
+from hf_evol.run.steps import REASON, Round
 from hf_evol.scoring.summary import summarize
 from hf_evol.transform import values_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Dataset
-
-    from hf_evol.run.steps import Round
 
 NOT_JUDGED = "not_judged"
 _LOOKED_AT, _LEAST_SHARE = 2000, 0.01
@@ -25,8 +23,6 @@ _LOOKED_AT, _LEAST_SHARE = 2000, 0.01
 
 def round_table(entry: Round, number: int) -> dict[str, Any]:
     """How many rows came in, were evolved, kept, in the set and scored; reasons, and score statistics."""
-    import pyarrow.compute as pc
-
     rows_in = len(entry.rows) + len(entry.failed) + len(entry.unanswered)
     scores, failed = column(entry.rows, col.IC_IFD), column(entry.failed, col.EVOL_STATUS)
     unscored = column(entry.rows, col.IC_IFD_STATUS).filter(pc.is_null(scores))
@@ -67,8 +63,6 @@ def languages_of(*sets: Dataset) -> list[str]:
 
 def constraint_counts(*sets: Dataset) -> dict[str, int]:
     """How many constraints of which kind the rows carry, most first."""
-    import pyarrow.compute as pc
-
     counts: Counter[str] = Counter()
     for rows in sets:
         if col.CHECKS in rows.column_names and len(checks := pc.list_flatten(column(rows, col.CHECKS))):
@@ -83,8 +77,6 @@ def score_summaries(rows: Dataset) -> list[dict[str, Any]]:
 
 def tries_table(parts: Iterable[Sequence[pa.ChunkedArray]]) -> list[dict[str, int]]:
     """Of each try, how many of its texts have which status; a part has, of each row, status, try and rejected texts."""
-    import pyarrow.compute as pc
-
     counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for status, tried, texts in parts:
         rejected, good = pc.list_flatten(texts), tried.filter(pc.equal(status, col.OK))
@@ -111,8 +103,6 @@ def value_counts(values: pa.ChunkedArray) -> Counter[Any]:
 
 def rejected_texts(rows: Dataset) -> list[dict[str, Any]]:
     """One rejected text of each status, the most frequent first, with its parent."""
-    import pyarrow.compute as pc
-
     if col.REJECTED not in rows.column_names or not len(rows):
         return []
     rejected = column(rows, col.REJECTED)

@@ -9,68 +9,21 @@ Also loaded outside the package by the isolated process, so it imports the stand
 from __future__ import annotations
 
 import ast
+import os
 import string
 from collections.abc import Iterable, Iterator
 
-# Of each module, what computes on its arguments alone: no files, processes, network, clocks, chance, settings that outlive
-# the call, or ways to attributes by name. "*" is every public name, of modules that are written in C.
-_ALLOWED = {
-    "__future__": "absolute_import annotations division generators nested_scopes print_function unicode_literals",
-    "abc": "ABC abstractmethod",
-    "ast": "literal_eval parse walk " + " ".join(
-        name for name, value in vars(ast).items() if isinstance(value, type) and issubclass(value, ast.AST)
-    ),
-    "base64": "b16decode b16encode b32decode b32encode b64decode b64encode b85decode b85encode a85decode a85encode "
-    "decodebytes encodebytes standard_b64decode standard_b64encode urlsafe_b64decode urlsafe_b64encode",
-    "binascii": "*",
-    "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
-    "calendar": "Calendar day_abbr day_name isleap leapdays month_abbr month_name monthcalendar monthrange timegm weekday",
-    "cmath": "*",
-    "collections": "Counter OrderedDict defaultdict deque namedtuple",
-    "collections.abc": "Callable Collection Container Generator Hashable Iterable Iterator Mapping MutableMapping "
-    "MutableSequence MutableSet Reversible Sequence Set Sized",
-    "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC Sniffer excel excel_tab reader "
-    "unix_dialect writer",
-    "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone tzinfo",
-    "decimal": "Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
-    "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP",
-    "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff unified_diff",
-    "fractions": "Fraction",
-    "functools": "cache cmp_to_key lru_cache partial reduce total_ordering",
-    "hashlib": "blake2b blake2s md5 new sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
-    "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
-    "html": "escape unescape",
-    "html.entities": "codepoint2name entitydefs html5 name2codepoint",
-    "html.parser": "HTMLParser",
-    "io": "BytesIO StringIO",
-    "itertools": "*",
-    "json": "JSONDecodeError JSONDecoder JSONEncoder dump dumps load loads",
-    "json.decoder": "JSONDecodeError JSONDecoder",
-    "keyword": "iskeyword issoftkeyword kwlist softkwlist",
-    "math": "*",
-    "numbers": "Complex Integral Number Rational Real",
-    "operator": "add and_ concat contains countOf eq floordiv ge gt indexOf is_ is_not itemgetter le lt mod mul ne neg not_ "
-    "or_ pos pow sub truediv truth xor",
-    "re": "A ASCII DOTALL I IGNORECASE L LOCALE M MULTILINE Match NOFLAG Pattern PatternError RegexFlag S U UNICODE VERBOSE X "
-    "compile error escape findall finditer fullmatch match search split sub subn",
-    "statistics": "StatisticsError correlation covariance fmean geometric_mean harmonic_mean linear_regression mean median "
-    "median_grouped median_high median_low mode multimode pstdev pvariance quantiles stdev variance",
-    "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
-    "punctuation whitespace",
-    "textwrap": "TextWrapper dedent fill indent shorten wrap",
-    "time": "strptime struct_time",
-    "typing": "Any AnyStr Callable ClassVar Collection Counter DefaultDict Deque Dict Final FrozenSet Generator Hashable "
-    "Iterable Iterator List Literal Mapping Match MutableMapping NoReturn Optional Pattern Sequence Set Sized Text Tuple "
-    "Type Union cast",
-    "unicodedata": "*",
-    "urllib.parse": "ParseResult SplitResult parse_qs parse_qsl quote quote_plus unquote unquote_plus urlencode urljoin "
-    "urlparse urlsplit urlunparse urlunsplit",
-    "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL NAMESPACE_X500 RFC_4122 UUID uuid3 uuid5",
-    "xml.etree.ElementTree": "Element ParseError SubElement XML fromstring fromstringlist indent iselement tostring "
-    "tostringlist",
-    "zlib": "adler32 compress crc32 decompress error",
-}  # fmt: skip
-ALLOWED = {module: frozenset(names.split()) for module, names in _ALLOWED.items()}
+
+def _allowed() -> dict[str, frozenset[str]]:
+    """The names of each module that ``allowed.txt`` lists; of `ast`, all kinds of nodes, too."""
+    here = os.path.dirname(__file__)  # noqa: PTH120 - pathlib would stay loaded in every leaf
+    with open(f"{here}/allowed.txt", encoding="ascii") as file:  # noqa: PTH123
+        lines = [line.partition(": ") for line in file if line.strip() and not line.startswith("#")]
+    nodes = {name for name, kind in vars(ast).items() if isinstance(kind, type) and issubclass(kind, ast.AST)}
+    return {module: frozenset(names.split()) | (nodes if module == "ast" else set()) for module, _, names in lines}
+
+
+ALLOWED = _allowed()
 _PACKAGES = {module[:end] for module in ALLOWED for end, char in enumerate(module + ".") if char == "."}
 
 _REFUSED_NAMES = frozenset(

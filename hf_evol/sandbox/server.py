@@ -22,7 +22,7 @@ from pathlib import Path
 from hf_evol.errors import SandboxError
 
 _HERE = Path(__file__).parent
-_CHILD = [_HERE / name for name in ("child.py", "syscalls.py", "screen.py")]
+_CHILD = [_HERE / name for name in ("child.py", "syscalls.py", "screen.py", "allowed.txt")]
 _FRAME = struct.Struct("<IcH")  # as in child.py: input's index, kind, length of the text
 _READY = 0xFFFFFFFF  # the index of frames about no input
 _TEXT = re.compile(r"[ -~]{0,200}")

@@ -20,44 +20,24 @@ _NR, _ARCH, _ARG2_LOW = 0, 4, 32  # offsets in struct seccomp_data
 _PROT_EXEC = 4
 _X32_BIT = 0x40000000
 
-# Per machine: AUDIT_ARCH_*, the two calls whose protection argument is looked at, the calls allowed outright, and
-# those that a worker needs besides, to compile source and look after the processes that run it.
-# Numbers from asm/unistd_64.h and asm-generic/unistd.h.
-_MACHINES = {
-    "x86_64": (
-        0xC000003E,
-        {"mmap": 9, "mprotect": 10},
-        {
-            **{"read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "munmap": 11, "brk": 12},
-            **{"rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "sched_yield": 24, "mremap": 25},
-            **{"madvise": 28, "nanosleep": 35, "getpid": 39, "exit": 60, "gettimeofday": 96, "getuid": 102},
-            **{"sigaltstack": 131, "gettid": 186, "time": 201, "futex": 202, "restart_syscall": 219},
-            **{"clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231},
-            **{"getrandom": 318},
-        },
-        {
-            **{"select": 23, "dup2": 33, "clone": 56, "fork": 57, "wait4": 61, "kill": 62, "prctl": 157},
-            **{"setrlimit": 160, "pselect6": 270, "set_robust_list": 273, "dup3": 292, "pipe2": 293},
-            **{"prlimit64": 302, "close_range": 436},
-        },
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {"mmap": 222, "mprotect": 226},
-        {
-            **{"read": 63, "write": 64, "close": 57, "fstat": 80, "lseek": 62, "munmap": 215, "brk": 214},
-            **{"rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "sched_yield": 124, "mremap": 216},
-            **{"madvise": 233, "nanosleep": 101, "getpid": 172, "exit": 93, "gettimeofday": 169, "getuid": 174},
-            **{"sigaltstack": 132, "gettid": 178, "futex": 98, "restart_syscall": 128},
-            **{"clock_gettime": 113, "clock_getres": 114, "clock_nanosleep": 115, "exit_group": 94},
-            **{"getrandom": 278},
-        },
-        {
-            **{"dup3": 24, "pipe2": 59, "pselect6": 72, "set_robust_list": 99, "kill": 129, "prctl": 167},
-            **{"clone": 220, "wait4": 260, "prlimit64": 261, "close_range": 436},
-        },
-    ),
-}
+# Per machine: the place of its numbers in the tables below, and AUDIT_ARCH_*.
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+# The two calls whose protection argument is looked at, the calls allowed outright, and those that a worker needs besides, to
+# compile source and look after the processes that run it. Numbers from asm/unistd_64.h and asm-generic/unistd.h.
+_GUARDED = {"mmap": (9, 222), "mprotect": (10, 226)}
+_ALLOWED = {
+    "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62), "munmap": (11, 215), "brk": (12, 214),
+    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sched_yield": (24, 124),
+    "mremap": (25, 216), "madvise": (28, 233), "nanosleep": (35, 101), "getpid": (39, 172), "exit": (60, 93),
+    "gettimeofday": (96, 169), "getuid": (102, 174), "sigaltstack": (131, 132), "gettid": (186, 178), "time": (201, None),
+    "futex": (202, 98), "restart_syscall": (219, 128), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "clock_nanosleep": (230, 115), "exit_group": (231, 94), "getrandom": (318, 278),
+}  # fmt: skip
+_ALLOWED_TO_WORKERS = _ALLOWED | {
+    "select": (23, None), "dup2": (33, None), "clone": (56, 220), "fork": (57, None), "wait4": (61, 260), "kill": (62, 129),
+    "prctl": (157, 167), "setrlimit": (160, None), "pselect6": (270, 72), "set_robust_list": (273, 99), "dup3": (292, 24),
+    "pipe2": (293, 59), "prlimit64": (302, 261), "close_range": (436, 436),
+}  # fmt: skip
 
 
 class _Program(ctypes.Structure):
@@ -66,14 +46,15 @@ class _Program(ctypes.Structure):
 
 def build(worker: bool = False) -> _Program:
     """The filter for this machine, ready for `install`; for a worker, one that lets it fork."""
-    arch, guarded, allowed, besides = _MACHINES[platform.machine()]
-    allowed = allowed | besides if worker else allowed
+    place, arch = _MACHINES[platform.machine()]
+    allowed = [numbers[place] for numbers in (_ALLOWED_TO_WORKERS if worker else _ALLOWED).values()]
     step = struct.Struct("HBBI").pack  # struct sock_filter: code, jump if true, jump if false, operand
     code = [step(_LOAD, 0, 0, _ARCH), step(_JUMP_EQ, 1, 0, arch), step(_RETURN, 0, 0, _KILL)]
     code += [step(_LOAD, 0, 0, _NR), step(_JUMP_GE, 0, 1, _X32_BIT), step(_RETURN, 0, 0, _KILL)]
-    for number in sorted(allowed.values()):
+    for number in sorted(number for number in allowed if number is not None):
         code += [step(_JUMP_EQ, 0, 1, number), step(_RETURN, 0, 0, _ALLOW)]
-    for number in guarded.values():  # memory, as long as it can't be executed
+    for numbers in _GUARDED.values():  # memory, as long as it can't be executed
+        number = numbers[place]
         code += [step(_JUMP_EQ, 0, 4, number), step(_LOAD, 0, 0, _ARG2_LOW), step(_JUMP_SET, 1, 0, _PROT_EXEC)]
         code += [step(_RETURN, 0, 0, _ALLOW), step(_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     code.append(step(_RETURN, 0, 0, _ERRNO | errno.EPERM))

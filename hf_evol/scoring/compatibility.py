@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.base import Record
 from hf_evol.scoring.conventions import Layout, Pair
-from hf_evol.scoring.local import ScoringTransform, check_causal, check_counts
+from hf_evol.scoring.local import ScoringTransform, check_causal
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans
 from hf_evol.scoring.pairs import PairScorer, answered
 from hf_evol.scoring.summary import summarize

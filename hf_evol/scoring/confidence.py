@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hf_evol import columns as col
 from hf_evol import progress
+from hf_evol.errors import check_counts
 from hf_evol.generation.base import GREEDY, Completion, Record, SamplingParams
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.scoring.local import check_counts
 from hf_evol.scoring.pairs import evolving_prompts
 from hf_evol.transform import Batch, GreedyTransform
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_evol import columns as col
 from hf_evol import models, progress
-from hf_evol.errors import require_extra
+from hf_evol.errors import check_counts, require_extra
 from hf_evol.models import ModelSpec
-from hf_evol.scoring.local import ScoringTransform, check_counts
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import Batch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_evol import models, progress
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ModelError
 from hf_evol.generation.base import Record, check_has_template, remembered
 from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
@@ -85,10 +85,3 @@ def check_causal(spec: ModelSpec) -> None:
             f"The model {spec.name!r} is not causal: it is a {', '.join(sorted(made))}. Name a causal language model, such as "
             "HuggingFaceTB/SmolLM2-135M."
         )
-
-
-def check_counts(settings: Any, *names: str) -> None:
-    """Raise `ConfigError` unless each of these settings is None, or 1 or more."""
-    for name in names:
-        if (value := getattr(settings, name)) is not None and value < 1:
-            raise ConfigError(f"{name} must be 1 or more; got {value!r}.")

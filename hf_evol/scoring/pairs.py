@@ -10,11 +10,10 @@ from typing import Any
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.generation.base import Chat, Record
 from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
-from hf_evol.scoring.local import check_counts
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans, mean_losses
 from hf_evol.transform import Batch, failures
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_evol import columns as col
 from hf_evol import models
-from hf_evol.errors import ConfigError, ModelError
+from hf_evol.errors import ConfigError, ModelError, check_counts
 from hf_evol.generation.base import Chat, Record
 from hf_evol.models import encoding
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
-from hf_evol.scoring.local import ScoringTransform, check_counts
+from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
 from hf_evol.scoring.pairs import Pair, answered, evolving_prompts, is_text
 from hf_evol.transform import Batch

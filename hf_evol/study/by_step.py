@@ -11,7 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol import models
@@ -40,9 +43,6 @@ from hf_evol.study.rows import as_evolved, count_words
 from hf_evol.study.statistics import CONFIDENCE, compare, compare_sets
 from hf_evol.study.work import MPNET, embedder
 from hf_evol.transform import failed_requests, values_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,6 @@ def compare_steps(
         ConfigError: the folder holds no run, or one without rows, or one that was answered by another responder or settings.
         HfEvolError: seeds, models or the output can't be used; before any model is loaded.
     """
-    import pandas as pd
-
     check_plots()
     record, stages = _record_of(run), Stages.of(recipe)
     if stages.score is None:
@@ -200,8 +198,6 @@ def _answering(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _sets(run: str, record: Mapping[str, Any], recipe: Recipe) -> list[Step]:
     """The steps with their rows, without scores."""
-    from datasets import concatenate_datasets
-
     names = [entry["name"] for entry in record["configs"] if entry["name"] != "rejected"]
     with without_datasets_bars():
         rows = {name: load_seeds(run, config=name, typed=True) for name in names}
@@ -227,8 +223,6 @@ def _sets(run: str, record: Mapping[str, Any], recipe: Recipe) -> list[Step]:
 
 def _all(answered: steps.Round) -> Dataset:
     """All rows, without the responses that a run would not keep."""
-    from datasets import concatenate_datasets
-
     lost = steps.columns(answered.unanswered, _TEXTS[:-1])
     lost = lost.add_column(col.OUTPUT, [None] * len(lost), feature=answered.rows.features[col.OUTPUT])
     return concatenate_datasets([steps.columns(answered.rows, _TEXTS), lost])

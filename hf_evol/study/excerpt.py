@@ -7,13 +7,12 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.prompts.template import transcript
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 PAIRS = 2_000
 _TEXT, _RESPONSE = 3_000, 800  # characters; the rest of a longer text is only counted

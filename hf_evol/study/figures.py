@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.hub.card import number
@@ -15,7 +16,6 @@ from hf_evol.hub.figures import COLOURS
 from hf_evol.study.results import LABEL, SEEDS
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from matplotlib.figure import Figure
 
 Drawing = tuple[str, "Figure", str, str]  # name, figure, alternative text, caption

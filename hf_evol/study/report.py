@@ -7,8 +7,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import Dataset
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -18,9 +19,6 @@ from hf_evol.study.excerpt import excerpt
 from hf_evol.study.figures import INK, PAPER, colours
 from hf_evol.study.findings import cost_sentences, findings, shared_models, winner
 from hf_evol.study.measures import ROLES
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _HERE = Path(__file__).parent
 # The figures that go with a measure, beside its means by round.

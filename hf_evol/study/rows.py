@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Value, concatenate_datasets
 
 from hf_evol import columns as col
 from hf_evol.evolve.eliminate import repeated
@@ -17,12 +19,7 @@ from hf_evol.run.steps import REASON
 from hf_evol.scoring.pairs import is_text
 from hf_evol.study.measures import N_WORDS, USABLE
 from hf_evol.study.results import LABEL, STATUS
-from hf_evol.transform import values_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.transform import Batch
+from hf_evol.transform import Batch, values_of
 
 TOKENS = ("n_prompt_tokens", "n_tokens")  # of an evolution's history, and of what `CountedRespond` answers
 _OF_RESPONSE = "response_"  # begins the reasons that are the responder's
@@ -40,8 +37,6 @@ class CountedRespond(Respond):
 def decided(answered: steps.Round, evolved: bool = True) -> Dataset:
     """All answered rows with what is held of their texts: of two usable ones of an evolver that say the same, the later one
     is a duplicate, as in the set of a run."""
-    from datasets import concatenate_datasets
-
     left_out = (answered.failed, answered.unanswered)
     reasons = [col.KEPT] * len(answered.rows)
     if evolved:  # rows are in the order of their evolvers
@@ -96,8 +91,6 @@ def count_words(texts: Iterable[str | None]) -> list[float | None]:
 
 def with_columns(rows: Dataset, columns: dict[str, tuple[list[Any], str]]) -> Dataset:
     """The rows with these columns: values and type."""
-    from datasets import Value
-
     with without_datasets_bars():
         for name, (values, kind) in columns.items():
             rows = rows.add_column(name, values, feature=Value(kind))

@@ -7,12 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Features
 
 from hf_evol import columns as col
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.hub.figures import check_plots
 from hf_evol.hub.provenance import library_versions, origin
+from hf_evol.hub.target import Target
 from hf_evol.hub.writer import Config, RunResult, check_target, finished, set_folder
 from hf_evol.models.record import ModelRecord
 from hf_evol.run.pipeline import check_seeds_are_given, read_seeds, source_of
@@ -26,11 +29,6 @@ from hf_evol.study.measures import EVOLVER, RESPONDER, Role
 from hf_evol.study.report import write_report
 from hf_evol.study.results import LABEL, SEEDS, STATUS, analyse
 from hf_evol.study.work import MPNET, Work
-
-if TYPE_CHECKING:
-    from datasets import Dataset, Features
-
-    from hf_evol.hub.target import Target
 
 SCHEMA = 1  # of results.json
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
@@ -91,8 +89,7 @@ class Study:
                 "A label must be 1 to 30 of A-Z a-z 0-9 . _ -, begin with a letter or digit, differ from others in more than "
                 f"case, and not be {SEEDS!r}; got {', '.join(map(repr, labels))}."
             )
-        if self.positions < 1:
-            raise ConfigError(f"positions must be 1 or more; got {self.positions!r}.")
+        check_counts(self, "positions")
         if self.responders and self.base is None:
             raise ConfigError(
                 "Responders are compared for the model that is to be tuned on them: name it with --base MODEL."
@@ -158,8 +155,6 @@ def _written(
     recipe: Recipe, results: dict[str, Any], records: Sequence[dict], features: Features, provenance: dict[str, Any],
     target: Target, failed: Counter[str],
 ) -> RunResult:  # fmt: skip
-    from datasets import Dataset
-
     rows = Dataset.from_dict({name: [row.get(name) for row in records] for name in features}, features=features)
     role, each, and_pair, work = results["role"], "responder", " and pair of responders", "answering"
     if results["rounds"]:

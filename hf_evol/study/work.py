@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset, concatenate_datasets
+
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import HfEvolError, ModelError
@@ -33,8 +35,6 @@ from hf_evol.study.rows import TOKENS, CountedRespond, as_evolved, count_words, 
 from hf_evol.transform import Transform, failed_requests, values_of
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from hf_evol.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,6 @@ class Work:
         Their ``status`` is ok, or why what is compared is left out; in a study of evolvers, ``response_status`` says nothing
         about the evolver.
         """
-        from datasets import concatenate_datasets
-
         made, costs = [], []
         for label, writer in self.writers.items():
             parameters = describe(self.study.role.name, writer.model).n_parameters
@@ -217,8 +215,6 @@ class Work:
 
     def compare(self, rows: Dataset) -> list[dict[str, Any]] | None:
         """The judge's verdict on each pair of what was made of one seed in one round; None without a judge."""
-        from datasets import Dataset
-
         if not self.judge:
             return None
         wanted = (LABEL, col.ROUND, col.ID, col.SEED_INSTRUCTION, col.INSTRUCTION, col.INPUT, col.OUTPUT, col.CONTEXT)
@@ -259,8 +255,6 @@ class Work:
             models.release()
 
     def _confidence(self, rows: Dataset) -> Dataset:
-        from datasets import concatenate_datasets
-
         parts = []
         for label, transform in self.confidence.items():
             part = of_label(rows, label)
@@ -285,8 +279,6 @@ class Work:
         return rows
 
     def _diversity(self, rows: Dataset) -> Dataset:
-        from datasets import concatenate_datasets
-
         embedded, parts = self.map(rows, self.embed, "Embed"), []
         sets = dict.fromkeys(zip(rows[LABEL], rows[col.ROUND], strict=True))
         for label, number in sets:

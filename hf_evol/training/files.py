@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hf_evol.errors import ConfigError
 from hf_evol.hub.record import write_provenance
 from hf_evol.hub.target import check_output, writing
@@ -28,8 +30,6 @@ def recipe_folder(output: str, overwrite: bool, record: Mapping[str, Any]) -> It
 
 
 def write_yaml(path: Path, settings: Mapping[str, Any], *comment: str) -> None:
-    import yaml
-
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     path.write_text("".join(f"# {line}\n" for line in comment) + text, encoding="utf-8")

@@ -6,13 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import datasets
+from datasets import Dataset
 
 from hf_evol.data.sources import load_seeds
 from hf_evol.errors import ConfigError, SourceError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SELECTED = "selected"  # the default config of what hf-evol run writes
 PLAIN = "default"  # what `datasets` calls the config of a set without named ones, and the single stages call theirs
@@ -69,8 +68,6 @@ def names_of(sources: Sequence[str]) -> list[str]:
 
 
 def _config_of(source: str, wanted: str | None) -> str:
-    import datasets
-
     path = Path(source).expanduser()
     try:
         configs = datasets.get_dataset_config_names(str(path) if path.exists() else source)

@@ -6,19 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.data.files import write_dataset
 from hf_evol.data.formats import to_training
-from hf_evol.errors import ConfigError
+from hf_evol.errors import ConfigError, check_counts
 from hf_evol.progress import without_datasets_bars
 from hf_evol.training.files import local_or_name, recipe_folder, write_yaml
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.training.sets import TrainingSet
+from hf_evol.training.sets import TrainingSet
 
 # The fine-tuning settings of arXiv:2412.11231, which trained with LLaMA-Factory.
 GLOBAL_BATCH_SIZE = 64  # rows per step
@@ -66,9 +64,7 @@ class FineTuning:
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name} is empty.")
         local_or_name(self.model)
-        for name in ("gpus", "per_device_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more; got {getattr(self, name)!r}.")
+        check_counts(self, "gpus", "per_device_batch_size")
         if GLOBAL_BATCH_SIZE % (self.gpus * self.per_device_batch_size):
             raise ConfigError(
                 f"{self.gpus} GPUs with {self.per_device_batch_size} rows each don't divide the global batch of "

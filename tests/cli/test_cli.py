@@ -169,6 +169,13 @@ def test_wrong_settings_exit_with_2_before_a_model_is_loaded(
     assert [path.name for path in here.iterdir()] == [seed_file]
 
 
+def test_a_model_on_a_server_can_not_score(call):
+    code, said = call(
+        "score", "--model", "{name: x, engine: endpoint, base_url: http://localhost:9/v1}", "--output", "out"
+    )
+    assert code == 2 and "An endpoint gives no losses to score by" in said
+
+
 def test_a_recipe_with_an_unknown_key_exits_with_2(call, here):
     (here / "mine.yaml").write_text("modle: x\n")
     code, said = call("run", "--recipe", "mine.yaml")

@@ -9,9 +9,12 @@ import pytest
 from shard_files import files_of
 
 from hf_evol.cluster import Execution, run
+from hf_evol.cluster.run import _plan
 from hf_evol.errors import ConfigError, OutputError, TaskError
 from hf_evol.evolve.respond import Respond
 from hf_evol.generation.transformers_engine import TransformersEngine
+from hf_evol.run.pipeline import read_seeds
+from hf_evol.run.stages import Stages
 from hf_evol.scoring.ic_ifd import IcIfd
 
 
@@ -127,6 +130,17 @@ def test_another_recipe_does_not_take_over_the_shards(recipe, within, monkeypatc
         other.write_text(file.read().replace("So.", "No."))
     with pytest.raises(OutputError, match="differs in seeds"):
         run(replace(recipe, dataset=str(other)), Execution(tasks=2))
+
+
+def test_a_plan_knows_other_weights_of_each_model(recipe, monkeypatch):
+    recipe = replace(recipe, back_translate=2, constrainer=recipe.model)
+    stages, seeds = Stages.of(recipe), read_seeds(recipe)
+    plan = _plan(recipe, stages, seeds, 2)
+    for kind in map(type, stages.transforms):
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "identity", lambda self: "other weights")
+            other = _plan(recipe, stages, seeds, 2)
+        assert [name for name in plan if plan[name] != other[name]] == ["models"], kind
 
 
 def test_wrong_settings_are_told_before_anything_is_done(recipe, tmp_path):

@@ -1,5 +1,6 @@
 """The module as users load it: by path, and by its bare name from another folder in a fresh process."""
 
+import configparser
 import importlib.metadata
 import importlib.util
 import os
@@ -208,6 +209,16 @@ print(hf_evol.__file__, len(templates), *sorted(file.relative_to(again) for file
     assert files == [
         str(name) for name in sorted(file.relative_to(space) for file in space.rglob("*") if file.is_file())
     ]
+
+
+def test_a_space_holds_all_data_of_the_package(space):
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent.parent / "setup.cfg", encoding="utf-8")
+    for package, patterns in setup["options.package_data"].items():
+        if package.startswith("hf_evol") and "metrics" not in package:
+            folder = space.joinpath(*package.split("."))
+            assert all([*folder.glob(pattern)] for pattern in re.split(r"[,\s]+", patterns.strip())), package
+    assert (space / "hf_evol" / "study" / "steps.html").is_file()
 
 
 def test_nothing_else_is_pushed(hub, tmp_path, monkeypatch):
