@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_evol import columns as col
 from hf_evol import progress
+from hf_evol.constraints.asked import breaks_condition, repeats_itself
 from hf_evol.errors import ConfigError
 from hf_evol.generation.base import GREEDY, Engine, generate
 from hf_evol.generation.transformers_engine import as_engine
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_RESPONSES = ("sorry", "no_content")  # reasons that speak of the response
+OF_RESPONSES = ("sorry", "no_content", "breaks_condition", "repeats_itself")  # reasons that speak of the response
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Eliminate(Transform):
     - ``blow_up`` (ours): more than ``max_growth`` times the parent's words (or 20, if it has fewer).
     - ``sorry`` (rule 2): the row's response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
     - ``no_content`` (rule 3): the row's response is only punctuation and stop words.
+    - ``breaks_condition`` (ours): the response has another size (words, sentences, paragraphs, lines) or number of list items than
+      the instruction demands of the whole of it, in English words that code can read, or lacks the closing question.
+    - ``repeats_itself`` (ours): a list has an item twice, or a sentence stands three times; not in code and songs.
     - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
 
     Input columns:
@@ -58,7 +62,7 @@ class Eliminate(Transform):
     Args:
         keep: flag rows instead of leaving them out.
         judge: a model for the information-gain rule; None leaves that rule out.
-        max_growth, sorry_max_words, stop_words_only: None, 0 and False turn the rule off.
+        max_growth, sorry_max_words, stop_words_only, conditions, repetition: None, 0 and False turn the rule off.
         journal: for the judge: True for the journal in the cache folder, False for none, or a file.
     """
 
@@ -67,6 +71,8 @@ class Eliminate(Transform):
     max_growth: float | None = 5.0
     sorry_max_words: int = 80
     stop_words_only: bool = True
+    conditions: bool = True
+    repetition: bool = True
     journal: bool | str | Path = True
 
     input_columns: ClassVar[tuple[str, ...]] = (col.INSTRUCTION, col.PARENT_INSTRUCTION)
@@ -157,6 +163,10 @@ class Eliminate(Transform):
                 return "sorry"
             if self.stop_words_only and STOP_WORDS.issuperset(response):
                 return "no_content"
+            if self.conditions and breaks_condition(evolved, output):
+                return "breaks_condition"
+            if self.repetition and repeats_itself(evolved, output):
+                return "repeats_itself"
         return col.KEPT
 
     def _judge(self, pairs: list[tuple[Any, Any]], contexts: list[Any], reasons: list[str]) -> list[str | None]:

@@ -37,6 +37,11 @@ def reason(evolved=GOOD, parent=PARENT, output=None, status="ok", method=None, *
         ({"output": "And so on, of the... and to it!"}, "no_content"),
         ({"output": "..."}, "no_content"),
         ({"output": "4"}, "kept"),
+        (
+            {"evolved": f"{PARENT} Answer in two sentences.", "output": "They are long. They are cold. They are wide."},
+            "breaks_condition",
+        ),
+        ({"output": "- The Volga\n- The Volga"}, "repeats_itself"),
         ({"evolved": "请列出欧洲的三条河流，并说明长度", "parent": "请列出欧洲的三条河流"}, "kept"),
         ({"evolved": None}, "not_evolved"),
         ({"parent": None}, "not_evolved"),
