@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 from hf_evol.constraints import counts
-from hf_evol.prompts.words import domain_of, numbers, words
+from hf_evol.prompts.words import VERBS, domain_of, numbers, words
 
 _N = r"(?:\d{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|fifty|one hundred)"
 _UNIT = r"words?|sentences?|paragraphs?|lines?"
@@ -62,6 +62,7 @@ _REPEATS_RIGHTLY = re.compile(
     r"(?i)\b(?:songs?|raps?|lyrics|poems?|chants?|hymns?|ballads?|jingles?|verses?|refrain|repeat\w*|plan|schedule|routine|menu|week\w*|workout|itinerary|"
     r"calendar|timetable|sequence|pattern|table|dialogue|conversation|data)\b"
 )
+_ASKS = VERBS.union("please what how why who which where when can could should is are do does".split())
 _A_SENTENCE = 4  # words
 
 
@@ -86,9 +87,8 @@ def _clause_breaks(clause: str, rest: str, is_first: bool, response: str) -> boo
         return False
     if found := _SIZE.search(clause):
         before, after = clause[: found.start()], clause[found.end() :]
-        is_whole = _THE_ANSWER.match(before) or (
-            is_first and not _A_PART.search(before) and not _asks_more(after, rest)
-        )
+        asks = is_first and _ASKS.issuperset(words(before)[:1]) and not _A_PART.search(before)
+        is_whole = _THE_ANSWER.match(before) or (asks and not _asks_more(after, rest))
         is_odd = (found["by"] == "of" and not _A_TEXT.search(before)) or (found["by"] == "use" and not found["most"])
         return bool(is_whole) and not is_odd and not _fits(response, found)
     if found := _POINTS.search(clause):
