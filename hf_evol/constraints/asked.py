@@ -33,6 +33,9 @@ _POINTS = re.compile(
 _QUESTION = re.compile(
     r"(?i)\b(?:finish|end|close|conclude)(?: it| the \w+| your \w+)? with (?:an?|one) (?:\w+ )?question\b"
 )
+_TABLE = re.compile(
+    r"(?i)\b(?:show|put|present|arrange|organi[sz]e|display|summari[sz]e|list|compare|answer)\b[^,.;]*\b(?:in|as) an? (?:[\w-]+ ){0,2}table\b(?! of contents)"
+)
 _OF_PARTS = re.compile(r"(?i)\b(?:each|every|per|both|either|another|respectively|choice)\b")
 _A_TEXT = re.compile(
     r"(?i)\b(?:poem|haiku|story|essay|summary|article|letter|speech|answer|response|description|text|report|post|review|e-?mail|message|note|"
@@ -67,7 +70,7 @@ _A_SENTENCE = 4  # words
 
 
 def breaks_condition(instruction: str, response: str) -> bool:
-    """Whether the response breaks a size, a number of list items or a closing question that the instruction demands of the whole of
+    """Whether the response breaks a size, a number of list items, a table or a closing question that the instruction demands of the whole of
     it."""
     if domain_of(instruction) == "code":
         return False
@@ -83,6 +86,8 @@ def breaks_condition(instruction: str, response: str) -> bool:
 def _clause_breaks(clause: str, rest: str, is_first: bool, response: str) -> bool:
     if _QUESTION.search(clause):
         return "?" not in response
+    if _TABLE.search(clause):
+        return not any(mark in response for mark in ("|", "\t", "<table", "\\begin{tabular}"))
     if _OF_PARTS.search(clause):
         return False
     if found := _SIZE.search(clause):

@@ -46,7 +46,7 @@ class Eliminate(Transform):
     - ``sorry`` (rule 2): the row's response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
     - ``no_content`` (rule 3): the row's response is only punctuation and stop words.
     - ``breaks_condition`` (ours): the response has another size (words, sentences, paragraphs, lines) or number of list items than
-      the instruction demands of the whole of it, in English words that code can read, or lacks the closing question.
+      the instruction demands of the whole of it, in English words that code can read, or lacks the table or closing question.
     - ``repeats_itself`` (ours): a list has an item twice, or a sentence stands three times; not in code and songs.
     - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
 

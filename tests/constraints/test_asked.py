@@ -31,6 +31,7 @@ ITEMS = "1. A pear\n2. A plum\n3. A fig"
         ("Provide a list of five fruits in simple words, and give a reason for each.", ITEMS),
         ("What should I eat? Answer in two numbered points.", ITEMS),
         ("List three fruits, and finish with a question for the reader.", ITEMS),
+        ("List three fruits, and show them in a table with two columns.", ITEMS),
     ],
 )
 def test_conditions_that_are_broken(instruction, response):
@@ -62,6 +63,8 @@ def test_conditions_that_are_broken(instruction, response):
         ("Name one fruit.", ITEMS),
         ("Describe the sea, and finish with a question.", "It is wide. Have you seen it?"),
         ("Beschreibe das Meer in zwei Sätzen.", SENTENCES),
+        ("List three fruits in a table.", "| Fruit |\n| --- |\n| A pear |"),
+        ("Write a table of contents for a book about the sea.", ITEMS),
         ("", ""),
     ],
 )
