@@ -43,9 +43,25 @@ def offers(instruction: str, response: str, given: str = "") -> dict[str, list[C
         return {}
     found: dict[str, list[Constraint]] = {}
     for group, constraint in _OF_SHAPE[kind](f"{instruction}\n{given}", response):
-        if not asks_for(group, instruction) and constraint.holds(response):
+        if (
+            not _asked_already(group, instruction)
+            and constraint.holds(response)
+            and _leaves_room(constraint, instruction)
+        ):
             found.setdefault(group, []).append(constraint)
     return found
+
+
+def _asked_already(group: str, instruction: str) -> bool:
+    """Whether the instruction says something of this group itself; one that speaks of sentences has a layout in mind."""
+    return asks_for(group, instruction) or (group == "layout" and asks_for("size", instruction))
+
+
+def _leaves_room(constraint: Constraint, instruction: str) -> bool:
+    """Whether a bound on words of prose is twice the instruction's; a response of fewer has passed over a part of it."""
+    if constraint.kind != "words" or constraint.at_most is None or constraint.at_most < _SHORT:
+        return True
+    return constraint.at_most >= 2 * len(words(instruction))
 
 
 def is_suited(instruction: str, response: str) -> bool:

@@ -65,6 +65,9 @@ _SEVERAL = re.compile(
 _A_CHANGE = AnyCase(r"\b(?:the|each|every) changes?\b|\b(?:old|new) version\b|\bwhat was already good\b")
 _A_PLACE = AnyCase(r"\breasons? for (?:each|every|its|their) (?:place|position|rank)s?\b")
 _RANKING = re.compile(r"(?i)\b(?:rank|order|sort|top|places?|first|list|arrang|posit)")
+_FEW_WORDS = AnyCase(
+    r"\bin (?:at most|no more than|under|fewer than|less than) (?:\d|1\d|20|five|six|seven|eight|nine|ten|twelve|fifteen|twenty) words\b"
+)
 _CHANGING = re.compile(
     r"(?i)\b(?:edit|rewrit|rephras|reword|revis|chang|convert|translat|fix|correct|debug|optimi[sz]|refactor|improv|modif|updat|replac|remov|add|simplif|"
     r"shorten|transform|paraphras|proofread|restructur|reformat|insert|delet|turn|complet|sort|arrang|format|expand|summari[sz]|adapt|upgrad|revers|"
@@ -162,13 +165,15 @@ def _answers_within(text: str, parent: str) -> bool:
 
 def fits(text: str, parent: str) -> bool:
     """Whether a text speaks of what is there and doesn't contradict its parent: no "which of the two" of one thing, no "the change"
-    where nothing is changed, no "each place" where nothing is ranked, no other readers, no other length, no question without words."""
+    where nothing is changed, no "each place" where nothing is ranked, no twenty words for something on each of several, no other readers, no other length, no question without words."""
     several = only_in(_ONE_OF_SEVERAL, text, parent)
     if several and not _SEVERAL.search(text[: several.start()]):
         return False
     if only_in(_A_CHANGE, text, parent) and not _CHANGING.search(parent):
         return False
     if only_in(_A_PLACE, text, parent) and not _RANKING.search(_A_PLACE.remove_from(text)):
+        return False
+    if only_in(_FEW_WORDS, text, parent) and re.search(r"\b(?:for|of|about|to) each\b|, each\b", text):
         return False
     if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
         return False

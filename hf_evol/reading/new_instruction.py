@@ -61,6 +61,9 @@ _MAY_BE_NEGATED = re.compile(
     r"numbers?|rhymes?|jargon|terms?|end(?:ing)?|answer|plot)|(?:be|becom|feel|gett|sound|seem|los|harm|hurt|damag|scratch|wast|wak|spend|break|burn|"
     r"offend|hav)ing|\w+ing (?:less|fewer|more|too))\b|\b(?:if|when|who(?:se)?|why|because|as) [^.?!,;]*?\b(?:ha(?:s|ve) no|never|cannot|can['’]t)\b"
 )
+_NO_SENTENCE = re.compile(
+    r"(?i)\A\W*(?:how|what|when|where|whether) to\b"
+)  # a title; what is added to it finds no verb
 _LISTS = re.compile(
     r"(?i)\A\W*(?:please )?(?:list|name|give|provide|(?:create|make|write|compile|generate|offer|prepare|draft) (?:me )?an? list)\b"
 )
@@ -128,7 +131,7 @@ def read_instruction(reply: str, shown: Sequence[str], finish_reason: str = "sto
 
 
 def _fault(text: str, is_code: bool) -> str | None:
-    if not text.lstrip("\"“'‘`(")[:1].isalnum() or not is_instruction(text):
+    if not text.lstrip("\"“'‘`(")[:1].isalnum() or not is_instruction(text) or _NO_SENTENCE.match(text):
         return "not_instruction"
     if (fault := form_fault(text, _QUESTION if text.rstrip("\"”'’ ").endswith("?") else _EXAMPLE)) is not None:
         return fault

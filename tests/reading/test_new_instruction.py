@@ -48,6 +48,7 @@ def test_the_shown_are_the_replies_before():
         ("Write a review of a movie.", ..., "needs_input"),
         ("Explain how to brew tea without boiling water.", ..., "negated"),
         ("Describe your favourite holiday.", ..., "personal"),
+        ("How to bake bread without burning it.", ..., "not_instruction"),
         ("List five songs that are popular in your country.", ..., "personal"),
         ("Look at the picture.", ..., "not_text"),
         ("Generate an image of a sunset over the sea.", ..., "not_text"),
