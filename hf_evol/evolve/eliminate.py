@@ -41,7 +41,8 @@ class Eliminate(Transform):
     The rules, in the order in which they are tried; the first that applies is the reason:
 
     - ``not_evolved``: the row's ``evol_status`` is not ok. Where a set has no such column, the reason that
-      `hf_evol.read_evolved` gives: ``leak`` (WizardLM's rule 4), ``near_copy``, ``unchanged`` and so on.
+      `hf_evol.read_evolved` gives: ``leak`` (WizardLM's rule 4), ``near_copy``, ``unchanged`` and so on, but of rows with
+      constraints of `BackTranslate`.
     - ``blow_up`` (ours): more than ``max_growth`` times the parent's words (or 20, if it has fewer).
     - ``sorry`` (rule 2): the row's response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
     - ``no_content`` (rule 3): the row's response is only punctuation and stop words.
@@ -51,8 +52,8 @@ class Eliminate(Transform):
     - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
 
     Input columns:
-        ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``, ``context`` (which the
-        judge is shown).
+        ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``, ``back_translate_status``,
+        ``context`` (which the judge is shown).
 
     Output columns:
         ``elimination``: ``kept``, or the reason. Unless ``keep``, rows with a reason are left out, and how many for which
@@ -129,7 +130,9 @@ class Eliminate(Transform):
     def apply(self, batch: Batch) -> Batch:
         n = len(batch[col.INSTRUCTION])
         pairs = list(zip(batch[col.INSTRUCTION], batch[col.PARENT_INSTRUCTION], strict=True))
-        others = [batch.get(name, [None] * n) for name in (col.METHOD, col.EVOL_STATUS, col.OUTPUT)]
+        others = [
+            batch.get(name, [None] * n) for name in (col.METHOD, col.EVOL_STATUS, col.OUTPUT, col.BACK_TRANSLATE_STATUS)
+        ]
         reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
         made: Batch = {col.ELIMINATION: reasons}
         if self.judge is not None:
@@ -143,10 +146,14 @@ class Eliminate(Transform):
         kept = [place for place, reason in enumerate(reasons) if reason == col.KEPT]
         return {name: [values[place] for place in kept] for name, values in (batch | made).items()}
 
-    def _reason(self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any) -> str:
+    def _reason(
+        self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any, constrained: str | None
+    ) -> str:
         if not isinstance(evolved, str) or not isinstance(parent, str):
             return "not_evolved"
-        if status is None:  # evolved elsewhere
+        if status is None and constrained == col.OK:  # the parent is what got constraints
+            why = col.OK
+        elif status is None:  # evolved elsewhere
             known = METHODS.get(method) if isinstance(method, str) else None
             prompt = known.prompt(parent) if known else chat(parent)
             _, why = read_evolved(evolved, parent=parent, prompt=prompt, method=method)

@@ -51,6 +51,17 @@ def test_each_rule(row, expected):
     assert reason(**row) == expected
 
 
+def test_constraints_are_no_evolution():
+    row = {
+        "instruction": [f"{PARENT} Use a numbered list."],
+        "parent_instruction": [PARENT],
+        "output": ["1. The Volga"],
+    }
+    assert Eliminate(keep=True)(row)[col.ELIMINATION] == ["near_copy"]
+    assert Eliminate(keep=True)(row | {"back_translate_status": ["ok"]})[col.ELIMINATION] == ["kept"]
+    assert Eliminate(keep=True)(row | {"back_translate_status": ["no_constraint"]})[col.ELIMINATION] == ["near_copy"]
+
+
 EXAMPLE = METHODS["constraint"].prompt(PARENT)[2]["content"]
 OTHER = "Explain how volcanoes in Iceland warm the greenhouses near Selfoss."
 
