@@ -55,7 +55,7 @@ def test_constraints_are_no_evolution():
     row = {
         "instruction": [f"{PARENT} Use a numbered list."],
         "parent_instruction": [PARENT],
-        "output": ["1. The Volga"],
+        "output": ["1. The Volga\n2. The Ob\n3. The Don"],
     }
     assert Eliminate(keep=True)(row)[col.ELIMINATION] == ["near_copy"]
     assert Eliminate(keep=True)(row | {"back_translate_status": ["ok"]})[col.ELIMINATION] == ["kept"]
