@@ -68,6 +68,7 @@ _RANKING = re.compile(r"(?i)\b(?:rank|order|sort|top|places?|first|list|arrang|p
 _FEW_WORDS = AnyCase(
     r"\bin (?:at most|no more than|under|fewer than|less than) (?:\d|1\d|20|five|six|seven|eight|nine|ten|twelve|fifteen|twenty) words\b"
 )
+_ON_EACH = AnyCase(r"\b(?:for|of|about|to) each\b|, each\b")
 _CHANGING = re.compile(
     r"(?i)\b(?:edit|rewrit|rephras|reword|revis|chang|convert|translat|fix|correct|debug|optimi[sz]|refactor|improv|modif|updat|replac|remov|add|simplif|"
     r"shorten|transform|paraphras|proofread|restructur|reformat|insert|delet|turn|complet|sort|arrang|format|expand|summari[sz]|adapt|upgrad|revers|"
@@ -173,7 +174,11 @@ def fits(text: str, parent: str) -> bool:
         return False
     if only_in(_A_PLACE, text, parent) and not _RANKING.search(_A_PLACE.remove_from(text)):
         return False
-    if only_in(_FEW_WORDS, text, parent) and re.search(r"\b(?:for|of|about|to) each\b|, each\b", text):
+    if (
+        _FEW_WORDS.search(text)
+        and _ON_EACH.search(text)
+        and not (_FEW_WORDS.search(parent) and _ON_EACH.search(parent))
+    ):
         return False
     if 0 < len(_READERS.findall(parent)) < len(_READERS.findall(text)):
         return False

@@ -245,6 +245,7 @@ VERSE = "Write a short verse about a lighthouse."
         ("Describe a lighthouse and a buoy, compare them, and explain which of the two is brighter.", PARENT, "ok"),
         ("Describe the parts of a lighthouse, and give a reason for each place.", PARENT, "broken"),
         ("Describe the parts of a lighthouse in at most 10 words, with one hint for each of them.", PARENT, "broken"),
+        ("List three lamps in at most 9 words, with a hint for each.", "List three lamps in at most 9 words.", "broken"),
         ("Describe the parts of a lighthouse, rank them by their use, and give a reason for each place.", PARENT, "ok"),
         ("Describe a lighthouse near Bergen, and explain the change in one short sentence.", PARENT, "broken"),
         ("Change the lighthouse in the given text, and explain each change to its keeper.", "Change the lighthouse in the given text.", "ok"),
