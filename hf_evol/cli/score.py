@@ -24,11 +24,11 @@ def command(
     from hf_evol.columns import IC_IFD, IC_IFD_STATUS, IFD
     from hf_evol.data.selection import column
     from hf_evol.errors import ConfigError
-    from hf_evol.run.stages import NO_SCORER, Stages
+    from hf_evol.run.stages import Stages
     from hf_evol.scoring.summary import summarize
 
     if (scorer := Stages.of(recipe).score) is None:
-        raise ConfigError(NO_SCORER)
+        raise ConfigError("An endpoint gives no losses to score by. Name a model to load here with --model.")
 
     def show(rows: Any) -> None:
         for name in (IFD, IC_IFD):
