@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import pyarrow.compute as pc
+from datasets import Features, Value
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -23,9 +26,6 @@ from hf_evol.prompts.languages import language_of
 from hf_evol.prompts.template import in_context
 from hf_evol.reading.evolved import read_evolved
 from hf_evol.transform import Batch, SampledTransform, Transform
-
-if TYPE_CHECKING:
-    from datasets import Features
 
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
@@ -179,15 +179,11 @@ class EvolInstruct(SampledTransform):
         return method_at(self.methods, (position(row_id) + round) % len(self.methods), attempt)
 
     def features(self, features: Features) -> Features:
-        from datasets import Features, Value
-
         added = {col.SEED_OUTPUT: Value("string")} if col.OUTPUT in features else {}
         return Features(dict(super().features(features)) | added)
 
     def statuses(self, table: Any) -> Iterator[Any]:
         """Those of each round of this call, of which the last one's is ``evol_status``."""
-        import pyarrow.compute as pc
-
         yield pc.struct_field(new_history(table[col.HISTORY], table[col.ROUND], self.rounds), "status")
 
     def apply(self, batch: Batch) -> Batch:
@@ -313,8 +309,6 @@ class EvolInstruct(SampledTransform):
 
 def new_history(history: Any, rounds: Any, n: int) -> Any:
     """The entries of the last ``n`` rounds, of the pyarrow columns ``history`` and ``round``."""
-    import pyarrow.compute as pc
-
     entries, before = pc.list_flatten(history), pc.subtract(rounds, n)
     return entries.filter(pc.greater(pc.struct_field(entries, "round"), before.take(pc.list_parent_indices(history))))
 

@@ -9,9 +9,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, check_counts
@@ -20,17 +21,13 @@ from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
 from hf_evol.prompts.template import chat
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.models import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.chat_completions import (
@@ -261,8 +264,6 @@ class _Session:
         self.named, self.naming = False, asyncio.Lock()
 
     async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
-        from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
-
         engine = self.engine
         key, self.gate = engine._key(), _Gate(engine.max_concurrency)
         if engine.base_url is not None:
@@ -362,8 +363,6 @@ class _Session:
             return completion
 
     async def _once(self, chat: Chat, sent: dict[str, Any]) -> Completion:
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
-
         try:
             _answer.set(None)
             await self.client.chat_completion(chat, model=self.engine.model, extra_body=sent)
@@ -416,8 +415,6 @@ class _Session:
         A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
         on demand.
         """
-        from huggingface_hub.errors import HTTPError
-
         engine = self.engine
         if engine.base_url is None:
             return True

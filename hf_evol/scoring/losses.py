@@ -16,11 +16,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from hf_evol import models
-from hf_evol.scoring.token_losses import split_model
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -59,8 +59,9 @@ def mean_losses(
         model: a causal language model in evaluation mode, whose context holds the sequences.
         batch_tokens: as of `run_batches`.
     """
-    import numpy as np
     import torch
+
+    from hf_evol.scoring.token_losses import split_model
 
     users: dict[TokenSpans, set[int]] = defaultdict(set)
     for place, group in enumerate(groups):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jinja2 import TemplateError
+
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError, check_counts
@@ -73,8 +75,6 @@ class Reward(ScoringTransform):
         return (col.INSTRUCTION, col.PARENT_INSTRUCTION, col.METHOD)
 
     def check(self) -> None:
-        from jinja2 import TemplateError
-
         super().check()
         outputs = models.load_config(self.model).num_labels
         if outputs != 1:
