@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from hf_evol.prompts.examples import EXAMPLES
+from hf_evol.prompts.tables import table_of
 from hf_evol.prompts.template import Template, Turns, chat
 
 Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS = table_of(__file__)
 _ASKED = {group: re.compile(pattern, re.IGNORECASE) for group, pattern in _LISTS["asked"].items()}
 GROUPS = tuple(group for group in _ASKED if group != "verse")
 CODE_LINE = re.compile(

@@ -8,14 +8,12 @@ up good names and poor texts: a name is asked for without its task.
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
-import yaml
-
+from hf_evol.prompts.tables import table_of
 from hf_evol.prompts.template import Turns, chat
 from hf_evol.prompts.words import words
 
-_READ = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_READ = table_of(__file__)
 # By noun, the examples: names, and pairs of a task and a text.
 NAMES, TEXTS = (
     {noun: kind["examples"] for kind in _READ[form] for noun in kind["words"].split()} for form in ("names", "texts")

@@ -1,0 +1,36 @@
+"""What stands in YAML files beside the modules that use it: lists of words, texts for models and regular expressions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from hf_evol.prompts.patterns import AnyCase
+from hf_evol.prompts.template import Template
+
+
+def table_of(module: str) -> dict[str, Any]:
+    """What the file beside a module, which is named by its ``__file__``, holds."""
+    return yaml.safe_load(Path(module).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+def patterns_of(module: str) -> SimpleNamespace:
+    """The regular expressions beside a module, by name: those under ``any_case`` as `AnyCase`, those under
+    ``as_written`` with the flags that they name. ``{name}`` stands for one of the ``parts``."""
+    table = table_of(module)
+    return SimpleNamespace(
+        **{
+            name: made(unbroken(Template(text).fill(**table.get("parts", {}))))
+            for kind, made in (("any_case", AnyCase), ("as_written", re.compile))
+            for name, text in table.get(kind, {}).items()
+        }
+    )
+
+
+def unbroken(pattern: str) -> str:
+    """A regular expression without line breaks, which are for the eye alone."""
+    return pattern.replace("\n", "")
