@@ -24,15 +24,6 @@ _SMALL = "zero one two three four five six seven eight nine ten".split()
 _GIVES_DATA = re.compile(r"\n|:\s[^\n]*\Z")  # and ends with it, perhaps
 _ENDS = ".!?…;\"'”’)`>}]"
 _MANY = 3  # so many constraints, or more, may be listed
-_NAME = (
-    "The user sends a task and a response to it. You do not carry out the task. You reply with a numbered list of five short conditions "
-    "that this response meets, about its style, tone, form, structure, reader or kind of content, and with nothing else. Each condition "
-    "is one order that could stand behind the task, and gives away nothing of what the response says."
-)
-_VERIFY = (
-    "The user sends a response, a condition and a question about them. You reply with one word, Yes or No. A condition is met only if the "
-    "whole response does what it says."
-)
 
 
 class Construct(NamedTuple):
@@ -89,7 +80,7 @@ def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
 
 def naming_prompt(task: str, response: str) -> Turns:
     """The turns that ask which constraints a response meets."""
-    return chat(f"Task: {task}\n\nResponse: {response}", _NAME, EXAMPLES["constraints"]["name"])
+    return chat(f"Task: {task}\n\nResponse: {response}", _LISTS["name"], EXAMPLES["constraints"]["name"])
 
 
 def verifying_prompts(response: str, constraint: str) -> tuple[Turns, Turns]:
@@ -97,6 +88,7 @@ def verifying_prompts(response: str, constraint: str) -> tuple[Turns, Turns]:
     both."""
     asked = f"Response: {response}\n\nCondition: {constraint}\n\nDoes the response"
     meets, breaks = (
-        chat(f"{asked} {does} the condition?", _VERIFY, EXAMPLES["constraints"]["verify"]) for does in ("meet", "break")
+        chat(f"{asked} {does} the condition?", _LISTS["verify"], EXAMPLES["constraints"]["verify"])
+        for does in ("meet", "break")
     )
     return meets, breaks

@@ -21,11 +21,6 @@ NAMES, TEXTS = (
 _SHOWN = 6
 _UNCOUNTED = frozenset("code data feedback guidance information software food statistics".split())
 
-SYSTEM = (
-    "You make up what tasks are about: a name, a text, some data or code. Each reply is that and nothing else. It is never the "
-    "answer to the task."
-)
-
 
 def name_prompt(noun: str, pick: random.Random) -> tuple[Turns, list[str]]:
     """The turns that ask for any name of a kind, and the names that they show, drawn."""
@@ -44,7 +39,7 @@ def text_prompt(instruction: str, noun: str, answer: str | None, pick: random.Ra
 
 def _prompt(asked: str, examples: list[tuple[str, str]], pick: random.Random) -> tuple[Turns, list[str]]:
     shown = pick.sample(examples, min(_SHOWN, len(examples)))
-    return chat(asked, SYSTEM, shown), [text for _, text in shown]
+    return chat(asked, _READ["system"], shown), [text for _, text in shown]
 
 
 def _named(task: str) -> str:
