@@ -11,7 +11,7 @@ from operator import eq
 from hf_evol.columns import OK
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.tables import patterns_of
+from hf_evol.prompts.tables import patterns_of, table_of
 from hf_evol.prompts.words import (
     FIT_ANYWHERE,
     STOP_WORDS,
@@ -39,7 +39,6 @@ _FEW_WORDS = 3  # content words of a parent that may all come back in a new task
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _RUN = 4  # words in a row, which come twice in a text of a model that is stuck, or which only the prompt can have given
 
-
 _RE = patterns_of(__file__)
 _TWICE = re.compile(r"\b(\w{3,}+)(?:,? and |, )(?:an? |the )?\1\b")
 _FROM_ITSELF = AnyCase(r"\bfrom (\w.{2,40}?) to \1\b")
@@ -49,14 +48,8 @@ _NAME = re.compile(rf"{_CAPITAL}|[\"“][^\"“”\n]{{2,60}}[\"”]")
 _QUOTED = re.compile(r"[`\"“]([^`\"”\n]{1,40})[`\"”]")
 _THAN = AnyCase(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
 _FIGURES_AND_WORDS = re.compile(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+")
-# Symbols of units, and their names; the sign of degrees is no word.
-_UNITS = (
-    "m metre meter|km kilometre kilometer|cm centimetre centimeter|mm millimetre millimeter|nm nanometre nanometer|kg kilogram|g gram|mg|"
-    "l litre liter|ml|s second|ms|min minute|h hour|hz hertz|khz|mhz|n newton|j joule|kj|kcal|w watt|kw kilowatt|kwh|v volt|k kelvin|"
-    "c celsius|f fahrenheit|pa pascal|kpa|bar|atm atmosphere|mol mole|ev"
-)
-_DEGREES = stem("degrees")
-_SYMBOLS = {stem(name): names.split()[0] for names in _UNITS.split("|") for name in names.split()}
+_DEGREES = stem("degrees")  # whose sign is no word
+_SYMBOLS = {stem(name): names.split()[0] for names in table_of(__file__)["units"] for name in names.split()}
 _OF_PROMPTS = set(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 # What these examples add to their task fits any of its form; only what the task itself says is their own.
 _FITTING = frozenset(

@@ -12,7 +12,6 @@ from hf_evol.reading.forms import OPENING, OPENS_QUESTION, WISH, asks, is_instru
 _LONGEST_LIST = 600  # characters of the items at a text's end
 _MANY_ANSWERS = 2  # statements after the last request
 
-
 _RE = patterns_of(__file__)
 META = _RE.meta
 _NUMBERED = re.compile(r"\A[^.?!\n]*:\s*1[.)]\s")

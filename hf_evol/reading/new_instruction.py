@@ -20,7 +20,6 @@ LEAST_WORDS, MOST_WORDS = 4, 150  # the paper leaves out what has three words or
 _EXAMPLE, _QUESTION = "Explain it.", "What is it?"  # what is asked in English, in the simplest forms
 _REPEATS_UP_TO = 30  # words; in longer texts, what is spoken of comes back
 
-
 _RE = patterns_of(__file__)
 _HOLDS_TEXT = re.compile(r"[:\n]\s*\S|[\"“][^\"”]+[\"”]|(?<!\w)['‘][^'’]+['’](?!\w)")
 _WITH_ITSELF = re.compile(
