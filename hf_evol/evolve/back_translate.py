@@ -183,7 +183,7 @@ class BackTranslate(Transform):
         if failure:
             return result | {col.BACK_TRANSLATE_STATUS: failure}
         key = row_key(self.seed, str(row[col.ID]), row.get(col.ROUND) or 0, "back_translate")
-        noise = iter(uniforms([key], 3 + 3 * self.max_constraints)[0])
+        noise = iter(uniforms(key, 3 + 3 * self.max_constraints))
 
         def pick(options: Sequence[Any]) -> Any:
             return options[int(next(noise) * len(options))]
