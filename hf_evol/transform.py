@@ -272,6 +272,12 @@ def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
     return found
 
 
+def rows_in(batch: Mapping[str, Sequence[Any]], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Of each row of a batch, its values in these columns, of which the first is there; None where another is not."""
+    nothing = [None] * len(batch[names[0]])
+    return zip(*(batch.get(name, nothing) for name in names), strict=True)
+
+
 def values_of(rows: Dataset, *names: str) -> Iterator[tuple[Any, ...]]:
     """Of each row, its values in these columns. To iterate over rows or a column of `datasets` takes many times as long."""
     for batch in rows.select_columns(list(names)).with_format(None).iter(1000):
