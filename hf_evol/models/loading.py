@@ -68,14 +68,21 @@ def n_parameters(engine: Any) -> int | None:
 
 @lru_cache(maxsize=8)
 def _count_parameters(spec: ModelSpec, files: Files) -> int | None:
+    try:
+        return parameters_of(load_config(spec))
+    except _UNREADABLE:  # code of its own, or a model of another kind
+        return None
+
+
+def parameters_of(config: Any) -> int:
+    """Parameters of the model that a configuration describes, built without memory; tied ones count once."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(load_config(spec)).num_parameters()
-    except _UNREADABLE:  # code of its own, or a model of another kind
-        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return model.num_parameters()
 
 
 def base_of_adapter(spec: ModelSpec) -> ModelSpec | None:

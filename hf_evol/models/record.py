@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, ModelCard, get_local_safetensors_metadata, sn
 from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 
 from hf_evol.models import DEMO, DEMO_PACKAGE, ModelSpec, precision
+from hf_evol.models.loading import parameters_of
 from hf_evol.secrets import public_name, without_secrets
 
 logger = logging.getLogger(__name__)
@@ -138,21 +139,17 @@ def _adapted(path: str, revision: str | None, online: bool) -> str | None:
 
 
 def _count_architecture(path: str, revision: str | None, online: bool) -> int | None:
-    """Parameters of the model that the configuration describes, built without memory; tied ones count once."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """Parameters of the model that the configuration describes, before it is quantized."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=not online)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        model.tie_weights()
+        return parameters_of(config)
     except (OSError, HTTPError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         logger.info("Cannot count the parameters of %s in its architecture: %s", path, without_secrets(str(error)))
         return None
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _ask_hub(repo_id: str, revision: str | None) -> tuple[str, str, int | None, str, bool]:
