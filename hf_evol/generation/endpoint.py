@@ -354,7 +354,9 @@ class _Session:
         while True:
             try:
                 completion = await self._once(chat, fields(self.params, key, refused))
-            except _Refused as error:
+            except Failure as error:
+                if not error.fields:
+                    raise
                 refused |= error.fields
                 continue
             if refused - self.known.refused:
@@ -396,10 +398,8 @@ class _Session:
             return ModelError(f"{engine._where} refuses requests for {engine.model!r} (429): the quota is used up.")
         failure = failure_of(response)
         if status in (400, 422) and not failure.too_long:
-            named = refused_fields(response.text, sent)
-            unnamed = frozenset() if self.known.answers else sent.keys() & set(PLAIN)
-            if named or unnamed:
-                return _Refused(named or frozenset(unnamed))
+            unnamed = frozenset() if self.known.answers else frozenset(sent.keys() & set(PLAIN))
+            failure.fields = refused_fields(response.text, sent) or unnamed
         return failure
 
     async def _check_name(self) -> None:
@@ -439,13 +439,6 @@ def _is_named(model: str, listed: str) -> bool:
     if listed.endswith(".gguf") or listed.startswith(("/", ".", "~")):
         model, listed = (re.split(r"[/\\]", name)[-1].removesuffix(".gguf") for name in (model, listed))
     return model == listed or model.partition(":")[0] == listed or model == listed.partition(":")[0]
-
-
-class _Refused(Exception):
-    """The server does not take some fields of a request."""
-
-    def __init__(self, fields: frozenset[str]) -> None:
-        self.fields = fields
 
 
 @dataclass
