@@ -230,6 +230,16 @@ class GreedyTransform(ModelTransform):
         keys = ["greedy"] * len(chats) if keys is None else keys
         return generate(self.model, chats, self.sampling, keys, open_journal(self.journal), **options)
 
+    def replies_to(self, chats: Sequence[Chat | None], keys: Sequence[str] | None = None) -> list[Completion | None]:
+        """As `complete`, of rows of which some have nothing to ask: None, which moves the progress bar at once."""
+        asking = [place for place, chat in enumerate(chats) if chat is not None]
+        progress.advance(len(chats) - len(asking))
+        replies: list[Completion | None] = [None] * len(chats)
+        completions = self.complete([chats[place] for place in asking], keys and [keys[place] for place in asking])
+        for place, completion in zip(asking, completions, strict=True):
+            replies[place] = completion
+        return replies
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTransform(GreedyTransform):

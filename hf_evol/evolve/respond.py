@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
@@ -72,19 +71,19 @@ class Respond(SampledTransform):
             check_columns((col.ID,), list(batch))
         rows = list(rows_in(batch, col.INSTRUCTION, col.INPUT, col.CONTEXT, col.ID, col.ROUND))
         failed = failures({name: batch[name] for name in batch if name in _DECIDED_BEFORE})
-        replies: list[tuple[str | None, str, Completion | None]] = [(None, w or "invalid_input", None) for w in failed]
-        usable = {
-            place: row
-            for place, row in enumerate(rows)
-            if isinstance(row[0], str) and row[0].strip() and isinstance(row[1], str | None) and failed[place] is None
-        }
-        chats = [self.prompt(*asked) for *asked, _, _ in usable.values()]
-        keys = [row_key(self.seed, str(row_id), done or 0, "respond") for *_, row_id, done in usable.values()]
-        completions = self.complete(chats, keys if self.temperature else None)
-        progress.advance(len(rows) - len(usable))
-        for (place, (instruction, *_)), completion in zip(usable.items(), completions, strict=True):
-            replies[place] = (*_response(completion, instruction), completion)
-        return replies
+        chats = [
+            self.prompt(text, given, context)
+            if why is None and isinstance(text, str) and text.strip() and isinstance(given, str | None)
+            else None
+            for why, (text, given, context, *_) in zip(failed, rows, strict=True)
+        ]
+        keys = [row_key(self.seed, str(row_id), done or 0, "respond") for *_, row_id, done in rows]
+        return [
+            (*_response(reply, text), reply) if reply else (None, why or "invalid_input", None)
+            for reply, why, (text, *_) in zip(
+                self.replies_to(chats, keys if self.temperature else None), failed, rows, strict=True
+            )
+        ]
 
     def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
         """The output columns."""
