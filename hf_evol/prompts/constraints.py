@@ -4,7 +4,7 @@ that a response meets, and whether it meets one (constraint back-translation, ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hf_evol.prompts.examples import EXAMPLES
@@ -47,11 +47,10 @@ def asks_for(group: str, instruction: str) -> bool:
     return group in _ASKED and _ASKED[group].search(instruction) is not None
 
 
-def worded(
-    kind: str, bound: str, parameters: Mapping[str, Any], least: int | None, most: int | None, pick: Pick
-) -> str:
-    """A constraint as a sentence; see `hf_evol.constraints.constraint.Constraint`."""
-    opens = kind == "first_words" and parameters["paragraph"] == 1
+def worded(constraint: Any, pick: Pick) -> str:
+    """A `hf_evol.constraints.constraint.Constraint` as a sentence."""
+    bound, parameters, least, most = constraint.bound, constraint.parameters, constraint.at_least, constraint.at_most
+    opens = constraint.kind == "first_words" and parameters["paragraph"] == 1
     number = least if most is None or bound == "exactly" else most
     shown = {name: str(value) for name, value in parameters.items()} | {"least": str(least), "most": str(most)}
     shown["n"] = _SMALL[number] if number in range(len(_SMALL)) else str(number)
@@ -59,7 +58,7 @@ def worded(
     if bound == "none":
         shown["what"] = re.sub(r"\Aan? (.*)", r"\1s", shown["what"])  # no `for` loops
     shown["options"] = " or ".join(f'"{option}"' for option in parameters.get("options", ()))
-    return Template(pick(_LISTS["wordings"]["opening" if opens else kind][bound])).fill(**shown)
+    return Template(pick(_LISTS["wordings"]["opening" if opens else constraint.kind][bound])).fill(**shown)
 
 
 def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
