@@ -92,15 +92,12 @@ def mean_losses(
             known |= {sequence: [OUT_OF_MEMORY] * len(sequence.parts) for sequence in finished}
         else:
             counts, losses = result
-            parts = iter(np.split(losses.cpu().double().numpy(), np.cumsum(counts)[:-1]))
-            known |= {sequence: [_mean(next(parts)) for _ in sequence.parts] for sequence in finished}
+            parts = np.split(losses.cpu().double().numpy(), np.cumsum(counts)[:-1])
+            means = (float(part.mean()) if len(part) else None for part in parts)
+            known |= {sequence: [next(means) for _ in sequence.parts] for sequence in finished}
         places = set().union(*(users[sequence] for sequence in finished))
         complete = [place for place in places if known.keys() >= set(groups[place])]
         yield [(place, [loss for sequence in groups[place] for loss in known[sequence]]) for place in complete]
-
-
-def _mean(losses: np.ndarray) -> float | None:
-    return float(losses.mean()) if len(losses) else None
 
 
 def padded_length(n_tokens: int, context: int) -> int:
