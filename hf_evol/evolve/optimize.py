@@ -25,7 +25,7 @@ from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
-from hf_evol.prompts.template import chat
+from hf_evol.prompts.template import chat, fill
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import map_dataset
 
@@ -110,14 +110,14 @@ class MethodOptimizer:
             + (row[col.INSTRUCTION] if row[col.EVOL_STATUS] == col.OK else f"none: {row[col.EVOL_STATUS]}")
             for row in evolved
         )
-        report = self._ask([ANALYSE.fill(trajectory=shown)], GREEDY, ["greedy"])[0]
+        report = self._ask([fill(ANALYSE, trajectory=shown)], GREEDY, ["greedy"])[0]
         entry = {"step": step, "report": strip_thinking(report.text) or None, "error": report.error, "candidates": []}
         found.record.append(entry)
         if report.error or not entry["report"]:
             return
         of = found.method
         words = of.template[0][1][0][1]  # of the first turn
-        prompt = REVISE.fill(mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
+        prompt = fill(REVISE, mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
         keys = [row_key(self.seed, f"candidate-{k}", step, "revise") for k in range(self.candidates)]
         for k, reply in enumerate(self._ask([prompt] * self.candidates, self._evolve.sampling, keys)):
             method = None if reply.error else revised_method(strip_thinking(reply.text), of, f"auto_{step}_{k}")

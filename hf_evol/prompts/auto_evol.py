@@ -13,10 +13,10 @@ from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, THING, Method
 from hf_evol.prompts.examples import EXAMPLES, Pairs
 from hf_evol.prompts.tables import table_of
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.template import Turns, chat
 
 _SAID = table_of(__file__)
-ANALYSE, REVISE = Template(_SAID["analyse"]), Template(_SAID["revise"])
+ANALYSE, REVISE = _SAID["analyse"], _SAID["revise"]
 
 _REPLY = "Step 1: Methods\n{}\nStep 2: Plan\n{}\nStep 3: Rewriting\n{}\nStep 4: Final instruction\n{}"
 _CLAUSES = re.compile(r", (?:and |then )?")

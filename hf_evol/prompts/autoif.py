@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from hf_evol.prompts.tables import table_of
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.template import Turns, chat, fill
 
 _SAID = table_of(__file__)
 RULES_SHOWN = _SAID["rules"]
@@ -21,7 +21,7 @@ CHECKS_SHOWN = [(check["rule"], check["function"], check["cases"]) for check in 
 def augment_prompt(seeds: Sequence[str], count: int) -> Turns:
     """The turns that ask for ``count`` new constraints like the given ones."""
     given, made = map(_listed, RULES_SHOWN)
-    return chat(_listed(seeds), Template(_SAID["augment"]).fill(count=str(count)), [(given, made)])
+    return chat(_listed(seeds), fill(_SAID["augment"], count=str(count)), [(given, made)])
 
 
 def verify_prompt(constraint: str) -> Turns:
@@ -39,7 +39,7 @@ def python_block(function: str, cases: Sequence[tuple[str, bool]]) -> str:
 
 def answer_prompt(constraint: str, query: str) -> Turns:
     """The turns that ask for an answer to a query under a constraint."""
-    return chat(query, Template(_SAID["answer"]).fill(instruction=constraint))
+    return chat(query, fill(_SAID["answer"], instruction=constraint))
 
 
 def _listed(rules: Sequence[str]) -> str:

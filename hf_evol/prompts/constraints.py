@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.tables import table_of
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.template import Turns, chat, fill
 
 Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
@@ -58,7 +58,7 @@ def worded(constraint: Any, pick: Pick) -> str:
     if bound == "none":
         shown["what"] = re.sub(r"\Aan? (.*)", r"\1s", shown["what"])  # no `for` loops
     shown["options"] = " or ".join(f'"{option}"' for option in parameters.get("options", ()))
-    return Template(pick(_LISTS["wordings"]["opening" if opens else constraint.kind][bound])).fill(**shown)
+    return fill(pick(_LISTS["wordings"]["opening" if opens else constraint.kind][bound]), **shown)
 
 
 def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
@@ -74,7 +74,7 @@ def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
     if form != "before" and not given and text[-1] not in _ENDS:
         text += "."
     said = "\n".join(f"- {one}" for one in constraints) if form == "list" else " ".join(constraints)
-    return Template(pick(_LISTS["joints"][form])).fill(instruction=text, constraints=said)
+    return fill(pick(_LISTS["joints"][form]), instruction=text, constraints=said)
 
 
 def naming_prompt(task: str, response: str) -> Turns:

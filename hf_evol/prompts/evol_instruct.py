@@ -21,7 +21,7 @@ from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES, Pairs, form_of, in_common
 from hf_evol.prompts.languages import language_of, languages, require_identifier
 from hf_evol.prompts.tables import table_of
-from hf_evol.prompts.template import Template, Turns, chat, in_context
+from hf_evol.prompts.template import Turns, chat, in_context, slots_of
 from hf_evol.prompts.words import content, domain_of
 
 _Turns = tuple[tuple[str, str], ...]  # the turns in hashable form: role and text
@@ -206,7 +206,7 @@ def _turns(name: str, words: Any) -> _Turns:
             f"user's; got {words!r}."
         )
     text = "\n".join(text for _, text in turns)
-    if Template(text).slots != {"instruction"} or sum("{instruction}" in text for _, text in turns) != 1:
+    if slots_of(text) != {"instruction"} or sum("{instruction}" in text for _, text in turns) != 1:
         raise ConfigError(
             f"The template of method {name!r} must hold {{instruction}} in one turn alone, and no other slot; it begins: {text[:80]!r}"
         )

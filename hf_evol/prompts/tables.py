@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hf_evol.prompts.patterns import AnyCase
-from hf_evol.prompts.template import Template
+from hf_evol.prompts.template import fill
 
 
 def table_of(module: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def patterns_of(module: str) -> Any:
     table, found = table_of(module), _Patterns()
     for kind, made in (("any_case", AnyCase), ("as_written", re.compile)):
         for name, text in table.get(kind, {}).items():
-            setattr(found, name, made(unbroken(Template(text).fill(**table.get("parts", {})))))
+            setattr(found, name, made(unbroken(fill(text, **table.get("parts", {})))))
     return found
 
 
