@@ -95,11 +95,10 @@ def _parts(
             return error
         first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
         return _parts(tokenizer, [first, *chat[2:]], generation_prompt)
-    told = ((chat[place]["content"], False) for place in apart)
-    return [
-        (frame[0], True),
-        *(part for pair in zip(told, ((text, True) for text in frame[1:]), strict=True) for part in pair),
-    ]
+    parts = [(frame[0], True)]
+    for place, after in zip(apart, frame[1:], strict=True):
+        parts += [(chat[place]["content"], False), (after, True)]
+    return parts
 
 
 def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:

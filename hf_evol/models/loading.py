@@ -289,14 +289,8 @@ def choose_device(spec: ModelSpec) -> str:
 def context_length(config: Any) -> int:
     """The most tokens, prompt and completion together, that the model takes; very large if it has no limit."""
     text = config.get_text_config()
-    return next(
-        (
-            n
-            for name in ("max_position_embeddings", "n_positions")
-            if isinstance(n := getattr(text, name, None), int) and n > 0
-        ),
-        2**31,
-    )
+    said = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return next((n for n in said if isinstance(n, int) and n > 0), 2**31)
 
 
 def check_device(spec: ModelSpec) -> None:
