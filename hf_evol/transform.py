@@ -11,20 +11,22 @@ from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
+
+import multiprocess
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from datasets.fingerprint import Hasher
+from datasets.utils._dill import pklregister
 
 from hf_evol import __version__, progress
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, ConfigError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams, generate
+from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec, set_rank
 from hf_evol.models.journal import open_journal
-from hf_evol.models.spec import ModelSpec
 
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
-
-    AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
-
+AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 Batch = dict[str, list[Any]]
 
 # Of the arguments of ``Dataset.map``, those that change no row.
@@ -57,8 +59,6 @@ class Transform:
         Raises:
             ColumnError: an input column is missing, or this is one row, or a table, and not a batch.
         """
-        from hf_evol.models import set_rank
-
         if not isinstance(batch, Mapping):
             raise ColumnError(
                 f"{type(self).__name__} takes a dict of lists, not a {type(batch).__name__}. Map "
@@ -119,7 +119,6 @@ class Transform:
     def features(self, features: Features) -> Features:
         """The features of a dataset after this transform: pass them to ``Dataset.map(features=…)`` where a
         column's first thousand values may all be null, as it would take the column for one of nulls. `hf_evol.map` does."""
-        from datasets import Features, Value
 
         def feature(spec: Any) -> Any:
             if isinstance(spec, str):
@@ -162,7 +161,6 @@ class _Lists(Mapping[str, list[Any]]):
 @cache
 def _fingerprint_by_what_decides(kind: type[Transform]) -> None:
     """Have ``Dataset.map`` know transforms of a class by `Transform.deciding`. `datasets` has no public way to say so."""
-    from datasets.utils._dill import pklregister
 
     @pklregister(kind)
     def save(pickler: Any, transform: Transform) -> None:
@@ -188,8 +186,6 @@ class ModelTransform(Transform):
 
     def resolve(self, model: Any) -> Any:
         """What ``model`` stands for: an engine."""
-        from hf_evol.generation.transformers_engine import as_engine
-
         return as_engine(model)
 
     def check(self) -> None:
@@ -234,6 +230,16 @@ class GreedyTransform(ModelTransform):
         keys = ["greedy"] * len(chats) if keys is None else keys
         return generate(self.model, chats, self.sampling, keys, open_journal(self.journal), **options)
 
+    def replies_to(self, chats: Sequence[Chat | None], keys: Sequence[str] | None = None) -> list[Completion | None]:
+        """As `complete`, of rows of which some have nothing to ask: None, which moves the progress bar at once."""
+        asking = [place for place, chat in enumerate(chats) if chat is not None]
+        progress.advance(len(chats) - len(asking))
+        replies: list[Completion | None] = [None] * len(chats)
+        completions = self.complete([chats[place] for place in asking], keys and [keys[place] for place in asking])
+        for place, completion in zip(asking, completions, strict=True):
+            replies[place] = completion
+        return replies
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampledTransform(GreedyTransform):
@@ -274,6 +280,12 @@ def failures(batch: Mapping[str, Sequence[Any]]) -> list[str | None]:
             if status not in fine[name]:
                 found[place] = why
     return found
+
+
+def rows_in(batch: Mapping[str, Sequence[Any]], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Of each row of a batch, its values in these columns, of which the first is there; None where another is not."""
+    nothing = [None] * len(batch[names[0]])
+    return zip(*(batch.get(name, nothing) for name in names), strict=True)
 
 
 def values_of(rows: Dataset, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -321,8 +333,6 @@ def map_dataset(
         ColumnError: an input column is missing.
         ConfigError: the transform's settings, or its models, can't work. Nothing has been loaded then.
     """
-    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
-
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         for split in dataset.values():
             check_columns(transform.input_columns, split.column_names or transform.input_columns)
@@ -362,9 +372,6 @@ def _check_keys(dataset: Dataset, transform: Transform) -> None:
 def _map_dataset(
     dataset: Dataset, transform: Transform, batch_size: int, processes: int, label: str, kwargs: dict[str, Any]
 ) -> Dataset:
-    from datasets import Dataset
-    from datasets.fingerprint import Hasher
-
     features = _features(dataset, transform, kwargs)
     if not len(dataset):  # Dataset.map would leave the new columns out
         return Dataset.from_dict({name: [] for name in features}, features=features)
@@ -388,8 +395,6 @@ def _map_dataset(
 
 def _features(dataset: Dataset | IterableDataset, transform: Transform, options: Mapping[str, Any]) -> Features:
     """The mapped columns: those of before that are not removed, and the transform's, which ``remove_columns`` does not touch."""
-    from datasets import Features
-
     removed = options.get("remove_columns") or ()
     removed = {removed} if isinstance(removed, str) else set(removed)
     before = {name: kind for name, kind in dataset.features.items() if name not in removed}
@@ -444,8 +449,6 @@ def _gpu_count(wanted: int) -> int:
 @contextmanager
 def _spawning(processes: int) -> Iterator[None]:
     """Start workers afresh: neither CUDA nor OpenMP survives a fork. Restores what it changes."""
-    import multiprocess
-
     method, threads = multiprocess.get_start_method(allow_none=True), os.environ.get("OMP_NUM_THREADS")
     multiprocess.set_start_method("spawn", force=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))

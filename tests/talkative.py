@@ -19,8 +19,8 @@ STONES = (
 _VERDICTS = {  # what a judge is told, and what it may say
     judge._LEVEL: judge.LEVELS,
     judge._SCORE: tuple(map(str, range(101))),
-    judge._COMPARISON: ("better than", "worse than", "equal to"),
-    judge._EQUALITY: ("Equal", "Different"),
+    judge._SAID["comparison"]: ("better than", "worse than", "equal to"),
+    judge._SAID["equality"]: ("Equal", "Different"),
 }
 RAW = 4  # one reply in so many stays as the model gave it, which is no instruction
 

@@ -138,9 +138,7 @@ def test_a_model_on_the_hub_is_told_by_its_commit(monkeypatch):
 
     commits = iter(["1" * 40, "2" * 40])
     monkeypatch.setattr(identity, "base_of_adapter", lambda spec: None)
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *_, **__: f"/cache/snapshots/{next(commits)}/config.json"
-    )
+    monkeypatch.setattr(identity, "hf_hub_download", lambda *_, **__: f"/cache/snapshots/{next(commits)}/config.json")
     identity._commit.cache_clear()
     first = identity.weights_identity(ModelSpec("user/model"))
     assert first["revision"] == "1" * 40 and identity.weights_identity(ModelSpec("user/model")) == first

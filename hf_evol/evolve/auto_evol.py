@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
 from hf_evol.errors import ConfigError
 from hf_evol.evolve.evol_instruct import Asked, EvolInstruct
 from hf_evol.generation.base import Completion
@@ -88,18 +87,12 @@ class TrajectoryKeywords(GreedyTransform):
     label: ClassVar[str] = "Name the ways"
 
     def apply(self, batch: Batch) -> Batch:
-        rows = batch[col.TRAJECTORY]
-        usable = [place for place, ways in enumerate(rows) if ways]
-        chats = [keywords_prompt(rows[place]) for place in usable]
-        completions = self.complete(chats)
-        progress.advance(len(rows) - len(usable))
-        keywords: list[list[str]] = [[] for _ in rows]
-        statuses = ["invalid_input"] * len(rows)
-        for place, completion in zip(usable, completions, strict=True):
-            statuses[place] = completion.error or col.OK
-            phrases = re.split(r"[,;\n]", strip_thinking(completion.text))
-            keywords[place] = list(dict.fromkeys(filter(None, map(normalize_phrase, phrases))))
-        return {col.TRAJECTORY_KEYWORDS: keywords, col.TRAJECTORY_STATUS: statuses}
+        replies = self.replies_to([keywords_prompt(ways) if ways else None for ways in batch[col.TRAJECTORY]])
+        phrases = (re.split(r"[,;\n]", strip_thinking(reply.text)) if reply else () for reply in replies)
+        return {
+            col.TRAJECTORY_KEYWORDS: [list(dict.fromkeys(filter(None, map(normalize_phrase, of)))) for of in phrases],
+            col.TRAJECTORY_STATUS: [(reply.error or col.OK) if reply else "invalid_input" for reply in replies],
+        }
 
 
 def normalize_phrase(phrase: str) -> str:

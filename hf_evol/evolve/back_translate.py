@@ -183,7 +183,7 @@ class BackTranslate(Transform):
         if failure:
             return result | {col.BACK_TRANSLATE_STATUS: failure}
         key = row_key(self.seed, str(row[col.ID]), row.get(col.ROUND) or 0, "back_translate")
-        noise = iter(uniforms([key], 3 + 3 * self.max_constraints)[0])
+        noise = iter(uniforms(key, 3 + 3 * self.max_constraints))
 
         def pick(options: Sequence[Any]) -> Any:
             return options[int(next(noise) * len(options))]
@@ -197,12 +197,7 @@ class BackTranslate(Transform):
         chosen = self._chosen(found, pick)
         if not chosen:
             return result | {col.BACK_TRANSLATE_STATUS: "no_constraint"}
-        said = [
-            one.text
-            if isinstance(one, Named)
-            else worded(one.kind, one.bound, one.parameters, one.at_least, one.at_most, pick)
-            for one in chosen
-        ]
+        said = [one.text if isinstance(one, Named) else worded(one, pick) for one in chosen]
         checked = [one.verified if isinstance(one, Named) else one for one in chosen]
         functions = [one.function() for one in checked if isinstance(one, Constraint)]
         return {

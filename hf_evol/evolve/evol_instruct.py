@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import pyarrow.compute as pc
+from datasets import Features, Value
 
 from hf_evol import columns as col
 from hf_evol import progress
@@ -22,11 +25,12 @@ from hf_evol.prompts.examples import share_of_example
 from hf_evol.prompts.languages import language_of
 from hf_evol.prompts.template import in_context
 from hf_evol.reading.evolved import read_evolved
-from hf_evol.transform import Batch, SampledTransform, Transform
+from hf_evol.transform import Batch, SampledTransform, Transform, rows_in
 
-if TYPE_CHECKING:
-    from datasets import Features
-
+_STARTS_FROM = (
+    col.ID, col.INSTRUCTION, col.PARENT_INSTRUCTION, col.ELIMINATION, col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT,
+    col.CONTEXT, col.READ_STATUS,
+)  # fmt: skip
 _OF_CONSTRAINTS = (col.CONSTRAINTS, col.CHECKS, col.FUNCTIONS)
 _LEAST_OF_EXAMPLE = 0.5  # of what a text and a worked example add
 _LEAST_IN_ANY_LANGUAGE = 0.9  # of what a text adds, where no rule knows the language
@@ -179,15 +183,11 @@ class EvolInstruct(SampledTransform):
         return method_at(self.methods, (position(row_id) + round) % len(self.methods), attempt)
 
     def features(self, features: Features) -> Features:
-        from datasets import Features, Value
-
         added = {col.SEED_OUTPUT: Value("string")} if col.OUTPUT in features else {}
         return Features(dict(super().features(features)) | added)
 
     def statuses(self, table: Any) -> Iterator[Any]:
         """Those of each round of this call, of which the last one's is ``evol_status``."""
-        import pyarrow.compute as pc
-
         yield pc.struct_field(new_history(table[col.HISTORY], table[col.ROUND], self.rounds), "status")
 
     def apply(self, batch: Batch) -> Batch:
@@ -313,8 +313,6 @@ class EvolInstruct(SampledTransform):
 
 def new_history(history: Any, rounds: Any, n: int) -> Any:
     """The entries of the last ``n`` rounds, of the pyarrow columns ``history`` and ``round``."""
-    import pyarrow.compute as pc
-
     entries, before = pc.list_flatten(history), pc.subtract(rounds, n)
     return entries.filter(pc.greater(pc.struct_field(entries, "round"), before.take(pc.list_parent_indices(history))))
 
@@ -353,29 +351,14 @@ class Asked:
 
 def _initial_rows(batch: Batch) -> list[dict[str, Any]]:
     """One mutable record a row: where the next round starts from."""
-    nothing = [None] * len(batch[col.ID])
-    starts = batch[col.INSTRUCTION]
-    if {col.PARENT_INSTRUCTION, col.ELIMINATION} <= batch.keys():
-        flagged = zip(batch[col.ELIMINATION], batch[col.PARENT_INSTRUCTION], starts, strict=True)
-        starts = [text if flag in (None, col.KEPT) else parent for flag, parent, text in flagged]
-    others = (col.SEED_INSTRUCTION, col.ROUND, col.HISTORY, col.INPUT, col.CONTEXT, col.READ_STATUS)
-    seeds, rounds, histories, inputs, contexts, unread = (batch.get(name, nothing) for name in others)
-    for name, values, kind in ((col.ROUND, rounds, int), (col.HISTORY, histories, list)):
-        wrong = [value for value in values if value is not None and not isinstance(value, kind)]
-        if wrong:
-            raise ColumnError(f"Column {name!r} holds {wrong[0]!r}, which EvolInstruct did not write. Rename it.")
-    return [
-        {
-            col.ID: row_id,
-            col.INSTRUCTION: text,
-            col.SEED_INSTRUCTION: text if seed is None else seed,
-            col.ROUND: done or 0,
-            col.HISTORY: list(history or []),
-            col.INPUT: extra,
-            col.CONTEXT: context,
-            col.READ_STATUS: status,
-        }
-        for row_id, text, seed, done, history, extra, context, status in zip(
-            batch[col.ID], starts, seeds, rounds, histories, inputs, contexts, unread, strict=True
-        )
-    ]
+    rows = [dict(zip(_STARTS_FROM, row, strict=True)) for row in rows_in(batch, *_STARTS_FROM)]
+    for row in rows:
+        for name, kind in ((col.ROUND, int), (col.HISTORY, list)):
+            if not isinstance(row[name], kind | None):
+                raise ColumnError(f"Column {name!r} holds {row[name]!r}, which EvolInstruct did not write. Rename it.")
+        if col.PARENT_INSTRUCTION in batch and row[col.ELIMINATION] not in (None, col.KEPT):
+            row[col.INSTRUCTION] = row[col.PARENT_INSTRUCTION]
+        if row[col.SEED_INSTRUCTION] is None:
+            row[col.SEED_INSTRUCTION] = row[col.INSTRUCTION]
+        row[col.ROUND], row[col.HISTORY] = row[col.ROUND] or 0, list(row[col.HISTORY] or ())
+    return rows

@@ -9,9 +9,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from datasets import Dataset
 
 from hf_evol import columns as col
 from hf_evol.errors import ConfigError, check_counts
@@ -20,17 +21,13 @@ from hf_evol.evolve.eliminate import Eliminate
 from hf_evol.generation.base import GREEDY, Completion, Engine, SamplingParams, generate
 from hf_evol.generation.sampling import row_key
 from hf_evol.generation.transformers_engine import as_engine
+from hf_evol.models import ModelSpec
 from hf_evol.models.journal import open_journal
 from hf_evol.prompts.auto_evol import ANALYSE, AUTO, KEEP_MARK, REVISE, revised_method
 from hf_evol.prompts.evol_instruct import Method
-from hf_evol.prompts.template import chat
+from hf_evol.prompts.template import chat, fill
 from hf_evol.reading.replies import strip_thinking
 from hf_evol.transform import map_dataset
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from hf_evol.models import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -113,14 +110,14 @@ class MethodOptimizer:
             + (row[col.INSTRUCTION] if row[col.EVOL_STATUS] == col.OK else f"none: {row[col.EVOL_STATUS]}")
             for row in evolved
         )
-        report = self._ask([ANALYSE.fill(trajectory=shown)], GREEDY, ["greedy"])[0]
+        report = self._ask([fill(ANALYSE, trajectory=shown)], GREEDY, ["greedy"])[0]
         entry = {"step": step, "report": strip_thinking(report.text) or None, "error": report.error, "candidates": []}
         found.record.append(entry)
         if report.error or not entry["report"]:
             return
         of = found.method
         words = of.template[0][1][0][1]  # of the first turn
-        prompt = REVISE.fill(mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
+        prompt = fill(REVISE, mark=KEEP_MARK if "{instruction}" in words else "", method=words, report=entry["report"])
         keys = [row_key(self.seed, f"candidate-{k}", step, "revise") for k in range(self.candidates)]
         for k, reply in enumerate(self._ask([prompt] * self.candidates, self._evolve.sampling, keys)):
             method = None if reply.error else revised_method(strip_thinking(reply.text), of, f"auto_{step}_{k}")

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hf_evol import columns as col
-from hf_evol import progress
 from hf_evol.generation.base import Chat, Completion
 from hf_evol.generation.sampling import row_key
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
 from hf_evol.prompts.words import words
 from hf_evol.reading.replies import strip_thinking
-from hf_evol.transform import Batch, SampledTransform, check_columns, failures
+from hf_evol.transform import Batch, SampledTransform, check_columns, failures, rows_in
 
 _DECIDED_BEFORE = (col.INSTRUCTION, col.EVOL_STATUS, col.ELIMINATION)
 
@@ -68,27 +67,23 @@ class Respond(SampledTransform):
 
     def replies(self, batch: Batch) -> list[tuple[str | None, str, Completion | None]]:
         """Of each row the response, its status, and what the model gave if it was asked."""
-        instructions = batch[col.INSTRUCTION]
-        inputs, contexts = (batch.get(name, [None] * len(instructions)) for name in (col.INPUT, col.CONTEXT))
-        failed = failures({name: batch[name] for name in batch if name in _DECIDED_BEFORE})
-        replies: list[tuple[str | None, str, Completion | None]] = [(None, w or "invalid_input", None) for w in failed]
-        usable = [
-            place
-            for place, (text, extra) in enumerate(zip(instructions, inputs, strict=True))
-            if isinstance(text, str) and text.strip() and (extra is None or isinstance(extra, str))
-            if failed[place] is None
-        ]
-        chats = [self.prompt(instructions[place], inputs[place], contexts[place]) for place in usable]
-        keys = None
         if self.temperature:
             check_columns((col.ID,), list(batch))
-            ids, rounds = batch[col.ID], batch.get(col.ROUND, [0] * len(instructions))
-            keys = [row_key(self.seed, str(ids[place]), rounds[place] or 0, "respond") for place in usable]
-        completions = self.complete(chats, keys)
-        progress.advance(len(instructions) - len(usable))
-        for place, completion in zip(usable, completions, strict=True):
-            replies[place] = (*_response(completion, instructions[place]), completion)
-        return replies
+        rows = list(rows_in(batch, col.INSTRUCTION, col.INPUT, col.CONTEXT, col.ID, col.ROUND))
+        failed = failures({name: batch[name] for name in batch if name in _DECIDED_BEFORE})
+        chats = [
+            self.prompt(text, given, context)
+            if why is None and isinstance(text, str) and text.strip() and isinstance(given, str | None)
+            else None
+            for why, (text, given, context, *_) in zip(failed, rows, strict=True)
+        ]
+        keys = [row_key(self.seed, str(row_id), done or 0, "respond") for *_, row_id, done in rows]
+        return [
+            (*_response(reply, text), reply) if reply else (None, why or "invalid_input", None)
+            for reply, why, (text, *_) in zip(
+                self.replies_to(chats, keys if self.temperature else None), failed, rows, strict=True
+            )
+        ]
 
     def columns(self, replies: list[tuple[str | None, str, Completion | None]]) -> Batch:
         """The output columns."""

@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from hf_evol import models, progress
 from hf_evol.errors import ConfigError
 from hf_evol.models import encoding
@@ -132,8 +134,6 @@ class LocalEngine:
         self, chats: Sequence[Chat], context: int
     ) -> tuple[dict[int, list[int]], list[tuple[int, Completion]]]:
         """By place, the token ids of the prompts that leave room for an answer, and the completions of the others."""
-        from jinja2 import TemplateError
-
         tokenizer, prompts, unfit = models.load_tokenizer(self.model), {}, []
         for place, ids in enumerate(encoding.render_chats(tokenizer, chats)):
             error = None

@@ -99,7 +99,7 @@ def _loops(tokens: list[int]) -> bool:
 
 def _drawn(row: _Row, params: SamplingParams) -> _Row:
     if row.noise is None and params.temperature > 0:
-        row.noise = uniforms([row.key], row.limit)[0]
+        row.noise = uniforms(row.key, row.limit)
     return row
 
 

@@ -50,6 +50,7 @@ class Failure(Exception):
         away: the server is not there, or not yet.
         too_long: the prompt does not fit, whatever the try.
         wait_s: what the server asks for.
+        fields: of the request, which the server does not take.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Failure(Exception):
     ) -> None:  # fmt: skip
         super().__init__(f"{'too_long' if too_long else 'engine_error'}: {storable(reason)}")
         self.again, self.overloaded, self.away, self.too_long, self.wait_s = again, overloaded, away, too_long, wait_s
+        self.fields: frozenset[str] = frozenset()
 
 
 def fields(params: SamplingParams, key: str, refused: frozenset[str] = frozenset()) -> dict[str, Any]:

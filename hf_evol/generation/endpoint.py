@@ -19,6 +19,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+
 from hf_evol.errors import ConfigError, ModelError
 from hf_evol.generation.base import GREEDY, Chat, Completion, SamplingParams
 from hf_evol.generation.chat_completions import (
@@ -261,8 +264,6 @@ class _Session:
         self.named, self.naming = False, asyncio.Lock()
 
     async def complete(self, requests: dict[int, tuple[Chat, str]]) -> None:
-        from huggingface_hub import AsyncInferenceClient, get_async_session, get_token
-
         engine = self.engine
         key, self.gate = engine._key(), _Gate(engine.max_concurrency)
         if engine.base_url is not None:
@@ -353,7 +354,9 @@ class _Session:
         while True:
             try:
                 completion = await self._once(chat, fields(self.params, key, refused))
-            except _Refused as error:
+            except Failure as error:
+                if not error.fields:
+                    raise
                 refused |= error.fields
                 continue
             if refused - self.known.refused:
@@ -362,8 +365,6 @@ class _Session:
             return completion
 
     async def _once(self, chat: Chat, sent: dict[str, Any]) -> Completion:
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
-
         try:
             _answer.set(None)
             await self.client.chat_completion(chat, model=self.engine.model, extra_body=sent)
@@ -397,10 +398,8 @@ class _Session:
             return ModelError(f"{engine._where} refuses requests for {engine.model!r} (429): the quota is used up.")
         failure = failure_of(response)
         if status in (400, 422) and not failure.too_long:
-            named = refused_fields(response.text, sent)
-            unnamed = frozenset() if self.known.answers else sent.keys() & set(PLAIN)
-            if named or unnamed:
-                return _Refused(named or frozenset(unnamed))
+            unnamed = frozenset() if self.known.answers else frozenset(sent.keys() & set(PLAIN))
+            failure.fields = refused_fields(response.text, sent) or unnamed
         return failure
 
     async def _check_name(self) -> None:
@@ -416,8 +415,6 @@ class _Session:
         A server of one model may take any name, and the wrong one would stand in the card. One that lists a status loads others
         on demand.
         """
-        from huggingface_hub.errors import HTTPError
-
         engine = self.engine
         if engine.base_url is None:
             return True
@@ -442,13 +439,6 @@ def _is_named(model: str, listed: str) -> bool:
     if listed.endswith(".gguf") or listed.startswith(("/", ".", "~")):
         model, listed = (re.split(r"[/\\]", name)[-1].removesuffix(".gguf") for name in (model, listed))
     return model == listed or model.partition(":")[0] == listed or model == listed.partition(":")[0]
-
-
-class _Refused(Exception):
-    """The server does not take some fields of a request."""
-
-    def __init__(self, fields: frozenset[str]) -> None:
-        self.fields = fields
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,14 +29,11 @@ def request_seed(key: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def uniforms(keys: Sequence[str], n: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) of shape (rows, n); row *i* depends on ``keys[i]`` alone, and a larger ``n`` only
-    appends. Position *t* is the noise of the *t*-th generated token."""
-    rows = []
-    for key in keys:
-        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        rows.append(np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(n))
-    return np.stack(rows)
+def uniforms(key: str, n: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), which depend on the key alone; a larger ``n`` only appends. Position *t* is the noise of the
+    *t*-th generated token."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(n)
 
 
 def sample(logits: torch.Tensor, params: SamplingParams, noise: torch.Tensor) -> torch.Tensor:

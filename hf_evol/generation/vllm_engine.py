@@ -161,6 +161,8 @@ def _library() -> Any:
 
 
 def _start(spec: models.ModelSpec, kind: str) -> _Running:
+    import torch
+
     models.release(kind)
     vllm = _library()
     loading = {"distributed_executor_backend": "mp", "disable_log_stats": True} | spec.loading_options
@@ -168,7 +170,7 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
     said = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 - vLLM's processes write to it as long as they run
     try:
         with _output_to(said.fileno() if said else 2):
-            if not _on_gpu():
+            if not torch.cuda.is_available():
                 # A prompt read in parts draws from its seed's generator each time, and that of a CPU can't be set back.
                 loading.setdefault("enable_chunked_prefill", False)
             if "gpu_memory_utilization" not in loading:
@@ -188,18 +190,12 @@ def _start(spec: models.ModelSpec, kind: str) -> _Running:
     return running
 
 
-def _on_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def _free_share(gpus: int) -> float:
     """A share of the memory that is free now: of a GPU's nearly all, of a machine's half."""
     import psutil
     import torch
 
-    if _on_gpu():
+    if torch.cuda.is_available():
         return 0.9 * min(free / total for free, total in map(torch.cuda.mem_get_info, range(gpus)))
     memory = psutil.virtual_memory()
     return 0.5 * memory.available / memory.total

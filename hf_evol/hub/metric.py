@@ -24,8 +24,8 @@ _MODULE = (f"{NAME}.py", "app.py", "README.md", "requirements.txt")
 # What the package holds, by the folders of an installation, in which no folder lies beside it.
 _PACKAGE = {
     "": (
-        "**/*.py", "py.typed", "demo/seeds/*.jsonl", "hub/space.toml", "prompts/*.jsonl", "prompts/*.yaml", "run/recipes/*.yaml",
-        "sandbox/allowed.txt", "study/*.css", "study/*.html", "study/*.js", "study/*.yaml",
+        "**/*.py", "**/*.yaml", "py.typed", "demo/seeds/*.jsonl", "hub/space.toml", "prompts/*.jsonl", "sandbox/allowed.txt",
+        "study/*.css", "study/*.html", "study/*.js",
     ),
     "dataset_cards": ("*.md",),
     f"metrics/{NAME}": _MODULE,

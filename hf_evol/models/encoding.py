@@ -17,27 +17,25 @@ if TYPE_CHECKING:
 
 
 def encode_text(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special_tokens: bool = True
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special_tokens: bool = True, as_characters: bool = True
 ) -> list[list[int]]:
-    """Token ids of plain texts; special tokens written inside a text count as ordinary characters."""
+    """Token ids of texts, as the tokenizer itself encodes, on all cores, and without offsets and masks, which nobody asked for.
+
+    Args:
+        special_tokens: whether the tokenizer adds its own.
+        as_characters: whether special tokens written inside a text count as ordinary characters.
+    """
     if not texts:
         return []
     if not tokenizer.is_fast:
-        encoded = tokenizer(list(texts), add_special_tokens=special_tokens, split_special_tokens=True, verbose=False)
-        return encoded["input_ids"]
-    return _encode_fast(tokenizer, texts, special_tokens, True)
-
-
-def _encode_fast(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], adds_special: bool, as_characters: bool
-) -> list[list[int]]:
-    """As the tokenizer itself encodes, on all cores, and without offsets and masks, which nobody asked for."""
+        split = {"split_special_tokens": True} if as_characters else {}
+        return tokenizer(list(texts), add_special_tokens=special_tokens, verbose=False, **split)["input_ids"]
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     if backend.encode_special_tokens != as_characters:
         backend.encode_special_tokens = as_characters
-    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=adds_special)]
+    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=special_tokens)]
 
 
 def render_chat(
@@ -66,22 +64,15 @@ def render_chats(
     """
     found = [_parts(tokenizer, chat, generation_prompt) for chat in chats]
     parts = [part for one in found if not isinstance(one, TemplateError) for part in one]
-    frames = iter(_encode(tokenizer, [text for text, of_frame in parts if of_frame]))
-    texts = iter(encode_text(tokenizer, [text for text, of_frame in parts if not of_frame], special_tokens=False))
+    frames, texts = (
+        iter(encode_text(tokenizer, [text for text, of_frame in parts if of_frame == wanted], False, not wanted))
+        for wanted in (True, False)
+    )
     return [
         one if isinstance(one, TemplateError)
         else [token for _, of_frame in one for token in next(frames if of_frame else texts)]
         for one in found
     ]  # fmt: skip
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of rendered texts, whose special tokens are such, and which the tokenizer adds none to."""
-    if not texts:
-        return []
-    if not tokenizer.is_fast:
-        return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return _encode_fast(tokenizer, texts, False, False)
 
 
 @lru_cache(maxsize=8)
@@ -104,11 +95,10 @@ def _parts(
             return error
         first = {"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
         return _parts(tokenizer, [first, *chat[2:]], generation_prompt)
-    told = ((chat[place]["content"], False) for place in apart)
-    return [
-        (frame[0], True),
-        *(part for pair in zip(told, ((text, True) for text in frame[1:]), strict=True) for part in pair),
-    ]
+    parts = [(frame[0], True)]
+    for place, after in zip(apart, frame[1:], strict=True):
+        parts += [(chat[place]["content"], False), (after, True)]
+    return parts
 
 
 def count_prompt_tokens(spec: ModelSpec, chats: Sequence[Sequence[dict[str, str]]]) -> int:
@@ -131,7 +121,7 @@ def chat_frame(
         ModelError: the template leaves out, changes or repeats a turn's text.
     """
     empty = [{"role": role, "content": ""} for role in roles]
-    return _encode(tokenizer, _frame(tokenizer, empty, range(len(roles)), generation_prompt))
+    return encode_text(tokenizer, _frame(tokenizer, empty, range(len(roles)), generation_prompt), False, False)
 
 
 def _frame(

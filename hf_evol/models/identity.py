@@ -6,6 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HTTPError
+
 from hf_evol.models.loading import base_of_adapter, load_tokenizer, precision
 from hf_evol.models.spec import ModelSpec, files_of
 
@@ -30,9 +33,6 @@ def model_identity(spec: ModelSpec, *, chat_template: bool = True) -> dict[str, 
 @lru_cache(maxsize=32)
 def _commit(repo_id: str, revision: str | None, file: str) -> str | None:
     """The commit of a model on the Hub or in its cache, asked for once in a process; else the revision asked for."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
-
     try:
         parts = Path(hf_hub_download(repo_id, file, revision=revision)).parts
     except (OSError, HTTPError, ValueError):

@@ -68,14 +68,21 @@ def n_parameters(engine: Any) -> int | None:
 
 @lru_cache(maxsize=8)
 def _count_parameters(spec: ModelSpec, files: Files) -> int | None:
+    try:
+        return parameters_of(load_config(spec))
+    except _UNREADABLE:  # code of its own, or a model of another kind
+        return None
+
+
+def parameters_of(config: Any) -> int:
+    """Parameters of the model that a configuration describes, built without memory; tied ones count once."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(load_config(spec)).num_parameters()
-    except _UNREADABLE:  # code of its own, or a model of another kind
-        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return model.num_parameters()
 
 
 def base_of_adapter(spec: ModelSpec) -> ModelSpec | None:
@@ -282,14 +289,8 @@ def choose_device(spec: ModelSpec) -> str:
 def context_length(config: Any) -> int:
     """The most tokens, prompt and completion together, that the model takes; very large if it has no limit."""
     text = config.get_text_config()
-    return next(
-        (
-            n
-            for name in ("max_position_embeddings", "n_positions")
-            if isinstance(n := getattr(text, name, None), int) and n > 0
-        ),
-        2**31,
-    )
+    said = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return next((n for n in said if isinstance(n, int) and n > 0), 2**31)
 
 
 def check_device(spec: ModelSpec) -> None:

@@ -11,7 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub import HfApi, ModelCard, get_local_safetensors_metadata, snapshot_download
+from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
+
 from hf_evol.models import DEMO, DEMO_PACKAGE, ModelSpec, precision
+from hf_evol.models.loading import parameters_of
 from hf_evol.secrets import public_name, without_secrets
 
 logger = logging.getLogger(__name__)
@@ -124,7 +129,6 @@ def _gguf_header(place: Path, changed: int) -> tuple[int | None, str, str]:
 
 def _adapted(path: str, revision: str | None, online: bool) -> str | None:
     """The base of a PEFT adapter, by its adapter_config.json; None of any other model."""
-    from huggingface_hub.errors import HTTPError
     from transformers.utils import cached_file
 
     try:
@@ -135,30 +139,22 @@ def _adapted(path: str, revision: str | None, online: bool) -> str | None:
 
 
 def _count_architecture(path: str, revision: str | None, online: bool) -> int | None:
-    """Parameters of the model that the configuration describes, built without memory; tied ones count once."""
-    import torch
-    from huggingface_hub.errors import HTTPError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """Parameters of the model that the configuration describes, before it is quantized."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=not online)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        model.tie_weights()
+        return parameters_of(config)
     except (OSError, HTTPError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         logger.info("Cannot count the parameters of %s in its architecture: %s", path, without_secrets(str(error)))
         return None
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _ask_hub(repo_id: str, revision: str | None) -> tuple[str, str, int | None, str, bool]:
     """(revision, licence, parameters, where their number comes from, whether the Hub answered) of a model on the Hub or in
     its cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, SafetensorsParsingError
-
     commit, licence, counted = revision or UNKNOWN, UNKNOWN, None
     try:
         info = HfApi().model_info(repo_id, revision=revision)
@@ -180,9 +176,6 @@ def _ask_hub(repo_id: str, revision: str | None) -> tuple[str, str, int | None, 
 
 def _count_headers(folder: Path) -> int | None:
     """Parameters in a folder's safetensors files, from their headers; None if there are none."""
-    from huggingface_hub import get_local_safetensors_metadata
-    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
-
     adapter = folder / "adapter_model.safetensors"
     try:
         metadata = get_local_safetensors_metadata(adapter if adapter.is_file() else folder)
@@ -200,9 +193,6 @@ def _unpacked(counts: Mapping[str, int]) -> int | None:
 
 
 def card_license(folder: Path) -> str:
-    import yaml
-    from huggingface_hub import ModelCard
-
     path = folder / "README.md"
     try:
         return license_of(ModelCard.load(path).data) if path.is_file() else UNKNOWN

@@ -12,20 +12,11 @@ from collections.abc import Sequence
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, THING, Method
 from hf_evol.prompts.examples import EXAMPLES, Pairs
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.tables import table_of
+from hf_evol.prompts.template import Turns, chat
 
-# "10 to 20 words" is the paper's limit.
-_STEPS_OF_REPLY = """\
-The user sends a {thing}. You do not carry it out. You make it somewhat more complex, so that even well-known AI assistants \
-find it harder, and reply in four parts, each under its heading:
-Step 1: Methods
-A list of different ways to make this {thing} more complex. Another language is none of them.
-Step 2: Plan
-How several of these ways go together.
-Step 3: Rewriting
-The {thing} by that plan, with only 10 to 20 words added. It stays reasonable, and people can understand and answer it.
-Step 4: Final instruction
-The rewriting once more, with all that was unreasonable mended, and nothing else."""
+_SAID = table_of(__file__)
+ANALYSE, REVISE = _SAID["analyse"], _SAID["revise"]
 
 _REPLY = "Step 1: Methods\n{}\nStep 2: Plan\n{}\nStep 3: Rewriting\n{}\nStep 4: Final instruction\n{}"
 _CLAUSES = re.compile(r", (?:and |then )?")
@@ -61,47 +52,18 @@ def _examples(domain: str) -> Pairs:
 AUTO = Method(
     "auto",
     {
-        domain: chat("{instruction}", _STEPS_OF_REPLY.format(thing=thing), _examples(domain))
+        domain: chat("{instruction}", _SAID["steps"].format(thing=thing), _examples(domain))
         for domain, thing in THING.items()
     },
     kind="auto",
     shots=3,
 )
 
-_KEYWORDS = (
-    "The user lists ways in which a task was made more complex. You reply with a key phrase of one to four words for each way, "
-    "separated by commas, and with nothing else."
-)
-
 
 def keywords_prompt(ways: Sequence[str]) -> Turns:
     """The turns that ask for a key phrase for each way of making a task more complex."""
-    return chat("\n".join(f"- {way}" for way in ways), _KEYWORDS, EXAMPLES["auto"]["keywords"])
+    return chat("\n".join(f"- {way}" for way in ways), _SAID["keywords"], EXAMPLES["auto"]["keywords"])
 
-
-ANALYSE = Template(
-    """\
-Below are instructions, and what became of each when a model was asked to make it somewhat more complex. Find what went \
-wrong: no real gain in complexity, lost facts or data, unreasonable or unanswerable requests, changes of subject, needless \
-length, words that don't belong to the instruction, missing results. Name each kind of failure in a line of its own, with \
-what in the method may have caused it. Be brief. Where nothing went wrong, say so.
-
-{trajectory}"""
-)
-
-REVISE = Template(
-    """\
-Below is a prompt that asks a model to make an instruction more complex, and a report of failures that happened with it. \
-Revise the prompt so that these failures happen less often. Keep the four steps with their headings, "Step 1:" to "Step 4:", \
-of which the last gives nothing but the final instruction; and keep the limit of 10 to 20 added words.{mark}
-Reply with the revised prompt alone, between <method> and </method>.
-
-### Prompt
-{method}
-
-### Report
-{report}"""
-)
 
 _LINE = r"^[ \t>#*_\-]*"
 _END = r"[ \t]*(?:[#*_]+[ \t]*:?[ \t]*[#*_]*|[:.\-–][ \t]*[#*_]*|(?=\n)|\Z)"

@@ -4,18 +4,16 @@ that a response meets, and whether it meets one (constraint back-translation, ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import yaml
-
 from hf_evol.prompts.examples import EXAMPLES
-from hf_evol.prompts.template import Template, Turns, chat
+from hf_evol.prompts.tables import table_of
+from hf_evol.prompts.template import Turns, chat, fill
 
 Pick = Callable[[Sequence[Any]], Any]  # one of several, by keyed noise
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS = table_of(__file__)
 _ASKED = {group: re.compile(pattern, re.IGNORECASE) for group, pattern in _LISTS["asked"].items()}
 GROUPS = tuple(group for group in _ASKED if group != "verse")
 CODE_LINE = re.compile(
@@ -26,15 +24,6 @@ _SMALL = "zero one two three four five six seven eight nine ten".split()
 _GIVES_DATA = re.compile(r"\n|:\s[^\n]*\Z")  # and ends with it, perhaps
 _ENDS = ".!?…;\"'”’)`>}]"
 _MANY = 3  # so many constraints, or more, may be listed
-_NAME = (
-    "The user sends a task and a response to it. You do not carry out the task. You reply with a numbered list of five short conditions "
-    "that this response meets, about its style, tone, form, structure, reader or kind of content, and with nothing else. Each condition "
-    "is one order that could stand behind the task, and gives away nothing of what the response says."
-)
-_VERIFY = (
-    "The user sends a response, a condition and a question about them. You reply with one word, Yes or No. A condition is met only if the "
-    "whole response does what it says."
-)
 
 
 class Construct(NamedTuple):
@@ -58,11 +47,10 @@ def asks_for(group: str, instruction: str) -> bool:
     return group in _ASKED and _ASKED[group].search(instruction) is not None
 
 
-def worded(
-    kind: str, bound: str, parameters: Mapping[str, Any], least: int | None, most: int | None, pick: Pick
-) -> str:
-    """A constraint as a sentence; see `hf_evol.constraints.constraint.Constraint`."""
-    opens = kind == "first_words" and parameters["paragraph"] == 1
+def worded(constraint: Any, pick: Pick) -> str:
+    """A `hf_evol.constraints.constraint.Constraint` as a sentence."""
+    bound, parameters, least, most = constraint.bound, constraint.parameters, constraint.at_least, constraint.at_most
+    opens = constraint.kind == "first_words" and parameters["paragraph"] == 1
     number = least if most is None or bound == "exactly" else most
     shown = {name: str(value) for name, value in parameters.items()} | {"least": str(least), "most": str(most)}
     shown["n"] = _SMALL[number] if number in range(len(_SMALL)) else str(number)
@@ -70,7 +58,7 @@ def worded(
     if bound == "none":
         shown["what"] = re.sub(r"\Aan? (.*)", r"\1s", shown["what"])  # no `for` loops
     shown["options"] = " or ".join(f'"{option}"' for option in parameters.get("options", ()))
-    return Template(pick(_LISTS["wordings"]["opening" if opens else kind][bound])).fill(**shown)
+    return fill(pick(_LISTS["wordings"]["opening" if opens else constraint.kind][bound]), **shown)
 
 
 def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
@@ -86,12 +74,12 @@ def joined(instruction: str, constraints: Sequence[str], pick: Pick) -> str:
     if form != "before" and not given and text[-1] not in _ENDS:
         text += "."
     said = "\n".join(f"- {one}" for one in constraints) if form == "list" else " ".join(constraints)
-    return Template(pick(_LISTS["joints"][form])).fill(instruction=text, constraints=said)
+    return fill(pick(_LISTS["joints"][form]), instruction=text, constraints=said)
 
 
 def naming_prompt(task: str, response: str) -> Turns:
     """The turns that ask which constraints a response meets."""
-    return chat(f"Task: {task}\n\nResponse: {response}", _NAME, EXAMPLES["constraints"]["name"])
+    return chat(f"Task: {task}\n\nResponse: {response}", _LISTS["name"], EXAMPLES["constraints"]["name"])
 
 
 def verifying_prompts(response: str, constraint: str) -> tuple[Turns, Turns]:
@@ -99,6 +87,7 @@ def verifying_prompts(response: str, constraint: str) -> tuple[Turns, Turns]:
     both."""
     asked = f"Response: {response}\n\nCondition: {constraint}\n\nDoes the response"
     meets, breaks = (
-        chat(f"{asked} {does} the condition?", _VERIFY, EXAMPLES["constraints"]["verify"]) for does in ("meet", "break")
+        chat(f"{asked} {does} the condition?", _LISTS["verify"], EXAMPLES["constraints"]["verify"])
+        for does in ("meet", "break")
     )
     return meets, breaks

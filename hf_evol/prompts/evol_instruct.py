@@ -20,32 +20,18 @@ import yaml
 from hf_evol.errors import ConfigError
 from hf_evol.prompts.examples import EXAMPLES, Pairs, form_of, in_common
 from hf_evol.prompts.languages import language_of, languages, require_identifier
-from hf_evol.prompts.template import Template, Turns, chat, in_context
+from hf_evol.prompts.tables import table_of
+from hf_evol.prompts.template import Turns, chat, in_context, slots_of
 from hf_evol.prompts.words import content, domain_of
 
 _Turns = tuple[tuple[str, str], ...]  # the turns in hashable form: role and text
 
-THING = {"general": "task", "writing": "writing task", "code": "programming task", "math": "math problem"}
 _SCIENCE = "science question"
 _SAME_LANGUAGE = " What you reply with is in the language of the task."
 _SHOTS = 3  # examples shown at once
 
-# The system turns describe what a reply is and give no order that could be copied as one. "10 to 20 more words" is the
-# paper's limit for each rewriting.
-_IN_DEPTH = (
-    "The user sends a {thing}. You do not carry it out. You reply with the same {thing}, {how}, in 10 to 20 more words, and with "
-    "nothing else. It stays reasonable, and people can understand and answer it. Its facts, tables and code stay as they are."
-)
-_IN_BREADTH = (
-    "The user sends a {thing}. You do not carry it out. You reply with a brand-new {thing} of the same field, about something rarer, "
-    "of about the same length and difficulty, and with nothing else. People can understand and answer it."
-)
-_HOW = {
-    "constraint": "with one more condition that the answer has to meet",
-    "deepen": "going deeper and broader in what it asks",
-    "concretize": "with particular names, places or figures in place of general words",
-    "reasoning": "in such a way that several steps of thinking are needed",
-}
+_SAID = table_of(__file__)
+THING, _HOW = _SAID["thing"], _SAID["how"]
 
 
 @dataclass(frozen=True)
@@ -220,7 +206,7 @@ def _turns(name: str, words: Any) -> _Turns:
             f"user's; got {words!r}."
         )
     text = "\n".join(text for _, text in turns)
-    if Template(text).slots != {"instruction"} or sum("{instruction}" in text for _, text in turns) != 1:
+    if slots_of(text) != {"instruction"} or sum("{instruction}" in text for _, text in turns) != 1:
         raise ConfigError(
             f"The template of method {name!r} must hold {{instruction}} in one turn alone, and no other slot; it begins: {text[:80]!r}"
         )
@@ -234,7 +220,7 @@ def _has_examples(turns: _Turns) -> bool:
 
 
 def _words(name: str, thing: str, examples: Pairs, more: str = "") -> Turns:
-    system = _IN_DEPTH if name in _HOW else _IN_BREADTH
+    system = _SAID["in_depth" if name in _HOW else "in_breadth"]
     return chat("{instruction}", system.format(thing=thing, how=_HOW.get(name)) + more, examples)
 
 

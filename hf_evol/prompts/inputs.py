@@ -8,25 +8,18 @@ up good names and poor texts: a name is asked for without its task.
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
-import yaml
-
+from hf_evol.prompts.tables import table_of
 from hf_evol.prompts.template import Turns, chat
 from hf_evol.prompts.words import words
 
-_READ = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_READ = table_of(__file__)
 # By noun, the examples: names, and pairs of a task and a text.
 NAMES, TEXTS = (
     {noun: kind["examples"] for kind in _READ[form] for noun in kind["words"].split()} for form in ("names", "texts")
 )
 _SHOWN = 6
 _UNCOUNTED = frozenset("code data feedback guidance information software food statistics".split())
-
-SYSTEM = (
-    "You make up what tasks are about: a name, a text, some data or code. Each reply is that and nothing else. It is never the "
-    "answer to the task."
-)
 
 
 def name_prompt(noun: str, pick: random.Random) -> tuple[Turns, list[str]]:
@@ -46,7 +39,7 @@ def text_prompt(instruction: str, noun: str, answer: str | None, pick: random.Ra
 
 def _prompt(asked: str, examples: list[tuple[str, str]], pick: random.Random) -> tuple[Turns, list[str]]:
     shown = pick.sample(examples, min(_SHOWN, len(examples)))
-    return chat(asked, SYSTEM, shown), [text for _, text in shown]
+    return chat(asked, _READ["system"], shown), [text for _, text in shown]
 
 
 def _named(task: str) -> str:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 Turns = list[dict[str, str]]  # with role and content
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 
 
-@dataclass(frozen=True)
-class Template:
-    """A prompt with named slots such as ``{instruction}``, filled in a single pass, so that braces and slots inside a value stay as
-    they are. Only ``{lower_case}`` names count as slots."""
+def slots_of(text: str) -> set[str]:
+    """The slots of a text, such as ``{instruction}``: ``{lower_case}`` names alone count as such."""
+    return set(_SLOT.findall(text))
 
-    text: str
 
-    @property
-    def slots(self) -> set[str]:
-        return set(_SLOT.findall(self.text))
-
-    def fill(self, **values: str) -> str:
-        return _SLOT.sub(lambda match: values[match[1]], self.text)
+def fill(text: str, /, **values: str) -> str:
+    """A text with its slots filled in a single pass, so that braces and slots inside a value stay as they are."""
+    return _SLOT.sub(lambda match: values[match[1]], text)
 
 
 def chat(prompt: str, system: str | None = None, examples: Iterable[tuple[str, str]] = ()) -> Turns:

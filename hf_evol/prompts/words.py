@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import TypeVar
 
-import yaml
-
-from hf_evol.prompts.patterns import AnyCase
+from hf_evol.prompts.tables import patterns_of, table_of
 
 Read = TypeVar("Read")
 
@@ -21,7 +18,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\d+(?:[.,]\d+)*|[^\W\d_\u3040-
 _ASCII = bytes(code if chr(code) in ascii_lowercase else 0 if chr(code) in f"{digits}'" else 32 for code in range(256))
 _SUFFIXES = ("ations", "ation", "ities", "ings", "edly", "ing", "ity", "ies", "ed", "es", "ly", "e", "s", "y")
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS, _RE = table_of(__file__), patterns_of(__file__)
 STOP_WORDS, SMALL_WORDS, VERBS, LEAD_WORDS = (
     frozenset(_LISTS[name].split()) for name in ("stop_words", "small_words", "verbs", "lead")
 )
@@ -115,36 +112,12 @@ def _number(word: str) -> float | None:
     return None
 
 
-_CODE = AnyCase(
-    r"```|\b(?:python|java|javascript|typescript|c\+\+|c#|php|ruby|golang|rust|swift|kotlin|sql|mysql|html|css|bash|shell script|"
-    r"regex|regular expression|json|xml|api|algorithm|array|string|function|class|method|loop|boolean|integer|compiler|database|"
-    r"query|code|program|script|software|react|django|flask|node\.js|jquery|pandas|numpy|recursion|recursive|linked list|"
-    r"binary|hashmap|dictionary|tuple|data structure)s?(?!\w)"
-)
-_MAKES_CODE = re.compile(
-    r"(?i)\A\W*(?:write|create|implement|develop|construct|build|design|generate|fix|debug|give)\s++(?:(?:an?|the|this|some)\s*+)?"
-    r"(?:[\w+#.-]++\s++){0,2}?(?:function|loop|query|array|class|method|regular expression|regex|code|html|css|sql)\b"
-)
-_TEXT_TO_WRITE = re.compile(
-    r"(?i)\A\W*(?:please\s+)?(?:given\b[^,]*,\s*)?(?:write|compose|create|generate|synthesi[sz]e|draft|craft|tell|make|produce|invent|imagine|prepare|construct|develop|come up "
-    r"with)\b(?:[^\w.?!]++\w[\w'’-]*+){0,7}?[^\w.?!]++(?:\w[\w'’-]*?['’-])?(?:stor(?:y|ies)|poems?|haikus?|sonnet|limerick|verse|lyrics|song|rap|letters?|essays?|speech|"
-    r"e-?mails?|articles?|blog|posts?|tweets?|caption|headlines?|slogans?|taglines?|advert\w*|ad|jingle|reviews?|dialogues?|"
-    r"conversation|monologue|scene|paragraphs?|memo|press release|biography|obituary|commentary|cover letter|narrative|tale|fable|jokes?|riddles?|"
-    r"prologue|(?:chatbot|film|movie|play|tv|radio|comedy|drama) script|script (?:for|about|of) an? (?:[\w-]+ ){0,3}?(?:film|movie|play|show|video|podcast|"
-    r"commercial|drama|comedy|sketch|scene|episode)|note|invitation|toast|announcement|brochure|proposal|description)\b"
-)
-_QUANTITY = AnyCase(
-    r"\bhow (?:many|much|long|far|old|fast|often|tall)\b|\bwhat (?:is|was|are|percent|percentage|fraction)\b|"
-    r"\b(?:calculate|determine|compute|find (?:the|its|their|his|her|how|all|[xyn]|(?:\w+ ){0,2}(?:numbers?|integers?|values?|angles?|sides?)))\b"
-)
-
-
 @remembering
 def domain_of(instruction: str) -> str:
     """The domain of an instruction by its words: ``"code"``, ``"math"`` (two quantities and a question for one),
     ``"writing"`` (a text of a named form) or ``"general"``."""
-    if len(set(map(str.lower, _CODE.findall(instruction)))) >= 2 or _MAKES_CODE.match(instruction):
+    if len(set(map(str.lower, _RE.code.findall(instruction)))) >= 2 or _RE.makes_code.match(instruction):
         return "code"
-    if len(numbers(instruction)) >= 2 and _QUANTITY.search(instruction) and len(words(instruction)) >= 12:
+    if len(numbers(instruction)) >= 2 and _RE.quantity.search(instruction) and len(words(instruction)) >= 12:
         return "math"
-    return "writing" if _TEXT_TO_WRITE.match(instruction) else "general"
+    return "writing" if _RE.text_to_write.match(instruction) else "general"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hf_evol.columns import OK
+from hf_evol.prompts.tables import patterns_of
 from hf_evol.reading.faults import is_refusal
 from hf_evol.reading.forms import only_in
 
@@ -32,27 +33,16 @@ _QUESTION = re.compile(r"[?？؟]")
 _KEPT_AS_IT_IS = re.compile(r"(?s)```.*?```|`[^`\n]+`|[\"“„«「『]([^\"“”„«»「」『』\n]{2,60})[\"”“»」』]")
 _ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•·]|\d{1,2}[.)、])[ \t]*\S")
 _FIGURE = re.compile(r"\d+(?:[.,．]\d+)*")
-_REFUSAL = re.compile(
-    r"(?i)\W*(?:(?:es )?tut mir (?:sehr )?leid|entschuldigung|(?:je suis )?désolée?|lo siento|(?:lamento|sinto muito|desculpe)\b|mi dispiace|"
-    r"het spijt me|sorry|извините|к сожалению|przykro mi|üzgünüm|抱歉|很抱歉|对不起|對不起|申し訳|すみません|죄송|آسف|عذر|أعتذر|क्षमा|माफ़? ?क)"
-)
-_NAME = (
-    r"aufgabe(?:n|nstellung)?|anweisung|frage|version|fassung|tâche|consigne|question|instruction|exercice|tarea|instrucción|pregunta|versión|ejercicio|"
-    r"tarefa|instrução|pergunta|versão|exercício|compito|istruzione|domanda|versione|esercizio|opdracht|vraag|versie|task|prompt|"
-    r"задани[ея]|инструкци[яию]|вопрос|верси[яи]|zadanie|polecenie|pytanie|wersja|görev|soru|talimat|"
-    r"المهمة|السؤال|التعليمات|النسخة|कार्य|प्रश्न|निर्देश|सवाल|संस्करण"
-)
-_UNSPACED_NAME = r"指示|任务|问题|指令|版本|タスク|課題|質問|問題|バージョン|과제|질문|지시"
+
+_RE = patterns_of(__file__)
 _LEAD = re.compile(r"\A[\s#*_>\"“„«]{0,12}+([^\n:：]{2,120})[:：][\s*_]*+")
-# It ends with the name of a task and one word more, or a few characters.
-_ENDS_WITH_NAME = re.compile(rf"(?i)(?:(?<!\w)(?:{_NAME})s?(?:\s+\S+)?|(?:{_UNSPACED_NAME})[\w ]{{0,12}})[\s*_]*\Z")
 
 
 def without_lead(text: str, parent: str) -> str:
     """Without a label or lead-in in front that names the task, in a dozen languages; unless the parent has a colon, too, or a longer
     word of it."""
     found = None if re.search("[:：]", parent) else _LEAD.match(text)
-    if not found or not text[found.end() :].strip() or not _ENDS_WITH_NAME.search(found[1]):
+    if not found or not text[found.end() :].strip() or not _RE.ends_with_name.search(found[1]):
         return text
     own, lead = (
         {_stem(word) for word in tokens(part) if len(word) >= _LETTERS_OF_A_STEM} for part in (parent, found[1])
@@ -65,7 +55,7 @@ def status_in_any_language(
 ) -> str:
     """The status of the text that was found in a reply; arguments as of `hf_evol.read_evolved`."""
     said, own = tokens(text), tokens(parent)
-    if (is_refusal(text) and not is_refusal(parent)) or (_REFUSAL.match(text) and not _REFUSAL.match(parent)):
+    if (is_refusal(text) and not is_refusal(parent)) or (_RE.refusal.match(text) and not _RE.refusal.match(parent)):
         return "refusal"
     if finish_reason == "length":
         return "cut_off"

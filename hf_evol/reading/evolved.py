@@ -7,33 +7,15 @@ from collections.abc import Sequence
 
 from hf_evol.columns import OK
 from hf_evol.prompts.languages import is_other_language, language_of
+from hf_evol.prompts.tables import patterns_of
 from hf_evol.prompts.words import LEAD_WORDS, VERBS, words
 from hf_evol.reading.any_language import status_in_any_language, without_lead
 from hf_evol.reading.faults import status_of
 from hf_evol.reading.forms import OPENS_QUESTION
 from hf_evol.reading.replies import strip_thinking
 
-_NOUN = r"(?:prompt|instruction|task|question|request|problem|query|exercise|version|variant|variation|rewrite|rewriting|revision)s?"
-_OPENER = re.compile(
-    r"(?i)(?:sure|certainly|of course|absolutely|okay|ok|alright|great|got it|understood|yes|no problem|here(?:'s|’s| is| are| you go)?|"
-    r"i(?:'ll|’ll| will| would|'d|’d| can| have|'ve|’ve|'m|’m| am)|let me|thank(?:s| you))\b"
-)
+_RE = patterns_of(__file__)
 _PREFIX = re.compile(r"[\s#*_>\"“'`\-]{0,12}([^\n:]{1,240}?)[\s*_#\"”]{0,12}(?::(?=\s|[\"“*_`]|\Z)[\s*_#]*|\n)")
-_HAS_NOUN = re.compile(rf"(?i)\b{_NOUN}\b")
-_TRAILING = re.compile(
-    r"(?im)^[ \t]*+(?:(?:#{1,6}|\*\*|__)[ \t]*+)?(?:(?:possible|sample|example|expected|model|correct|final|suggested)[ \t]++)?"
-    r"(?:explanations?|notes?|answers?|responses?|solutions?|outputs?|rationale|reasoning|analysis|changes(?: made)?|why this works|"
-    r"what (?:was )?(?:changed|added)|hints?|assistant|user|end of (?:prompt|task)|word count|added words?)"
-    r"(?:[ \t]++\d++)?[ \t]*+(?:(?:\*\*|__)[ \t]*+)?(?:[:：][^\n]*|#*+[ \t]*+)$"
-)
-_REMARK = re.compile(
-    rf"(?i)(?:\n[ \t]*\n|\n(?=[ \t]*\())[ \t*_(\[]*(?:note\b|explanation\b|(?:in )?(?:this|the)\s+(?:\w+\s+){{0,2}}{_NOUN}\s+(?:is|was|has|aims|"
-    r"requires|asks|adds|now|encourages|challenges|includes|involves|allows|will|should|can|incorporates|introduces|builds|"
-    r"focuses|and|i|we|the)\b|i\s+(?:have|hope|added|made|changed|replaced|tried|also|used)\b|i['’]ve\b|let me know\b|"
-    r"feel free\b|is there anything|by\s+(?:adding|asking|specifying|including|requiring)\b|here,?\s+(?:i|the)\b|"
-    r"this (?:adds|makes|requires|way|revised|ensures)\b)"
-)
-_SECTION = re.compile(rf"(?im)^[ \t]*(?:#{{1,6}}|\*\*)[^\n]*\b{_NOUN}\b[^\n]*$")
 # A word that points to what was said before, and the word in front of it: "for it", "of these", "explain that to".
 _POINTING = re.compile(r" (\w+ (?:it|them|this|these|those|that(?= (?:to|in|into|for|with|as|from|at) | $)))(?= )")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "`": "`", "‘": "’", "„": "“", "「": "」"}
@@ -132,13 +114,19 @@ def _without_lead(text: str, parent: str) -> str:
     if found and text[found.end() :].strip() and not parent.lower().startswith(found[1].lower().strip()):
         lead = found[1].strip()
         said = words(lead)
-        only_lead = said and len(said) <= 16 and all(word in LEAD_WORDS or _HAS_NOUN.fullmatch(word) for word in said)
-        named = _HAS_NOUN.search(lead) or said[:1] in (("here",), ("here's",), ("sure",))
-        announces = _OPENER.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":")
+        only_lead = said and len(said) <= 16 and all(word in LEAD_WORDS or _RE.names.fullmatch(word) for word in said)
+        named = _RE.names.search(lead) or said[:1] in (("here",), ("here's",), ("sure",))
+        announces = _RE.opens.match(lead) and len(said) <= 40 and found.group().rstrip(' *_#"\n').endswith(":")
         if named and (only_lead or announces):
             return text[found.end() :]
     first, gap, rest = text.partition("\n\n")  # "Sure! I can help with that."
-    if gap and rest.strip() and _OPENER.match(first) and len(words(first)) <= 30 and not parent.startswith(first[:20]):
+    if (
+        gap
+        and rest.strip()
+        and _RE.opens.match(first)
+        and len(words(first)) <= 30
+        and not parent.startswith(first[:20])
+    ):
         return rest
     return text
 
@@ -147,7 +135,7 @@ def _without_end(text: str, parent: str) -> str:
     """Without remarks, answers and further versions behind the text, unless the parent holds the same mark."""
     if "\n" not in text:
         return text
-    for pattern in (_TRAILING, _REMARK, _SECTION):
+    for pattern in (_RE.trailing, _RE.remark, _RE.section):
         for found in pattern.finditer(text):
             mark = re.split("[:：]", found.group().strip(" \t\n*_#(["), maxsplit=1)[0].strip().lower()
             kept = any(line.strip(" \t*_#([").lower().startswith(mark) for line in parent.splitlines())

@@ -11,6 +11,7 @@ from operator import eq
 from hf_evol.columns import OK
 from hf_evol.prompts.examples import EXAMPLES
 from hf_evol.prompts.patterns import AnyCase
+from hf_evol.prompts.tables import patterns_of, table_of
 from hf_evol.prompts.words import (
     FIT_ANYWHERE,
     STOP_WORDS,
@@ -38,33 +39,17 @@ _FEW_WORDS = 3  # content words of a parent that may all come back in a new task
 _MIN_DISTINCT = 0.45  # of the words of a longer text
 _RUN = 4  # words in a row, which come twice in a text of a model that is stuck, or which only the prompt can have given
 
-_REFUSAL = re.compile(
-    r"(?i)\s*(?:i['’]?m (?:very |so |really )?sorry|i am sorry|sorry,|i apologi[sz]e|my apologies|unfortunately,? i (?:can|am)|"
-    r"i (?:can(?:no|['’])t|am unable to|am not able to|won['’]t) (?:\w+ ){0,3}(?:assist|help|comply|fulfil+|provide|rewrite|create)|"
-    r"as an ai\b)"
-)
-_WORKING = AnyCase(r"\d\s*[=≈]|=\s*[-$€£]?\d|####|<<|\bthe answer is\b|\btherefore\b|\bthus\b|\\boxed")
-_QUANTITIES = AnyCase(r"\bhow (?:many|much)\b")
+_RE = patterns_of(__file__)
 _TWICE = re.compile(r"\b(\w{3,}+)(?:,? and |, )(?:an? |the )?\1\b")
-_GARBLED = AnyCase(r"\bwhat (?:they|it) matters?\b")
 _FROM_ITSELF = AnyCase(r"\bfrom (\w.{2,40}?) to \1\b")
-_TELLS_OF = re.compile(r"(?i)\A\W*(?:please )?(?:explain|describe|outline)\b")
-_ASKS_HOW_MANY = AnyCase(r"\?|\b(?:calculate|find|determine|compute|how (?:many|much))\b")
 _CAPITAL = r"[A-Z](?<=[\w,] [A-Z])\w+"  # looks for the letter first, which is rare
 _CAPITALS = re.compile(_CAPITAL)
 _NAME = re.compile(rf"{_CAPITAL}|[\"“][^\"“”\n]{{2,60}}[\"”]")
 _QUOTED = re.compile(r"[`\"“]([^`\"”\n]{1,40})[`\"”]")
 _THAN = AnyCase(r"\bthan (?:an? |the )?((?:[\w-]+ ){0,2}[\w-]+)(?=[ ,.;?!]|\Z)")
-_BY_MEANS = AnyCase(r"\b(?:using|without|with the help of)\s((?:[^\s.,;:?!]+[ ]?){1,4})")
 _FIGURES_AND_WORDS = re.compile(r"\d+(?:[.,]\d+)*|%|[.,;:?!]|[^\W\d_]+")
-# Symbols of units, and their names; the sign of degrees is no word.
-_UNITS = (
-    "m metre meter|km kilometre kilometer|cm centimetre centimeter|mm millimetre millimeter|nm nanometre nanometer|kg kilogram|g gram|mg|"
-    "l litre liter|ml|s second|ms|min minute|h hour|hz hertz|khz|mhz|n newton|j joule|kj|kcal|w watt|kw kilowatt|kwh|v volt|k kelvin|"
-    "c celsius|f fahrenheit|pa pascal|kpa|bar|atm atmosphere|mol mole|ev"
-)
-_DEGREES = stem("degrees")
-_SYMBOLS = {stem(name): names.split()[0] for names in _UNITS.split("|") for name in names.split()}
+_DEGREES = stem("degrees")  # whose sign is no word
+_SYMBOLS = {stem(name): names.split()[0] for names in table_of(__file__)["units"] for name in names.split()}
 _OF_PROMPTS = set(map(stem, ("prompt", "rewritten", "rewriting", "constraint", "requirement")))
 # What these examples add to their task fits any of its form; only what the task itself says is their own.
 _FITTING = frozenset(
@@ -84,7 +69,7 @@ _IN_LANGUAGES = frozenset(re.findall(r"[a-z]+", _LANGUAGE.pattern.lower()))
 
 def is_refusal(text: str) -> bool:
     """Whether a reply begins the way refusals do."""
-    return bool(_REFUSAL.match(text))
+    return bool(_RE.refusal.match(text))
 
 
 def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: str | None, finish_reason: str) -> str:
@@ -96,7 +81,7 @@ def status_of(text: str, parent: str, prompt: Sequence[dict[str, str]], method: 
         return "cut_off"
     if _squeeze(text) == _squeeze(parent):
         return "unchanged"
-    if domain == "math" and only_in(_WORKING, text, parent):
+    if domain == "math" and only_in(_RE.working, text, parent):
         return "answered"
     if is_broken(text, parent, is_new) or not fits(text, parent):
         return "broken"
@@ -141,7 +126,7 @@ def is_broken(text: str, parent: str, is_new: bool) -> bool:
     small = text.lower()
     if (" and " in small or ", " in small) and any(other not in before for other in _TWICE.findall(small)):
         return True
-    if _FROM_ITSELF.search(text) or only_in(_GARBLED, text, parent):
+    if _FROM_ITSELF.search(text) or only_in(_RE.garbled, text, parent):
         return True
     if len(set(pairwise(said))) < len(said) - 1:
         again = {pair for pair, count in Counter(pairwise(said)).items() if count > 1 and STOP_WORDS.isdisjoint(pair)}
@@ -205,7 +190,7 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
     given, figures = numbers(parent), numbers(text)
     if domain == "math":
         lost_figures = Counter(given) - Counter(figures)
-        if lost_figures or not _ASKS_HOW_MANY.search(text) or not _same_quantities(text, parent):
+        if lost_figures or not _RE.asks_how_many.search(text) or not _same_quantities(text, parent):
             return "off_topic"
     if not may_replace and not set(figures).issuperset(given):
         return "off_topic"
@@ -214,7 +199,7 @@ def _task_fault(text: str, parent: str, domain: str, may_replace: bool) -> str |
     small = text.lower()
     if any(name.strip('"“”').lower() not in small for name in _NAME.findall(parent)):
         return "off_topic"
-    if only_in(_TELLS_OF, parent, text) and set(map(stem, words(text)[:1])) & set(map(stem, words(parent)[1:])):
+    if only_in(_RE.tells_of, parent, text) and set(map(stem, words(text)[:1])) & set(map(stem, words(parent)[1:])):
         return "off_topic"  # "Tie a bowtie", where its steps were to be described
     asked, named = languages(parent), languages(text)
     if asked - named:
@@ -273,8 +258,8 @@ def _gain(text: str, parent: str, new: set[str], growth: int) -> float:
     before = parent.lower()
     named = any(name.lower() not in before for name in _QUOTED.findall(text) + _CAPITALS.findall(text))
     fresh = sum(not word[0].isdigit() for word in new)
-    means = any(set(content(found)) - set(content(parent)) for found in _BY_MEANS.findall(text))
-    questions = len(_QUANTITIES.findall(text)) > len(_QUANTITIES.findall(parent))
+    means = any(set(content(found)) - set(content(parent)) for found in _RE.by_means.findall(text))
+    questions = len(_RE.quantities.findall(text)) > len(_RE.quantities.findall(parent))
     gain = fresh + 2 * figures + 2 * named + 2 * questions + means
     return gain + (min(growth / 2, gain) if growth > 0 else growth / 4)
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 import re
 
 from hf_evol.prompts.patterns import AnyCase
+from hf_evol.prompts.tables import patterns_of
 from hf_evol.prompts.words import VERBS, remembering, words
 
 _AUXILIARIES = "can could would will should is are was were do does did has have".split()
 OPENS_QUESTION = re.compile(rf"(?i)\A(?:who|what|when|where|why|which|whose|whom|how|if|{'|'.join(_AUXILIARIES)})\b")
-WISH = AnyCase(
-    r"\b(?:i (?:want|need|would like|wish|am looking)|i['’]d like|we need|your (?:task|job|goal) is|you (?:must|should|need to|have to|are to))\b"
-)
+_RE = patterns_of(__file__)
+WISH = _RE.wish
+OPENING = _RE.opening
 _SPEECH = re.compile(r"[\"“][^\"“”]*[\"”]")
 _SENTENCE_END = re.compile(r"([.!?。？！])[\"”')]*\s+")
-OPENING = re.compile(
-    r"(?i)\A[\s\-*•>#\"“'(`]*(?:\d{1,2}[.)]\s+)?(?:(?:question|task|problem|instruction|prompt|exercise|query)\s*:\s*)?(?:(?:please|then|now|next|first|finally|also|kindly|and|lastly|second|third)\b,?\s+)*"
-)
-_SETTING = re.compile(
-    r"(?i)\A(?:given|using|with|for|in|if|as|from|based|assuming|suppose|imagine|when|while|without|after|before|you|consider|to|on|by|at|of|"
-    r"starting|taking|working|drawing|following|through|within|during|under|over|between|among|there|keeping|considering)\b"
-)
-_CAN_YOU = re.compile(r"(?i)(?:can|could|would|will) you\b")
-_CLAUSE = re.compile(r"[,:;]\s+(?:then\s+|and\s+|please\s+)?")
 
 
 def only_in(pattern: re.Pattern[str] | AnyCase, text: str, other: str) -> re.Match[str] | None:
@@ -66,8 +58,8 @@ def is_order(sentence: str) -> bool:
         return False
     if said[0] in VERBS and not (len(said) > 1 and said[1] in ("is", "are", "was", "were", "has", "have", "can", "of")):
         return True
-    if WISH.search(_SPEECH.sub(" ", text)) or _CAN_YOU.match(text):
+    if WISH.search(_SPEECH.sub(" ", text)) or _RE.can_you.match(text):
         return True
-    if _SETTING.match(text):
-        return any((start := words(clause)) and start[0] in VERBS for clause in _CLAUSE.split(text)[1:])
+    if _RE.setting.match(text):
+        return any((start := words(clause)) and start[0] in VERBS for clause in _RE.clause.split(text)[1:])
     return False

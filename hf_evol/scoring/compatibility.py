@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from hf_evol import columns as col
 from hf_evol import models
@@ -17,9 +19,6 @@ from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans
 from hf_evol.scoring.pairs import PairScorer, answered
 from hf_evol.scoring.summary import summarize
 from hf_evol.transform import Batch
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BETA = 1.0  # ours: the paper calls it tunable
 NEGATIVE = "negative_reward"
@@ -157,8 +156,6 @@ def linearized(
     spread that this ratio of means has to first order (Särndal, Swensson and Wretman, 1992, section 5.5): so what holds of
     means, as intervals and paired tests, holds of the ratio. None for rows that don't count, and for all of a set whose mean
     reward is negative."""
-    import numpy as np
-
     numbers, counts = _numbers(rewards, losses)
     found = np.full(len(counts), None)
     if counts.any():
@@ -171,8 +168,6 @@ def linearized(
 
 def _numbers(rewards: Sequence[float | None], losses: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
     """Rewards and losses as two rows of numbers, None as NaN; and which rows of the set count, as both are finite."""
-    import numpy as np
-
     numbers = np.array([list(rewards), list(losses)], dtype=float)
     return numbers, np.isfinite(numbers).all(0)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_evol import columns as col
-from hf_evol import progress
 from hf_evol.errors import check_counts
 from hf_evol.generation.base import GREEDY, Completion, Record, SamplingParams
 from hf_evol.prompts.evol_instruct import Method, resolve_methods
@@ -68,10 +67,8 @@ class Confidence(GreedyTransform):
 
     def apply(self, batch: Batch) -> Batch:
         prompts = evolving_prompts(batch, self.methods)
-        usable = [prompt for prompt in prompts if not isinstance(prompt, str)]
-        progress.advance(len(prompts) - len(usable))
-        replies = iter(self.complete(usable))
-        records = [_failed(prompt) if isinstance(prompt, str) else _measured(next(replies)) for prompt in prompts]
+        replies = self.replies_to([None if isinstance(prompt, str) else prompt for prompt in prompts])
+        records = [_measured(reply) if reply else _failed(why) for why, reply in zip(prompts, replies, strict=True)]
         return {name: [record[name] for record in records] for name in self.output_columns}
 
 

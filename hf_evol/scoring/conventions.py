@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from hf_evol.errors import ModelError
 from hf_evol.models import encoding
 from hf_evol.scoring.losses import TokenSpans
@@ -124,8 +126,6 @@ class Parts:
         """What stands before, between and after the turns' texts; None if the template can't say."""
         if not self.chat_template:
             return [before, *(encoding.encode_text(tokenizer, ["\n"], False) * len(roles))]
-        from jinja2 import TemplateError
-
         try:
             return encoding.chat_frame(tokenizer, roles)
         except (TemplateError, ModelError):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Value
 
 from hf_evol import columns as col
 from hf_evol.errors import ColumnError, require_extra
@@ -13,10 +16,6 @@ from hf_evol.progress import without_datasets_bars
 from hf_evol.scoring.embed import TRUNCATED
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import check_columns
-
-if TYPE_CHECKING:
-    import numpy as np
-    from datasets import Dataset
 
 _BLOCK = 2048  # rows compared with as many others at once: 32 MiB of distances
 _PROBES = 64  # lists of the index searched for each row: 5 % of the lists of 100,000 rows, 1.6 % of those of a million
@@ -51,9 +50,6 @@ def diversity(
         ColumnError: a missing column, or embeddings that are not finite or differ in length.
         MissingExtraError: there are more than ``exact_up_to`` different embeddings and faiss is not installed.
     """
-    import numpy as np
-    from datasets import Value
-
     check_columns((col.INSTRUCTION, col.EMBEDDING), dataset.column_names)
     embeddings, present = _embeddings(dataset)
     found = nearest_distances(embeddings, exact_up_to)
@@ -77,8 +73,6 @@ def diversity(
 
 def self_similarity(embeddings: np.ndarray) -> float | None:
     """The mean cosine similarity of all pairs of rows; None for fewer than two. A row of zeros is similar to none."""
-    import numpy as np
-
     if len(embeddings) < 2:
         return None
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
@@ -89,8 +83,6 @@ def self_similarity(embeddings: np.ndarray) -> float | None:
 
 def _embeddings(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings as one array, and which rows they are of."""
-    import numpy as np
-
     column = dataset.select_columns(col.EMBEDDING).with_format("arrow")[:][col.EMBEDDING]
     present = column.is_valid().to_numpy().astype(bool)
     parts = [chunk.drop_null() for chunk in column.chunks] if present.any() else []
@@ -107,8 +99,6 @@ def _embeddings(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def of_words(dataset: Dataset, present: np.ndarray | None = None) -> dict[str, float | None]:
     """Mean length in words, and distinct n-grams over all n-grams, of all rows or of some."""
-    import numpy as np
-
     present = np.ones(len(dataset), dtype=bool) if present is None else present
     columns = [name for name in (col.INSTRUCTION, col.INPUT) if name in dataset.column_names]
     texts = questions(dataset.select_columns(columns).with_format(None)[:])
@@ -134,8 +124,6 @@ def _statuses(dataset: Dataset, present: np.ndarray) -> dict[str, Any]:
 def nearest_distances(rows: np.ndarray, exact_up_to: int = 100_000) -> np.ndarray:
     """The distance of each row to its nearest other row, as float64; infinity for a row that is the only one. Neighbours are
     found by products, and distances are those of differences: right for rows that are almost equal, too."""
-    import numpy as np
-
     rows, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     exact = len(rows) <= exact_up_to
     rows = rows.astype(np.float64 if exact else np.float32)
@@ -169,7 +157,6 @@ def _approximate(rows: np.ndarray) -> np.ndarray:
     """The places of some of each row's nearest other ones; of the row itself where there are fewer."""
     require_extra("faiss", "embeddings", "diversity of so many rows")
     import faiss
-    import numpy as np
 
     lists = min(len(rows), round(4 * math.sqrt(len(rows))))
     index = faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
@@ -182,8 +169,6 @@ def _approximate(rows: np.ndarray) -> np.ndarray:
 
 def _distances(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The least distance of each row to those of its ``places`` that are others."""
-    import numpy as np
-
     nearest, itself = np.full(len(rows), np.inf), np.arange(len(rows))
     for start in range(0, len(rows), _BLOCK):
         here = slice(start, start + _BLOCK)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from hf_evol import columns as col
 from hf_evol import models, progress
@@ -12,9 +14,6 @@ from hf_evol.models import ModelSpec
 from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.pairs import questions
 from hf_evol.transform import Batch
-
-if TYPE_CHECKING:
-    import numpy as np
 
 TRUNCATED = "truncated"  # embedded, by a part of the text
 
@@ -66,8 +65,6 @@ class Embed(ScoringTransform):
         return {name: [result[place] for result in results] for place, name in enumerate(self.output_columns)}
 
     def _embed(self, texts: list[str]) -> list[tuple[np.ndarray | None, str]]:
-        import numpy as np
-
         model = models.load_embedder(self.model)
         lengths = [len(ids) for ids in model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         vectors = _encode(model, texts, min(self.batch_size, len(texts)))
@@ -79,8 +76,6 @@ class Embed(ScoringTransform):
 
 
 def _encode(model: Any, texts: list[str], batch_size: int) -> np.ndarray:
-    import numpy as np
-
     try:
         return model.encode(texts, batch_size=batch_size, show_progress_bar=False).astype(np.float32)
     except RuntimeError as error:  # torch.OutOfMemoryError is one

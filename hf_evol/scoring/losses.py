@@ -16,11 +16,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from hf_evol import models
-from hf_evol.scoring.token_losses import split_model
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -59,8 +59,9 @@ def mean_losses(
         model: a causal language model in evaluation mode, whose context holds the sequences.
         batch_tokens: as of `run_batches`.
     """
-    import numpy as np
     import torch
+
+    from hf_evol.scoring.token_losses import split_model
 
     users: dict[TokenSpans, set[int]] = defaultdict(set)
     for place, group in enumerate(groups):
@@ -91,15 +92,12 @@ def mean_losses(
             known |= {sequence: [OUT_OF_MEMORY] * len(sequence.parts) for sequence in finished}
         else:
             counts, losses = result
-            parts = iter(np.split(losses.cpu().double().numpy(), np.cumsum(counts)[:-1]))
-            known |= {sequence: [_mean(next(parts)) for _ in sequence.parts] for sequence in finished}
+            parts = np.split(losses.cpu().double().numpy(), np.cumsum(counts)[:-1])
+            means = (float(part.mean()) if len(part) else None for part in parts)
+            known |= {sequence: [next(means) for _ in sequence.parts] for sequence in finished}
         places = set().union(*(users[sequence] for sequence in finished))
         complete = [place for place in places if known.keys() >= set(groups[place])]
         yield [(place, [loss for sequence in groups[place] for loss in known[sequence]]) for place in complete]
-
-
-def _mean(losses: np.ndarray) -> float | None:
-    return float(losses.mean()) if len(losses) else None
 
 
 def padded_length(n_tokens: int, context: int) -> int:

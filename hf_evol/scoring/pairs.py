@@ -15,7 +15,7 @@ from hf_evol.generation.base import Chat, Record
 from hf_evol.prompts.evol_instruct import Method, prompt_at
 from hf_evol.scoring.conventions import CONVENTIONS, Layout, Pair, Turn
 from hf_evol.scoring.losses import OUT_OF_MEMORY, Loss, TokenSpans, mean_losses
-from hf_evol.transform import Batch, failures
+from hf_evol.transform import Batch, failures, rows_in
 
 TRUNCATED = "truncated"  # the status of a pair that is scored, by a part of its answer
 SCORES: dict[str, Any] = {
@@ -125,11 +125,8 @@ def checked_pair(turns: list[Turn], answer: Any) -> Pair | None:
 def evolving_prompts(batch: Batch, methods: Sequence[Method]) -> list[Chat | str]:
     """Of each row the prompt of its last round, or why there is none. ``methods`` are those it was evolved with."""
     by_name = {method.name: method for method in methods}
-    nothing = [None] * len(batch[col.METHOD])
-    tries, contexts = batch.get(col.TRY, nothing), batch.get(col.CONTEXT, nothing)
     prompts: list[Chat | str] = []
-    rows = zip(batch[col.PARENT_INSTRUCTION], batch[col.METHOD], tries, contexts, strict=True)
-    for parent, name, attempt, context in rows:
+    for parent, name, attempt, context in rows_in(batch, col.PARENT_INSTRUCTION, col.METHOD, col.TRY, col.CONTEXT):
         if not is_text(parent) or not isinstance(name, str):
             prompts.append("invalid_input")
         elif name not in by_name:
@@ -141,8 +138,7 @@ def evolving_prompts(batch: Batch, methods: Sequence[Method]) -> list[Chat | str
 
 def asked(batch: Batch) -> list[tuple[str, str | None, list[Turn] | None] | None]:
     """The instruction, the input and the context of each row; None where they are unusable."""
-    inputs, contexts = (batch.get(name, [None] * len(batch[col.INSTRUCTION])) for name in (col.INPUT, col.CONTEXT))
-    rows = zip(batch[col.INSTRUCTION], inputs, contexts, strict=True)
+    rows = rows_in(batch, col.INSTRUCTION, col.INPUT, col.CONTEXT)
     return [row if question(*row[:2]) else None for row in rows]
 
 

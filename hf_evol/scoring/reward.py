@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jinja2 import TemplateError
+
 from hf_evol import columns as col
 from hf_evol import models
 from hf_evol.errors import ConfigError, ModelError, check_counts
@@ -17,7 +19,7 @@ from hf_evol.prompts.evol_instruct import Method, resolve_methods
 from hf_evol.scoring.local import ScoringTransform
 from hf_evol.scoring.losses import OUT_OF_MEMORY, run_batches
 from hf_evol.scoring.pairs import Pair, answered, evolving_prompts, is_text
-from hf_evol.transform import Batch
+from hf_evol.transform import Batch, rows_in
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +75,6 @@ class Reward(ScoringTransform):
         return (col.INSTRUCTION, col.PARENT_INSTRUCTION, col.METHOD)
 
     def check(self) -> None:
-        from jinja2 import TemplateError
-
         super().check()
         outputs = models.load_config(self.model).num_labels
         if outputs != 1:
@@ -107,8 +107,8 @@ class Reward(ScoringTransform):
 def _evolutions(batch: Batch, methods: Sequence[Method]) -> list[Pair | str]:
     """Of each row the prompt of its last round, and what it led to; or why they are not scored."""
     found: list[Pair | str] = []
-    statuses = batch.get(col.EVOL_STATUS, [None] * len(batch[col.INSTRUCTION]))
-    for prompt, text, status in zip(evolving_prompts(batch, methods), batch[col.INSTRUCTION], statuses, strict=True):
+    rows = rows_in(batch, col.INSTRUCTION, col.EVOL_STATUS)
+    for prompt, (text, status) in zip(evolving_prompts(batch, methods), rows, strict=True):
         if (status or col.OK) != col.OK:
             found.append("not_evolved")
         elif not is_text(text):

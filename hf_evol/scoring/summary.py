@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
 
 BOOTSTRAP_ROWS = 100_000  # a second's work; with this many, the normal interval says the same
 _RESAMPLES = 1000
@@ -26,8 +26,6 @@ def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> di
         name: what the summary is called.
         values: of each row, a number or null.
     """
-    import numpy as np
-
     numbers = np.asarray(values.cast("double") if hasattr(values, "cast") else list(values), dtype=float)  # null: NaN
     scored = numbers[np.isfinite(numbers)]
     summary: dict[str, Any] = {"name": name, "n": len(scored), "nulls": len(numbers) - len(scored)}
@@ -45,8 +43,6 @@ def summarize(name: str, values: Sequence[float | None] | pa.ChunkedArray) -> di
 
 
 def _interval(scored: Any, mean: float) -> list[float]:
-    import numpy as np
-
     if len(scored) > BOOTSTRAP_ROWS:
         half = _Z * float(scored.std()) / math.sqrt(len(scored))
         return [mean - half, mean + half]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+import torch
 
 from hf_evol import models
 from hf_evol.errors import ModelError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from hf_evol.models.packing import PackedLinear
 
 # The head runs on blocks of so many tokens by so many of the vocabulary: on a CPU 4 MiB of logits, which stay in its
 # caches; a GPU wants larger products. So memory does not grow with the vocabulary.
@@ -68,9 +68,6 @@ class SplitModel:
             rows: of each wanted token, its sequence.
             positions: of each wanted token, its position, from 1 on; the first token is never predicted.
         """
-        import numpy as np
-        import torch
-
         count = len(positions)
         places = np.ones((2, -(-count // _LEAST) * _LEAST), dtype=np.int64)
         places[0, :count], places[0, count:], places[1, :count] = rows, 0, positions
@@ -95,8 +92,6 @@ class SplitModel:
 
     def _losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-sum-exp over the vocabulary, of that over each of its blocks, less the target's logit."""
-        import torch
-
         targets, start = targets.to(states.device), 0
         sums, chosen = [], torch.zeros(len(states), device=states.device)
         for logits in self._logits(states):
@@ -111,10 +106,6 @@ class SplitModel:
 
     def _logits(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
         """Blocks of the logits, in float32, along the vocabulary."""
-        import torch
-
-        from hf_evol.models.packing import PackedLinear
-
         if self.whole:
             yield states.float()
             return
@@ -144,8 +135,6 @@ class SplitModel:
 
     def _agrees(self) -> bool:
         """Whether logits made this way, beside padding, are the model's own for the same tokens alone."""
-        import torch
-
         model = self._model()
         length = min(8, models.context_length(model.config) // 2)
         tokens = torch.arange(10, 10 + length, device=self.device)[None] % self.vocabulary

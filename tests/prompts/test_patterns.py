@@ -10,7 +10,7 @@ from hf_evol.reading import faults, fit, forms, replies
 PATTERNS = {
     f"{module.__name__.rsplit('.', 1)[1]}.{name}": pattern
     for module in (faults, fit, forms, replies, words)
-    for name, pattern in vars(module).items()
+    for name, pattern in (vars(module) | vars(getattr(module, "_RE", module))).items()
     if isinstance(pattern, AnyCase)
 } | {f"examples.{name}": pattern for name, pattern in examples._PARTS.items() if isinstance(pattern, AnyCase)}
 

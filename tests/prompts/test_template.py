@@ -6,7 +6,7 @@ from hf_evol.errors import ConfigError
 from hf_evol.prompts.evol_instruct import IN_DEPTH, METHODS, PRESETS, Method, resolve_methods, version_of
 from hf_evol.prompts.examples import EXAMPLES, likeness, share_of_example
 from hf_evol.prompts.respond import SYSTEM, respond_prompt
-from hf_evol.prompts.template import Template, chat
+from hf_evol.prompts.template import chat, fill
 from hf_evol.prompts.words import domain_of
 from hf_evol.reading.evolved import read_evolved
 
@@ -211,11 +211,11 @@ def test_versions_tell_wordings_apart():
 
 
 def test_values_are_not_filled_again():
-    assert Template("{a}{b}").fill(a="{b}", b="{a}") == "{b}{a}"
+    assert fill("{a}{b}", a="{b}", b="{a}") == "{b}{a}"
 
 
 def test_other_braces_are_plain_text():
-    assert Template('{"k": {}} {instruction}').fill(instruction="x") == '{"k": {}} x'
+    assert fill('{"k": {}} {instruction}', instruction="x") == '{"k": {}} x'
 
 
 USER = {"role": "user", "content": "{instruction}"}
