@@ -120,7 +120,8 @@ def fits(text: str, parent: str) -> bool:
 
 
 def _has_few_words_for_each(text: str) -> bool:
-    return bool(_RE.few_words.search(text) and _RE.on_each.search(text))
+    few = _RE.few_words.search(text)
+    return few is not None and _RE.on_each.search(text[few.end() :]) is not None
 
 
 def _lengths(text: str) -> Counter[str]:
