@@ -46,7 +46,7 @@ def offers(instruction: str, response: str, given: str = "") -> dict[str, list[C
         if (
             not _asked_already(group, instruction)
             and constraint.holds(response)
-            and _leaves_room(constraint, instruction)
+            and (kind not in ("prose", "list") or _leaves_room(constraint, instruction))
         ):
             found.setdefault(group, []).append(constraint)
     return found
@@ -58,7 +58,7 @@ def _asked_already(group: str, instruction: str) -> bool:
 
 
 def _leaves_room(constraint: Constraint, instruction: str) -> bool:
-    """Whether a bound on words of prose is twice the instruction's; a response of fewer has passed over a part of it."""
+    """Whether a bound on words is twice the instruction's; prose of fewer has passed over a part of it."""
     if constraint.kind != "words" or constraint.at_most is None or constraint.at_most < _SHORT:
         return True
     return constraint.at_most >= 2 * len(words(instruction))

@@ -24,13 +24,16 @@ from hf_evol.prompts.template import chat, in_context, transcript
 from hf_evol.prompts.words import STOP_WORDS, content, words
 from hf_evol.reading.evolved import read_evolved
 from hf_evol.reading.replies import strip_thinking
-from hf_evol.transform import Batch, Transform, map_dataset, processes_of, values_of
+from hf_evol.transform import Batch, Transform, map_dataset, processes_of, rows_in, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
+_DECISIVE = (
+    col.INSTRUCTION, col.PARENT_INSTRUCTION, col.METHOD, col.EVOL_STATUS, col.OUTPUT, col.INPUT, col.BACK_TRANSLATE_STATUS
+)  # fmt: skip
 OF_RESPONSES = ("sorry", "no_content", "breaks_condition", "repeats_itself")  # reasons that speak of the response
 
 
@@ -46,10 +49,11 @@ class Eliminate(Transform):
     - ``blow_up`` (ours): more than ``max_growth`` times the parent's words (or 20, if it has fewer).
     - ``sorry`` (rule 2): the row's response says "sorry" in fewer than ``sorry_max_words`` words (80 in WizardLM).
     - ``no_content`` (rule 3): the row's response is only punctuation and stop words.
-    - ``breaks_condition`` (ours): the response has another size (words, sentences, paragraphs, lines) or number of list items than
-      the instruction demands of the whole of it, in English words that code can read, or lacks the table or closing question.
-    - ``repeats_itself`` (ours): a list has an item twice, or a sentence stands three times; not in code and songs.
-    - ``no_gain`` (rule 1): the ``judge`` finds evolved and parent equal. A reply that can't be read keeps the row.
+    - ``breaks_condition`` (ours): the response is by far longer or shorter (words, sentences, paragraphs, lines) than the instruction
+      demands of the whole of it, has another number of list items, or lacks the table or closing question; only the plainest
+      English words of such demands are known.
+    - ``repeats_itself`` (ours): of a list's items three are there once more, or a sentence stands four times; not in code, songs,
+      plans, and answers to several questions.
 
     Input columns:
         ``instruction``, ``parent_instruction``; and, if there, ``method``, ``evol_status``, ``output``, ``back_translate_status``,
@@ -130,10 +134,7 @@ class Eliminate(Transform):
     def apply(self, batch: Batch) -> Batch:
         n = len(batch[col.INSTRUCTION])
         pairs = list(zip(batch[col.INSTRUCTION], batch[col.PARENT_INSTRUCTION], strict=True))
-        others = [
-            batch.get(name, [None] * n) for name in (col.METHOD, col.EVOL_STATUS, col.OUTPUT, col.BACK_TRANSLATE_STATUS)
-        ]
-        reasons = [self._reason(*pair, *values) for pair, *values in zip(pairs, *others, strict=True)]
+        reasons = [self._reason(*values) for values in rows_in(batch, *_DECISIVE)]
         made: Batch = {col.ELIMINATION: reasons}
         if self.judge is not None:
             made[col.JUDGE_STATUS] = self._judge(pairs, batch.get(col.CONTEXT, [None] * n), reasons)
@@ -147,7 +148,7 @@ class Eliminate(Transform):
         return {name: [values[place] for place in kept] for name, values in (batch | made).items()}
 
     def _reason(
-        self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any, constrained: str | None
+        self, evolved: Any, parent: Any, method: Any, status: str | None, output: Any, given: Any, constrained: Any
     ) -> str:
         if not isinstance(evolved, str) or not isinstance(parent, str):
             return "not_evolved"
@@ -170,9 +171,10 @@ class Eliminate(Transform):
                 return "sorry"
             if self.stop_words_only and STOP_WORDS.issuperset(response):
                 return "no_content"
-            if self.conditions and breaks_condition(evolved, output):
+            asked = parent if constrained == col.OK else evolved  # constraints hold
+            if self.conditions and breaks_condition(asked, output):
                 return "breaks_condition"
-            if self.repetition and repeats_itself(evolved, output):
+            if self.repetition and not given and repeats_itself(asked, output):
                 return "repeats_itself"
         return col.KEPT
 

@@ -23,11 +23,13 @@ class _Patterns:
 
 def patterns_of(module: str) -> Any:
     """The regular expressions beside a module, by name: those under ``any_case`` as `AnyCase`, those under ``as_written`` with
-    the flags that they name. ``{name}`` stands for one of the ``parts``."""
-    table, found = table_of(module), _Patterns()
+    the flags that they name. ``{name}`` stands for one of the ``parts``, also in a further one."""
+    table, found, parts = table_of(module), _Patterns(), dict[str, str]()
+    for name, text in table.get("parts", {}).items():
+        parts[name] = fill(text, **parts)
     for kind, made in (("any_case", AnyCase), ("as_written", re.compile)):
         for name, text in table.get(kind, {}).items():
-            setattr(found, name, made(unbroken(fill(text, **table.get("parts", {})))))
+            setattr(found, name, made(unbroken(fill(text, **parts))))
     return found
 
 
