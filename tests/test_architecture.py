@@ -92,6 +92,17 @@ def test_setup_lists_every_package():
     assert listed == found | {"hf_evol.dataset_cards", "hf_evol.metrics.ic_ifd"}
 
 
+def test_setup_lists_every_file_beside_the_code():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = set()
+    for package, patterns in setup["options.package_data"].items():
+        for folder in [PACKAGE, *PACKAGE.rglob("*/")] if package == "*" else [ROOT.joinpath(*package.split("."))]:
+            listed.update(file for pattern in patterns.replace(",", " ").split() for file in folder.glob(pattern))
+    found = {file for file in PACKAGE.rglob("*.*") if file.suffix not in (".py", ".pyc") and file.is_file()}
+    assert found and found <= listed, found - listed
+
+
 def test_errors_survive_pickling():
     import pickle
 
