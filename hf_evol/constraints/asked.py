@@ -13,7 +13,7 @@ from hf_evol.prompts.words import domain_of, numbers, words
 
 _FAR = 1.5  # times the size, and
 _MORE = {"word": 10, "sentence": 3, "paragraph": 3, "line": 3}  # so many more, or fewer
-_AGAIN = 3  # times that an item is there more often than once, or a sentence more often than that
+_AGAIN = 3  # so many items of a list that say what others say; a sentence more often than that
 _LEAST_WORDS = {"sentence": 5, "paragraph": 8}
 _RE = patterns_of(__file__)
 _HOLDS_TEXT = re.compile(r"[:\n][ \t]*\S|[\"“`]")
@@ -81,8 +81,8 @@ def _items(response: str) -> list[str]:
 
 
 def repeats_itself(instruction: str, response: str) -> bool:
-    """Whether the items of a list, three at least, or a sentence, three times, are there once more; not in code, songs, plans, answers
-    to several questions and other texts that may rightly come back to the same."""
+    """Whether three items of a list say what others say, or a sentence stands four times; not in code, songs, plans, answers to
+    several questions and other texts that may rightly come back to the same."""
     if "```" in response or domain_of(instruction) == "code":
         return False
     if _HOLDS_TEXT.search(instruction) or _RE.rightly_again.search(instruction):

@@ -29,7 +29,8 @@ class MakeInput(SampledTransform):
     Output columns:
         ``input`` (empty where none was made), ``input_generator`` (the model's name; null where none was made),
         ``instruction_status``: ``ok``, ``no_input: …`` with a reason of `hf_evol.reading.new_input.read_input`, ``needs_input``
-        (there is no example of what the instruction needs, or it is nothing to ask this model for), ``too_long: …``, ``template_error: …`` or ``engine_error: …``.
+        (there is no example of what the instruction needs, or it is nothing to ask this model for), ``too_long: …``,
+        ``template_error: …`` or ``engine_error: …``.
 
     Args:
         temperature: 0, which is greedy, as in the paper.

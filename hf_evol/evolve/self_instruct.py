@@ -121,11 +121,12 @@ def self_instruct(
 
     Output columns:
         ``id`` (``self-instruct-`` and the number of the request), ``instruction``, ``input`` (empty where none is needed),
-        ``instruction_status``, ``generator`` (the model's name), ``input_generator`` (the name of the model that made the input up), ``is_classification`` (whether one of a few known answers is asked for, by English
-        words), ``rouge_l`` (the highest ROUGE-L F to a seed) and ``nearest_seed`` (its id), ``shown`` (the ids of what the model
-        was shown). ``instruction_status`` is ``ok``; rejected replies have a reason of `read_instruction` or of the engine,
-        ``no_input: …`` with a reason of `hf_evol.reading.new_input.read_input`,
-        ``duplicate: …`` and ``similar: …`` (with ROUGE-L and the other one's id) or ``not_needed`` (there were ``n`` rows before).
+        ``instruction_status``, ``generator`` (the model's name), ``input_generator`` (the name of the model that made the input up),
+        ``is_classification`` (whether one of a few known answers is asked for, by English words), ``rouge_l`` (the highest ROUGE-L F
+        to a seed) and ``nearest_seed`` (its id), ``shown`` (the ids of what the model was shown). ``instruction_status`` is ``ok``;
+        rejected replies have a reason of `read_instruction` or of the engine, ``no_input: …`` with a reason of
+        `hf_evol.reading.new_input.read_input`, ``duplicate: …`` and ``similar: …`` (with ROUGE-L and the other one's id) or
+        ``not_needed`` (there were ``n`` rows before).
 
     Args:
         seeds: the human-written instructions; 175 in the paper.
@@ -236,7 +237,7 @@ def _read_seeds(seeds: Dataset, with_input: bool) -> tuple[list[tuple[str, str]]
     if not written:
         raise ConfigError(
             f"None of the {len(seeds)} seeds can be shown to the model ({col.counted(unfit) or 'there is none'}). Give some whose "
-            f"instruction stands alone: without input or turns before, of at most {MOST_WORDS} words."
+            f"instruction stands alone: without {'' if with_input else 'input or '}turns before, of at most {MOST_WORDS} words."
         )
     if unfit:
         logger.info("Of %d seeds, %d can be shown; of the others: %s", len(seeds), len(written), col.counted(unfit))
